@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+# Everything runs in .venv and build/ of this checkout; `make clean` removes both. See `make help`.
+
+PYTHON ?= python3
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format footage clean
+
+help: ## show this list
+	@echo "make TARGET [ARGS='...'] [PYTHON=python3.11]"
+	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST)
+
+setup: ## make .venv and build/ (the other targets do this by themselves)
+	@$(PYTHON) tools/setup_home.py
+
+demo: ## follow a target through a real video over ROS 2 topics; results in build/demo/
+	@$(PYTHON) tools/setup_home.py --footage
+	@tools/env python tools/run_demo.py $(ARGS)
+
+test: setup ## run the tests; ARGS go to pytest, like ARGS="-k pooling"
+	@tools/env python -P -m pytest $(ARGS)
+
+lint: setup ## ruff (lint and format) and mypy
+	@tools/env ruff check --quiet .
+	@tools/env ruff format --check --quiet .
+	@tools/env mypy --no-error-summary
+	@echo "[lint] ruff and mypy found nothing"
+
+format: setup ## let ruff rewrite the sources
+	@tools/env ruff check --quiet --fix .
+	@tools/env ruff format .
+
+footage: ## fetch the video of the demo, for `ros2 launch dimp_ros demo.launch.py`
+	@$(PYTHON) tools/fetch_footage.py
+
+clean: ## undo everything the other targets made
+	@rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+	@echo "[clean] removed .venv, build/ and the caches"

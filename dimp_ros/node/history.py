@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The last few images of a stream, found again by their stamp."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from builtin_interfaces.msg import Time
+    from sensor_msgs.msg import Image
+
+NANOSECONDS = 1_000_000_000
+
+
+def stamp_ns(stamp: Time) -> int:
+    """Return a time message as nanoseconds."""
+    return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
+
+
+class FrameNotHeld(LookupError):
+    """No held image has the stamp asked for; the text says which span is held."""
+
+
+class FrameHistory:
+    """Images of the last ``seconds`` (by their stamps), never more than ``max_frames`` or ``max_bytes``.
+
+    The newest image is always held, however large. A stamp that goes back (a bag that loops, a reset clock) starts
+    the history anew: older images would be taken for the future. All methods may be called from any thread.
+    """
+
+    TOLERANCE_NS = 1_000_000  # a stamp that went through a float has lost less than this
+
+    def __init__(self, seconds: float, max_bytes: int, max_frames: int = 600) -> None:
+        self._span_ns = round(seconds * NANOSECONDS)
+        self._max_bytes = max_bytes
+        self._max_frames = max_frames
+        self._frames: deque[tuple[int, Image]] = deque()
+        self._bytes = 0
+        self._lock = threading.Lock()
+
+    def add(self, image: Image) -> None:
+        """Hold ``image`` and let go of what has become too old or too much."""
+        stamp = stamp_ns(image.header.stamp)
+        with self._lock:
+            if self._frames and stamp < self._frames[-1][0]:
+                self._frames.clear()
+                self._bytes = 0
+            self._frames.append((stamp, image))
+            self._bytes += len(image.data)
+            while len(self._frames) > 1 and (
+                stamp - self._frames[0][0] > self._span_ns
+                or len(self._frames) > self._max_frames
+                or self._bytes > self._max_bytes
+            ):
+                self._bytes -= len(self._frames.popleft()[1].data)
+
+    def find(self, stamp: Time) -> Image:
+        """Return the image with ``stamp``, to within a millisecond; a zero stamp means the newest.
+
+        :raises FrameNotHeld: if no image is held, or none with that stamp.
+        """
+        wanted = stamp_ns(stamp)
+        with self._lock:
+            frames = list(self._frames)
+        if not frames:
+            raise FrameNotHeld("no image has been received yet")
+        if wanted == 0:
+            return frames[-1][1]
+        found, image = min(reversed(frames), key=lambda frame: abs(frame[0] - wanted))
+        if abs(found - wanted) <= self.TOLERANCE_NS:
+            return image
+        raise FrameNotHeld(_explain(wanted, [held for held, _ in frames]))
+
+    def clear(self) -> None:
+        """Let go of all images."""
+        with self._lock:
+            self._frames.clear()
+            self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+
+def _explain(wanted: int, held: list[int]) -> str:
+    """Say why no image has the stamp ``wanted``, with the span and the nearest stamps that are ``held``."""
+    span = f"{len(held)} images from {_text(held[0])} to {_text(held[-1])} are held ({_text(held[-1] - held[0])} s)"
+    if wanted < held[0]:
+        return (
+            f"stamp {_text(wanted)} is {_text(held[0] - wanted)} s too old: {span}; use a newer image, stamp 0 for the "
+            "newest, or raise history_seconds"
+        )
+    if wanted > held[-1]:
+        return f"stamp {_text(wanted)} is {_text(wanted - held[-1])} s ahead of the newest image: {span}; use stamp 0"
+    before = max(stamp for stamp in held if stamp < wanted)
+    after = min(stamp for stamp in held if stamp > wanted)
+    return (
+        f"no image with stamp {_text(wanted)} was received: {span}, the nearest are {_text(before)} and "
+        f"{_text(after)}; copy the stamp from the image's header"
+    )
+
+
+def _text(nanoseconds: int) -> str:
+    """Write nanoseconds as seconds with all nine digits, as in a header."""
+    return f"{nanoseconds // NANOSECONDS}.{nanoseconds % NANOSECONDS:09d}"

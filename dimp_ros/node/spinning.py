@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running a node as a program: spin until a signal, then end in order and within a bounded time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from typing import Protocol
+
+import rclpy
+from rclpy.executors import MultiThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+
+GRACE_SECONDS = 1.5
+"""What an orderly end may take; after that the process ends all the same."""
+
+Finish = Callable[[int], None]
+
+
+class Program(Protocol):
+    """What a node needs besides rclpy's methods to be run here."""
+
+    def close(self) -> bool:
+        """Stop the node's own threads and return whether they have ended."""
+        ...
+
+    def destroy_node(self) -> None:
+        """Take the node off the graph."""
+
+
+def run(create: Callable[[Finish], Program], args: Sequence[str] | None = None, threads: int = 5) -> int:
+    """Run the node that ``create`` makes until SIGINT, SIGTERM, or until it calls the ``finish`` given to ``create``.
+
+    rclpy's own signal handlers would shut the context down under the node's feet: here the node first says good-bye.
+    The main thread only waits, so that a signal is served at once whatever the callbacks do.
+
+    :returns: the process's exit code: 0 after a signal, what was passed to ``finish``, 1 after an error.
+    """
+    ends: SimpleQueue[int] = SimpleQueue()  # its put() may be called from a signal handler, an Event's set() may not
+    previous = {number: signal.signal(number, lambda *_: ends.put(0)) for number in (signal.SIGINT, signal.SIGTERM)}
+    rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        try:
+            node = create(ends.put)
+        except Exception as error:  # a wrong parameter, mostly: one line helps more than a traceback
+            print(f"cannot start: {error}", file=sys.stderr)
+            return 1
+        return _spin(node, ends, threads)
+    finally:
+        rclpy.try_shutdown()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _spin(node: Program, ends: SimpleQueue[int], threads: int) -> int:
+    executor = MultiThreadedExecutor(num_threads=threads)
+    executor.add_node(node)
+    spinner = threading.Thread(target=_spin_safely, args=(executor, ends), name="spin", daemon=True)
+    spinner.start()
+    code = ends.get()
+    deadline = threading.Timer(GRACE_SECONDS, _leave, (code,))
+    deadline.daemon = True
+    deadline.start()
+    idle = node.close()
+    executor.shutdown()
+    spinner.join()
+    node.destroy_node()
+    rclpy.try_shutdown()
+    deadline.cancel()
+    if not idle:  # a thread is deep inside an inference: tearing the interpreter down under it would crash
+        _leave(code)
+    return code
+
+
+def _spin_safely(executor: MultiThreadedExecutor, ends: SimpleQueue[int]) -> None:
+    """Spin; an exception that escapes a callback ends the program with a traceback instead of a silent node."""
+    try:
+        executor.spin()
+    except Exception:
+        traceback.print_exc()
+        ends.put(1)
+
+
+def _leave(code: int) -> None:
+    """End the process without waiting for anything."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

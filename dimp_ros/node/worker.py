@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One thread that does the slow work: jobs in order, and of the frames always the newest alone."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future, InvalidStateError
+from typing import Any, Generic, TypeVar
+
+Frame = TypeVar("Frame")
+
+
+class WorkerStopped(RuntimeError):
+    """The worker ended before it could do the job."""
+
+
+class Worker(Generic[Frame]):
+    """Runs ``process`` on the newest frame offered, and jobs between frames, in a thread of its own.
+
+    A frame offered while another is being processed replaces the one that waits: the queue cannot grow, so the
+    result's age stays below twice the processing time whatever the rates are.
+
+    :param process: called in the worker's thread with a frame.
+    :param on_error: called in the worker's thread with what ``process`` raised; the worker goes on.
+    """
+
+    def __init__(
+        self, process: Callable[[Frame], None], on_error: Callable[[Exception], None], name: str = "tracker_worker"
+    ) -> None:
+        self._process = process
+        self._on_error = on_error
+        self._wakeup = threading.Condition()
+        self._frame: Frame | None = None
+        self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
+        self._running: Future[Any] | None = None
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.replaced = 0
+        """Frames that a newer one took the place of."""
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def offer(self, frame: Frame) -> None:
+        """Leave ``frame`` as the next to process, in place of one that still waits. Never blocks."""
+        with self._wakeup:
+            self.replaced += self._frame is not None
+            self._frame = frame
+            self._wakeup.notify()
+
+    def submit(self, job: Callable[[], Any]) -> Future[Any]:
+        """Have ``job`` run before the next frame; the future gets its result or its exception."""
+        future: Future[Any] = Future()
+        with self._wakeup:
+            if self._stopping:
+                future.set_exception(WorkerStopped("the node is being stopped"))
+            else:
+                self._jobs.append((job, future))
+                self._wakeup.notify()
+        return future
+
+    def stop(self, timeout: float) -> bool:
+        """Ask the thread to end, release everyone who waits for a job, and wait up to ``timeout`` seconds.
+
+        :returns: whether the thread has ended; false means that the work in progress takes longer.
+        """
+        with self._wakeup:
+            self._stopping = True
+            self._frame = None
+            waiting = [future for _, future in self._jobs]
+            if self._running is not None:
+                waiting.append(self._running)
+            self._jobs.clear()
+            self._wakeup.notify()
+        for future in waiting:
+            _settle(future, error=WorkerStopped("the node is being stopped"))
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            with self._wakeup:
+                self._wakeup.wait_for(lambda: self._stopping or self._jobs or self._frame is not None)
+                if self._stopping:
+                    return
+                if self._jobs:
+                    job, future = self._jobs.popleft()
+                    if not future.set_running_or_notify_cancel():
+                        continue
+                    frame, self._running = None, future
+                else:
+                    frame, self._frame = self._frame, None
+            if frame is None:
+                self._run_job(job)
+            else:
+                try:
+                    self._process(frame)
+                except Exception as error:  # the stream must go on whatever one frame does
+                    self._on_error(error)
+            del frame
+
+    def _run_job(self, job: Callable[[], Any]) -> None:
+        future = self._running
+        assert future is not None
+        try:
+            _settle(future, result=job())
+        except Exception as error:  # belongs to whoever asked for the job
+            _settle(future, error=error)
+        self._running = None
+
+
+def _settle(future: Future[Any], *, result: Any = None, error: Exception | None = None) -> None:
+    """Give ``future`` its outcome, unless `Worker.stop` was quicker or its owner has cancelled it."""
+    try:
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)
+    except InvalidStateError:
+        pass

@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Success and precision of a track, as in the one-pass evaluation of OTB (Wu, Lim, Yang, TPAMI 2015).
+
+Shapes: N frames, boxes ``(x, y, w, h)`` in float pixels. A frame is *annotated* if its true box is finite and not
+empty; other frames (target absent) count in none of these figures. The first frame, whose box the tracker is given,
+counts. A predicted box that is not finite overlaps nothing and is infinitely far away.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dimp_ros.geometry import iou
+
+Floats = NDArray[np.float64]
+
+SUCCESS_THRESHOLDS: Floats = np.arange(21) / 20.0
+"""The 21 overlap thresholds 0, 0.05 ... 1 of the success plot."""
+
+PRECISION_PIXELS = 20.0
+"""Centre error, in pixels, up to which a frame counts as precise (P20)."""
+
+
+def _boxes(boxes: ArrayLike) -> Floats:
+    array = np.asarray(boxes, dtype=np.float64)
+    if array.ndim != 2 or array.shape[1] != 4:
+        raise ValueError(f"boxes must have shape (N, 4) as x, y, w, h; got {array.shape}")
+    return array
+
+
+def _pair(predicted: ArrayLike, truth: ArrayLike) -> tuple[Floats, Floats]:
+    first, second = _boxes(predicted), _boxes(truth)
+    if len(first) != len(second):
+        raise ValueError(f"one predicted box per frame is needed; got {len(first)} boxes for {len(second)} frames")
+    return first, second
+
+
+def annotated(truth: ArrayLike) -> NDArray[np.bool_]:
+    """Tell which frames have a true box: (N, 4) boxes -> (N,) bool."""
+    boxes = _boxes(truth)
+    with np.errstate(invalid="ignore"):
+        return np.isfinite(boxes).all(axis=1) & (boxes[:, 2] > 0) & (boxes[:, 3] > 0)
+
+
+def overlap(predicted: ArrayLike, truth: ArrayLike) -> Floats:
+    """Return the intersection over union of each pair of boxes: (N, 4), (N, 4) -> (N,) in [0, 1].
+
+    Boxes are not clipped to the image. A pair with a box that is empty or not finite has overlap 0.
+    """
+    first, second = _pair(predicted, truth)
+    valid = annotated(first) & annotated(second)
+    result = np.zeros(len(first))
+    result[valid] = np.minimum(iou(first[valid], second[valid]), 1.0)  # rounding must not lift a perfect box above 1
+    return result
+
+
+def center_error(predicted: ArrayLike, truth: ArrayLike) -> Floats:
+    """Return the distance between box centres in pixels: (N, 4), (N, 4) -> (N,); inf where a box is not finite."""
+    first, second = _pair(predicted, truth)
+    valid = np.isfinite(first).all(axis=1) & np.isfinite(second).all(axis=1)
+    result = np.full(len(first), np.inf)
+    offset = (first[:, :2] + first[:, 2:] / 2)[valid] - (second[:, :2] + second[:, 2:] / 2)[valid]
+    result[valid] = np.hypot(offset[:, 0], offset[:, 1])
+    return result
+
+
+def success_curve(predicted: ArrayLike, truth: ArrayLike) -> Floats:
+    """Return the share of annotated frames whose overlap is *greater* than each threshold: (N, 4), (N, 4) -> (21,).
+
+    "Greater" is strict, so even a perfect track scores 0 at the last threshold, 1.
+    """
+    frames = annotated(truth)
+    if not frames.any():
+        raise ValueError("no annotated frame: success is undefined; give a sequence with at least one box")
+    overlaps = overlap(predicted, truth)[frames]
+    curve: Floats = (overlaps[:, None] > SUCCESS_THRESHOLDS[None, :]).mean(axis=0)
+    return curve
+
+
+def success_auc(predicted: ArrayLike, truth: ArrayLike) -> float:
+    """Return the area under the success curve, the mean of its 21 values, in [0, 20/21]."""
+    return float(success_curve(predicted, truth).mean())
+
+
+def precision(predicted: ArrayLike, truth: ArrayLike, pixels: float = PRECISION_PIXELS) -> float:
+    """Return the share of annotated frames whose centre error is at most `pixels` (P20 by default), in [0, 1]."""
+    frames = annotated(truth)
+    if not frames.any():
+        raise ValueError("no annotated frame: precision is undefined; give a sequence with at least one box")
+    return float((center_error(predicted, truth)[frames] <= pixels).mean())

@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One-pass evaluation: start each tracker on the first box of each sequence and never help it again."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import multiprocessing
+import os
+import re
+import signal
+import time
+from collections.abc import Iterator
+from collections.abc import Sequence as List
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+
+from dimp_ros.evaluation.sequences import Sequence
+from dimp_ros.evaluation.trackers import BenchmarkTracker, Prediction
+from dimp_ros.geometry import Box
+
+_log = logging.getLogger(__name__)
+
+
+class Spec(Protocol):
+    """What names a tracker and builds it, also in another process, so it must pickle; `TrackerSpec` is one."""
+
+    @property
+    def name(self) -> str:
+        """The name in tables and files."""
+        ...
+
+    def make(self, threads: int = 1) -> BenchmarkTracker:
+        """Build the tracker."""
+        ...
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what a result depends on, as plain JSON values."""
+        ...
+
+
+@dataclass(frozen=True)
+class SequenceResult:
+    """What one tracker did on one sequence of N frames.
+
+    `boxes`: N boxes ``x, y, w, h``, the first being the one given. `found`: N, whether the tracker believed in its box.
+    `confidence`: N numbers, None where the tracker gives none (always in the first frame). `milliseconds`: the time of
+    `init`, then of each `update` that ran, without reading the picture. `error`: why the tracker stopped early, if it
+    did; its last box stands from there on.
+    """
+
+    tracker: str
+    sequence: str
+    boxes: list[Box]
+    found: list[bool]
+    confidence: list[float | None]
+    milliseconds: list[float]
+    error: str | None = None
+    fingerprint: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, so that an interrupted run never leaves half a file."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        partial.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        partial.replace(path)
+
+    @staticmethod
+    def load(path: Path) -> SequenceResult:
+        """Read what `save` wrote."""
+        values = json.loads(path.read_text(encoding="utf-8"))
+        values["boxes"] = [Box(*box) for box in values["boxes"]]
+        return SequenceResult(**values)
+
+
+def run_sequence(tracker: BenchmarkTracker, sequence: Sequence, name: str = "tracker") -> SequenceResult:
+    """Run `tracker` once over `sequence`; an exception of the tracker ends its track and is recorded, not raised."""
+    predictions = [Prediction(sequence.init_box)]
+    milliseconds: list[float] = []
+    error = None
+    for index in range(len(sequence)):
+        image = sequence.image(index)
+        start = time.perf_counter()
+        try:
+            if index == 0:
+                tracker.init(image, sequence.init_box)
+            else:
+                predictions.append(tracker.update(image))
+        except Exception as exception:  # whatever a tracker raises, the others are still to be measured
+            error = f"frame {index}: {type(exception).__name__}: {exception}"
+            _log.warning("%s stopped on %s, %s", name, sequence.name, error)
+            break
+        milliseconds.append(round((time.perf_counter() - start) * 1e3, 3))
+    lost = Prediction(predictions[-1].box, found=False)
+    predictions.extend([lost] * (len(sequence) - len(predictions)))
+    return SequenceResult(
+        tracker=name,
+        sequence=sequence.name,
+        boxes=[_plain_box(prediction.box) for prediction in predictions],
+        found=[bool(prediction.found) for prediction in predictions],
+        confidence=[_plain(prediction.confidence) for prediction in predictions],
+        milliseconds=milliseconds,
+        error=error,
+    )
+
+
+def _plain(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _plain_box(box: Box) -> Box:
+    return Box(*(round(float(value), 4) for value in box))
+
+
+def available_cores() -> int:
+    """Return the number of cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class _Worker:
+    """Runs pairs in one process, keeping each tracker it has built."""
+
+    def __init__(self, threads: int) -> None:
+        cv2.setNumThreads(threads)
+        self._threads = threads
+        self._trackers: dict[str, BenchmarkTracker] = {}
+
+    def run(self, spec: Spec, sequence: Sequence) -> SequenceResult:
+        if spec.name not in self._trackers:
+            self._trackers[spec.name] = spec.make(self._threads)
+        return run_sequence(self._trackers[spec.name], sequence, spec.name)
+
+
+_worker: _Worker | None = None
+
+
+def _start_worker(threads: int) -> None:
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+    _worker = _Worker(threads)
+
+
+def _work(spec: Spec, sequence: Sequence) -> SequenceResult:
+    assert _worker is not None, "started by the pool's initializer"
+    return _worker.run(spec, sequence)
+
+
+def _run_here(pairs: List[tuple[Spec, Sequence]], threads: int) -> Iterator[SequenceResult]:
+    before = cv2.getNumThreads()
+    worker = _Worker(threads)
+    try:
+        for spec, sequence in pairs:
+            yield worker.run(spec, sequence)
+    finally:
+        cv2.setNumThreads(before)
+
+
+def _run_in_processes(pairs: List[tuple[Spec, Sequence]], jobs: int, threads: int) -> Iterator[SequenceResult]:
+    # "spawn": a fork of a process in which torch or OpenCV has started threads can hang
+    context = multiprocessing.get_context("spawn")
+    others = set(multiprocessing.active_children())
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(threads,)) as pool:
+        futures = [pool.submit(_work, spec, sequence) for spec, sequence in pairs]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:  # also Ctrl-C, and a caller that stops asking: do not wait for pairs nobody wants
+            pool.shutdown(wait=False, cancel_futures=True)
+            for child in set(multiprocessing.active_children()) - others:
+                child.terminate()
+            raise
+
+
+def pair_file(out: Path, tracker: str, sequence: str) -> Path:
+    """Return where the result of a pair is stored under `out`."""
+    return out / "pairs" / re.sub(r"[^A-Za-z0-9._-]+", "_", tracker) / f"{sequence}.json"
+
+
+def run_pairs(
+    specs: List[Spec],
+    sequences: List[Sequence],
+    *,
+    jobs: int = 1,
+    threads: int = 1,
+    out: Path | None = None,
+    resume: bool = False,
+) -> Iterator[SequenceResult]:
+    """Run every tracker on every sequence in `jobs` processes of `threads` threads; yield results as they come.
+
+    Sequences go longest first, each with all trackers one after the other, so that a change of load during the run
+    touches all trackers alike. With `out` each result is stored as it comes; with `resume` a stored one of the same
+    set-up is yielded instead of run again. Raise what a tracker raises that cannot be built.
+    """
+    pairs: list[tuple[Spec, Sequence]] = []
+    fingerprints = {spec.name: spec.fingerprint() for spec in specs}
+    if len(fingerprints) != len(specs):
+        raise ValueError(f"each tracker can be given once, got {', '.join(spec.name for spec in specs)}")
+    for sequence in sorted(sequences, key=len, reverse=True):
+        for spec in specs:
+            stored = pair_file(out, spec.name, sequence.name) if out is not None and resume else None
+            if stored is not None and stored.is_file():
+                result = SequenceResult.load(stored)
+                if result.fingerprint == fingerprints[spec.name] and len(result.boxes) == len(sequence):
+                    yield result
+                    continue
+            pairs.append((spec, sequence))
+    results = _run_here(pairs, threads) if jobs <= 1 else _run_in_processes(pairs, min(jobs, len(pairs)), threads)
+    for result in results if pairs else ():
+        result.fingerprint.update(fingerprints[result.tracker])
+        if out is not None:
+            result.save(pair_file(out, result.tracker, result.sequence))
+        yield result

@@ -2,10 +2,12 @@
 """One-pass evaluation: the runner, OpenCV's trackers as peers, the report and the command `dimp-eval`."""
 
 import json
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -72,6 +74,9 @@ class _DriftingSpec:
 
     def fingerprint(self) -> dict[str, Any]:
         return {"version": self.version}
+
+
+DATA = Path(__file__).parents[2] / "shared" / "data"
 
 
 def has_peer(name: str) -> bool:
@@ -169,6 +174,24 @@ def test_opencvs_trackers_follow_a_textured_square(tmp_path: Path, name: str) ->
     assert overlap(result.boxes, sequence.boxes).min() > (0.4 if name == "mil" else 0.7)
 
 
+@pytest.mark.skipif(not (DATA / "peers").is_dir(), reason="no ../shared/data with sequences and NanoTrack's files")
+@pytest.mark.parametrize(
+    ("name", "percent"), [("kcf", 7.2), ("csrt", 36.2), ("nanotrack_v1", 75.9), ("nanotrack_v2", 78.7)]
+)
+def test_peers_reach_their_known_figures_on_a_real_sequence(name: str, percent: float) -> None:
+    spec = TrackerSpec(name, peers=DATA / "peers")
+    try:
+        spec.check()
+    except PeerUnavailable as reason:
+        pytest.skip(str(reason))
+    (sequence,) = load_sequences(DATA / "sequences", ["uav_wakeboard7"])
+
+    result = run_sequence(spec.make(), sequence)
+
+    assert 100 * success_auc(result.boxes, sequence.boxes) == pytest.approx(percent, abs=3)
+    assert (result.confidence[-1] is not None) == name.startswith("nanotrack")
+
+
 def test_where_a_peer_reports_failure_its_last_box_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing:
         answers = iter([(True, (44, 52, 40, 40)), (False, (0, 0, 0, 0)), (True, (50, 56, 40, 40))])
@@ -196,6 +219,36 @@ def test_a_peer_that_cannot_run_says_what_it_needs(tmp_path: Path, monkeypatch: 
             TrackerSpec("nanotrack_v2").make()
         with pytest.raises(PeerUnavailable, match=r"no \*nanotrackv2\*backbone\*\.onnx under"):
             TrackerSpec("nanotrack_v2", peers=tmp_path).make()
+
+
+def test_our_tracker_is_measured_by_the_last_box_it_believed_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Result(NamedTuple):
+        box: Box | None
+        last_box: Box
+        confidence: float
+
+    class LosesIt:
+        def __init__(self, model: str, device: str, config: _Config) -> None:
+            assert (model, device, config.peak) == ("some/file.safetensors", "cpu", 0.5)
+
+        def init(self, image: Any, box: Box) -> None:
+            self.box = box
+
+        def update(self, image: Any) -> Result:
+            return Result(None, self.box, 0.1)
+
+    tracker = ModuleType("dimp_ros.tracker")
+    vars(tracker).update(DimpTracker=LosesIt, TrackerConfig=_Config)
+    monkeypatch.setitem(sys.modules, "dimp_ros.tracker", tracker)
+    sequence = make_sequence(tmp_path, frames=3)
+    spec = TrackerSpec("dimp:some/file.safetensors", device="cpu", settings={"peak": "0.5"})
+
+    result = run_sequence(spec.make(), sequence)
+
+    assert result.boxes == [sequence.init_box] * 3
+    assert (result.found, result.confidence) == ([True, False, False], [None, 0.1, 0.1])
 
 
 def test_a_trackers_figure_is_the_mean_over_sequences_not_over_frames(tmp_path: Path) -> None:

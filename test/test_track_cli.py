@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from dimp_ros.apps import track
+from dimp_ros.evaluation.metrics import overlap
+from dimp_ros.evaluation.sequences import read_boxes
 
 WIDTH, HEIGHT, FRAMES = 96, 64, 10
 START = (10.0, 20.0, 16.0, 12.0)
@@ -232,3 +234,21 @@ def test_ctrl_c_keeps_what_was_tracked_so_far(
 
     assert run(folder, INIT, "--json", tmp_path / "out.json") == 0
     assert len(json.loads((tmp_path / "out.json").read_text())["frames"]) == 4
+
+
+SEQUENCE = Path(__file__).parents[2] / "shared" / "data" / "sequences" / "otb_MountainBike"
+WEIGHTS = Path(track.__file__).parents[1] / "weights" / "dimp_lite.safetensors"
+
+
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason="the weights of dimp_lite are not there")
+@pytest.mark.skipif(not SEQUENCE.is_dir(), reason="no ../shared/data with real sequences")
+def test_the_shipped_tracker_follows_a_real_target(tmp_path: Path) -> None:
+    box = ",".join((SEQUENCE / "groundtruth.txt").read_text().split()[0].split(","))
+    arguments = ["--init", box, "--end", "30", "--device", "cpu", "--json", str(tmp_path / "out.json")]
+
+    assert track.main([str(SEQUENCE / "img"), *arguments]) == 0
+
+    frames = json.loads((tmp_path / "out.json").read_text())["frames"]
+    truth = read_boxes(SEQUENCE / "groundtruth.txt")[:30]
+    assert {entry["state"] for entry in frames} == {"TRACKING"}
+    assert overlap([entry["box"] for entry in frames], truth).mean() > 0.5

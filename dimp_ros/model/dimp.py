@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The whole DiMP network, and the models by name: ``dimp18``, ``dimp50`` and ``dimp_lite``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dimp_ros.model.backbone import Backbone, EfficientNetLite0, Features, resnet18, resnet50
+from dimp_ros.model.classifier import Classifier
+from dimp_ros.model.iou_net import IoUNet
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """What tells one DiMP network from another.
+
+    :param backbone: builds the feature extractor.
+    :param classifier_channels: channels of the classification features and of the filter.
+    :param classifier_residual: whether a residual block stands in the classification features.
+    :param iou_reference: widths of the overlap network's reference branch at stride 8 and 16.
+    :param iou_test: widths of its test branch.
+    """
+
+    backbone: Callable[[], Backbone]
+    classifier_channels: int
+    classifier_residual: bool = False
+    iou_reference: tuple[int, int] = (128, 256)
+    iou_test: tuple[int, int] = (256, 256)
+
+
+ARCHITECTURES = {
+    "dimp18": Architecture(resnet18, 256, classifier_residual=True),
+    "dimp50": Architecture(resnet50, 512),
+    "dimp_lite": Architecture(EfficientNetLite0, 256, iou_reference=(128, 128), iou_test=(128, 128)),
+}
+
+
+class DimpNet(nn.Module):
+    """Backbone, target classifier and overlap predictor; each part is used on its own, so there is no ``forward``."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        self.feature_extractor = architecture.backbone()
+        channels = self.feature_extractor.channels
+        self.classifier = Classifier(
+            channels[1], architecture.classifier_channels, residual=architecture.classifier_residual
+        )
+        self.bb_regressor = IoUNet(channels, architecture.iou_reference, architecture.iou_test)
+
+    def extract(self, images: Tensor) -> Features:
+        """Return the backbone's features of RGB images ``Tensor[N, 3, H, W]`` with values 0..255."""
+        normalized = self.feature_extractor.normalize(images)
+        return self.feature_extractor(normalized.contiguous(memory_format=torch.channels_last))
+
+
+def build_model(name: str) -> DimpNet:
+    """Build the model called ``name`` with random weights.
+
+    :raises ValueError: if no model has that name.
+    """
+    if name not in ARCHITECTURES:
+        raise ValueError(f"no model is called {name!r}; choose one of {', '.join(sorted(ARCHITECTURES))}")
+    return DimpNet(ARCHITECTURES[name])

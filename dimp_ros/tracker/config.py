@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every constant of the online procedure, with its range and what it does."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+def _setting(default: Any, low: float | None, high: float | None, text: str) -> Any:
+    """Make a dataclass field that knows its allowed range (None: any) and its one-line description."""
+    return field(default=default, metadata={"range": (low, high), "text": text})
+
+
+@dataclass(frozen=True)
+class TrackerConfig:
+    """Settings of `DimpTracker`; the defaults are those of the paper's reference. Checked when made.
+
+    The metadata of every field holds ``range`` (inclusive; None where unbounded) and ``text``.
+    """
+
+    # Search window
+    crop_size: int = _setting(288, 96, 1024, "side of the network's input, pixels; a multiple of 32")
+    search_scale: float = _setting(5.0, 2.0, 10.0, "side of the search window in target sizes, sqrt(w * h)")
+    min_target_side: float = _setting(4.0, 2.0, 100.0, "shortest side of a box that is accepted or kept, pixels")
+    # First frame
+    augment: bool = _setting(True, None, None, "learn the first frame from shifted, flipped, blurred and turned views")
+    augment_shift: float = _setting(0.6, 0.0, 0.9, "shift of the four shifted views, in half crops")
+    augment_extra_shift: float = _setting(1 / 6, 0.0, 0.25, "largest random shift of the other views, in crops")
+    augment_flip: bool = _setting(True, None, None, "one view is mirrored")
+    augment_blurs: tuple[tuple[float, float], ...] = _setting(
+        ((3.0, 1.0), (1.0, 3.0), (2.0, 2.0)), None, None, "sigmas (x, y) of the blurred views, crop pixels"
+    )
+    augment_rotations: tuple[float, ...] = _setting(
+        (10.0, -10.0, 45.0, -45.0), None, None, "angles of the turned views"
+    )
+    dropout_copies: int = _setting(2, 0, 10, "copies of the plain view with features dropped")
+    dropout_rate: float = _setting(0.2, 0.0, 0.9, "share of feature channels dropped in those copies")
+    init_steps: int = _setting(10, 0, 100, "optimiser steps on the first frame")
+    # Localisation
+    not_found_threshold: float = _setting(0.25, -1.0, 1.0, "score peak below which the target is not found")
+    distractor_threshold: float = _setting(
+        0.8, 0.0, 1.0, "second peak / first above which it may be the target instead"
+    )
+    hard_negative_threshold: float = _setting(
+        0.5, 0.0, 1.0, "second peak / first above which it is learned as background"
+    )
+    neighborhood: float = _setting(2.2, 0.5, 10.0, "area round the first peak where no second is sought, target sizes")
+    displacement_share: float = _setting(0.8, 0.0, 2.0, "share of half the score map a target moves in a frame at most")
+    max_outside: float = _setting(0.3, 0.0, 0.5, "how far the centre may leave the image, in target sizes")
+    # Box refinement
+    proposals: int = _setting(10, 1, 64, "boxes refined; the first is the predicted one, the others are jittered")
+    jitter_center: float = _setting(0.05, 0.0, 1.0, "largest displacement of a jittered box, target sizes")
+    jitter_size: float = _setting(0.25, 0.0, 1.0, "largest change of a jittered box's sides, target sizes")
+    refine_steps: int = _setting(5, 0, 50, "gradient ascent steps on the predicted overlap")
+    refine_step_length: float = _setting(1.0, 0.0, 10.0, "length of those steps")
+    max_aspect: float = _setting(6.0, 1.0, 100.0, "refined boxes longer than this many times their width are dropped")
+    best_boxes: int = _setting(3, 1, 64, "how many of the best refined boxes are averaged")
+    # Memory and learning
+    memory_size: int = _setting(50, 16, 1000, "samples kept")
+    learning_rate: float = _setting(0.01, 0.0, 0.5, "weight of a new sample relative to the others")
+    hard_negative_rate: float = _setting(0.02, 0.0, 0.5, "the same for a frame with a distractor")
+    first_frame_share: float = _setting(0.25, 0.0, 1.0, "weight that the first frame's samples keep together")
+    update_interval: int = _setting(20, 1, 10000, "frames between two optimiser runs")
+    update_steps: int = _setting(2, 0, 50, "optimiser steps of such a run; 0 switches learning off")
+    hard_negative_steps: int = _setting(1, 0, 50, "optimiser steps at once on a frame with a distractor")
+    # Randomness
+    seed: int = _setting(0, 0, 2**31 - 1, "seed of the first frame's shifts and dropout and of the jittered boxes")
+
+    def __post_init__(self) -> None:
+        """Check every value against its range.
+
+        :raises ValueError: naming the field, the value and the range.
+        """
+        for item in fields(self):
+            low, high = item.metadata["range"]
+            value = getattr(self, item.name)
+            if low is None or isinstance(value, bool):
+                continue
+            if not math.isfinite(value) or value < low or (high is not None and value > high):
+                raise ValueError(f"{item.name} is {value!r}; it must be from {low} to {high}: {item.metadata['text']}")
+        if self.crop_size % 32:
+            raise ValueError(f"crop_size is {self.crop_size}; it must be a multiple of 32 (an even number of cells)")
+        if self.best_boxes > self.proposals:
+            raise ValueError(f"best_boxes is {self.best_boxes}; it must not exceed proposals ({self.proposals})")
+        if self.memory_size <= self.first_samples:
+            raise ValueError(
+                f"memory_size is {self.memory_size}; it must exceed the {self.first_samples} samples of the first frame"
+            )
+
+    @property
+    def first_samples(self) -> int:
+        """How many training samples the first frame gives."""
+        views = 1
+        if self.augment:
+            views += 4 * (self.augment_shift > 0) + self.augment_flip
+            views += len(self.augment_blurs) + len(self.augment_rotations)
+        return views + self.dropout_copies

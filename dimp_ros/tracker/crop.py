@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The search window: a square piece of the image, resampled to the network's input size."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dimp_ros.geometry import Box
+
+
+class SearchWindow(NamedTuple):
+    """A square window with top-left corner ``(x, y)`` and side ``side`` image pixels, seen as ``size`` crop pixels.
+
+    Image and crop coordinates are continuous: the window's corner is crop coordinate 0, its far side ``size``.
+    """
+
+    x: float
+    y: float
+    side: float
+    size: int
+
+    @classmethod
+    def around(cls, center: tuple[float, float], side: float, size: int) -> SearchWindow:
+        """Make the window whose middle is ``center`` (image pixels)."""
+        return cls(center[0] - side / 2, center[1] - side / 2, side, size)
+
+    @property
+    def scale(self) -> float:
+        """Image pixels per crop pixel."""
+        return self.side / self.size
+
+    def box_to_crop(self, box: Box) -> Box:
+        """Convert a box from image to crop pixels."""
+        return Box((box.x - self.x) / self.scale, (box.y - self.y) / self.scale, box.w / self.scale, box.h / self.scale)
+
+    def box_to_image(self, box: Box) -> Box:
+        """Convert a box from crop to image pixels."""
+        return Box(self.x + box.x * self.scale, self.y + box.y * self.scale, box.w * self.scale, box.h * self.scale)
+
+
+def crop(image: NDArray[np.uint8], window: SearchWindow) -> NDArray[np.uint8]:
+    """Resample the window from an image, the image's border being replicated outside it.
+
+    A window much larger than its crop is averaged down by a whole factor first, so that nothing aliases.
+
+    :param image: ``[H, W, C]`` or ``[H, W]`` uint8.
+    :return: ``[size, size, C]`` (or ``[size, size]``), contiguous.
+    """
+    factor = int(window.scale)
+    if factor > 1:
+        image, window = _reduce(image, window, factor)
+    scale = window.scale
+    # cv2 works with pixel indices; index i lies at coordinate i + 0.5
+    transform = np.array([[scale, 0, window.x + scale / 2 - 0.5], [0, scale, window.y + scale / 2 - 0.5]])
+    return cv2.warpAffine(
+        image,
+        transform,
+        (window.size, window.size),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+
+
+def _reduce(image: NDArray[np.uint8], window: SearchWindow, factor: int) -> tuple[NDArray[np.uint8], SearchWindow]:
+    """Average the part of the image under the window down by a whole ``factor``."""
+    height, width = image.shape[:2]
+    # Whole blocks under the window; never empty, so that a window beside the image still has a border to replicate.
+    x0 = int(np.clip(np.floor(window.x), 0, width - 1))
+    y0 = int(np.clip(np.floor(window.y), 0, height - 1))
+    x1 = int(np.clip(np.ceil(window.x + window.side), x0 + 1, width))
+    y1 = int(np.clip(np.ceil(window.y + window.side), y0 + 1, height))
+    part = image[y0:y1, x0:x1]
+    right, bottom = -part.shape[1] % factor, -part.shape[0] % factor
+    if right or bottom:
+        part = cv2.copyMakeBorder(part, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
+    size = (part.shape[1] // factor, part.shape[0] // factor)
+    reduced = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+    moved = SearchWindow((window.x - x0) / factor, (window.y - y0) / factor, window.side / factor, window.size)
+    return reduced, moved

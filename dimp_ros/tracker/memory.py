@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The samples that the target filter is learned from, with their weights."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+class SampleMemory:
+    """A fixed number of samples: classification features, target boxes and weights that sum to 1.
+
+    The first frame's samples are never replaced, and together never count less than a given share.
+
+    :param features: of the first frame, ``Tensor[N, C, H, W]``. :param boxes: ``Tensor[N, 4]`` in crop pixels.
+    :param capacity: samples kept at most. :param first_share: least weight of the first frame's samples together.
+    """
+
+    def __init__(self, features: Tensor, boxes: Tensor, capacity: int, first_share: float) -> None:
+        self.first = len(features)
+        if capacity <= self.first:
+            raise ValueError(f"capacity is {capacity}; it must exceed the {self.first} samples of the first frame")
+        self._features = features.new_zeros((capacity, *features.shape[1:]))
+        self._boxes = boxes.new_zeros((capacity, 4))
+        self._features[: self.first] = features
+        self._boxes[: self.first] = boxes
+        self._weights = torch.zeros(capacity, dtype=torch.float64)
+        self._weights[: self.first] = 1 / self.first
+        self.first_share = first_share
+        self.count = self.first
+        self._previous: int | None = None
+
+    @property
+    def features(self) -> Tensor:
+        """Features of the samples held, ``Tensor[count, C, H, W]``, a view."""
+        return self._features[: self.count]
+
+    @property
+    def boxes(self) -> Tensor:
+        """Target boxes of the samples held, ``Tensor[count, 4]``, a view."""
+        return self._boxes[: self.count]
+
+    @property
+    def weights(self) -> Tensor:
+        """Weights of the samples held, ``Tensor[count]``, summing to 1."""
+        return self._weights[: self.count].to(self._features)
+
+    def add(self, features: Tensor, box: Tensor, rate: float) -> None:
+        """Add a sample, in place of the lightest later one when full.
+
+        :param features: ``Tensor[C, H, W]``. :param box: ``Tensor[4]``.
+        :param rate: the new sample counts its predecessor's weight / (1 - rate), the very first one ``rate``.
+        """
+        if self.count < len(self._weights):
+            slot = self.count
+            self.count += 1
+        else:
+            slot = self.first + int(self._weights[self.first :].argmin())
+        if self._previous is None:
+            self._weights *= 1 - rate
+            self._weights[slot] = rate
+        else:
+            self._weights[slot] = self._weights[self._previous] / (1 - rate)
+        self._weights /= self._weights.sum()
+        share = self._weights[: self.first].sum()
+        if share < self.first_share:
+            self._weights[: self.first] = self.first_share / self.first
+            self._weights[self.first :] *= (1 - self.first_share) / (1 - share)
+        self._features[slot] = features
+        self._boxes[slot] = box
+        self._previous = slot

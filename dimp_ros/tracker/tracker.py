@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`DimpTracker`: the online procedure of DiMP for one or more targets."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dimp_ros.geometry import Box, check_box
+from dimp_ros.model.backbone import Features
+from dimp_ros.model.checkpoint import WeightsInfo, load_model
+from dimp_ros.model.dimp import build_model
+from dimp_ros.model.iou_net import Modulation
+from dimp_ros.model.target_filter import STRIDE, apply_filter
+from dimp_ros.tracker.augment import first_frame_views
+from dimp_ros.tracker.config import TrackerConfig
+from dimp_ros.tracker.crop import SearchWindow, crop
+from dimp_ros.tracker.device import choose_device
+from dimp_ros.tracker.localize import Localization, Outcome, localize
+from dimp_ros.tracker.memory import SampleMemory
+from dimp_ros.tracker.refine import ascend, choose, starting_boxes
+from dimp_ros.tracker.result import TargetState, TrackResult
+
+STATES = {
+    Outcome.NORMAL: TargetState.TRACKING,
+    Outcome.HARD_NEGATIVE: TargetState.TRACKING,
+    Outcome.UNCERTAIN: TargetState.UNCERTAIN,
+    Outcome.NOT_FOUND: TargetState.LOST,
+}
+
+
+@dataclass
+class Target:
+    """What is known of one target: its last box, its filter, the overlap network's modulation, its samples."""
+
+    box: Box
+    filter: Tensor
+    modulation: Modulation
+    memory: SampleMemory
+    generator: torch.Generator
+    frame: int = 0
+
+
+class StageClock:
+    """Measure the wall time of consecutive stages, in milliseconds."""
+
+    def __init__(self) -> None:
+        self.stages: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """Book the time since the last lap on ``stage``."""
+        now = time.perf_counter()
+        self.stages[stage] = self.stages.get(stage, 0.0) + (now - self._last) * 1e3
+        self._last = now
+
+
+class DimpTracker:
+    """Follow targets given by a box through a stream of images.
+
+    :param model: ``dimp_lite``, ``dimp18``, ``dimp50``, or the path of a weights file.
+    :param device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+    :param config: the procedure's constants; crop size and search scale come from the weights where it is None.
+    :param weights: ``random`` builds the named model without weights, for tests and benchmarks.
+    :raises FileNotFoundError: if the weights are not there. :raises ValueError: if they do not fit.
+    """
+
+    def __init__(
+        self,
+        model: str = "dimp_lite",
+        device: str = "auto",
+        config: TrackerConfig | None = None,
+        *,
+        weights: str | None = None,
+    ) -> None:
+        self.device = choose_device(device)
+        if weights == "random":
+            torch.manual_seed(config.seed if config else 0)
+            net, info = build_model(model).eval().requires_grad_(False), WeightsInfo(architecture=model)
+        elif weights is None:
+            net, info = load_model(model)
+        else:
+            raise ValueError(f"weights is {weights!r}; it must be None or 'random' (give a file as the model)")
+        self.info = info
+        self.config = config or TrackerConfig(crop_size=info.crop_size, search_scale=info.search_scale)
+        self.net = net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._targets: dict[str, Target] = {}
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Ids of the targets being followed, oldest first."""
+        return tuple(self._targets)
+
+    def drop(self, target_id: str | None = None) -> None:
+        """Forget a target, or all of them.
+
+        :raises KeyError: if there is no such target.
+        """
+        if target_id is None:
+            self._targets.clear()
+        else:
+            del self._targets[target_id]
+
+    def warm_up(self) -> None:
+        """Run every stage once on an empty picture, so that the first frame is not slower than the others."""
+        kept = self._targets
+        self._targets = {}
+        try:
+            blank = np.full((240, 320, 3), 128, np.uint8)
+            self.init(blank, (140, 100, 40, 40))
+            self.update(blank)
+        finally:
+            self._targets = kept
+
+    @torch.no_grad()
+    def init(self, image: NDArray[np.uint8], box: Sequence[float], *, target_id: str = "0") -> TrackResult:
+        """Start to follow what is in ``box``; an id that is already followed starts over.
+
+        :param image: ``[H, W, 3]`` BGR or ``[H, W]`` grey, uint8. :param box: ``(x, y, w, h)`` in its pixels.
+        :raises ValueError: if image or box cannot be used; targets being followed are left alone.
+        """
+        clock = StageClock()
+        image = check_image(image)
+        checked = check_box(box, image.shape[1], image.shape[0], min_side=self.config.min_target_side)
+        config = self.config
+        window = self._window(checked)
+        large = crop(image, SearchWindow.around(checked.center, 2 * window.side, 2 * config.crop_size))
+        views = first_frame_views(
+            _color(large), window.box_to_crop(checked), config, np.random.default_rng(config.seed)
+        )
+        clock.lap("crop")
+        backbone = self._extract([view.image for view in views])
+        boxes = torch.tensor([view.box for view in views], device=self.device)
+        clock.lap("backbone")
+
+        generator = torch.Generator().manual_seed(config.seed)
+        stride16 = torch.cat((backbone.stride16, self._dropout_copies(backbone.stride16[:1], generator)))
+        boxes = torch.cat((boxes, boxes[:1].expand(config.dropout_copies, -1)))
+        features = self.net.classifier.features(stride16)
+        first = self.net.classifier.filter_initializer(features[None], boxes[None])
+        optimizer = self.net.classifier.filter_optimizer
+        weights = optimizer(first, features[None], boxes[None], steps=config.init_steps)[-1]
+        clock.lap("learn")
+        modulation = self.net.bb_regressor.modulation(Features(*(f[:1] for f in backbone)), boxes[:1])
+        memory = SampleMemory(features, boxes, config.memory_size, config.first_frame_share)
+        scores = apply_filter(features[None, :1], weights)
+        peak = float(scores.max())
+        clock.lap("modulate")
+        self._targets[target_id] = Target(checked, weights, modulation, memory, generator)
+        return TrackResult(
+            target_id,
+            TargetState.TRACKING,
+            checked,
+            checked,
+            self.confidence(peak),
+            peak,
+            0.0,
+            Box(window.x, window.y, window.side, window.side),
+            clock.stages,
+        )
+
+    def update(self, image: NDArray[np.uint8]) -> TrackResult:
+        """Find the one target in the next image.
+
+        :raises RuntimeError: if there is no target, or more than one (use `update_all`).
+        """
+        if len(self._targets) != 1:
+            raise RuntimeError(
+                f"update needs one target, there are {len(self._targets)}; "
+                + ("call init first" if not self._targets else "call update_all")
+            )
+        return next(iter(self.update_all(image).values()))
+
+    @torch.no_grad()
+    def update_all(self, image: NDArray[np.uint8]) -> dict[str, TrackResult]:
+        """Find every target in the next image, all search windows in one batch; the results are by id.
+
+        :param image: as for `init`; its size may differ from the last one's.
+        :raises ValueError: if the image cannot be used; the targets are left as they were.
+        """
+        clock = StageClock()
+        image = check_image(image)
+        if not self._targets:
+            return {}
+        targets = list(self._targets.values())
+        windows = [self._window(target.box) for target in targets]
+        crops = [_color(crop(image, window)) for window in windows]
+        clock.lap("crop")
+        backbone = self._extract(crops)
+        clock.lap("backbone")
+        features = self.net.classifier.features(backbone.stride16)
+        scores = apply_filter(features[:, None], torch.cat([target.filter for target in targets]))[:, 0].cpu().numpy()
+        clock.lap("classify")
+        places = [self._localize(target, window, s) for target, window, s in zip(targets, windows, scores, strict=True)]
+        clock.lap("localize")
+        found = [i for i, place in enumerate(places) if place.outcome is not Outcome.NOT_FOUND]
+        size = (image.shape[1], image.shape[0])
+        self._refine(targets, windows, places, found, backbone, size)
+        clock.lap("refine")
+        for i, target in enumerate(targets):
+            target.frame += 1
+            if i in found:
+                self._learn(target, windows[i], places[i], features[i])
+        clock.lap("update")
+        return {
+            target_id: self._result(target_id, target, window, place, clock.stages)
+            for target_id, target, window, place in zip(self._targets, targets, windows, places, strict=True)
+        }
+
+    def confidence(self, peak: float) -> float:
+        """Return the confidence for a score peak: logistic, with midpoint and slope kept with the weights."""
+        return 1 / (1 + math.exp(-self.info.confidence_slope * (peak - self.info.confidence_midpoint)))
+
+    def _window(self, box: Box) -> SearchWindow:
+        """Return the search window round the last box."""
+        return SearchWindow.around(box.center, self.config.search_scale * math.sqrt(box.area), self.config.crop_size)
+
+    def _extract(self, crops: list[NDArray[np.uint8]]) -> Features:
+        """Run the backbone on BGR crops."""
+        batch = torch.from_numpy(np.stack(crops)).to(self.device)
+        return self.net.extract(batch.flip(-1).permute(0, 3, 1, 2))
+
+    def _dropout_copies(self, plain: Tensor, generator: torch.Generator) -> Tensor:
+        """Return copies of features ``Tensor[1, C, H, W]`` with some channels zeroed and the others scaled up."""
+        keep = 1 - self.config.dropout_rate
+        kept = torch.rand((self.config.dropout_copies, plain.shape[1], 1, 1), generator=generator) < keep
+        return plain * kept.to(plain) / keep
+
+    def _localize(self, target: Target, window: SearchWindow, scores: NDArray[np.float32]) -> Localization:
+        """Decide where a target is in its scores."""
+        last = window.box_to_crop(target.box)
+        cells = (last.h / STRIDE, last.w / STRIDE)
+        return localize(scores, cells, (last.center[1] / STRIDE, last.center[0] / STRIDE), self.config)
+
+    def _refine(
+        self,
+        targets: list[Target],
+        windows: list[SearchWindow],
+        places: list[Localization],
+        found: list[int],
+        backbone: Features,
+        size: tuple[int, int],
+    ) -> None:
+        """Give every target that was found its new box."""
+        if not found:
+            return
+        net, config = self.net.bb_regressor, self.config
+        starts = []
+        for i in found:
+            last = windows[i].box_to_crop(targets[i].box)
+            row, column = places[i].cell
+            moved = windows[i].box_to_image(Box.from_center(column * STRIDE, row * STRIDE, last.w, last.h))
+            starts.append(windows[i].box_to_crop(self._inside(moved, size)))
+        proposals = torch.stack(
+            [starting_boxes(s, config, targets[i].generator) for s, i in zip(starts, found, strict=True)]
+        )
+        chosen = [targets[i].modulation for i in found]
+        modulation = Modulation(torch.cat([m.stride8 for m in chosen]), torch.cat([m.stride16 for m in chosen]))
+        features = net.features(Features(*(f[found] for f in backbone)))
+        boxes, overlaps = ascend(
+            net, modulation, features, proposals.to(self.device), config.refine_steps, config.refine_step_length
+        )
+        boxes, overlaps = boxes.cpu(), overlaps.cpu()
+        for n, i in enumerate(found):
+            best = choose(boxes[n], overlaps[n], config) or starts[n]
+            targets[i].box = self._inside(windows[i].box_to_image(best), size)
+
+    def _inside(self, box: Box, size: tuple[int, int]) -> Box:
+        """Keep a box's sides within reason and its centre in, or only a little outside, the image."""
+        least, outside = self.config.min_target_side, self.config.max_outside
+        w, h = (min(max(side, least), 2.0 * max(size)) for side in (box.w, box.h))
+        cx, cy = (
+            min(max(center, -outside * side), extent + outside * side)
+            for center, side, extent in zip(box.center, (w, h), size, strict=True)
+        )
+        return Box.from_center(cx, cy, w, h)
+
+    def _learn(self, target: Target, window: SearchWindow, place: Localization, features: Tensor) -> None:
+        """Add the frame to the target's memory and improve its filter, as the outcome tells."""
+        config = self.config
+        if place.outcome is Outcome.UNCERTAIN:
+            return
+        hard = place.outcome is Outcome.HARD_NEGATIVE
+        box = torch.tensor(window.box_to_crop(target.box), device=self.device)
+        target.memory.add(features, box, config.hard_negative_rate if hard else config.learning_rate)
+        if hard:
+            steps = config.hard_negative_steps
+        else:
+            steps = config.update_steps if target.frame % config.update_interval == 0 else 0
+        if steps:
+            memory = target.memory
+            target.filter = self.net.classifier.filter_optimizer(
+                target.filter, memory.features[None], memory.boxes[None], memory.weights[None], steps
+            )[-1]
+
+    def _result(
+        self, target_id: str, target: Target, window: SearchWindow, place: Localization, stages: dict[str, float]
+    ) -> TrackResult:
+        """Say what was found."""
+        state = STATES[place.outcome]
+        return TrackResult(
+            target_id,
+            state,
+            None if state is TargetState.LOST else target.box,
+            target.box,
+            self.confidence(place.peak),
+            place.peak,
+            place.distractor_ratio,
+            Box(window.x, window.y, window.side, window.side),
+            stages,
+        )
+
+
+def check_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the image if the tracker can use it.
+
+    :raises ValueError: with its type and shape, and what they must be.
+    """
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"an image must be a numpy array, got {type(image).__name__}")
+    color = image.ndim == 3 and image.shape[2] == 3
+    if image.dtype != np.uint8 or not (color or image.ndim == 2) or image.size == 0:
+        raise ValueError(
+            f"an image must be uint8, [H, W, 3] BGR or [H, W] grey, got {image.dtype} {list(image.shape)}; convert it"
+        )
+    return image
+
+
+def _color(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Give a grey crop three channels."""
+    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image

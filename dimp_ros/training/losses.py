@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What training minimises: the hinged score error of every filter iterate, and the error of the predicted overlap."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dimp_ros.model.backbone import Features
+from dimp_ros.model.dimp import DimpNet
+from dimp_ros.model.target_filter import STRIDE, apply_filter
+from dimp_ros.training.sampling import make_proposals
+
+LABEL_SIGMA = 0.05 * 18
+HINGE_THRESHOLD = 0.05
+
+
+class Batch(NamedTuple):
+    """B sequences: backbone features and boxes of their training and of their test pictures.
+
+    Features are ``[B * N, C, H, W]``, boxes ``[B, N, 4]`` in crop pixels, ``visible`` ``[B, N_test]`` of 0..1.
+    """
+
+    train: Features
+    train_boxes: Tensor
+    test: Features
+    test_boxes: Tensor
+    visible: Tensor
+
+
+@dataclass(frozen=True)
+class LossWeights:
+    """How much the losses count, and what counts as hidden.
+
+    :param initial: the initialiser's filter. :param intermediate: mean of the iterates between. :param final: the last.
+    :param iou: the overlap network. :param hidden_below: a target less visible than this is absent (all labels 0).
+    :param seen_above: between the two the picture is left out.
+    """
+
+    initial: float = 100.0
+    intermediate: float = 400.0
+    final: float = 100.0
+    iou: float = 1.0
+    hidden_below: float = 0.1
+    seen_above: float = 0.4
+
+
+def gaussian_labels(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Return the wanted scores ``Tensor[..., *size]``: a Gaussian at the centre of ``boxes`` ``Tensor[..., 4]``."""
+    center = (boxes[..., :2] + boxes[..., 2:] / 2) / STRIDE
+    rows = torch.arange(size[0], dtype=boxes.dtype, device=boxes.device)
+    columns = torch.arange(size[1], dtype=boxes.dtype, device=boxes.device)
+    dy = rows - center[..., 1, None]
+    dx = columns - center[..., 0, None]
+    exponent = -0.5 / LABEL_SIGMA**2
+    return (exponent * dy.square()).exp()[..., :, None] * (exponent * dx.square()).exp()[..., None, :]
+
+
+def hinge_error(scores: Tensor, labels: Tensor) -> Tensor:
+    """Square the error per cell; where the label is below the threshold only positive scores count (`LBHinge`)."""
+    background = labels < HINGE_THRESHOLD
+    error = torch.where(background, scores.clamp(min=0), scores - labels)
+    return error.square()
+
+
+def training_losses(
+    model: DimpNet, batch: Batch, weights: LossWeights, generator: torch.Generator, proposals: int, steps: int
+) -> dict[str, Tensor]:
+    """Return the losses of a batch: ``total`` to minimise, and its parts (unweighted) for the record."""
+    count, train_n = batch.train_boxes.shape[:2]
+    test_n = batch.test_boxes.shape[1]
+    classifier = model.classifier
+    train_features = classifier.features(batch.train.stride16).unflatten(0, (count, train_n))
+    test_features = classifier.features(batch.test.stride16).unflatten(0, (count, test_n))
+
+    first = classifier.filter_initializer(train_features, batch.train_boxes)
+    iterates = classifier.filter_optimizer(first, train_features, batch.train_boxes, steps=steps)
+    seen = batch.visible >= weights.seen_above
+    absent = batch.visible < weights.hidden_below
+    errors = []
+    for iterate in iterates:
+        scores = apply_filter(test_features, iterate)
+        labels = gaussian_labels(batch.test_boxes, (scores.shape[-2], scores.shape[-1])) * seen[..., None, None]
+        error = hinge_error(scores, labels).mean((-2, -1))
+        counts = (seen | absent).float()
+        errors.append((error * counts).sum() / counts.sum().clamp(min=1))
+    middle = torch.stack(errors[1:-1]).mean() if steps > 1 else errors[0].new_zeros(())
+
+    boxes = batch.test_boxes.flatten(0, 1)
+    candidates, iou = make_proposals(boxes, proposals, generator)
+    reference = Features(*(f.unflatten(0, (count, train_n))[:, 0] for f in batch.train))
+    modulation = model.bb_regressor.modulation(reference, batch.train_boxes[:, 0])
+    modulation = type(modulation)(*(m.repeat_interleave(test_n, 0) for m in modulation))
+    predicted = model.bb_regressor(modulation, model.bb_regressor.features(batch.test), candidates)
+    overlap = (predicted - (2 * iou - 1)).square().mean(1)
+    overlap = (overlap * seen.flatten()).sum() / seen.sum().clamp(min=1)
+
+    total = weights.initial * errors[0] + weights.intermediate * middle + weights.final * errors[-1]
+    total = total + weights.iou * overlap
+    return {"total": total, "initial": errors[0], "final": errors[-1], "iou": overlap}

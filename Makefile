@@ -19,7 +19,7 @@ demo: ## follow a target through a real video over ROS 2 topics; results in buil
 	@tools/env python tools/run_demo.py $(ARGS)
 
 test: setup ## run the tests; ARGS go to pytest, like ARGS="-k pooling"
-	@tools/env python -P -m pytest $(ARGS)
+	@tools/env pytest $(ARGS)
 
 lint: setup ## ruff (lint and format) and mypy
 	@tools/env ruff check --quiet .

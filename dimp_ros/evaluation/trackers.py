@@ -47,10 +47,12 @@ class DimpBenchmark:
     def __init__(self, model: str, device: str, settings: Mapping[str, str], threads: int) -> None:
         import torch
 
-        from dimp_ros.tracker import DimpTracker, TrackerConfig
+        from dimp_ros.tracker import DimpTracker
 
         torch.set_num_threads(threads)
-        self._tracker = DimpTracker(model=model, device=device, config=override(TrackerConfig(), settings))
+        self._tracker = DimpTracker(model=model, device=device)
+        self._tracker.config = override(self._tracker.config, settings)  # on top of what the weights ask for
+        self._tracker.warm_up()
 
     def init(self, image: NDArray[np.uint8], box: Box) -> None:
         """Learn the target."""
@@ -59,7 +61,7 @@ class DimpBenchmark:
     def update(self, image: NDArray[np.uint8]) -> Prediction:
         """Follow the target to the next picture."""
         result = self._tracker.update(image)
-        return Prediction(Box(*result.last_box), result.box is not None, result.confidence)
+        return Prediction(result.last_box, result.box is not None, result.confidence)
 
 
 @dataclass(frozen=True)

@@ -48,7 +48,8 @@ def noise(image: Image, rng: np.random.Generator, sigma: float) -> Image:
 def compress(image: Image, rng: np.random.Generator) -> Image:
     """Put the image through JPEG at a quality of 20 to 80."""
     _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 81))])
-    result: Image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    result = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    assert result is not None
     return result
 
 

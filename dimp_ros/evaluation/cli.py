@@ -62,7 +62,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--peers", type=Path, metavar="DIR", help="folder that holds NanoTrack's ONNX files")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json and each pair's track here")
-    parser.add_argument("--resume", action="store_true", help="take finished pairs of the same set-up from --out")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="take finished pairs from --out where weights and settings are the same (changed code is not noticed)",
+    )
     parser.add_argument("--device", default="auto", help="device of our models: auto, cpu, cuda (default: auto)")
     parser.add_argument("--jobs", type=_positive, metavar="N", help="processes (default: one per core)")
     parser.add_argument("--threads", type=_positive, metavar="N", help="threads per process (default: cores / jobs)")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -31,12 +32,10 @@ def load_tracker(parameters: ParameterHandler) -> Tracker:
             f"Python module {error.name!r} is missing; install it for the Python that runs this node: "
             f"python3 -m pip install {error.name} (the README says more about torch)"
         ) from error
-    model, weights = parameters["model"], parameters["weights"]
-    options = {"weights": weights} if weights else {}
+    model = parameters["model"]
     try:
-        tracker: Tracker = DimpTracker(
-            model=model, device=parameters["device"], config=parameters.tracker_config(), **options
-        )
+        tracker = DimpTracker(model, parameters["device"], weights=parameters["weights"] or None)
+        tracker.config = dataclasses.replace(tracker.config, **parameters.tracker_settings())
         tracker.warm_up()
     except (OSError, ValueError) as error:
         raise TrackerUnavailable(f"model {model!r} cannot be used: {error}") from error

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from rclpy.node import Node
     from rclpy.parameter import Parameter as RosParameter
 
-    from dimp_ros.tracker.config import TrackerConfig
-
 TRACKER_PREFIX = "tracker."
 
 
@@ -59,7 +57,7 @@ NODE_PARAMETERS = (
     Parameter(
         "weights",
         "",
-        "Weights for the named model: empty for its own, a path, or `random` to try the plumbing without any.",
+        "Empty for the model's own weights; `random` tries the plumbing without any.",
     ),
     Parameter("device", "auto", "Device that computes: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1` ..."),
     Parameter(
@@ -84,15 +82,18 @@ NODE_PARAMETERS = (
 def tracker_parameters() -> tuple[Parameter, ...]:
     """Return the fields of the tracker's configuration as rows of the table.
 
-    A field's metadata may hold ``text`` and ``range``; fields without ``text`` are the tracker's own affair.
+    Lists of pairs, for which ROS has no parameter type, are left out.
     """
     from dimp_ros.tracker.config import TrackerConfig
 
-    return tuple(
-        Parameter(TRACKER_PREFIX + field.name, field.default, field.metadata["text"], field.metadata.get("range"))
-        for field in dataclasses.fields(TrackerConfig)
-        if "text" in field.metadata
-    )
+    rows = []
+    for field in dataclasses.fields(TrackerConfig):
+        if isinstance(field.default, tuple) and isinstance(field.default[0], tuple):
+            continue
+        low, high = field.metadata["range"]
+        limits = None if low is None else (low, math.inf if high is None else high)
+        rows.append(Parameter(TRACKER_PREFIX + field.name, field.default, field.metadata["text"], limits))
+    return tuple(rows)
 
 
 def parameter_table() -> str:
@@ -145,15 +146,14 @@ class ParameterHandler:
         """Return the value of a parameter in the type of its default."""
         return self._values[name]
 
-    def tracker_config(self) -> TrackerConfig:
-        """Return the tracker's configuration made from the parameters.
+    def tracker_settings(self) -> dict[str, Any]:
+        """Return the fields of the tracker's configuration that were given another value than their default.
 
-        :raises ValueError: if the values do not fit together.
+        The others are left to the weights, which may have been trained with another crop, for one.
         """
-        from dimp_ros.tracker.config import TrackerConfig
-
+        changed = {name: value for name, value in self._values.items() if value != self._rows[name].default}
         start = len(TRACKER_PREFIX)
-        return TrackerConfig(**{k[start:]: v for k, v in self._values.items() if k.startswith(TRACKER_PREFIX)})
+        return {name[start:]: value for name, value in changed.items() if name.startswith(TRACKER_PREFIX)}
 
     def _on_set(self, changes: Iterable[RosParameter[Any]]) -> SetParametersResult:
         """Accept a batch of changes as a whole or not at all."""

@@ -13,6 +13,7 @@ from queue import SimpleQueue
 from typing import Protocol
 
 import rclpy
+from rclpy.exceptions import InvalidHandle
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
@@ -79,11 +80,16 @@ def _spin(node: Program, ends: SimpleQueue[int], threads: int) -> int:
 
 def _spin_safely(executor: MultiThreadedExecutor, ends: SimpleQueue[int]) -> None:
     """Spin; an exception that escapes a callback ends the program with a traceback instead of a silent node."""
-    try:
-        executor.spin()
-    except Exception:
-        traceback.print_exc()
-        ends.put(1)
+    while True:
+        try:
+            executor.spin()
+            return
+        except InvalidHandle:  # a subscription was destroyed while its message was being taken
+            continue
+        except Exception:
+            traceback.print_exc()
+            ends.put(1)
+            return
 
 
 def _leave(code: int) -> None:

@@ -33,8 +33,8 @@ class Tracker(Protocol):
     def update(self, image: NDArray[np.uint8]) -> Any:
         """Look for it in the next image."""
 
-    def drop(self) -> Any:
-        """Forget it."""
+    def drop(self, target_id: str | None = None) -> Any:
+        """Forget a target, or all."""
 
     def warm_up(self) -> Any:
         """Compute once, so that the first image is not slow."""
@@ -74,6 +74,8 @@ class TargetFollower:
         :param image: HxWx3 uint8 BGR. :param box: (x, y, w, h) in pixels. :param stamp: of the image, nanoseconds.
         """
         result = self._tracker.init(image, box, target_id=target_id)
+        if self._target_id not in (None, target_id):
+            self._tracker.drop(self._target_id)
         self._target_id = target_id
         self._seen_ns = stamp
         self._frames_since_seen = 0

@@ -90,14 +90,14 @@ class TrackerNode(LifecycleNode):
     def __init__(
         self, node_name: str = "tracker_node", *, tracker_factory: TrackerFactory = load_tracker, **node_options: Any
     ) -> None:
+        self._pipeline: Pipeline | None = None  # rclpy may destroy the node before its construction is complete
         super().__init__(node_name, **node_options)
         self._tracker_factory = tracker_factory
-        self._parameters = ParameterHandler(self)
+        self._settings = ParameterHandler(self)
         self.trouble = ""
-        """Why the last transition failed, empty if it did not."""
+        """Why the node is not active, as far as it is not merely waiting to be told: the last transition's failure."""
         self._tracker: Tracker | None = None
         self._outputs: Outputs | None = None
-        self._pipeline: Pipeline | None = None
         self._image_qos = image_qos()
         self._subscription: Subscription[Image] | None = None
         for kind, name, callback in (
@@ -109,7 +109,7 @@ class TrackerNode(LifecycleNode):
         steady = Clock(clock_type=ClockType.STEADY_TIME)  # timers run whatever simulated time does
         self._watch = self.create_timer(1.0, self._on_watch, clock=steady)
         self._autostart: Timer | None = None
-        if self._parameters["autostart"]:
+        if self._settings["autostart"]:
             self._autostart = self.create_timer(0.0, self._on_autostart, clock=steady)
 
     # Life
@@ -124,20 +124,21 @@ class TrackerNode(LifecycleNode):
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and open the output topics."""
         self._release()
-        self.get_logger().info(f"loading model {self._parameters['model']!r}")
-        self._tracker = self._tracker_factory(self._parameters)
+        self.trouble = "the model is being loaded, ask again in a moment"
+        self.get_logger().info(f"loading model {self._settings['model']!r}")
+        self._tracker = self._tracker_factory(self._settings)
         self._outputs = Outputs(self)
-        self._parameters.frozen = True
+        self._settings.frozen = True
         return super().on_configure(state)
 
     @_guarded(TransitionCallbackReturn.FAILURE)
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to images and start the thread that works on them."""
         assert self._tracker is not None and self._outputs is not None
-        parameters = self._parameters
-        history = FrameHistory(parameters["history_seconds"], parameters["history_megabytes"] * 2**20)
+        settings = self._settings
+        history = FrameHistory(settings["history_seconds"], settings["history_megabytes"] * 2**20)
         pipeline = Pipeline(
-            self._tracker, self._outputs, history, self.get_logger(), self._silence, parameters["request_timeout"]
+            self._tracker, self._outputs, history, self.get_logger(), self._silence, settings["request_timeout"]
         )
         self._image_qos = image_qos()  # the overrides are written into it
         self._subscription = self.create_subscription(
@@ -148,8 +149,8 @@ class TrackerNode(LifecycleNode):
             callback_group=MutuallyExclusiveCallbackGroup(),
             qos_overriding_options=QoSOverridingOptions.with_default_policies(),
         )
-        pipeline.start()
         self._pipeline = pipeline
+        pipeline.start()
         self.get_logger().info(f"active: images from {self._subscription.topic_name}")
         return super().on_activate(state)
 
@@ -199,7 +200,7 @@ class TrackerNode(LifecycleNode):
 
     def _release(self) -> None:
         self._tracker = None
-        self._parameters.frozen = False
+        self._settings.frozen = False
         if self._outputs is not None:
             self._outputs.destroy()
             self._outputs = None
@@ -241,7 +242,7 @@ class TrackerNode(LifecycleNode):
         return explain_silence(self, self.resolve_topic_name("image"), self._image_qos)
 
     def _on_watch(self) -> None:
-        limit = self._parameters["no_image_warning"]
+        limit = self._settings["no_image_warning"]
         pipeline = self._pipeline
         silent = 0.0 if pipeline is None else time.monotonic() - pipeline.last_image
         if 0.0 < limit < silent:

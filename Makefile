@@ -19,17 +19,17 @@ demo: ## follow a target through a real video over ROS 2 topics; results in buil
 	@tools/env python tools/run_demo.py $(ARGS)
 
 test: setup ## run the tests; ARGS go to pytest, like ARGS="-k pooling"
-	@tools/env pytest $(ARGS)
+	@tools/env python -m pytest $(ARGS)
 
 lint: setup ## ruff (lint and format) and mypy
-	@tools/env ruff check --quiet .
-	@tools/env ruff format --check --quiet .
-	@tools/env mypy --no-error-summary
+	@tools/env python -m ruff check --quiet .
+	@tools/env python -m ruff format --check --quiet .
+	@tools/env python -m mypy --no-error-summary
 	@echo "[lint] ruff and mypy found nothing"
 
 format: setup ## let ruff rewrite the sources
-	@tools/env ruff check --quiet --fix .
-	@tools/env ruff format .
+	@tools/env python -m ruff check --quiet --fix .
+	@tools/env python -m ruff format .
 
 footage: ## fetch the video of the demo, for `ros2 launch dimp_ros demo.launch.py`
 	@$(PYTHON) tools/fetch_footage.py

@@ -43,8 +43,8 @@ WHEELS = (
 ).split()
 # Their metadata ask for another wheel of OpenCV, with the same files.
 WHEELS_WITHOUT_DEPENDENCIES = ["cv-bridge"]
-# Must be those of the distribution, which its compiled packages were built against.
-OF_THE_DISTRIBUTION = ("numpy", "opencv", "setuptools")
+# Must be those of the distribution: its compiled packages and its plugins were made for them.
+OF_THE_DISTRIBUTION = ("numpy", "opencv", "pytest", "setuptools")
 
 
 def say(text: str) -> None:

@@ -1,0 +1,245 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`DimpTracker` as a whole: what it accepts, refuses and promises, with random and with the shipped weights."""
+
+import dataclasses
+import itertools
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from dimp_ros.geometry import Box, iou
+from dimp_ros.model.checkpoint import WEIGHTS_DIRECTORY
+from dimp_ros.tracker import DimpTracker, TargetState, TrackerConfig
+
+torch.set_num_threads(2)
+CONFIG = TrackerConfig(not_found_threshold=-1.0)  # random weights: follow whatever scores highest
+
+shipped = pytest.mark.skipif(
+    not (WEIGHTS_DIRECTORY / "dimp_lite.safetensors").is_file(), reason="no dimp_lite weights are shipped"
+)
+
+
+@pytest.fixture(scope="module")
+def random_tracker():
+    return DimpTracker(weights="random", device="cpu", config=CONFIG)
+
+
+@pytest.fixture(scope="module")
+def tracker():
+    return DimpTracker(device="cpu")
+
+
+class Scene:
+    """A textured disc moving over a textured ground, made by the test: the target's box is known in every frame."""
+
+    def __init__(self, seed=0, size=(640, 480), radius=30):
+        rng = np.random.default_rng(seed)
+        self.size, self.radius = size, radius
+        ground = rng.integers(60, 200, (12, 16, 3), dtype=np.uint8)
+        self.ground = cv2.resize(ground, size, interpolation=cv2.INTER_CUBIC)
+        texture = rng.integers(0, 255, (5, 5, 3), dtype=np.uint8)
+        self.texture = cv2.resize(texture, (2 * radius, 2 * radius), interpolation=cv2.INTER_NEAREST)
+        self.mask = np.zeros((2 * radius, 2 * radius), np.uint8)
+        cv2.circle(self.mask, (radius, radius), radius, 255, -1)
+
+    def frame(self, x, y, visible=True):
+        """Draw the disc with its centre at (x, y)."""
+        image = self.ground.copy()
+        if visible:
+            r = self.radius
+            region = image[y - r : y + r, x - r : x + r]
+            region[self.mask > 0] = self.texture[self.mask > 0]
+        return image
+
+    def box(self, x, y):
+        """Return the disc's box."""
+        return Box(x - self.radius, y - self.radius, 2 * self.radius, 2 * self.radius)
+
+
+SCENE = Scene()
+
+
+def test_importing_the_package_loads_neither_torch_nor_rclpy():
+    code = "import sys, dimp_ros.tracker; print([m for m in ('torch', 'rclpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_update_before_init_says_what_to_call(random_tracker):
+    random_tracker.drop()
+    with pytest.raises(RuntimeError, match="call init first"):
+        random_tracker.update(SCENE.frame(300, 200))
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (None, "numpy array"),
+        (np.zeros((480, 640, 3), np.float32), r"float32 \[480, 640, 3\]"),
+        (np.zeros((480, 640, 4), np.uint8), r"uint8 \[480, 640, 4\]"),
+        (np.zeros((0, 640, 3), np.uint8), r"\[0, 640, 3\]"),
+    ],
+)
+def test_an_image_that_cannot_be_used_is_refused_and_the_target_stays(random_tracker, image, words):
+    random_tracker.init(SCENE.frame(300, 200), SCENE.box(300, 200))
+    with pytest.raises(ValueError, match=words):
+        random_tracker.init(image, SCENE.box(300, 200))
+    with pytest.raises(ValueError, match=words):
+        random_tracker.update(image)
+    assert random_tracker.targets == ("0",)
+
+
+def test_a_box_that_cannot_be_used_is_refused_and_the_old_target_stays(random_tracker):
+    random_tracker.init(SCENE.frame(300, 200), SCENE.box(300, 200))
+    for box in ((1000, 10, 50, 50), (10, 10, 0, 0), (10, 10, float("nan"), 5)):
+        with pytest.raises(ValueError):
+            random_tracker.init(SCENE.frame(300, 200), box)
+    assert random_tracker.update(SCENE.frame(300, 200)).last_box.w > 0
+
+
+@pytest.mark.parametrize(
+    ("size", "box"),
+    [
+        ((640, 480), (-20, 100, 60, 60)),
+        ((640, 480), (610, 450, 60, 60)),
+        ((640, 480), (300, 200, 8, 8)),
+        ((640, 480), (30, 20, 575, 430)),
+        ((640, 480), (10, 10, 600, 12)),
+        ((64, 48), (20, 20, 8, 8)),
+        ((16, 16), (4, 4, 8, 8)),
+        ((1920, 1080), (1900, 1060, 50, 50)),
+    ],
+)
+def test_a_target_at_the_border_tiny_or_huge_is_followed_without_an_exception(random_tracker, size, box):
+    rng = np.random.default_rng(0)
+    for image in (rng.integers(0, 255, (size[1], size[0], 3), np.uint8), rng.integers(0, 255, size[::-1], np.uint8)):
+        assert random_tracker.init(image, box).box == box
+        for _ in range(3):
+            result = random_tracker.update(image)
+            assert np.isfinite(result.last_box).all() and min(result.last_box[2:]) >= CONFIG.min_target_side
+            cx, cy = result.last_box.center
+            assert -0.3 * result.last_box.w <= cx <= size[0] + 0.3 * result.last_box.w
+            assert -0.3 * result.last_box.h <= cy <= size[1] + 0.3 * result.last_box.h
+
+
+def test_an_image_without_any_contrast_is_survived(random_tracker):
+    flat = np.full((240, 320, 3), 90, np.uint8)
+    random_tracker.init(flat, (100, 100, 40, 40))
+    assert np.isfinite(random_tracker.update(flat).last_box).all()
+
+
+def test_the_images_size_may_change(random_tracker):
+    random_tracker.init(SCENE.frame(600, 440), SCENE.box(600, 440))
+    result = random_tracker.update(np.zeros((120, 160, 3), np.uint8))
+    assert result.last_box.center[0] <= 160 + 0.3 * result.last_box.w
+
+
+def test_the_same_seed_gives_the_same_track_and_init_starts_over(random_tracker):
+    frames = [SCENE.frame(300 + 4 * i, 200) for i in range(5)]
+
+    def track(tracker):
+        tracker.init(frames[0], SCENE.box(300, 200))
+        return [tracker.update(frame).last_box for frame in frames[1:]]
+
+    first = track(random_tracker)
+    assert track(random_tracker) == first
+    other = DimpTracker(weights="random", device="cpu", config=dataclasses.replace(CONFIG, seed=5))
+    other.net.load_state_dict(random_tracker.net.state_dict())
+    assert track(other) != first
+
+
+def test_several_targets_are_followed_as_each_would_be_alone(random_tracker):
+    frames = [SCENE.frame(300 + 4 * i, 200) for i in range(3)]
+    boxes = {"a": SCENE.box(300, 200), "b": Box(100, 300, 80, 50)}
+    alone = {}
+    for name, box in boxes.items():
+        random_tracker.drop()
+        random_tracker.init(frames[0], box)
+        alone[name] = [random_tracker.update(frame).last_box for frame in frames[1:]]
+    random_tracker.drop()
+    for name, box in boxes.items():
+        random_tracker.init(frames[0], box, target_id=name)
+    together = [random_tracker.update_all(frame) for frame in frames[1:]]
+    for name in boxes:
+        for result, box in zip(together, alone[name], strict=True):
+            assert result[name].last_box == pytest.approx(box, abs=0.05)
+    with pytest.raises(RuntimeError, match="update_all"):
+        random_tracker.update(frames[0])
+    random_tracker.drop("a")
+    assert random_tracker.targets == ("b",)
+    random_tracker.drop()
+
+
+def test_nothing_is_learned_while_the_target_is_not_found(random_tracker):
+    blind = DimpTracker(weights="random", device="cpu", config=TrackerConfig(not_found_threshold=1.0))
+    blind.init(SCENE.frame(300, 200), SCENE.box(300, 200))
+    before = blind._targets["0"].filter.clone()
+    for _ in range(25):
+        result = blind.update(SCENE.frame(400, 300))
+    assert result.state is TargetState.LOST
+    assert result.box is None
+    assert result.last_box == SCENE.box(300, 200)
+    assert torch.equal(blind._targets["0"].filter, before)
+    assert blind._targets["0"].memory.count == blind.config.first_samples
+
+
+def test_the_filter_is_updated_every_so_many_frames(random_tracker):
+    config = dataclasses.replace(CONFIG, update_interval=3, hard_negative_threshold=1.0, distractor_threshold=1.0)
+    learner = DimpTracker(weights="random", device="cpu", config=config)
+    learner.init(SCENE.frame(300, 200), SCENE.box(300, 200))
+    filters = [learner._targets["0"].filter]
+    for _ in range(6):
+        learner.update(SCENE.frame(300, 200))
+        filters.append(learner._targets["0"].filter)
+    changed = [not torch.equal(a, b) for a, b in itertools.pairwise(filters)]
+    assert changed == [False, False, True, False, False, True]
+
+
+def test_a_whole_number_of_cells_is_asked_of_the_crop():
+    with pytest.raises(ValueError, match="multiple of 32"):
+        TrackerConfig(crop_size=300)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"search_scale": 50.0}, {"learning_rate": -0.1}, {"memory_size": 15}, {"best_boxes": 11}, {"seed": -1}]
+)
+def test_settings_out_of_range_are_refused_by_name(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        TrackerConfig(**wrong)
+
+
+def test_a_device_that_is_not_there_is_refused_with_a_remedy():
+    with pytest.raises(ValueError, match="auto, cpu, cuda"):
+        DimpTracker(weights="random", device="tpu")
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="use cpu"):
+            DimpTracker(weights="random", device="cuda")
+
+
+@shipped
+def test_a_moving_target_is_followed(tracker):
+    tracker.init(SCENE.frame(150, 150), SCENE.box(150, 150))
+    for i in range(1, 30):
+        result = tracker.update(SCENE.frame(150 + 9 * i, 150 + 5 * i))
+        assert result.state is TargetState.TRACKING
+        assert float(iou(np.array(result.box), np.array(SCENE.box(150 + 9 * i, 150 + 5 * i)))) > 0.5
+        assert result.confidence > 0.5
+
+
+@shipped
+def test_a_target_that_vanishes_is_lost_at_once_and_found_where_it_comes_back(tracker):
+    tracker.init(SCENE.frame(300, 200), SCENE.box(300, 200))
+    for i in range(10):
+        tracker.update(SCENE.frame(300 + 3 * i, 200))
+    for _ in range(5):
+        result = tracker.update(SCENE.frame(0, 0, visible=False))
+        assert result.state is TargetState.LOST
+        assert result.box is None
+        assert result.confidence < 0.5
+    result = tracker.update(SCENE.frame(345, 215))
+    assert result.state is TargetState.TRACKING
+    assert float(iou(np.array(result.box), np.array(SCENE.box(345, 215)))) > 0.5

@@ -71,7 +71,7 @@ def stamp_of(number: int) -> Time:
 
 
 class ScriptedTracker:
-    """Follows the contract of the tracker: notes what it is given, answers as told, takes as long as told."""
+    """Follows the contract of the tracker: notes what it is given, answers as told, takes as long as told for an update."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
@@ -85,7 +85,6 @@ class ScriptedTracker:
 
     def init(self, image: np.ndarray, box: Sequence[float], *, target_id: str = "0") -> Any:
         """Take the target, unless told to fail."""
-        time.sleep(self.seconds)
         if self.failure is not None:
             raise self.failure
         self.inits.append((int(image[0, 0, 0]), tuple(box), target_id))

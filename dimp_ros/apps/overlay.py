@@ -46,20 +46,24 @@ def draw_target(
     colour = HELD_COLOUR if held else COLOURS[state]
     unit = max(image.shape[0], image.shape[1]) / 640
     if box is not None:
-        _draw_box(image, box, colour, 1 if held else max(1, round(2 * unit)))
-    words = [f"#{target_id}" if target_id else "", state, "" if confidence is None else f"{confidence:.2f}", note]
+        _draw_box(image, box, colour, 1 if held else max(2, round(2 * unit)), outlined=not held)
+    number = "" if confidence is None else f"{confidence:.2f}"
+    words = [f"#{target_id}" if target_id else "", state, number, note]
     _draw_caption(image, "  ".join(word for word in words if word), colour, max(0.35, 0.5 * unit))
     if confidence is not None:
         _draw_bar(image, confidence, colour, max(2, round(4 * unit)))
     return image
 
 
-def _draw_box(image: NDArray[np.uint8], box: Sequence[float], colour: tuple[int, int, int], thickness: int) -> None:
+def _draw_box(
+    image: NDArray[np.uint8], box: Sequence[float], colour: tuple[int, int, int], thickness: int, *, outlined: bool
+) -> None:
     """Draw a box with sub-pixel corners; what lies outside the picture is cut off."""
     x, y, w, h = np.clip(np.asarray(box, dtype=np.float64), -1e5, 1e5)
     fraction = 4  # cv2's corners have 4 fractional bits; pixel i's centre is at i + 0.5 in our convention
     first, last = ([round((value - 0.5) * 2**fraction) for value in corner] for corner in ((x, y), (x + w, y + h)))
-    cv2.rectangle(image, first, last, (0, 0, 0), thickness + 2, cv2.LINE_AA, fraction)
+    if outlined:
+        cv2.rectangle(image, first, last, (0, 0, 0), thickness + 2, cv2.LINE_AA, fraction)
     cv2.rectangle(image, first, last, colour, thickness, cv2.LINE_AA, fraction)
 
 

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The worker thread: newest frame first, jobs between frames, a clean end."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+
+from dimp_ros.node.worker import Worker, WorkerStopped
+
+
+class Bench:
+    """A worker whose work can be held up, and that keeps what it did."""
+
+    def __init__(self) -> None:
+        self.done: list[object] = []
+        self.errors: list[Exception] = []
+        self.busy, self.go = threading.Event(), threading.Event()
+        self.worker: Worker[object] = Worker(self.process, self.errors.append)
+        self.worker.start()
+
+    def process(self, frame: object) -> None:
+        """Wait for the bench's go, then note the frame, or raise it if it is an exception."""
+        self.busy.set()
+        assert self.go.wait(10)
+        if isinstance(frame, Exception):
+            raise frame
+        self.done.append(frame)
+
+
+@pytest.fixture
+def bench():
+    bench = Bench()
+    yield bench
+    bench.go.set()
+    assert bench.worker.stop(10)
+
+
+def wait_for(condition) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.001)
+
+
+def test_while_a_frame_is_processed_only_the_newest_of_those_that_come_waits(bench):
+    bench.worker.offer(0)
+    assert bench.busy.wait(10)
+    for frame in range(1, 6):
+        bench.worker.offer(frame)
+    bench.go.set()
+    wait_for(lambda: bench.done == [0, 5])
+    assert bench.worker.replaced == 4
+
+
+def test_jobs_run_in_order_before_the_frame_that_waits_and_hand_back_what_they_return(bench):
+    bench.worker.offer("first")
+    assert bench.busy.wait(10)
+    bench.worker.offer("second")
+    futures = [bench.worker.submit(lambda n=n: bench.done.append(n) or 10 * n) for n in (1, 2, 3)]
+    bench.go.set()
+    assert [future.result(10) for future in futures] == [10, 20, 30]
+    wait_for(lambda: bench.done == ["first", 1, 2, 3, "second"])
+
+
+def test_the_error_of_a_job_goes_to_its_owner_and_that_of_a_frame_to_the_handler_and_work_goes_on(bench):
+    bench.go.set()
+    with pytest.raises(ZeroDivisionError):
+        bench.worker.submit(lambda: 1 / 0).result(10)
+    failure = ValueError("bad frame")
+    bench.worker.offer(failure)
+    wait_for(lambda: bench.errors == [failure])
+    bench.worker.offer("good")
+    wait_for(lambda: bench.done == ["good"])
+
+
+def test_a_job_that_is_cancelled_before_its_turn_is_not_run(bench):
+    bench.worker.offer(0)
+    assert bench.busy.wait(10)
+    future = bench.worker.submit(lambda: bench.done.append("job"))
+    assert future.cancel()
+    bench.go.set()
+    assert bench.worker.submit(lambda: None).result(10) is None
+    assert bench.done == [0]
+
+
+def test_stop_releases_everyone_who_waits_even_if_the_work_in_progress_does_not_end(bench):
+    started = threading.Event()
+
+    def hang() -> None:
+        started.set()
+        bench.go.wait(10)
+
+    running = bench.worker.submit(hang)
+    assert started.wait(10)
+    waiting = bench.worker.submit(lambda: None)
+    bench.worker.offer("frame")
+    assert not bench.worker.stop(0.05)
+    for future in (running, waiting, bench.worker.submit(lambda: None)):
+        with pytest.raises(WorkerStopped):
+            future.result(10)
+    bench.go.set()
+    assert bench.worker.stop(10)
+    assert bench.done == [], "a frame was processed after the stop"
+
+
+def test_a_worker_that_was_never_started_can_be_stopped():
+    assert Worker(lambda frame: None, lambda error: None).stop(1)

@@ -247,6 +247,8 @@ def write_environment() -> None:
         inherits = HAS_ROS or name in ("PATH", "LD_LIBRARY_PATH")
         lines.append(f"export {name}={value}" + (f'"${{{name}:+:${name}}}"' if inherits else ""))
     lines.append('export ROS_AUTOMATIC_DISCOVERY_RANGE="${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}"')
+    log = shlex.quote(str(BUILD / "log" / "ros"))
+    lines.append(f'[ -n "${{ROS_LOG_DIR:-}}" ] || export ROS_LOG_DIR={log}')
     if not HAS_ROS:
         lines.append("export RMW_IMPLEMENTATION=rmw_fastrtps_cpp")
         # Otherwise each interpreter starts itself a second time to set LD_LIBRARY_PATH, which is set above.

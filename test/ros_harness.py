@@ -102,9 +102,8 @@ class ScriptedTracker:
         return self._result(self.state)
 
     def _result(self, state: State) -> Any:
-        seen = state in (State.TRACKING, State.UNCERTAIN)
-        box, confidence = (self.box, 0.75) if seen else (None, 0.1)
-        return SimpleNamespace(state=state, box=box, confidence=confidence, peak=0.5, distractor_ratio=0.25)
+        """Return a result whose box is always there: that a lost one is not published is the node's business too."""
+        return SimpleNamespace(state=state, box=self.box, confidence=0.75, peak=0.5, distractor_ratio=0.25)
 
     def drop(self, target_id: str | None = None) -> None:
         """Note it."""

@@ -177,6 +177,33 @@ def test_deactivation_waits_for_the_inference_in_progress_and_its_result_is_not_
             assert not [state for state in client.states if state.header == numbered_image(2).header and state.id]
 
 
+def test_a_tracker_that_hangs_is_given_up_and_the_node_can_be_configured_anew(monkeypatch, capfd):
+    monkeypatch.setattr("dimp_ros.node.tracker_node.DEACTIVATE_SECONDS", 0.2)
+    trackers = [ScriptedTracker(), ScriptedTracker()]
+    waiting = iter(trackers)
+    with context():
+        node = tracker_node(lambda _parameters: next(waiting), autostart=False)
+        client = Client()
+        with spinning(node, client.node):
+            assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
+            client.wait_for(node)
+            client.show(numbered_image(1))
+            assert client.init(target_id="old").success
+            trackers[0].seconds = 2.0
+            client.images.publish(numbered_image(2))
+            assert trackers[0].busy.wait(10)
+            assert node.trigger_deactivate() == TransitionCallbackReturn.ERROR
+            assert "given up" in client.init().message
+            assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
+            client.wait_for(node)
+            assert client.show(numbered_image(3)).state == State.UNINITIALIZED
+            assert client.init(target_id="new").success and len(trackers[1].inits) == 1
+            wait_until(lambda: trackers[0].updates, "return of the tracker that was given up")
+            assert client.show(numbered_image(4)).id == "new"
+            assert not [s for s in client.states if s.id == "old" and s.header == numbered_image(2).header]
+    assert "given up" in capfd.readouterr().err
+
+
 def test_parameters_are_declared_with_descriptors_and_fixed_while_configured():
     with context():
         node = tracker_node(ScriptedTracker(), autostart=False, history_seconds=3)

@@ -84,7 +84,7 @@ def _spin_safely(executor: MultiThreadedExecutor, ends: SimpleQueue[int]) -> Non
         try:
             executor.spin()
             return
-        except InvalidHandle:  # a subscription was destroyed while its message was being taken
+        except InvalidHandle:  # a subscription was destroyed as its message was taken (rclpy #1142, Humble)
             continue
         except Exception:
             traceback.print_exc()

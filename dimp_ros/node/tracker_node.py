@@ -62,9 +62,7 @@ def _guarded(on_failure: TransitionCallbackReturn) -> Callable[[Transition], Tra
         @wraps(transition)
         def guarded(self: TrackerNode, state: LifecycleState) -> TransitionCallbackReturn:
             try:
-                result = transition(self, state)
-                self.trouble = ""
-                return result
+                return transition(self, state)
             except TrackerUnavailable as error:
                 self.trouble = str(error)
                 self.get_logger().error(str(error))
@@ -129,6 +127,7 @@ class TrackerNode(LifecycleNode):
         self._tracker = self._tracker_factory(self._settings)
         self._outputs = Outputs(self)
         self._settings.frozen = True
+        self.trouble = ""
         return super().on_configure(state)
 
     @_guarded(TransitionCallbackReturn.FAILURE)
@@ -151,6 +150,7 @@ class TrackerNode(LifecycleNode):
         )
         self._pipeline = pipeline
         pipeline.start()
+        self.trouble = ""
         self.get_logger().info(f"active: images from {self._subscription.topic_name}")
         return super().on_activate(state)
 

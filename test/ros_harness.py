@@ -75,6 +75,7 @@ class ScriptedTracker:
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
+        self.init_seconds = 0.0
         self.state = State.TRACKING
         self.failure: Exception | None = None
         self.inits: list[tuple[int, tuple[float, ...], str]] = []
@@ -85,6 +86,7 @@ class ScriptedTracker:
 
     def init(self, image: np.ndarray, box: Sequence[float], *, target_id: str = "0") -> Any:
         """Take the target, unless told to fail."""
+        time.sleep(self.init_seconds)
         if self.failure is not None:
             raise self.failure
         self.inits.append((int(image[0, 0, 0]), tuple(box), target_id))

@@ -41,6 +41,7 @@ def run_demo(tracker: ScriptedTracker, folder: Path, **parameters: object) -> tu
 
 def test_the_demo_sets_the_target_in_the_first_picture_and_records_every_image(tmp_path):
     tracker = ScriptedTracker()
+    tracker.init_seconds = 0.6
     code, out = run_demo(tracker, tmp_path)
     assert code == 0
     assert [(number, box) for number, box, _ in tracker.inits] == [(0, BOX)]

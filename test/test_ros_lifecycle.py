@@ -64,6 +64,31 @@ def test_twenty_round_trips_leave_no_thread_no_subscription_and_no_publisher_beh
             assert [number for number, _, _ in tracker.inits] == [2 * number for number in range(1, 21)]
 
 
+def test_round_trips_amid_a_stream_of_images_do_not_stop_the_executor():
+    with context():
+        node = tracker_node(ScriptedTracker(), autostart=False)
+        client = Client()
+        with spinning(node, client.node):
+            over = threading.Event()
+
+            def stream() -> None:
+                while not over.wait(0.002):
+                    client.images.publish(numbered_image(1))
+
+            camera = threading.Thread(target=stream)
+            camera.start()
+            try:
+                for _ in range(80):
+                    assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
+                    time.sleep(0.02)
+                    assert node.trigger_deactivate() == SUCCESS and node.trigger_cleanup() == SUCCESS
+                    client.states.clear()
+            finally:
+                over.set()
+                camera.join()
+            assert "not active" in client.init().message
+
+
 def test_images_and_targets_do_not_outlive_deactivation_and_the_model_not_cleanup():
     trackers = []
 
@@ -120,7 +145,7 @@ def test_missing_weights_leave_the_node_unconfigured_and_requests_are_told_the_r
         node = tracker_node(factory)
         client = Client()
         with spinning(node, client.node):
-            wait_until(lambda: node.trouble, "the failure of configure")
+            wait_until(lambda: remedy in node.trouble, "the failure of configure")
             answer = client.init()
             assert not answer.success and remedy in answer.message
             assert remedy in client.drop().message and remedy in client.set_enabled(True).message

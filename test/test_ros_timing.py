@@ -100,9 +100,12 @@ def test_requests_are_answered_while_an_inference_runs_and_its_result_is_void():
         assert client.set_enabled(False).success
         assert client.drop("ball").success
         assert time.monotonic() - begin < 3.0 and tracker.busy.is_set(), "the answers waited for the inference"
-        assert client.state_of(numbered_image(2)).state in (State.LOST, State.UNINITIALIZED)
-        assert client.detections_of(numbered_image(2)).detections == []
         wait_until(lambda: client.states[-1].state == State.UNINITIALIZED, "the drop")
+        assert tracker.updates == [2]
+        about = [state for state in client.states if state.header == numbered_image(2).header]
+        assert about and all(state.state in (State.LOST, State.UNINITIALIZED) for state in about)
+        client.show(numbered_image(3))
+        assert not any(array.detections for array in client.detections if array.header == numbered_image(2).header)
 
 
 def test_a_request_that_waits_too_long_for_the_tracker_is_refused_and_has_no_effect():

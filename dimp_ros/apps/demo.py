@@ -27,7 +27,7 @@ from dimp_ros.msg import TargetState
 from dimp_ros.node.history import stamp_ns
 from dimp_ros.node.image_conversion import to_bgr
 from dimp_ros.node.messages import bounding_box
-from dimp_ros.node.publishing import reliable_qos
+from dimp_ros.node.qos import reliable_qos
 from dimp_ros.node.spinning import Finish, run
 from dimp_ros.srv import InitTarget
 

@@ -17,13 +17,12 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.node import Node
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
 from dimp_ros.node.image_conversion import from_bgr
-from dimp_ros.node.publishing import reliable_qos
+from dimp_ros.node.qos import publisher_options, reliable_qos
 from dimp_ros.node.spinning import Finish, run
 
 PICTURES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
@@ -126,9 +125,7 @@ class VideoSource(Node):
         self._picture: NDArray[np.uint8] | None = None
         self._begun = self._ended = False
         self.published = 0
-        self._images = self.create_publisher(
-            Image, "image", reliable_qos(10), qos_overriding_options=QoSOverridingOptions.with_default_policies()
-        )
+        self._images = self.create_publisher(Image, "image", reliable_qos(10), **publisher_options())
         group = MutuallyExclusiveCallbackGroup()
         self.create_service(SetBool, "~/set_playing", self._on_set_playing, callback_group=group)
         rate = float(self._value("rate")) or self._video.rate

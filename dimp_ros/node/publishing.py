@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
@@ -17,6 +15,7 @@ from dimp_ros.msg import TargetState
 from dimp_ros.node import messages
 from dimp_ros.node.history import NANOSECONDS, stamp_ns
 from dimp_ros.node.image_conversion import from_bgr
+from dimp_ros.node.qos import publisher_options, reliable_qos
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -25,28 +24,18 @@ if TYPE_CHECKING:
     from dimp_ros.node.target import Reading
 
 
-def reliable_qos(depth: int, *, latched: bool = False) -> QoSProfile:
-    """Return RELIABLE, KEEP_LAST ``depth``; ``latched`` hands the last messages to late joiners too."""
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST,
-        depth=depth,
-        reliability=ReliabilityPolicy.RELIABLE,
-        durability=DurabilityPolicy.TRANSIENT_LOCAL if latched else DurabilityPolicy.VOLATILE,
-    )
-
-
 class Outputs:
     """Publishers of one node, from its configuration to its cleanup."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._detections = self._create(Detection2DArray, "detections", reliable_qos(10))
-        self._target = self._create(TargetState, "target", reliable_qos(1, latched=True))
-        self._debug_image = self._create(Image, "debug_image", reliable_qos(1))
-
-    def _create(self, kind: type, topic: str, qos: QoSProfile) -> Any:
-        overrides = QoSOverridingOptions.with_default_policies()
-        return self._node.create_publisher(kind, topic, qos, qos_overriding_options=overrides)
+        self._detections = node.create_publisher(
+            Detection2DArray, "detections", reliable_qos(10), **publisher_options()
+        )
+        self._target = node.create_publisher(
+            TargetState, "target", reliable_qos(1, latched=True), **publisher_options()
+        )
+        self._debug_image = node.create_publisher(Image, "debug_image", reliable_qos(1), **publisher_options())
 
     def publish(self, header: Header, reading: Reading) -> None:
         """Publish ``reading`` as detections and as state, both under the image's own ``header``."""

@@ -13,8 +13,6 @@ from typing import Any, TypeVar
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from rclpy.timer import Timer
 from sensor_msgs.msg import Image
@@ -26,6 +24,7 @@ from dimp_ros.node.loading import TrackerFactory, TrackerUnavailable, load_track
 from dimp_ros.node.parameters import ParameterHandler
 from dimp_ros.node.pipeline import Pipeline, RequestRefused
 from dimp_ros.node.publishing import Outputs
+from dimp_ros.node.qos import image_qos, subscription_options
 from dimp_ros.node.spinning import run
 from dimp_ros.node.target import Tracker
 from dimp_ros.srv import DropTarget, InitTarget
@@ -40,16 +39,6 @@ WARNING_PERIOD_SECONDS = 10.0
 
 Response = TypeVar("Response", InitTarget.Response, DropTarget.Response, SetBool.Response)
 Transition = Callable[["TrackerNode", LifecycleState], TransitionCallbackReturn]
-
-
-def image_qos() -> QoSProfile:
-    """Return the QoS of the image subscription: it matches every publisher and never queues."""
-    return QoSProfile(
-        history=HistoryPolicy.KEEP_LAST,
-        depth=1,
-        reliability=ReliabilityPolicy.BEST_EFFORT,
-        durability=DurabilityPolicy.VOLATILE,
-    )
 
 
 def _guarded(on_failure: TransitionCallbackReturn) -> Callable[[Transition], Transition]:
@@ -146,7 +135,7 @@ class TrackerNode(LifecycleNode):
             pipeline.receive,
             self._image_qos,
             callback_group=MutuallyExclusiveCallbackGroup(),
-            qos_overriding_options=QoSOverridingOptions.with_default_policies(),
+            **subscription_options(),
         )
         self._pipeline = pipeline
         pipeline.start()

@@ -71,7 +71,7 @@ def stamp_of(number: int) -> Time:
 
 
 class ScriptedTracker:
-    """Follows the contract of the tracker: notes what it is given, answers as told, takes as long as told for an update."""
+    """Follows the contract of the tracker: notes what it is given, answers as told, as slowly as told."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         self.seconds = seconds
@@ -188,6 +188,23 @@ class Client:
 
         wait_until(connected, "connection of the tracker's outputs")
         wait_until(lambda: self.states, "first state")
+
+
+def is_zero(bbox: BoundingBox2D) -> bool:
+    """Whether a box is the one of no target."""
+    return bbox.size_x == bbox.size_y == bbox.center.position.x == bbox.center.position.y == 0.0
+
+
+def start_target(client: Client, number: int = 1, target_id: str = "") -> TargetState:
+    """Show image ``number``, initialise on it, and return the state that comes of it."""
+    image = numbered_image(number)
+    client.show(image)
+    answer = client.init(target_id=target_id)
+    assert answer.success, answer.message
+    return wait_until(
+        lambda: next((s for s in list(client.states) if s.header == image.header and s.state == State.TRACKING), None),
+        "state of the new target",
+    )
 
 
 @contextmanager

@@ -16,9 +16,10 @@ from ros_harness import BOX, Parameter, ScriptedTracker, State, context, spinnin
 
 from dimp_ros.apps.demo import Demo
 from dimp_ros.apps.video_source import VideoSource
+from dimp_ros.node.loading import TrackerUnavailable
 
 
-def run_demo(tracker: ScriptedTracker, folder: Path, **parameters: object) -> tuple[int, Path]:
+def run_demo(tracker: object, folder: Path, **parameters: object) -> tuple[int, Path]:
     """Run the demo on 20 pictures, numbered by their pixels; return its exit code and the folder of its results."""
     out = folder / "out"
     (folder / "pictures").mkdir()
@@ -72,6 +73,14 @@ def test_the_demo_fails_if_the_target_was_lost(tmp_path, capsys):
     assert code == 1 and "lost" in capsys.readouterr().err
     result = json.loads((out / "result.json").read_text())
     assert result["lost"] == result["frames"] > 0 and result["tracked"] == 0
+
+
+def test_the_demo_says_why_the_tracker_does_not_come_up(tmp_path, capsys):
+    def factory(_parameters):
+        raise TrackerUnavailable("weights are missing: copy them to /somewhere")
+
+    code, _ = run_demo(factory, tmp_path, patience=4.0)
+    assert code == 2 and "copy them to /somewhere" in capsys.readouterr().err
 
 
 def test_the_demo_says_why_the_tracker_refuses_the_target(tmp_path, capsys):

@@ -17,33 +17,18 @@ from ros_harness import (
     LATCHED,
     RELIABLE,
     WIDTH,
-    Client,
-    Image,
+    InitTarget,
     ScriptedTracker,
     State,
     TargetState,
     Time,
+    is_zero,
     numbered_image,
     running,
     stamp_of,
+    start_target,
     wait_until,
 )
-
-
-def is_zero(bbox: object) -> bool:
-    return bbox.size_x == bbox.size_y == bbox.center.position.x == bbox.center.position.y == 0.0
-
-
-def start_target(client: Client, number: int = 1, target_id: str = "") -> TargetState:
-    """Show image ``number``, initialise on it, and return the state that comes of it."""
-    image = numbered_image(number)
-    client.show(image)
-    answer = client.init(target_id=target_id)
-    assert answer.success, answer.message
-    return wait_until(
-        lambda: next((s for s in list(client.states) if s.header == image.header and s.state == State.TRACKING), None),
-        "state of the new target",
-    )
 
 
 def test_states_have_the_numbers_of_the_message():
@@ -204,8 +189,6 @@ def test_what_the_tracker_refuses_is_handed_on_and_the_old_target_stays(failure)
 
 
 def test_a_rotated_box_is_refused():
-    from ros_harness import InitTarget
-
     with running(ScriptedTracker()) as client:
         client.show(numbered_image(1))
         request = InitTarget.Request()
@@ -262,71 +245,3 @@ def test_disabled_nothing_is_computed_the_target_is_lost_and_comes_back_when_ena
         assert not refused.success and "set_enabled" in refused.message
         assert client.set_enabled(True).success
         assert client.show(numbered_image(3)).state == State.TRACKING and tracker.updates == [3]
-
-
-def broken(what: str) -> Image:
-    """Return an image that says something wrong about itself."""
-    image = numbered_image(2)
-    if what == "short":
-        image.data = image.data[:-1]
-    elif what == "narrow step":
-        image.step = WIDTH
-        image.data = image.data[: WIDTH * HEIGHT]
-    elif what == "unknown encoding":
-        image.encoding = "sixteen_shades"
-    elif what == "no pixels":
-        image = Image(header=image.header, encoding="bgr8")
-    return image
-
-
-@pytest.mark.parametrize("what", ["short", "narrow step", "unknown encoding", "no pixels"])
-def test_a_bad_image_loses_the_target_for_that_image_only(what, capfd):
-    tracker = ScriptedTracker()
-    with running(tracker) as client:
-        start_target(client)
-        image = broken(what)
-        state = client.show(image)
-        assert state.state == State.LOST and is_zero(state.bbox)
-        assert client.detections_of(image).detections == []
-        refused = client.init()
-        assert not refused.success and len(refused.message) > 20
-        assert client.show(numbered_image(3)).state == State.TRACKING
-        assert tracker.updates == [3] and len(tracker.inits) == 1
-    assert "image is not used" in capfd.readouterr().err
-
-
-def test_an_exception_in_the_tracker_loses_the_target_for_that_image_and_is_logged(capfd):
-    tracker = ScriptedTracker()
-    with running(tracker) as client:
-        start_target(client)
-        tracker.failure = RuntimeError("CUDA out of memory")
-        state = client.show(numbered_image(2))
-        assert state.state == State.LOST and is_zero(state.bbox)
-        tracker.failure = None
-        assert client.show(numbered_image(3)).state == State.TRACKING
-    assert "CUDA out of memory" in capfd.readouterr().err
-
-
-@pytest.mark.parametrize("encoding", ["rgb8", "mono8", "bgra8", "rgba8"])
-def test_images_in_other_encodings_are_followed(encoding):
-    tracker = ScriptedTracker()
-    with running(tracker) as client:
-        client.show(numbered_image(7, encoding=encoding))
-        assert client.init().success and tracker.inits[0][0] == 7
-
-
-def test_the_debug_image_is_made_only_while_somebody_looks():
-    with running(ScriptedTracker()) as client:
-        start_target(client)
-        seen: list[Image] = []
-        subscription = client.node.create_subscription(Image, "debug_image", seen.append, RELIABLE)
-        wait_until(lambda: client.node.count_publishers("debug_image"), "debug_image")
-        number = iter(range(2, 200))
-        wait_until(lambda: client.show(numbered_image(next(number))) and seen, "a debug image")
-        assert seen[0].encoding == "bgr8" and (seen[0].width, seen[0].height) == (WIDTH, HEIGHT)
-        drawn, shown = (
-            bytes(seen[0].data),
-            (seen[0].header.stamp.sec - 1000) * 10 + seen[0].header.stamp.nanosec // 10**8,
-        )
-        assert drawn != bytes(numbered_image(shown).data), "nothing is drawn on it"
-        client.node.destroy_subscription(subscription)

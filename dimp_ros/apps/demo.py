@@ -77,6 +77,7 @@ class Demo(Node):
         self._parameters_of_tracker = self.create_client(
             GetParameters, f"{tracker}/get_parameters", callback_group=group
         )
+        self._set_enabled = self.create_client(SetBool, f"{tracker}/set_enabled", callback_group=group)
         self._set_playing = self.create_client(SetBool, f"{source}/set_playing", callback_group=group)
         self._thread = threading.Thread(target=self._main, name="demo", daemon=True)
         self._thread.start()
@@ -99,7 +100,7 @@ class Demo(Node):
         paused = self._play(False)
         self.create_subscription(Image, "image", self._on_image, reliable_qos(50))
         self.create_subscription(TargetState, "target", self._on_target, reliable_qos(50, latched=True))
-        self._wait(lambda: self._first is not None, self._value("patience"), "no image has come")
+        self._await_first_image()
         self._set_target(paused)
         with self._lock:
             self._recording = True
@@ -135,6 +136,23 @@ class Demo(Node):
                 raise
             self.get_logger().info("there is no video source that waits: the images are taken as they come")
             return False
+
+    def _await_first_image(self) -> None:
+        """Wait for an image; the source may be waiting for a tracker that does not come up, so tell what that says."""
+        patience = self._value("patience")
+        end = time.monotonic() + patience
+        trouble = ""
+        while self._first is None:
+            try:
+                self._wait(lambda: self._first is not None, min(3.0, patience), "no image has come")
+            except DemoFailed:
+                if self._closing.is_set():
+                    raise
+                if time.monotonic() >= end:
+                    raise DemoFailed(f"no image has come within {patience:g} s{trouble}") from None
+                answer = self._call(self._set_enabled, SetBool.Request(data=True), end - time.monotonic())
+                trouble = "" if answer.success else f"; {answer.message}"
+                self.get_logger().info(f"waiting for the first image{trouble}")
 
     def _set_target(self, paused: bool) -> None:
         """Ask for the target in the first image. While the source waits, any later image shows the same picture."""

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -67,6 +69,28 @@ def test_an_empty_history_says_that_no_image_has_come():
     history.clear()
     with pytest.raises(FrameNotHeld, match="no image"):
         history.find(ZERO)
+
+
+def test_a_request_that_overtakes_its_image_waits_for_it():
+    history = FrameHistory(seconds=2.0, max_bytes=10**6)
+    history.add(frame(100.0))
+    late = frame(100.2)
+    camera = threading.Timer(0.1, lambda: [history.add(frame(100.1)), history.add(late)])
+    camera.start()
+    assert history.find(stamp(100.2)) is late
+    camera.join()
+
+
+def test_an_image_far_ahead_is_not_waited_for_and_one_that_does_not_come_only_for_a_while():
+    history = FrameHistory(seconds=2.0, max_bytes=10**6)
+    history.add(frame(100.0))
+    begin = time.monotonic()
+    with pytest.raises(FrameNotHeld, match="ahead"):
+        history.find(stamp(105.0))
+    assert time.monotonic() - begin < 0.5
+    with pytest.raises(FrameNotHeld, match="ahead"):
+        history.find(stamp(100.5))
+    assert 0.9 < time.monotonic() - begin < 5.0
 
 
 def test_after_the_stamps_jump_back_only_images_since_then_are_held():

@@ -38,7 +38,7 @@ def draw_target(
     :param box: (x, y, w, h) in pixels, top-left corner first; None draws no box.
     :param confidence: 0..1, shown as a number and a bar; None shows neither.
     :param note: further words for the caption, such as a frame rate.
-    :param held: the box belongs to an earlier picture: drawn thin and grey, so that nobody takes it for this one's.
+    :param held: box and state are an earlier picture's: the box is thin and grey, the state not told.
     :raises ValueError: for an unknown state.
     """
     if state not in COLOURS:
@@ -48,7 +48,7 @@ def draw_target(
     if box is not None:
         _draw_box(image, box, colour, 1 if held else max(2, round(2 * unit)), outlined=not held)
     number = "" if confidence is None else f"{confidence:.2f}"
-    words = [f"#{target_id}" if target_id else "", state, number, note]
+    words = [f"#{target_id}" if target_id else "", "" if held else state, number, note]
     _draw_caption(image, "  ".join(word for word in words if word), colour, max(0.35, 0.5 * unit))
     if confidence is not None:
         _draw_bar(image, confidence, colour, max(2, round(4 * unit)))

@@ -31,6 +31,7 @@ class FrameHistory:
     """
 
     TOLERANCE_NS = 1_000_000  # a stamp that went through a float has lost less than this
+    OVERTAKEN_SECONDS = 1.0  # a request may arrive before its image does; further ahead, or later, it never will
 
     def __init__(self, seconds: float, max_bytes: int, max_frames: int = 600) -> None:
         self._span_ns = round(seconds * NANOSECONDS)
@@ -38,7 +39,7 @@ class FrameHistory:
         self._max_frames = max_frames
         self._frames: deque[tuple[int, Image]] = deque()
         self._bytes = 0
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
 
     def add(self, image: Image) -> None:
         """Hold ``image`` and let go of what has become too old or too much."""
@@ -55,14 +56,18 @@ class FrameHistory:
                 or self._bytes > self._max_bytes
             ):
                 self._bytes -= len(self._frames.popleft()[1].data)
+            self._lock.notify_all()
 
     def find(self, stamp: Time) -> Image:
         """Return the image with ``stamp``, to within a millisecond; a zero stamp means the newest.
+
+        Waits for an image whose stamp is just ahead of the newest one's, up to `OVERTAKEN_SECONDS`.
 
         :raises FrameNotHeld: if no image is held, or none with that stamp.
         """
         wanted = stamp_ns(stamp)
         with self._lock:
+            self._lock.wait_for(lambda: not self._may_come(wanted), self.OVERTAKEN_SECONDS)
             frames = list(self._frames)
         if not frames:
             raise FrameNotHeld("no image has been received yet")
@@ -72,6 +77,12 @@ class FrameHistory:
         if abs(found - wanted) <= self.TOLERANCE_NS:
             return image
         raise FrameNotHeld(_explain(wanted, [held for held, _ in frames]))
+
+    def _may_come(self, wanted: int) -> bool:
+        """Return whether the image of a stamp is probably still on its way."""
+        newest = self._frames[-1][0] if self._frames else wanted - 2 * self.TOLERANCE_NS
+        ahead = wanted - newest
+        return wanted > 0 and self.TOLERANCE_NS < ahead <= self.OVERTAKEN_SECONDS * NANOSECONDS
 
     def clear(self) -> None:
         """Let go of all images."""

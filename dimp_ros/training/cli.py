@@ -16,6 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("config", type=Path, help="YAML file with the fields of TrainingConfig")
     parser.add_argument("--pictures", type=Path, required=True, help="folder with annotations.jsonl and images/")
     parser.add_argument("--folder", type=Path, required=True, help="where checkpoints and logs go; resumes a run there")
+    parser.add_argument("--start", type=Path, help="weights of an earlier run to start from (default: ImageNet's)")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop with a checkpoint after this long")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="processes that make sequences")
     options = parser.parse_args(arguments)
@@ -24,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         config = TrainingConfig.load(options.config)
-        trainer = Trainer(config, options.pictures, options.folder, options.processes)
+        trainer = Trainer(config, options.pictures, options.folder, options.processes, options.start)
     except (OSError, ValueError, TypeError) as error:
         print(f"dimp-train: {error}", file=sys.stderr)
         return 2

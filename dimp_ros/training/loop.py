@@ -17,7 +17,7 @@ import yaml
 from torch import nn
 from tqdm import tqdm
 
-from dimp_ros.model.checkpoint import WeightsInfo, save_weights
+from dimp_ros.model.checkpoint import WeightsInfo, load_model, save_weights
 from dimp_ros.model.dimp import DimpNet, build_model
 from dimp_ros.training.bank import FeatureBank, build_bank
 from dimp_ros.training.losses import LossWeights, training_losses
@@ -29,12 +29,18 @@ class TrainingConfig:
 
     :param rounds: how many banks are made. :param groups: sequences in each, with ``2 * per_role`` pictures.
     :param uses: how often each sequence of a bank is drawn, each time with other pictures.
+    :param schedule_rounds: the learning rate falls to zero over so many rounds; 0 means all of ``rounds``.
+    :param first_bank: number of the first bank, which seeds it; a run that follows another uses other banks.
+    :param classifier_every: the classifier takes part in one of so many steps; the overlap network learns more slowly.
     :param batch: sequences a step, of ``train`` + ``test`` pictures. :param learning_rates: by part of the network.
     """
 
     model: str = "dimp_lite"
     seed: int = 1
     rounds: int = 6
+    schedule_rounds: int = 0
+    first_bank: int = 0
+    classifier_every: int = 1
     groups: int = 2000
     per_role: int = 4
     uses: int = 4
@@ -66,6 +72,11 @@ class TrainingConfig:
         """Optimiser steps of the whole run."""
         return self.rounds * self.steps_per_round
 
+    @property
+    def schedule_steps(self) -> int:
+        """Optimiser steps until the learning rate is zero."""
+        return (self.schedule_rounds or self.rounds) * self.steps_per_round
+
     @classmethod
     def load(cls, path: str | Path) -> TrainingConfig:
         """Read a YAML file; unknown keys are refused."""
@@ -93,14 +104,20 @@ class Trainer:
 
     :param config: see `TrainingConfig`. :param pictures: folder of the training pictures.
     :param folder: where checkpoints, logs and banks go; a run found there is continued.
+    :param start: weights to start from instead of ImageNet's.
     """
 
-    def __init__(self, config: TrainingConfig, pictures: Path, folder: Path, processes: int = 2) -> None:
+    def __init__(
+        self, config: TrainingConfig, pictures: Path, folder: Path, processes: int = 2, start: Path | None = None
+    ) -> None:
         self.config, self.pictures, self.folder, self.processes = config, pictures, folder, processes
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         self.model = build_model(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        imagenet_backbone(self.model)
+        if start is None:
+            imagenet_backbone(self.model)
+        else:
+            self.model.load_state_dict(load_model(str(start))[0].state_dict())
         self.model.feature_extractor.requires_grad_(False)
         named = list(self.model.named_parameters())
         groups = [
@@ -123,20 +140,20 @@ class Trainer:
         """Train until the end, which is answered by True, or until ``seconds`` are over."""
         deadline = time.monotonic() + seconds
         while self.step < self.config.total_steps:
-            number = self.step // self.config.steps_per_round
+            done = self.step // self.config.steps_per_round
             started = time.monotonic()
             bank = build_bank(
                 self.folder,
                 self.pictures,
                 self.model,
                 seed=self.config.seed,
-                number=number,
+                number=self.config.first_bank + done,
                 groups=self.config.groups,
                 per_role=self.config.per_role,
                 processes=self.processes,
             )
             self.seconds += time.monotonic() - started
-            self._round(bank, (number + 1) * self.config.steps_per_round, deadline)
+            self._round(bank, (done + 1) * self.config.steps_per_round, deadline)
             self.save()
             if time.monotonic() > deadline:
                 return False
@@ -154,7 +171,8 @@ class Trainer:
             self.seconds += time.monotonic() - started
             bar.update()
             if self.step % 50 == 0:
-                means = {key: float(np.mean([r[key] for r in record])) for key in record[0]}
+                names = sorted({name for values in record for name in values})
+                means = {name: float(np.mean([r[name] for r in record if name in r])) for name in names}
                 record.clear()
                 bar.set_postfix({key: f"{value:.4f}" for key, value in means.items()})
                 with (self.folder / "log.jsonl").open("a") as log:
@@ -172,11 +190,19 @@ class Trainer:
         chosen = order[position * config.batch : (position + 1) * config.batch]
         generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
         batch = bank.batch(chosen, np.random.default_rng((config.seed, 7, self.step)), config.train, config.test)
-        losses = training_losses(self.model, batch, config.losses, generator, config.proposals, config.optimizer_steps)
+        losses = training_losses(
+            self.model,
+            batch,
+            config.losses,
+            generator,
+            config.proposals,
+            config.optimizer_steps,
+            classify=self.step % config.classifier_every == 0,
+        )
         self.optimizer.zero_grad(set_to_none=True)
         losses["total"].backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
-        factor = 0.5 * (1 + math.cos(math.pi * self.step / config.total_steps))
+        factor = 0.5 * (1 + math.cos(math.pi * self.step / config.schedule_steps))
         factor *= min(1.0, (self.step + 1) / config.warm_up)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor

@@ -67,9 +67,31 @@ def hinge_error(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def training_losses(
-    model: DimpNet, batch: Batch, weights: LossWeights, generator: torch.Generator, proposals: int, steps: int
+    model: DimpNet,
+    batch: Batch,
+    weights: LossWeights,
+    generator: torch.Generator,
+    proposals: int,
+    steps: int,
+    *,
+    classify: bool = True,
 ) -> dict[str, Tensor]:
-    """Return the losses of a batch: ``total`` to minimise, and its parts (unweighted) for the record."""
+    """Return the losses of a batch: ``total`` to minimise, and its parts (unweighted) for the record.
+
+    :param steps: of the filter's optimiser. :param classify: whether the classifier's losses are wanted too.
+    """
+    overlap = overlap_loss(model, batch, weights, generator, proposals)
+    if not classify:
+        return {"total": weights.iou * overlap, "iou": overlap}
+    errors = score_errors(model, batch, weights, steps)
+    middle = torch.stack(errors[1:-1]).mean() if steps > 1 else errors[0].new_zeros(())
+    total = weights.initial * errors[0] + weights.intermediate * middle + weights.final * errors[-1]
+    total = total + weights.iou * overlap
+    return {"total": total, "initial": errors[0], "final": errors[-1], "iou": overlap}
+
+
+def score_errors(model: DimpNet, batch: Batch, weights: LossWeights, steps: int) -> list[Tensor]:
+    """Return the hinged error of the test pictures' scores for every iterate of the filter."""
     count, train_n = batch.train_boxes.shape[:2]
     test_n = batch.test_boxes.shape[1]
     classifier = model.classifier
@@ -87,8 +109,16 @@ def training_losses(
         error = hinge_error(scores, labels).mean((-2, -1))
         counts = (seen | absent).float()
         errors.append((error * counts).sum() / counts.sum().clamp(min=1))
-    middle = torch.stack(errors[1:-1]).mean() if steps > 1 else errors[0].new_zeros(())
+    return errors
 
+
+def overlap_loss(
+    model: DimpNet, batch: Batch, weights: LossWeights, generator: torch.Generator, proposals: int
+) -> Tensor:
+    """Return the squared error of the overlap predicted for proposals in the test pictures."""
+    count, train_n = batch.train_boxes.shape[:2]
+    test_n = batch.test_boxes.shape[1]
+    seen = batch.visible >= weights.seen_above
     boxes = batch.test_boxes.flatten(0, 1)
     candidates, iou = make_proposals(boxes, proposals, generator)
     reference = Features(*(f.unflatten(0, (count, train_n))[:, 0] for f in batch.train))
@@ -96,8 +126,4 @@ def training_losses(
     modulation = type(modulation)(*(m.repeat_interleave(test_n, 0) for m in modulation))
     predicted = model.bb_regressor(modulation, model.bb_regressor.features(batch.test), candidates)
     overlap = (predicted - (2 * iou - 1)).square().mean(1)
-    overlap = (overlap * seen.flatten()).sum() / seen.sum().clamp(min=1)
-
-    total = weights.initial * errors[0] + weights.intermediate * middle + weights.final * errors[-1]
-    total = total + weights.iou * overlap
-    return {"total": total, "initial": errors[0], "final": errors[-1], "iou": overlap}
+    return (overlap * seen.flatten()).sum() / seen.sum().clamp(min=1)

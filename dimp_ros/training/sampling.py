@@ -86,8 +86,10 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
 def make_proposals(boxes: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw ``count`` proposals round each box, and their IoU with it.
 
-    Centre and size are displaced by Gaussians whose sigma is drawn from 0.01 to 0.3 target sizes; of several draws
-    those with an IoU of at least 0.1 are taken.
+    Of half of them centre and sides are displaced by Gaussians whose sigma is drawn from 0.01 to 0.3 target sizes; the
+    others are stretched along each axis by a factor of its own, as a box that has drifted is, which displacements
+    relative to sqrt(w * h) hardly do to the longer side of a long target. Of several draws those with an IoU of at
+    least 0.1 are taken.
 
     :param boxes: ``Tensor[B, 4]``. :return: proposals ``Tensor[B, count, 4]`` and IoU ``Tensor[B, count]``.
     """
@@ -95,10 +97,12 @@ def make_proposals(boxes: Tensor, count: int, generator: torch.Generator) -> tup
     size = boxes[:, 2:].prod(-1, keepdim=True).sqrt()[:, None]
     choice = torch.randint(len(PROPOSAL_SIGMAS), (len(boxes), count * draws, 1), generator=generator)
     sigma = torch.tensor(PROPOSAL_SIGMAS)[choice] * size
-    center = boxes[:, None, :2] + boxes[:, None, 2:] / 2
-    center = center + sigma * torch.randn(len(boxes), count * draws, 2, generator=generator)
-    sides = boxes[:, None, 2:] + sigma * torch.randn(len(boxes), count * draws, 2, generator=generator)
-    sides = torch.maximum(sides, 0.15 * boxes[:, None, 2:])
+    shift, change = torch.randn(2, len(boxes), count * draws, 2, generator=generator)
+    stretched = (torch.arange(count * draws) % 2 == 1)[:, None]
+    truth = boxes[:, None, 2:]
+    sides = torch.where(stretched, truth * (0.45 * change).clamp(-1.2, 1.2).exp(), truth + sigma * change)
+    sides = torch.maximum(sides, 0.15 * truth)
+    center = boxes[:, None, :2] + truth / 2 + shift * torch.where(stretched, 0.15 * torch.maximum(sides, truth), sigma)
     candidates = torch.cat((center - sides / 2, sides), -1)
     iou = box_iou(candidates, boxes[:, None])
     # Valid draws first, in the order drawn; a box that has too few keeps some that overlap less.

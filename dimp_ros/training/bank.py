@@ -91,14 +91,21 @@ def build_bank(
             shutil.rmtree(old)
         target.mkdir(parents=True)
         _open(target, shapes, "w+")
-        context = multiprocessing.get_context("fork")
         setup = partial(_start_worker, pictures, model, target, shapes)
         work = [(seed, number, group, per_role) for group in range(groups)]
-        with context.Pool(processes, initializer=setup) as pool:
-            for _ in tqdm(
-                pool.imap_unordered(_make_group, work, chunksize=4), total=groups, desc=f"bank {number}", mininterval=10
-            ):
-                pass
+        bar = tqdm(total=groups, desc=f"bank {number}", mininterval=10)
+        if processes > 1:
+            # Not forked: a child of a process whose libraries have threads may wait for one of them for ever.
+            context = multiprocessing.get_context("spawn")
+            with context.Pool(processes, initializer=partial(setup, threads=1)) as pool:
+                for _ in pool.imap_unordered(_make_group, work, chunksize=4):
+                    bar.update()
+        else:
+            setup()
+            for item in work:
+                _make_group(item)
+                bar.update()
+        bar.close()
         (target / "complete").touch()
     return FeatureBank(_open(target, shapes, "r"), per_role)
 
@@ -112,12 +119,17 @@ def _open(folder: Path, shapes: dict[str, tuple[type, tuple[int, ...]]], mode: s
 
 
 def _start_worker(
-    pictures: Path, model: DimpNet, folder: Path, shapes: dict[str, tuple[type, tuple[int, ...]]]
+    pictures: Path,
+    model: DimpNet,
+    folder: Path,
+    shapes: dict[str, tuple[type, tuple[int, ...]]],
+    threads: int | None = None,
 ) -> None:
-    """Prepare a process of the pool."""
+    """Prepare a process for making sequences."""
     global _worker
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    if threads is not None:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
     _worker = (SequenceMaker(PictureSet(pictures)), model.eval(), _open(folder, shapes, "r+"))
 
 

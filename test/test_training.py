@@ -12,6 +12,7 @@ import torch
 from dimp_ros.geometry import Box
 from dimp_ros.model.backbone import Features
 from dimp_ros.model.dimp import build_model
+from dimp_ros.training.calibrate import fit_logistic
 from dimp_ros.training.cli import main
 from dimp_ros.training.loop import Trainer, TrainingConfig
 from dimp_ros.training.losses import Batch, LossWeights, gaussian_labels, hinge_error, training_losses
@@ -236,3 +237,14 @@ def test_a_wrong_configuration_is_one_line(tmp_path, capsys):
     status = main([str(config), "--pictures", str(tmp_path), "--folder", str(tmp_path / "run")])
     assert status == 2
     assert "unknown keys ['lerning_rate']" in capsys.readouterr().err
+
+
+def test_the_fitted_confidence_is_one_half_where_half_is_right():
+    rng = np.random.default_rng(0)
+    peak = rng.uniform(0, 1, 4000)
+    right = rng.uniform(0, 1, 4000) < 1 / (1 + np.exp(-9 * (peak - 0.35)))
+    midpoint, slope = fit_logistic(peak, right)
+    assert midpoint == pytest.approx(0.35, abs=0.03)
+    assert slope == pytest.approx(9, rel=0.15)
+    with pytest.raises(ValueError, match="nothing to calibrate"):
+        fit_logistic(peak, ~right)

@@ -6,6 +6,7 @@ from __future__ import annotations
 import copy
 import json
 import math
+import subprocess
 import time
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -21,6 +22,7 @@ from dimp_ros.model.checkpoint import WeightsInfo, load_model, save_weights
 from dimp_ros.model.dimp import DimpNet, build_model
 from dimp_ros.training.bank import FeatureBank, build_bank
 from dimp_ros.training.losses import LossWeights, training_losses
+from dimp_ros.training.pictures import PictureSet
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,15 @@ def imagenet_backbone(model: DimpNet) -> None:
     renamed = {key.replace("._", ".").removeprefix("_"): value for key, value in state.items()}
     own = model.feature_extractor.state_dict()
     model.feature_extractor.load_state_dict({key: renamed[key] for key in own})
+
+
+def _commit() -> str:
+    """Return the commit of the checkout this runs from, empty where there is none."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 class Trainer:
@@ -243,6 +254,9 @@ class Trainer:
             architecture=self.config.model,
             mean=backbone.mean,
             std=backbone.std,
+            training_data=PictureSet(self.pictures).summary(),
+            licence="Apache-2.0",
+            commit=_commit(),
             details={"step": self.step, "sequences": self.step * self.config.batch, "seconds": round(self.seconds)},
         )
         save_weights(path, self.average, info, torch.float16)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,6 +66,13 @@ class PictureSet:
             raise FileNotFoundError(f"no annotations.jsonl in {str(self.folder)!r}; give the folder that holds it")
         with annotations.open(encoding="utf-8") as lines:
             self.pictures = [_picture(self.folder, json.loads(line)) for line in lines]
+
+    def summary(self) -> str:
+        """Say in a line what the set consists of."""
+        kinds = Counter(picture.kind for picture in self.pictures)
+        counts = ", ".join(f"{number} {kind}" for kind, number in sorted(kinds.items()))
+        sources = sorted({picture.source for picture in self.pictures})
+        return f"{len(self.pictures)} pictures ({counts}) from {len(sources)} sources: {'; '.join(sources)}"
 
     def of_kind(self, *kinds: str) -> list[Picture]:
         """Return the pictures of these kinds (still, clip, cutout, background)."""

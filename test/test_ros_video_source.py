@@ -14,7 +14,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))  # the harness lies beside its tests
 from ros_harness import RELIABLE, Image, Node, Parameter, SetBool, context, spinning, wait_until
 
-from dimp_ros.apps.video_source import Video, VideoSource, main
+from dimp_ros.apps.video_source import VideoSource, main
 
 
 @pytest.fixture
@@ -106,7 +106,6 @@ def test_while_paused_the_picture_is_repeated_with_new_stamps(folder):
 
 
 def test_a_video_is_played_at_its_own_rate(film):
-    assert Video(str(film)).rate == pytest.approx(12.0)
     with context():
         audience = Audience(video=str(film), wait_for_subscribers=1, first_frame=1)
         with spinning(audience.source, audience.node):
@@ -118,18 +117,21 @@ def test_a_video_is_played_at_its_own_rate(film):
             assert [round(image.data[0] / 40) for image in audience.images] == [1, 2, 3, 4, 5]
 
 
-def test_a_video_read_twice_gives_the_same_frames(film):
-    video = Video(str(film), first=2, last=4)
-    for _ in range(2):
-        assert [round(video.read().mean() / 40) for _ in range(3)] == [2, 3, 4] and video.read() is None
-        video.rewind()
+def test_a_damaged_picture_ends_the_video_as_a_failure(folder):
+    (folder / "003.png").write_text("not a picture")
+    with context():
+        audience = Audience(video=str(folder), rate=100.0)
+        with spinning(audience.source):
+            wait_until(lambda: audience.codes, "the end")
+            assert audience.codes == [1] and audience.source.published == 3
 
 
 @pytest.mark.parametrize(
     ("arguments", "word"),
     [
         (["video:=/no/such/video.mp4"], "/no/such/video.mp4"),
-        (["video:={here}"], "no image 0"),
+        (["video:={here}"], "is not a video"),
+        (["rate:=10.0"], "no such file or folder: ''"),
         (["video:={folder}", "first_frame:=99"], "no image 99"),
         (["video:={folder}", "first_frame:=3", "last_frame:=1"], "last_frame"),
         (["video:={folder}", "rate:=-5.0"], "rate"),

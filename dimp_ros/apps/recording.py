@@ -11,11 +11,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from dimp_ros.apps.overlay import draw_target
+from dimp_ros.apps.video import Picture, VideoWriter
 
 DEFAULT_RATE = 30.0
 MEASURED_FRAMES = 10
@@ -41,11 +40,11 @@ class AnnotatedVideo:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._frames: deque[tuple[int, NDArray[np.uint8]]] = deque()
+        self._frames: deque[tuple[int, Picture]] = deque()
         self._said: dict[int, Observation] = {}
         self._newest_said = -1
         self._last: Observation | None = None
-        self._writer: cv2.VideoWriter | None = None
+        self._writer: VideoWriter | None = None
         self.written = 0
         self.passed_over = 0
 
@@ -57,7 +56,7 @@ class AnnotatedVideo:
     ) -> None:
         self.close()
 
-    def add_image(self, stamp: int, picture: NDArray[np.uint8]) -> None:
+    def add_image(self, stamp: int, picture: Picture) -> None:
         """Add the image of ``stamp``, in nanoseconds; HxWx3 uint8 BGR, writable."""
         self._frames.append((stamp, picture))
         self._write_ready()
@@ -72,19 +71,19 @@ class AnnotatedVideo:
         """Write what is left and finish the file."""
         self._write_ready(everything=True)
         if self._writer is not None:
-            self._writer.release()
+            self._writer.close()
             self._writer = None
 
     def _write_ready(self, *, everything: bool = False) -> None:
         if self._writer is None and len(self._frames) < MEASURED_FRAMES and not everything:
             return
         while self._frames and (everything or self._frames[0][0] <= self._newest_said):
-            writer = self._writer or self._open()
+            self._writer = self._writer or self._open()
             stamp, picture = self._frames.popleft()
-            writer.write(self._annotate(picture, self._said.pop(stamp, None)))
+            self._writer.write(self._annotate(picture, self._said.pop(stamp, None)))
             self.written += 1
 
-    def _annotate(self, picture: NDArray[np.uint8], said: Observation | None) -> NDArray[np.uint8]:
+    def _annotate(self, picture: Picture, said: Observation | None) -> Picture:
         if said is not None:
             self._last = said
             confidence = said.confidence if said.box is not None else None
@@ -93,21 +92,12 @@ class AnnotatedVideo:
         last = self._last or Observation("UNINITIALIZED", None, 0.0, 0.0)
         return draw_target(picture, last.state, box=last.box, note="image passed over", held=True)
 
-    def _open(self) -> cv2.VideoWriter:
-        """Open the file with the size and the rate of the images that wait.
-
-        :raises OSError: if it cannot be written.
-        """
+    def _open(self) -> VideoWriter:
+        """Make the folder, and a video at the rate of the images that wait."""
         stamps = [stamp for stamp, _ in self._frames]
         steps = [later - earlier for earlier, later in pairwise(stamps) if later > earlier]
-        rate = 1e9 / statistics.median(steps) if steps else DEFAULT_RATE
-        height, width = self._frames[0][1].shape[:2]
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        fourcc = cv2.VideoWriter.fourcc(*"mp4v")
-        self._writer = cv2.VideoWriter(str(self.path), fourcc, rate, (width, height))
-        if not self._writer.isOpened():
-            raise OSError(f"{self.path} cannot be written: is the folder writable, and OpenCV built with FFmpeg?")
-        return self._writer
+        return VideoWriter(self.path, 1e9 / statistics.median(steps) if steps else DEFAULT_RATE)
 
 
 @dataclass(frozen=True)

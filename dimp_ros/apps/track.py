@@ -10,87 +10,23 @@ import os
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dimp_ros.apps.overlay import draw_target
-from dimp_ros.evaluation.sequences import list_images, read_image
+from dimp_ros.apps.video import Picture, Video, VideoWriter
 from dimp_ros.geometry import Box
 
 if TYPE_CHECKING:
     from dimp_ros.tracker import DimpTracker, TrackResult
 
-Image = NDArray[np.uint8]
 DEFAULT_FPS = 25.0
 WINDOW = "dimp-track"
-
-
-class Video:
-    """Pictures from a video file, from a folder of pictures in order of name, or from a camera given by its index.
-
-    `fps`: frames a second, as far as the source tells. `length`: number of frames, None if the source cannot tell.
-    """
-
-    def __init__(self, source: str) -> None:
-        self.source, self.fps = source, DEFAULT_FPS
-        self.length: int | None = None
-        self._files: list[Path] = []
-        self._capture: cv2.VideoCapture | None = None
-        if Path(source).is_dir():
-            self._files = list_images(Path(source))
-            if not self._files:
-                raise ValueError(f"no pictures in the folder {source}; expected .jpg, .png or .webp files")
-            self.length = len(self._files)
-        elif Path(source).exists():
-            self._open(source, f"{source} is not a video that OpenCV {cv2.__version__} can read")
-            length = self._property(cv2.CAP_PROP_FRAME_COUNT)
-            self.length = int(length) if length else None
-        elif source.isdecimal():
-            self._open(int(source), f"camera {source} cannot be opened; is it there, and free?")
-        else:
-            raise ValueError(
-                f"no such file or folder: {source}; give a video, a folder of pictures or a camera's index"
-            )
-
-    def _open(self, source: str | int, complaint: str) -> None:
-        self._capture = cv2.VideoCapture()
-        if not self._capture.open(source):
-            raise ValueError(complaint)
-        self.fps = self._property(cv2.CAP_PROP_FPS) or DEFAULT_FPS
-
-    def _property(self, number: int) -> float | None:
-        """Return what the source says about itself, None where it says nothing useful."""
-        value = self._capture.get(number) if self._capture is not None else 0.0
-        return value if math.isfinite(value) and value > 0 else None
-
-    def frames(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, Image]]:
-        """Yield (index, HxWx3 uint8 BGR) for the frames `start` <= index < `end`, counted from 0."""
-        if self._capture is None:
-            for index in range(start, min(len(self._files), end if end is not None else len(self._files))):
-                yield index, read_image(self._files[index])
-            return
-        index = 0
-        while end is None or index < end:
-            if index < start:  # frame by frame: seeking by number is not exact with every codec
-                good, image = self._capture.grab(), None
-            else:
-                good, image = self._capture.read()
-            if not good:
-                return
-            if image is not None:
-                yield index, np.asarray(image, dtype=np.uint8)
-            index += 1
-
-    def close(self) -> None:
-        """Let go of the file or the camera."""
-        if self._capture is not None:
-            self._capture.release()
 
 
 def parse_box(text: str) -> Box:
@@ -119,43 +55,13 @@ def has_display() -> bool:
     return re.search(r"GUI:\s+NONE", cv2.getBuildInformation()) is None
 
 
-def select_box(image: Image) -> Box:
+def select_box(image: Picture) -> Box:
     """Let the person drag a box on the picture; raise ValueError if none is drawn."""
     box = Box(*(float(value) for value in cv2.selectROI(WINDOW, image, showCrosshair=False)))
     cv2.destroyWindow(WINDOW)
     if box.area <= 0:
         raise ValueError("no box was drawn; drag one round the target and press Enter, or give --init x,y,w,h")
     return box
-
-
-class VideoFile:
-    """An MP4 that is made when its first picture comes, in that picture's size."""
-
-    def __init__(self, path: Path, fps: float) -> None:
-        self._path, self._fps = path, fps
-        self._writer: cv2.VideoWriter | None = None
-        self._shape: tuple[int, ...] = ()
-
-    def write(self, image: Image) -> None:
-        """Append a picture; raise ValueError if the file cannot be written."""
-        if self._writer is None:
-            size = (image.shape[1], image.shape[0])
-            fourcc = cv2.VideoWriter.fourcc(*"mp4v")
-            self._writer = cv2.VideoWriter(str(self._path), fourcc, self._fps, size)
-            if not self._writer.isOpened():
-                raise ValueError(f"cannot write the video {self._path}; its name should end in .mp4")
-            self._shape = image.shape
-        if image.shape != self._shape:
-            raise ValueError(
-                f"the pictures of a video must have one size: {image.shape[1]} x {image.shape[0]} follows "
-                f"{self._shape[1]} x {self._shape[0]}; leave out --out, or scale the pictures first"
-            )
-        self._writer.write(image)
-
-    def close(self) -> None:
-        """Finish the file."""
-        if self._writer is not None:
-            self._writer.release()
 
 
 def _entry(index: int, result: TrackResult, milliseconds: float) -> dict[str, Any]:
@@ -179,7 +85,7 @@ def _track(
     tracker: DimpTracker, video: Video, box: Box | None, arguments: argparse.Namespace
 ) -> tuple[Box, list[dict[str, Any]]]:
     """Run the tracker over the video with everything that shows it; return the first box and an entry per frame."""
-    writer = VideoFile(arguments.out, video.fps) if arguments.out else None
+    writer = VideoWriter(arguments.out, video.fps or DEFAULT_FPS) if arguments.out else None
     end = min((value for value in (arguments.end, video.length) if value is not None), default=None)
     total = None if end is None else max(0, end - arguments.start)
     entries: list[dict[str, Any]] = []
@@ -206,7 +112,7 @@ def _track(
     return box, entries
 
 
-def _show(image: Image, result: TrackResult, writer: VideoFile | None, window: bool) -> bool:
+def _show(image: Picture, result: TrackResult, writer: VideoWriter | None, window: bool) -> bool:
     """Draw the result and hand it to the video and the window; return True if the person wants to stop."""
     picture = draw_target(
         image.copy(),
@@ -255,13 +161,11 @@ def _run(arguments: argparse.Namespace, make_tracker: Callable[[str, str], DimpT
         if path is not None and not path.parent.is_dir():
             raise ValueError(f"no folder {path.parent} to write {path.name} to")
     video = Video(arguments.video)
-    try:
-        box, entries = _track(make_tracker(arguments.model, arguments.device), video, arguments.init, arguments)
-    finally:
-        video.close()
+    box, entries = _track(make_tracker(arguments.model, arguments.device), video, arguments.init, arguments)
     if arguments.json is not None:
-        header = {"video": video.source, "model": arguments.model, "init_box": list(box), "fps": video.fps}
-        arguments.json.write_text(json.dumps({**header, "frames": entries}, indent=1), encoding="utf-8")
+        header = {"video": video.source, "model": arguments.model, "init_box": list(box)}
+        document = {**header, "fps": video.fps or DEFAULT_FPS, "frames": entries}
+        arguments.json.write_text(json.dumps(document, indent=1), encoding="utf-8")
     lost = sum(entry["box"] is None for entry in entries)
     milliseconds = np.median([entry["ms"] for entry in entries[1:] or entries])
     print(f"{len(entries)} frames, target in sight in {len(entries) - lost}, median {milliseconds:.1f} ms a frame")

@@ -5,13 +5,10 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import Any
 
-import cv2
-import numpy as np
-from numpy.typing import NDArray
 from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -21,11 +18,11 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
+from dimp_ros.apps.video import Picture, Video
 from dimp_ros.node.image_conversion import from_bgr
 from dimp_ros.node.qos import publisher_options, reliable_qos
 from dimp_ros.node.spinning import Finish, run
 
-PICTURES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 DEFAULT_RATE = 30.0
 
 PARAMETERS: tuple[tuple[str, Any, str], ...] = (
@@ -38,67 +35,6 @@ PARAMETERS: tuple[tuple[str, Any, str], ...] = (
     ("wait_for_subscribers", 0, "How many subscribers must be there before the first image is published."),
     ("frame_id", "camera", "frame_id of the images."),
 )
-
-
-class Video:
-    """The pictures ``first`` to ``last`` (-1: to the end) of a video file or of a folder, one after another.
-
-    :raises ValueError: if there is no such file, or nothing in it that can be shown.
-    """
-
-    def __init__(self, path: str, first: int = 0, last: int = -1) -> None:
-        if not path or not Path(path).exists():
-            raise ValueError(f"video {path!r} does not exist; give the path of a video file or of a folder of pictures")
-        if first < 0 or (0 <= last < first):
-            raise ValueError(
-                f"frames {first} to {last} are none; first_frame must be 0 or more and not after last_frame"
-            )
-        self._path = Path(path)
-        self._first, self._last = first, last
-        self._folder = (
-            sorted(p for p in self._path.iterdir() if p.suffix.lower() in PICTURES) if self._is_folder else []
-        )
-        self._capture: cv2.VideoCapture | None = None
-        self.rewind()
-        if self.read() is None:
-            raise ValueError(f"video {path!r} has no image {first} that OpenCV can read")
-        self.rewind()
-
-    @property
-    def _is_folder(self) -> bool:
-        return self._path.is_dir()
-
-    @property
-    def rate(self) -> float:
-        """Images a second, as the file says; `DEFAULT_RATE` where it does not."""
-        stated = 0.0 if self._capture is None else float(self._capture.get(cv2.CAP_PROP_FPS))
-        return stated if 0.0 < stated < 1000.0 else DEFAULT_RATE
-
-    def rewind(self) -> None:
-        """Go back to the first picture. Video files are read up to it: seeking is not exact in all of them."""
-        self._next = self._first
-        if not self._is_folder:
-            self.close()
-            self._capture = cv2.VideoCapture(str(self._path))
-            for _ in range(self._first):
-                self._capture.grab()
-
-    def read(self) -> NDArray[np.uint8] | None:
-        """Return the next picture, HxWx3 uint8 BGR, or None after the last."""
-        if 0 <= self._last < self._next:
-            return None
-        if self._capture is not None:
-            picture = self._capture.read()[1]
-        else:
-            at_end = self._next >= len(self._folder)
-            picture = None if at_end else cv2.imread(str(self._folder[self._next]), cv2.IMREAD_COLOR)
-        self._next += 1
-        return picture
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._capture is not None:
-            self._capture.release()
 
 
 class VideoSource(Node):
@@ -118,17 +54,26 @@ class VideoSource(Node):
             )
             self.declare_parameter(name, default, descriptor)
         first, last = self._value("first_frame"), self._value("last_frame")
-        self._video = Video(self._value("video"), first, last)
+        if first < 0 or (0 <= last < first):
+            raise ValueError(
+                f"frames {first} to {last} are none; first_frame must be 0 or more and not after last_frame"
+            )
+        self._video = Video(self._value("video"))
+        pictures = self._pictures_from_first()
+        begin = next(pictures, None)
+        if begin is None:
+            raise ValueError(f"video {self._video.source!r} has no image {first} that OpenCV can read")
+        self._pictures: Iterator[Picture] = chain([begin], pictures)
         self._playing = threading.Event()
         if not self._value("paused"):
             self._playing.set()
-        self._picture: NDArray[np.uint8] | None = None
+        self._picture: Picture | None = None
         self._begun = self._ended = False
         self.published = 0
         self._images = self.create_publisher(Image, "image", reliable_qos(10), **publisher_options())
         group = MutuallyExclusiveCallbackGroup()
         self.create_service(SetBool, "~/set_playing", self._on_set_playing, callback_group=group)
-        rate = float(self._value("rate")) or self._video.rate
+        rate = float(self._value("rate")) or self._video.fps or DEFAULT_RATE
         if not 0.0 < rate <= 1000.0:
             raise ValueError(f"rate is {rate:g} images a second, but must lie in 0 .. 1000")
         self.create_timer(1.0 / rate, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
@@ -147,9 +92,14 @@ class VideoSource(Node):
             return
         self._begun = True
         if self._picture is None or self._playing.is_set():
-            self._picture = self._next_picture()
+            try:
+                self._picture = self._next_picture()
+            except ValueError as error:
+                self.get_logger().error(str(error))
+                self._end(1)
+                return
         if self._picture is None:
-            self._end()
+            self._end(0)
             return
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._value("frame_id"))
         self._images.publish(from_bgr(header, self._picture))
@@ -162,18 +112,23 @@ class VideoSource(Node):
             self.get_logger().info(text, throttle_duration_sec=5.0)
         return bool(there >= wanted)
 
-    def _next_picture(self) -> NDArray[np.uint8] | None:
-        picture = self._video.read()
+    def _pictures_from_first(self) -> Iterator[Picture]:
+        last = self._value("last_frame")
+        frames = self._video.frames(self._value("first_frame"), None if last < 0 else last + 1)
+        return (picture for _, picture in frames)
+
+    def _next_picture(self) -> Picture | None:
+        picture = next(self._pictures, None)
         if picture is None and self._value("loop"):
-            self._video.rewind()
-            picture = self._video.read()
+            self._pictures = self._pictures_from_first()
+            picture = next(self._pictures, None)
         return picture
 
-    def _end(self) -> None:
+    def _end(self, code: int) -> None:
         self._ended = True
         self._images.wait_for_all_acked(Duration(seconds=1.0))
         self.get_logger().info(f"{self.published} images published")
-        self._finish(0)
+        self._finish(code)
 
     def close(self) -> bool:
         """Nothing runs outside of the executor."""

@@ -30,9 +30,9 @@ from std_srvs.srv import SetBool  # noqa: E402
 from vision_msgs.msg import BoundingBox2D, Detection2DArray  # noqa: E402
 
 from dimp_ros.msg import TargetState  # noqa: E402
-from dimp_ros.node.target import State  # noqa: E402
 from dimp_ros.node.tracker_node import TrackerNode  # noqa: E402
 from dimp_ros.srv import DropTarget, InitTarget  # noqa: E402
+from dimp_ros.tracker.result import TargetState as State  # noqa: E402
 
 WAIT = 15.0
 """Seconds for what normally takes milliseconds: the machine may be busy."""

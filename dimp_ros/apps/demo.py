@@ -23,6 +23,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
 from dimp_ros.apps.recording import AnnotatedVideo, Observation, Summary
+from dimp_ros.geometry import Box
 from dimp_ros.msg import TargetState
 from dimp_ros.node.history import stamp_ns
 from dimp_ros.node.image_conversion import to_bgr
@@ -189,7 +190,7 @@ class Demo(Node):
             if not self._recording or target.header.stamp == Time():
                 return
             centre, w, h = target.bbox.center.position, target.bbox.size_x, target.bbox.size_y
-            box = (centre.x - w / 2, centre.y - h / 2, w, h) if w > 0 else None
+            box = Box.from_center(centre.x, centre.y, w, h) if w > 0 else None
             said = Observation(STATE_NAMES[target.state], box, target.confidence, target.age, target.id)
             stamp = stamp_ns(target.header.stamp)
             self._observations[stamp] = said

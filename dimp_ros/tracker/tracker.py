@@ -4,11 +4,9 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,9 +19,11 @@ from dimp_ros.model.dimp import build_model
 from dimp_ros.model.iou_net import Modulation
 from dimp_ros.model.target_filter import STRIDE, apply_filter
 from dimp_ros.tracker.augment import first_frame_views
+from dimp_ros.tracker.clock import StageClock
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
 from dimp_ros.tracker.device import choose_device
+from dimp_ros.tracker.images import check_image, to_color
 from dimp_ros.tracker.localize import Localization, Outcome, localize
 from dimp_ros.tracker.memory import SampleMemory
 from dimp_ros.tracker.refine import ascend, choose, starting_boxes
@@ -47,20 +47,6 @@ class Target:
     memory: SampleMemory
     generator: torch.Generator
     frame: int = 0
-
-
-class StageClock:
-    """Measure the wall time of consecutive stages, in milliseconds."""
-
-    def __init__(self) -> None:
-        self.stages: dict[str, float] = {}
-        self._last = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """Book the time since the last lap on ``stage``."""
-        now = time.perf_counter()
-        self.stages[stage] = self.stages.get(stage, 0.0) + (now - self._last) * 1e3
-        self._last = now
 
 
 class DimpTracker:
@@ -135,7 +121,7 @@ class DimpTracker:
         window = self._window(checked)
         large = crop(image, SearchWindow.around(checked.center, 2 * window.side, 2 * config.crop_size))
         views = first_frame_views(
-            _color(large), window.box_to_crop(checked), config, np.random.default_rng(config.seed)
+            to_color(large), window.box_to_crop(checked), config, np.random.default_rng(config.seed)
         )
         clock.lap("crop")
         backbone = self._extract([view.image for view in views])
@@ -193,7 +179,7 @@ class DimpTracker:
             return {}
         targets = list(self._targets.values())
         windows = [self._window(target.box) for target in targets]
-        crops = [_color(crop(image, window)) for window in windows]
+        crops = [to_color(crop(image, window)) for window in windows]
         clock.lap("crop")
         backbone = self._extract(crops)
         clock.lap("backbone")
@@ -318,23 +304,3 @@ class DimpTracker:
             Box(window.x, window.y, window.side, window.side),
             stages,
         )
-
-
-def check_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the image if the tracker can use it.
-
-    :raises ValueError: with its type and shape, and what they must be.
-    """
-    if not isinstance(image, np.ndarray):
-        raise ValueError(f"an image must be a numpy array, got {type(image).__name__}")
-    color = image.ndim == 3 and image.shape[2] == 3
-    if image.dtype != np.uint8 or not (color or image.ndim == 2) or image.size == 0:
-        raise ValueError(
-            f"an image must be uint8, [H, W, 3] BGR or [H, W] grey, got {image.dtype} {list(image.shape)}; convert it"
-        )
-    return image
-
-
-def _color(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Give a grey crop three channels."""
-    return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image

@@ -51,11 +51,11 @@ def precise_roi_pool(features: Tensor, boxes: Tensor, output_size: int, spatial_
     valid = ((w > 0) & (h > 0))[..., None, None]
     wx = (bin_weights(x, w, output_size, width) * valid).to(features.dtype)  # [B, P, k, W]
     wy = (bin_weights(y, h, output_size, height) * valid).to(features.dtype)  # [B, P, k, H]
-    # One product per picture for all its boxes, then one small product per box.
-    rows = torch.matmul(features.permute(0, 2, 1, 3).reshape(batch, height * channels, width), wx.flatten(1, 2).mT)
-    rows = rows.view(batch, height, channels, count, output_size).permute(0, 3, 1, 2, 4)  # [B, P, H, C, k]
-    pooled = torch.matmul(wy, rows.reshape(batch, count, height, channels * output_size))
-    return pooled.view(batch, count, output_size, channels, output_size).transpose(2, 3)
+    # Rows first: one product per picture for all its boxes. Channels come last, so that features in that memory format
+    # are read where they lie; then one small product per row of bins.
+    lines = features.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
+    rows = torch.matmul(wy.flatten(1, 2), lines).view(batch, count, output_size, width, channels)
+    return torch.matmul(wx[:, :, None], rows).permute(0, 1, 4, 2, 3)
 
 
 class PreciseRoiPool2d(nn.Module):

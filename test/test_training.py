@@ -248,3 +248,12 @@ def test_the_fitted_confidence_is_one_half_where_half_is_right():
     assert slope == pytest.approx(9, rel=0.15)
     with pytest.raises(ValueError, match="nothing to calibrate"):
         fit_logistic(peak, ~right)
+
+
+def test_a_folder_without_pictures_ends_the_command_at_once(tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text("model: dimp_lite\n")
+    status = main([str(config), "--pictures", str(tmp_path / "none"), "--folder", str(tmp_path / "run")])
+    assert status == 2
+    assert "annotations.jsonl" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

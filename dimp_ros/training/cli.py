@@ -12,7 +12,7 @@ from pathlib import Path
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return its exit status (0: finished, 3: stopped by ``--minutes``)."""
-    parser = argparse.ArgumentParser(prog="dimp-train", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="dimp-train", description="Train a model, or go on where a run stopped.")
     parser.add_argument("config", type=Path, help="YAML file with the fields of TrainingConfig")
     parser.add_argument("--pictures", type=Path, required=True, help="folder with annotations.jsonl and images/")
     parser.add_argument("--folder", type=Path, required=True, help="where checkpoints and logs go; resumes a run there")
@@ -26,6 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = TrainingConfig.load(options.config)
         trainer = Trainer(config, options.pictures, options.folder, options.processes, options.start)
+    except ImportError as error:
+        print(f"dimp-train: {error}; what training needs comes with: pip install -e '.[train]'", file=sys.stderr)
+        return 2
     except (OSError, ValueError, TypeError) as error:
         print(f"dimp-train: {error}", file=sys.stderr)
         return 2

@@ -122,6 +122,7 @@ class Trainer:
         self, config: TrainingConfig, pictures: Path, folder: Path, processes: int = 2, start: Path | None = None
     ) -> None:
         self.config, self.pictures, self.folder, self.processes = config, pictures, folder, processes
+        self.training_data = PictureSet(pictures).summary()  # fails here, not in every process, if they are not there
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         self.model = build_model(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -254,7 +255,7 @@ class Trainer:
             architecture=self.config.model,
             mean=backbone.mean,
             std=backbone.std,
-            training_data=PictureSet(self.pictures).summary(),
+            training_data=self.training_data,
             licence="Apache-2.0",
             commit=_commit(),
             details={"step": self.step, "sequences": self.step * self.config.batch, "seconds": round(self.seconds)},

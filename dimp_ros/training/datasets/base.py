@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,19 @@ from numpy.typing import NDArray
 from dimp_ros.geometry import Box
 
 Image = NDArray[Any]  # uint8 [H, W, 3] BGR, or [H, W, 4] BGRA; cv2's stubs do not say so
+
+
+HELD_OUT_SHARE = 0.05
+"""Share of the pictures that no training sees: the confidence is fitted and checked on sequences made of them."""
+
+
+def held_out(name: str) -> bool:
+    """Tell whether the still or the clip of this name is left out of training; always the same for the same name.
+
+    All frames of a clip share their clip's fate, so ask with the clip's name.
+    """
+    digest = hashlib.sha256(name.encode()).digest()
+    return int.from_bytes(digest[:8], "big") < HELD_OUT_SHARE * 2**64
 
 
 def read_picture(path: Path, flags: int = cv2.IMREAD_COLOR) -> Image:

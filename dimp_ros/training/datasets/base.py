@@ -70,7 +70,8 @@ class Still:
 
     :param read: gives the picture as BGR, or BGRA for a cut-out, when it is asked for.
     :param kind: ``still`` (objects where they were photographed), ``cutout`` (one object with alpha) or ``background``.
-    :param source: where it comes from; draws are balanced by it. :param exhaustive: whether *every* object is annotated.
+    :param source: where it comes from; draws are balanced by it.
+    :param exhaustive: whether *every* object is annotated.
     """
 
     name: str
@@ -88,7 +89,8 @@ class Still:
 class Clip:
     """A video with one target: ``boxes`` ``float64 [N, 4]`` as x, y, w, h, all nan where the target is absent.
 
-    :param read: gives frame i of ``range(len(clip))`` as BGR. :param visible: ``float64 [N]``, share of the target in sight.
+    :param read: gives frame i of ``range(len(clip))`` as BGR.
+    :param visible: ``float64 [N]``, share of the target in sight.
     :param instances: for each frame the annotated object with its mask, where the data set has masks; else empty.
     """
 
@@ -121,6 +123,6 @@ class DataSet(ABC):
     def summary(self) -> str:
         """Say in a line what the set consists of and where it comes from."""
         stills, clips = self.stills(), self.clips()
-        sources = sorted({item.source for item in (*stills, *clips)})
+        sources = sorted({still.source for still in stills} | {clip.source for clip in clips})
         frames = sum(map(len, clips))
         return f"{self.name}: {len(stills)} stills, {len(clips)} clips of {frames} frames, from: {'; '.join(sources)}"

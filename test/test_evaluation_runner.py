@@ -149,6 +149,26 @@ def test_stored_results_come_back_equal(tmp_path: Path) -> None:
     assert fresh.fingerprint == {"version": 1}
 
 
+def test_names_that_differ_only_in_signs_do_not_share_a_file(tmp_path: Path) -> None:
+    names = ["dimp:/a/b.safetensors", "dimp:/a_b.safetensors", "dimp_lite", "dimp_lite@seed=1", "dimp_lite@seed=2"]
+
+    assert len({pair_file(tmp_path, name, "s") for name in names}) == len(names)
+    assert pair_file(tmp_path, "dimp_lite@seed=1", "s") == tmp_path / "pairs" / "dimp_lite@seed=1" / "s.json"
+
+
+def test_an_ablation_measures_its_variants_and_what_else_is_asked_for() -> None:
+    def names(*arguments: str) -> list[str]:
+        return cli._tracker_names(cli.build_parser().parse_args(["--sequences", "x", *arguments]))
+
+    assert names() == cli.DEFAULT_TRACKERS.split(",")
+    assert names("--ablate", "dimp_lite")[:2] == [
+        "dimp_lite",
+        "dimp_lite@init_steps=0@update_steps=0@hard_negative_steps=0",
+    ]
+    assert len(names("--ablate", "dimp_lite")) == 7
+    assert names("--ablate", "dimp_lite", "--trackers", "kcf,dimp_lite")[7:] == ["kcf"]
+
+
 @pytest.mark.skipif(not has_peer("kcf"), reason="this OpenCV has no KCF")
 def test_processes_give_the_same_tracks_as_one_process(tmp_path: Path) -> None:
     sequences = [make_sequence(tmp_path, name, frames) for name, frames in (("a", 5), ("b", 9), ("c", 7))]

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from dimp_ros.evaluation.trackers import Prediction, TrackerSpec, override
+from dimp_ros.evaluation.trackers import ABLATIONS, Prediction, TrackerSpec, override, split_names
 from dimp_ros.geometry import Box
 
 PICTURE = np.zeros((6, 8, 3), np.uint8)
@@ -57,6 +57,53 @@ def test_our_tracker_is_measured_by_the_last_box_it_believed_in(monkeypatch: pyt
     tracker.init(PICTURE, Box(1, 2, 3, 4))
 
     assert tracker.update(PICTURE) == Prediction(Box(1, 2, 3, 4), found=False, confidence=0.1)
+
+
+def test_one_run_holds_variants_of_a_model_under_their_own_names() -> None:
+    general = {"init_steps": "3", "seed": "5"}
+    plain, variant = (
+        TrackerSpec(name, settings=general) for name in ("dimp_lite", "dimp_lite@init_steps=0@augment=no")
+    )
+
+    assert (variant.name, variant.base, variant.model) == (
+        "dimp_lite@init_steps=0@augment=no",
+        "dimp_lite",
+        "dimp_lite",
+    )
+    assert plain.all_settings == general
+    assert variant.all_settings == {"init_steps": "0", "seed": "5", "augment": "no"}  # a variant's own come last
+    assert plain.fingerprint()["settings"] != variant.fingerprint()["settings"]
+    assert plain.fingerprint()["weights_sha256"] == variant.fingerprint()["weights_sha256"] is not None
+    assert TrackerSpec("dimp:/me@home/x.safetensors@seed=1").model == "/me@home/x.safetensors"
+
+
+def test_trackers_are_separated_by_commas_outside_of_values() -> None:
+    text = "kcf, a@augment_rotations=[10, -10]@augment_blurs=((3,1),(1,3)),dimp:/x/y.safetensors ,"
+
+    assert split_names(text) == [
+        "kcf",
+        "a@augment_rotations=[10, -10]@augment_blurs=((3,1),(1,3))",
+        "dimp:/x/y.safetensors",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("dimp_lite@init_stops=0", "no setting 'init_stops'"),
+        ("dimp_lite@init_steps=-1", "init_steps is -1; it must be from 0"),
+        ("kcf@init_steps=0", "kcf has no settings"),
+    ],
+)
+def test_a_wrong_variant_is_refused_before_anything_runs(name: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        TrackerSpec(name).check()
+
+
+def test_every_ablation_is_a_valid_variant() -> None:
+    assert len(set(ABLATIONS)) == 7
+    for variant in ABLATIONS:
+        TrackerSpec(f"dimp_lite{variant}").check()
 
 
 def test_settings_replace_fields_in_the_fields_own_type() -> None:

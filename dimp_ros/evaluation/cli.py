@@ -18,7 +18,7 @@ from tqdm import tqdm
 from dimp_ros.evaluation.report import sequence_table, summarize, summary_table, write_json
 from dimp_ros.evaluation.runner import SequenceResult, available_cores, run_pairs
 from dimp_ros.evaluation.sequences import Sequence, load_sequences
-from dimp_ros.evaluation.trackers import PeerUnavailable, TrackerSpec
+from dimp_ros.evaluation.trackers import ABLATIONS, PeerUnavailable, TrackerSpec, split_names
 
 DEFAULT_TRACKERS = "dimp_lite,kcf,csrt,nanotrack_v1,nanotrack_v2"
 
@@ -54,11 +54,16 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--only", type=_names, metavar="NAME,...", help="measure on these sequences only")
     parser.add_argument(
         "--trackers",
-        type=_names,
-        default=_names(DEFAULT_TRACKERS),
+        type=split_names,
         metavar="NAME,...",
-        help="our models by name, dimp:PATH for a weights file, kcf, csrt, mil, nanotrack_v1, nanotrack_v2 "
-        f"(default: {DEFAULT_TRACKERS})",
+        help="our models by name, dimp:PATH for a weights file, kcf, csrt, mil, nanotrack_v1, nanotrack_v2; a variant "
+        f"of a model as NAME@KEY=VALUE@KEY=VALUE, KEY being a field of its configuration (default: {DEFAULT_TRACKERS})",
+    )
+    parser.add_argument(
+        "--ablate",
+        metavar="MODEL",
+        help="measure the variants of this model that show what each part gives: the initialiser only, fewer optimiser "
+        "steps, no online update, no hard negatives",
     )
     parser.add_argument("--peers", type=Path, metavar="DIR", help="folder that holds NanoTrack's ONNX files")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json and each pair's track here")
@@ -79,6 +84,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="override a field of our trackers' configuration; may be repeated",
     )
     return parser
+
+
+def _tracker_names(arguments: argparse.Namespace) -> list[str]:
+    """Return the trackers asked for, each once; those of an ablation alone where nothing else is asked for."""
+    variants = [arguments.ablate + variant for variant in ABLATIONS] if arguments.ablate else []
+    others = arguments.trackers or ([] if variants else split_names(DEFAULT_TRACKERS))
+    return list(dict.fromkeys([*variants, *others]))
 
 
 def _usable(specs: List[TrackerSpec]) -> list[TrackerSpec]:
@@ -102,7 +114,7 @@ def _run(arguments: argparse.Namespace) -> int:
     sequences = load_sequences(arguments.sequences, arguments.only)
     settings = dict(arguments.set)
     specs = _usable(
-        [TrackerSpec(name, arguments.peers, arguments.device, settings) for name in dict.fromkeys(arguments.trackers)]
+        [TrackerSpec(name, arguments.peers, arguments.device, settings) for name in _tracker_names(arguments)]
     )
     jobs = min(arguments.jobs or available_cores(), len(specs) * len(sequences))
     threads = arguments.threads or max(1, available_cores() // jobs)

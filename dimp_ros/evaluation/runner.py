@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import math
@@ -180,7 +181,10 @@ def _run_in_processes(pairs: List[tuple[Spec, Sequence]], jobs: int, threads: in
 
 def pair_file(out: Path, tracker: str, sequence: str) -> Path:
     """Return where the result of a pair is stored under `out`."""
-    return out / "pairs" / re.sub(r"[^A-Za-z0-9._-]+", "_", tracker) / f"{sequence}.json"
+    folder = re.sub(r"[^A-Za-z0-9._@=+-]+", "_", tracker)
+    if folder != tracker:  # `dimp:/a/b` and `dimp:/a_b` must not share a folder
+        folder += "-" + hashlib.sha256(tracker.encode()).hexdigest()[:8]
+    return out / "pairs" / folder / f"{sequence}.json"
 
 
 def run_pairs(

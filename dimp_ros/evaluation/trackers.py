@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dimp_ros.geometry import Box
+
+_VARIANT = re.compile(r"@(?=[A-Za-z_][\w.]*=)")  # a path may hold other @ signs
+
+ABLATIONS = (
+    "",
+    "@init_steps=0@update_steps=0@hard_negative_steps=0",
+    "@init_steps=0",
+    "@init_steps=2",
+    "@init_steps=5",
+    "@update_steps=0@hard_negative_steps=0",
+    "@hard_negative_steps=0@hard_negative_rate=0.01",
+)
+"""Variants of a model that `dimp-eval --ablate` compares: as it is (10 steps on the first frame), the initialiser's
+filter only, 0, 2 and 5 steps, nothing learned after the first frame, hard negatives treated like any other frame."""
 
 
 class PeerUnavailable(RuntimeError):
@@ -69,7 +84,9 @@ class TrackerSpec:
     """What to measure, in a form that travels to another process: `make` builds the tracker there.
 
     `name`: a peer (`kcf`, `csrt`, `mil`, `nanotrack_v1`, `nanotrack_v2`), a model of ours by name, or `dimp:PATH` for a
-    weights file. `settings` override fields of the tracker's configuration and apply to our models only.
+    weights file. A model may be followed by settings of its own, as in ``dimp_lite@init_steps=0@update_steps=0``, so
+    that one run holds several variants of it. `settings` override fields of the configuration of all our models; a
+    variant's own come on top.
     """
 
     name: str
@@ -78,31 +95,49 @@ class TrackerSpec:
     settings: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def base(self) -> str:
+        """The name without a variant's settings."""
+        return _VARIANT.split(self.name)[0]
+
+    @property
+    def all_settings(self) -> dict[str, str]:
+        """The settings that the tracker runs with: those of all models, then the variant's own."""
+        own = (item.partition("=") for item in _VARIANT.split(self.name)[1:])
+        return {**self.settings, **{key: value for key, _, value in own}}
+
+    @property
     def is_peer(self) -> bool:
         """Whether this is one of OpenCV's trackers."""
         from dimp_ros.evaluation.opencv_peers import PEERS
 
-        return self.name in PEERS
+        return self.base in PEERS
 
     def make(self, threads: int = 1) -> BenchmarkTracker:
         """Build the tracker; raise PeerUnavailable or ValueError, with the remedy, if that is impossible."""
         if self.is_peer:
             from dimp_ros.evaluation.opencv_peers import OpenCVPeer
 
+            if self.base != self.name:
+                raise ValueError(f"{self.name}: {self.base} has no settings; only our models have variants")
             return OpenCVPeer(self.name, self.peers)
-        return DimpBenchmark(self.model, self.device, self.settings, threads)
+        return DimpBenchmark(self.model, self.device, self.all_settings, threads)
 
     @property
     def model(self) -> str:
         """The name or the path of our model's weights."""
-        return self.name.removeprefix("dimp:")
+        return self.base.removeprefix("dimp:")
 
     def check(self) -> None:
-        """Raise what `make` would raise for a peer or a weights file that is not there, without loading a model."""
+        """Raise what `make` would raise for a peer, a setting or a weights file that is not there; load no model."""
         if self.is_peer:
             self.make()
-        elif self.name.startswith("dimp:") and not Path(self.model).is_file():
+            return
+        if self.base.startswith("dimp:") and not Path(self.model).is_file():
             raise ValueError(f"no weights file {self.model}; give the path of an existing file after 'dimp:'")
+        if self.all_settings:
+            from dimp_ros.tracker.config import TrackerConfig
+
+            override(TrackerConfig(), self.all_settings)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what a stored result depends on, so that a resumed run never mixes results of different set-ups."""
@@ -114,7 +149,19 @@ class TrackerSpec:
         if not weights.is_file():
             weights = Path(__file__).parents[1] / "weights" / f"{self.model}.safetensors"
         digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
-        return {"name": self.name, "device": self.device, "settings": dict(self.settings), "weights_sha256": digest}
+        return {"name": self.name, "device": self.device, "settings": self.all_settings, "weights_sha256": digest}
+
+
+def split_names(text: str) -> list[str]:
+    """Split a comma-separated list of trackers; a comma inside brackets belongs to a variant's value."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "[(") - (character in "])")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [name for part in parts if (name := part.strip())]
 
 
 def _parse(key: str, text: str, current: Any) -> Any:

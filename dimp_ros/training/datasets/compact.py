@@ -3,8 +3,8 @@
 
 ``annotations.jsonl`` beside ``images/<id>.webp``. A line has ``id``, ``width``, ``height``, ``kind`` (still, cutout,
 background or clip), ``source``, ``licence``, ``exhaustive`` and ``instances``: each a ``bbox`` (x, y, w, h), a
-``category``, perhaps a ``mask`` as compressed COCO run lengths, perhaps ``crowd``. Lines of a clip have ``clip`` and
-``frame`` as well, and their instances ``track_id`` and ``visible`` where that is known.
+``category``, perhaps a ``mask`` as compressed COCO run lengths (``size`` [h, w], ``counts``), perhaps ``crowd``. Lines
+of a clip have ``clip`` and ``frame`` as well, and their instances ``track_id`` and ``visible`` where that is known.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from dimp_ros.geometry import Box
 from dimp_ros.training.datasets.base import Clip, DataSet, Image, Instance, Still, read_picture
@@ -103,16 +104,26 @@ def _lines(path: Path) -> list[tuple[int, Record]]:
 def _instances(record: Record) -> list[tuple[Any, float, Instance]]:
     """Return track, visible share and `Instance` of each object of a line, without crowds and empty boxes."""
     found = []
+    shape = int(record["height"]), int(record["width"])
     for item in record["instances"]:
         box = Box(*map(float, item["bbox"]))
         if item.get("crowd") or not (box.w > 0 and box.h > 0):
             continue
         mask = item.get("mask")
-        decode = partial(decode_mask, mask["counts"], *map(int, mask["size"])) if mask else None
+        decode = partial(_mask, mask["counts"], (int(mask["size"][0]), int(mask["size"][1])), shape) if mask else None
         found.append(
             (item.get("track_id"), float(item.get("visible", 1)), Instance(box, item.get("category") or "", decode))
         )
     return found
+
+
+def _mask(counts: str, stored: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return a mask of size ``stored`` in its picture's ``shape``, both (height, width), as 0 and 1."""
+    mask = decode_mask(counts, *stored)
+    if stored == shape:
+        return mask
+    smooth = cv2.resize(mask * np.uint8(255), shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return (smooth > 127).astype(np.uint8)
 
 
 def _still(record: Record, opener: Opener) -> Still:

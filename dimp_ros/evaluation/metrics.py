@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Success and precision of a track, as in the one-pass evaluation of OTB (Wu, Lim, Yang, TPAMI 2015).
+"""How good a track is: success and precision as in OTB, TrackingNet and LaSOT, average overlap as in GOT-10k.
 
 Shapes: N frames, boxes ``(x, y, w, h)`` in float pixels. A frame is *annotated* if its true box is finite and not
 empty; other frames (target absent) count in none of these figures. The first frame, whose box the tracker is given,
-counts. A predicted box that is not finite overlaps nothing and is infinitely far away.
+counts in success and precision (Wu, Lim, Yang, TPAMI 2015) and not in the average overlap (Huang, Zhao, Huang, TPAMI
+2021). A predicted box that is not finite overlaps nothing and is infinitely far away.
 """
 
 from __future__ import annotations
@@ -17,6 +18,15 @@ Floats = NDArray[np.float64]
 
 SUCCESS_THRESHOLDS: Floats = np.arange(21) / 20.0
 """The 21 overlap thresholds 0, 0.05 ... 1 of the success plot."""
+
+PRECISION_THRESHOLDS: Floats = np.arange(51) / 1.0
+"""The 51 centre errors 0, 1 ... 50, in pixels, of the precision plot."""
+
+NORMALIZED_THRESHOLDS: Floats = np.arange(51) / 100.0
+"""The 51 centre errors 0, 0.01 ... 0.5, in box sizes, of the normalised precision plot."""
+
+AVERAGE_OVERLAP_THRESHOLDS: Floats = np.arange(101) / 100.0
+"""The 101 overlap thresholds 0, 0.01 ... 1 of GOT-10k's success plot."""
 
 PRECISION_PIXELS = 20.0
 """Centre error, in pixels, up to which a frame counts as precise (P20)."""
@@ -83,9 +93,67 @@ def success_auc(predicted: ArrayLike, truth: ArrayLike) -> float:
     return float(success_curve(predicted, truth).mean())
 
 
-def precision(predicted: ArrayLike, truth: ArrayLike, pixels: float = PRECISION_PIXELS) -> float:
-    """Return the share of annotated frames whose centre error is at most `pixels` (P20 by default), in [0, 1]."""
+def _within(errors: Floats, thresholds: Floats, truth: ArrayLike) -> Floats:
     frames = annotated(truth)
     if not frames.any():
         raise ValueError("no annotated frame: precision is undefined; give a sequence with at least one box")
-    return float((center_error(predicted, truth)[frames] <= pixels).mean())
+    curve: Floats = (errors[frames][:, None] <= thresholds[None, :]).mean(axis=0)
+    return curve
+
+
+def precision_curve(predicted: ArrayLike, truth: ArrayLike) -> Floats:
+    """Return the share of annotated frames with a centre error of at most 0, 1 ... 50 px: (N, 4), (N, 4) -> (51,)."""
+    return _within(center_error(predicted, truth), PRECISION_THRESHOLDS, truth)
+
+
+def precision(predicted: ArrayLike, truth: ArrayLike, pixels: float = PRECISION_PIXELS) -> float:
+    """Return the share of annotated frames whose centre error is at most `pixels` (P20 by default), in [0, 1]."""
+    return float(_within(center_error(predicted, truth), np.array([pixels]), truth)[0])
+
+
+def normalized_error(predicted: ArrayLike, truth: ArrayLike) -> Floats:
+    """Return the centre error in units of the true box's size: (N, 4), (N, 4) -> (N,); inf where it is undefined.
+
+    ``| ((cx - cx*) / w*, (cy - cy*) / h*) |`` (Mueller et al., TrackingNet, ECCV 2018, section 5.1).
+    """
+    first, second = _pair(predicted, truth)
+    valid = np.isfinite(first).all(axis=1) & annotated(second)
+    result = np.full(len(first), np.inf)
+    offset = (first[:, :2] + first[:, 2:] / 2 - second[:, :2] - second[:, 2:] / 2)[valid] / second[valid, 2:]
+    result[valid] = np.hypot(offset[:, 0], offset[:, 1])
+    return result
+
+
+def normalized_precision_curve(predicted: ArrayLike, truth: ArrayLike) -> Floats:
+    """Return the share of annotated frames with a normalised error of at most 0, 0.01 ... 0.5: 2 x (N, 4) -> (51,)."""
+    return _within(normalized_error(predicted, truth), NORMALIZED_THRESHOLDS, truth)
+
+
+def normalized_precision(predicted: ArrayLike, truth: ArrayLike) -> float:
+    """Return the area under the normalised precision curve, the mean of its 51 values, in [0, 1]."""
+    return float(normalized_precision_curve(predicted, truth).mean())
+
+
+def _clipped(boxes: Floats, size: tuple[float, float]) -> Floats:
+    """Cut boxes off at 0 and at width and height, corner first and then sides, as GOT-10k's toolkit does."""
+    corner = np.clip(boxes[:, :2], 0, size)
+    return np.concatenate([corner, np.clip(boxes[:, 2:], 0, np.asarray(size) - corner)], axis=1)
+
+
+def counted_overlaps(
+    predicted: ArrayLike, truth: ArrayLike, size: tuple[float, float] | None = None, origin: int = 0
+) -> Floats:
+    """Return the overlaps that GOT-10k counts: those of annotated frames without the first: (N, 4), (N, 4) -> (M,).
+
+    With `size`, the picture's (width, height), both boxes are first clipped to it as the official toolkit does: in the
+    coordinates of the data set's files, in which the first pixel is `origin`, at 0 and at width and height; a corner
+    outside moves onto the edge and the side stays, as long as it fits.
+    Their mean is AO, the shares above 0.5 and 0.75 are SR(0.5) and SR(0.75), over all frames of all sequences.
+    """
+    first, second = _pair(predicted, truth)
+    frames = annotated(second)
+    frames[:1] = False
+    first, second = first[frames] + (origin, origin, 0, 0), second[frames] + (origin, origin, 0, 0)
+    if size is not None:
+        first, second = _clipped(first, size), _clipped(second, size)
+    return overlap(first, second)

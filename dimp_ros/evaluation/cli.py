@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The console script `dimp-eval`: measure trackers on a folder of annotated sequences and print who is how good.
 
+Started by torchrun, every process runs its share, and the one that ends last prints the tables.
+
 The sequences are for measuring only: nothing of them is ever used to train a network, to tune a constant or to choose a
 default.
 """
@@ -12,11 +14,17 @@ import logging
 import sys
 from collections.abc import Sequence as List
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
-from dimp_ros.evaluation.report import sequence_table, summarize, summary_table, write_json
-from dimp_ros.evaluation.runner import SequenceResult, available_cores, run_pairs
+from dimp_ros.evaluation.got10k import write_got10k
+from dimp_ros.evaluation.layouts import LAYOUTS
+from dimp_ros.evaluation.merging import check_complete, read_results, take_stored
+from dimp_ros.evaluation.plots import write_plots
+from dimp_ros.evaluation.ranks import Rank, share
+from dimp_ros.evaluation.report import TrackerFigures, sequence_table, summarize, summary_table, write_json
+from dimp_ros.evaluation.runner import SequenceResult, available_cores, pair_file, run_pairs
 from dimp_ros.evaluation.sequences import Sequence, load_sequences
 from dimp_ros.evaluation.trackers import ABLATIONS, PeerUnavailable, TrackerSpec, split_names
 
@@ -51,6 +59,9 @@ def build_parser() -> argparse.ArgumentParser:
         description="One-pass evaluation: each tracker gets the first box of each sequence and no help after it.",
     )
     parser.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="folder of annotated sequences")
+    parser.add_argument(
+        "--layout", choices=list(LAYOUTS), help="the data set's layout on disk (default: the first that fits)"
+    )
     parser.add_argument("--only", type=_names, metavar="NAME,...", help="measure on these sequences only")
     parser.add_argument(
         "--trackers",
@@ -66,11 +77,18 @@ def build_parser() -> argparse.ArgumentParser:
         "steps, no online update, no hard negatives",
     )
     parser.add_argument("--peers", type=Path, metavar="DIR", help="folder that holds NanoTrack's ONNX files")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json and each pair's track here")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json, plots and each pair's track here")
     parser.add_argument(
         "--resume",
         action="store_true",
         help="take finished pairs from --out where weights and settings are the same (changed code is not noticed)",
+    )
+    parser.add_argument(
+        "--merge",
+        type=Path,
+        nargs="+",
+        metavar="DIR",
+        help="run nothing: print the figures of all results in these folders, each an --out of a run, as of one run",
     )
     parser.add_argument("--device", default="auto", help="device of our models: auto, cpu, cuda (default: auto)")
     parser.add_argument("--jobs", type=_positive, metavar="N", help="processes (default: one per core)")
@@ -109,40 +127,109 @@ def _usable(specs: List[TrackerSpec]) -> list[TrackerSpec]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if arguments.resume and arguments.out is None:
-        raise ValueError("--resume needs --out, the folder of the run to go on with")
-    sequences = load_sequences(arguments.sequences, arguments.only)
+    rank = Rank.from_environment()
+    if arguments.out is None and (arguments.resume or not rank.alone):
+        raise ValueError(f"{'--resume' if arguments.resume else 'torchrun'} needs --out, the folder of the results")
+    sequences = load_sequences(arguments.sequences, arguments.only, arguments.layout)
+    if arguments.merge:
+        return _merge(arguments, sequences)
     settings = dict(arguments.set)
     specs = _usable(
         [TrackerSpec(name, arguments.peers, arguments.device, settings) for name in _tracker_names(arguments)]
     )
-    jobs = min(arguments.jobs or available_cores(), len(specs) * len(sequences))
-    threads = arguments.threads or max(1, available_cores() // jobs)
-    results = _collect(specs, sequences, jobs, threads, arguments)
+    jobs = min(arguments.jobs or rank.cores(available_cores()), len(specs) * len(sequences))
+    threads = arguments.threads or max(1, rank.cores(available_cores()) // jobs)
+    results = _collect(specs, sequences, jobs, threads, arguments, rank)
+    failed = _complain(results)
+    if not rank.alone:
+        results, missing = take_stored(arguments.out, specs, sequences)
+        if missing:
+            print(
+                f"dimp-eval: rank {rank.index} of {rank.count} is done; {len(missing)} results of others are not in "
+                f"{arguments.out} yet. The last one prints the tables; where disks are not shared, use --merge",
+                file=sys.stderr,
+            )
+            return failed
     order = {spec.name: index for index, spec in enumerate(specs)}
-    figures = summarize(sorted(results, key=lambda result: order[result.tracker]), sequences)
-    print(sequence_table(figures))
-    print()
-    print(summary_table(figures))
+    run = {"device": arguments.device, "set": settings, "jobs": jobs, "threads": threads, "ranks": rank.count}
+    _report(sorted(results, key=lambda result: order[result.tracker]), sequences, arguments, run)
+    return failed
+
+
+def _complain(results: List[SequenceResult]) -> int:
+    """Say which tracks ended early; return the exit status."""
     failed = [result for result in results if result.error]
     for result in failed:
         print(f"dimp-eval: * {result.tracker} stopped on {result.sequence}, {result.error}", file=sys.stderr)
-    if arguments.out is not None:
-        run = {"sequences": str(arguments.sequences), "device": arguments.device, "set": settings}
-        write_json(arguments.out / "results.json", figures, {**run, "jobs": jobs, "threads": threads})
-        print(f"\nwritten: {arguments.out / 'results.json'}")
     return 1 if failed else 0
 
 
+def _merge(arguments: argparse.Namespace, sequences: List[Sequence]) -> int:
+    """Report on stored results; with --out, put copies of them together there."""
+    names = {sequence.name for sequence in sequences}
+    results = [result for result in read_results(arguments.merge) if result.sequence in names]
+    if arguments.trackers or arguments.ablate:
+        wanted = _tracker_names(arguments)
+        results = [result for result in results if result.tracker in wanted]
+    if not results:
+        raise ValueError("the folders to merge have no results of these trackers on these sequences")
+    check_complete(results, sequences)
+    for result in results if arguments.out is not None else ():
+        result.save(pair_file(arguments.out, result.tracker, result.sequence))
+    failed = _complain(results)
+    _report(results, sequences, arguments, {"merged": [str(folder) for folder in arguments.merge]})
+    return failed
+
+
+def _report(
+    results: List[SequenceResult], sequences: List[Sequence], arguments: argparse.Namespace, run: dict[str, Any]
+) -> None:
+    """Print the tables of complete results and, with --out, write them, plots, and GOT-10k's files."""
+    out: Path | None = arguments.out
+    written: list[Path] = []
+    if out is not None and any(sequence.meta.get("dataset") == "GOT-10k" for sequence in sequences):
+        written += write_got10k(out / "GOT-10k", results, sequences)
+    if any(sequence.withheld for sequence in sequences):
+        print(
+            "The truth of these sequences is withheld: there are no figures; send the results to the data set's server"
+        )
+    else:
+        figures = summarize(results, sequences)
+        print(sequence_table(figures), end="\n\n")
+        print(summary_table(figures))
+        if out is not None:
+            run = {"sequences": str(arguments.sequences), **run}
+            write_json(out / "results.json", figures, run)
+            written += [out / "results.json", *_plots(out, figures)]
+    if written:
+        print("\nwritten: " + ", ".join(map(str, written)))
+
+
+def _plots(out: Path, figures: List[TrackerFigures]) -> list[Path]:
+    """Draw the plots, with the first of our trackers emphasised; without matplotlib say so."""
+    ours = [figure.tracker for figure in figures if not TrackerSpec(figure.tracker).is_peer]
+    try:
+        return write_plots(out, figures, ours[:1])
+    except ImportError as reason:
+        print(f"dimp-eval: no plots: {reason}", file=sys.stderr)
+        return []
+
+
 def _collect(
-    specs: List[TrackerSpec], sequences: List[Sequence], jobs: int, threads: int, arguments: argparse.Namespace
+    specs: List[TrackerSpec],
+    sequences: List[Sequence],
+    jobs: int,
+    threads: int,
+    arguments: argparse.Namespace,
+    rank: Rank,
 ) -> list[SequenceResult]:
-    """Run everything under a progress bar that counts frames."""
+    """Run this process's share under a progress bar that counts frames."""
     results = []
-    frames = sum(map(len, sequences)) * len(specs)
-    with tqdm(total=frames, unit="frame", disable=None, file=sys.stderr) as bar:
+    frames = sum(len(sequence) for _, sequence in share(specs, sequences, rank))
+    where = "" if rank.alone else f"rank {rank.index}"
+    with tqdm(total=frames, unit="frame", desc=where, position=rank.local_index, disable=None, file=sys.stderr) as bar:
         for result in run_pairs(
-            specs, sequences, jobs=jobs, threads=threads, out=arguments.out, resume=arguments.resume
+            specs, sequences, jobs=jobs, threads=threads, out=arguments.out, resume=arguments.resume, rank=rank
         ):
             bar.set_postfix_str(f"{result.tracker} on {result.sequence}", refresh=False)
             bar.update(len(result.boxes))

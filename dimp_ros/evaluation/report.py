@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import platform
 from collections.abc import Iterable
 from collections.abc import Sequence as List
@@ -15,7 +16,19 @@ from typing import Any
 import cv2
 import numpy as np
 
-from dimp_ros.evaluation.metrics import annotated, precision, success_auc, success_curve
+from dimp_ros.evaluation.metrics import (
+    AVERAGE_OVERLAP_THRESHOLDS,
+    NORMALIZED_THRESHOLDS,
+    PRECISION_PIXELS,
+    PRECISION_THRESHOLDS,
+    SUCCESS_THRESHOLDS,
+    Floats,
+    annotated,
+    counted_overlaps,
+    normalized_precision_curve,
+    precision_curve,
+    success_curve,
+)
 from dimp_ros.evaluation.runner import SequenceResult
 from dimp_ros.evaluation.sequences import Sequence
 
@@ -25,48 +38,93 @@ SPEED_REFERENCE = "csrt"
 
 @dataclass(frozen=True)
 class SequenceFigures:
-    """A tracker's figures on one sequence; `auc` and `p20` in [0, 1], `milliseconds` per update, nan if none ran."""
+    """A tracker's figures on one sequence.
+
+    `auc`, `p20`, `pnorm`, `ao`, `sr50`, `sr75` are in [0, 1]; the last three are nan where only the first frame counts.
+    `milliseconds`: mean per update, nan if none ran. `counted`: the frames behind `ao`. `success` (21 values),
+    `precision` (51) and `normalized_precision` (51) are curves, over the thresholds in `dimp_ros.evaluation.metrics`.
+    """
 
     auc: float
     p20: float
+    pnorm: float
+    ao: float
+    sr50: float
+    sr75: float
     milliseconds: float
     frames: int
     annotated: int
+    counted: int
     found: int
     success: list[float]
+    precision: list[float]
+    normalized_precision: list[float]
     error: str | None
 
 
 @dataclass(frozen=True)
 class TrackerFigures:
-    """A tracker's figures in a run: `auc` and `p20` are means over sequences, `milliseconds` the mean update."""
+    """A tracker's figures in a run.
+
+    `auc`, `p20`, `pnorm` and the curves of those names are means over sequences. `ao`, `sr50`, `sr75` and
+    `average_overlap_success` (101 values) are GOT-10k's: over all frames of all sequences. `milliseconds`: mean update.
+    """
 
     tracker: str
     auc: float
     p20: float
+    pnorm: float
+    ao: float
+    sr50: float
+    sr75: float
     milliseconds: float
     time_ratio: float | None
     errors: int
+    success: list[float]
+    precision: list[float]
+    normalized_precision: list[float]
+    average_overlap_success: list[float]
     sequences: dict[str, SequenceFigures]
 
 
+def _numbers(curve: Floats) -> list[float]:
+    return [round(float(value), 6) for value in curve]
+
+
+def _mean(values: Any) -> float:
+    return float(np.mean(values)) if len(values) else math.nan
+
+
+def _overlaps(result: SequenceResult, sequence: Sequence) -> Floats:
+    return counted_overlaps(result.boxes, sequence.boxes, result.image_size, sequence.origin)
+
+
 def _sequence_figures(result: SequenceResult, sequence: Sequence) -> SequenceFigures:
-    updates = result.milliseconds[1:]
+    success = success_curve(result.boxes, sequence.boxes)
+    precision = precision_curve(result.boxes, sequence.boxes)
+    normalized = normalized_precision_curve(result.boxes, sequence.boxes)
+    overlaps = _overlaps(result, sequence)
     return SequenceFigures(
-        auc=success_auc(result.boxes, sequence.boxes),
-        p20=precision(result.boxes, sequence.boxes),
-        milliseconds=float(np.mean(updates)) if updates else math.nan,
+        auc=_mean(success),
+        p20=float(precision[PRECISION_THRESHOLDS == PRECISION_PIXELS][0]),
+        pnorm=_mean(normalized),
+        ao=_mean(overlaps),
+        sr50=_mean(overlaps > 0.5),
+        sr75=_mean(overlaps > 0.75),
+        milliseconds=_mean(result.milliseconds[1:]),
         frames=len(sequence),
         annotated=int(annotated(sequence.boxes).sum()),
+        counted=len(overlaps),
         found=sum(result.found),
-        success=[round(float(value), 6) for value in success_curve(result.boxes, sequence.boxes)],
+        success=_numbers(success),
+        precision=_numbers(precision),
+        normalized_precision=_numbers(normalized),
         error=result.error,
     )
 
 
 def _mean_update(results: Iterable[SequenceResult]) -> float:
-    times = [value for result in results for value in result.milliseconds[1:]]
-    return float(np.mean(times)) if times else math.nan
+    return _mean([value for result in results for value in result.milliseconds[1:]])
 
 
 def summarize(results: Iterable[SequenceResult], sequences: List[Sequence]) -> list[TrackerFigures]:
@@ -82,23 +140,46 @@ def summarize(results: Iterable[SequenceResult], sequences: List[Sequence]) -> l
         if set(own) != wanted:
             raise ValueError(f"{tracker} has results for {len(own)} of {len(wanted)} sequences; run it on all of them")
     reference = _mean_update(by_tracker.get(SPEED_REFERENCE, {}).values())
-    figures = []
-    for tracker, own in by_tracker.items():
-        each = {sequence.name: _sequence_figures(own[sequence.name], sequence) for sequence in sequences}
-        milliseconds = _mean_update(own.values())
-        ratio = milliseconds / reference
-        figures.append(
-            TrackerFigures(
-                tracker=tracker,
-                auc=float(np.mean([item.auc for item in each.values()])),
-                p20=float(np.mean([item.p20 for item in each.values()])),
-                milliseconds=milliseconds,
-                time_ratio=ratio if math.isfinite(ratio) else None,
-                errors=sum(item.error is not None for item in each.values()),
-                sequences=each,
-            )
-        )
-    return figures
+    return [_tracker_figures(tracker, own, sequences, reference) for tracker, own in by_tracker.items()]
+
+
+def _tracker_figures(
+    tracker: str, own: dict[str, SequenceResult], sequences: List[Sequence], reference: float
+) -> TrackerFigures:
+    each = {sequence.name: _sequence_figures(own[sequence.name], sequence) for sequence in sequences}
+    overlaps = np.concatenate([_overlaps(own[sequence.name], sequence) for sequence in sequences])
+    milliseconds = _mean_update(own.values())
+    ratio = milliseconds / reference
+
+    def mean_curve(name: str) -> list[float]:
+        return _numbers(np.mean([getattr(item, name) for item in each.values()], axis=0))
+
+    return TrackerFigures(
+        tracker=tracker,
+        auc=_mean([item.auc for item in each.values()]),
+        p20=_mean([item.p20 for item in each.values()]),
+        pnorm=_mean([item.pnorm for item in each.values()]),
+        ao=_mean(overlaps),
+        sr50=_mean(overlaps > 0.5),
+        sr75=_mean(overlaps > 0.75),
+        milliseconds=milliseconds,
+        time_ratio=ratio if math.isfinite(ratio) else None,
+        errors=sum(item.error is not None for item in each.values()),
+        success=mean_curve("success"),
+        precision=mean_curve("precision"),
+        normalized_precision=mean_curve("normalized_precision"),
+        average_overlap_success=[_mean(overlaps > threshold) for threshold in AVERAGE_OVERLAP_THRESHOLDS],
+        sequences=each,
+    )
+
+
+LONG_NAME = 14
+"""Trackers with longer names are numbered in tables, whose columns would become too wide."""
+
+
+def _labels(figures: List[TrackerFigures]) -> list[str]:
+    numbered = any(len(figure.tracker) > LONG_NAME for figure in figures)
+    return [f"({number})" if numbered else figure.tracker for number, figure in enumerate(figures, start=1)]
 
 
 def _table(header: List[str], rows: Iterable[List[str]]) -> str:
@@ -125,21 +206,25 @@ def sequence_table(figures: List[TrackerFigures]) -> str:
         return f"{100 * item.auc:.1f}{'*' if item.error else ''}"
 
     rows = [[name, *(cell(figure.sequences[name]) for figure in figures)] for name in names]
-    return _table(["AUC by sequence", *(figure.tracker for figure in figures)], rows)
+    return _table(["AUC by sequence", *_labels(figures)], rows)
 
 
 def summary_table(figures: List[TrackerFigures]) -> str:
-    """Return AUC and P20, in percent, as means over sequences, and the time of an update relative to CSRT's."""
-    rows = [
-        [
-            figure.tracker,
-            f"{100 * figure.auc:.1f}",
-            f"{100 * figure.p20:.1f}",
-            f"{figure.time_ratio:.2f}" if figure.time_ratio is not None else "-",
-        ]
-        for figure in figures
-    ]
-    return _table([f"mean of {len(figures[0].sequences)} sequences", "AUC", "P20", "time / CSRT's"], rows)
+    """Return the figures of a run in percent, milliseconds an update, and their ratio to CSRT's in the same run."""
+    header = ["AUC", "P20", "Pnorm", "AO", "SR50", "SR75", "ms", "time / CSRT's"]
+    rows = []
+    for label, figure in zip(_labels(figures), figures, strict=True):
+        shares = (figure.auc, figure.p20, figure.pnorm, figure.ao, figure.sr50, figure.sr75)
+        rows.append(
+            [
+                figure.tracker if label == figure.tracker else f"{label} {figure.tracker}",
+                *(f"{100 * share:.1f}" if math.isfinite(share) else "-" for share in shares),
+                f"{figure.milliseconds:.1f}" if math.isfinite(figure.milliseconds) else "-",
+                f"{figure.time_ratio:.2f}" if figure.time_ratio is not None else "-",
+            ]
+        )
+    count = len(figures[0].sequences)
+    return _table([f"mean of {count} sequence{'s' * (count != 1)}", *header], rows)
 
 
 def write_json(path: Path, figures: List[TrackerFigures], settings: dict[str, Any]) -> None:
@@ -147,10 +232,18 @@ def write_json(path: Path, figures: List[TrackerFigures], settings: dict[str, An
     document = {
         "settings": settings,
         "machine": {"python": platform.python_version(), "opencv": cv2.__version__, "processor": platform.machine()},
+        "thresholds": {
+            "success": _numbers(SUCCESS_THRESHOLDS),
+            "precision": _numbers(PRECISION_THRESHOLDS),
+            "normalized_precision": _numbers(NORMALIZED_THRESHOLDS),
+            "average_overlap_success": _numbers(AVERAGE_OVERLAP_THRESHOLDS),
+        },
         "trackers": {figure.tracker: asdict(figure) for figure in figures},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_without_nan(document), indent=1), encoding="utf-8")
+    partial = path.with_suffix(f".{os.getpid()}.partial")  # several ranks may finish at the same time
+    partial.write_text(json.dumps(_without_nan(document), indent=1), encoding="utf-8")
+    partial.replace(path)
 
 
 def _without_nan(value: Any) -> Any:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 import cv2
 
+from dimp_ros.evaluation.ranks import ALONE, Rank, share
 from dimp_ros.evaluation.sequences import Sequence
 from dimp_ros.evaluation.trackers import BenchmarkTracker, Prediction
 from dimp_ros.geometry import Box
@@ -52,7 +53,7 @@ class SequenceResult:
     `boxes`: N boxes ``x, y, w, h``, the first being the one given. `found`: N, whether the tracker believed in its box.
     `confidence`: N numbers, None where the tracker gives none (always in the first frame). `milliseconds`: the time of
     `init`, then of each `update` that ran, without reading the picture. `error`: why the tracker stopped early, if it
-    did; its last box stands from there on.
+    did; its last box stands from there on. `image_size`: width and height of the first picture, None in older files.
     """
 
     tracker: str
@@ -63,6 +64,7 @@ class SequenceResult:
     milliseconds: list[float]
     error: str | None = None
     fingerprint: dict[str, Any] = field(default_factory=dict)
+    image_size: tuple[int, int] | None = None
 
     def save(self, path: Path) -> None:
         """Write as JSON, so that an interrupted run never leaves half a file."""
@@ -76,6 +78,7 @@ class SequenceResult:
         """Read what `save` wrote."""
         values = json.loads(path.read_text(encoding="utf-8"))
         values["boxes"] = [Box(*box) for box in values["boxes"]]
+        values["image_size"] = tuple(values.get("image_size") or ()) or None
         return SequenceResult(**values)
 
 
@@ -83,9 +86,10 @@ def run_sequence(tracker: BenchmarkTracker, sequence: Sequence, name: str = "tra
     """Run `tracker` once over `sequence`; an exception of the tracker ends its track and is recorded, not raised."""
     predictions = [Prediction(sequence.init_box)]
     milliseconds: list[float] = []
-    error = None
+    error = size = None
     for index in range(len(sequence)):
         image = sequence.image(index)
+        size = size or (image.shape[1], image.shape[0])
         start = time.perf_counter()
         try:
             if index == 0:
@@ -107,6 +111,7 @@ def run_sequence(tracker: BenchmarkTracker, sequence: Sequence, name: str = "tra
         confidence=[_plain(prediction.confidence) for prediction in predictions],
         milliseconds=milliseconds,
         error=error,
+        image_size=size,
     )
 
 
@@ -187,6 +192,16 @@ def pair_file(out: Path, tracker: str, sequence: str) -> Path:
     return out / "pairs" / folder / f"{sequence}.json"
 
 
+def stored_result(out: Path, tracker: str, sequence: Sequence, fingerprint: dict[str, Any]) -> SequenceResult | None:
+    """Return the result of a pair stored under `out`, or None if there is none of this sequence and this set-up."""
+    path = pair_file(out, tracker, sequence.name)
+    if not path.is_file():
+        return None
+    result = SequenceResult.load(path)
+    same = result.boxes[:1] == [_plain_box(sequence.init_box)] and len(result.boxes) == len(sequence)
+    return result if same and result.fingerprint == fingerprint else None
+
+
 def run_pairs(
     specs: List[Spec],
     sequences: List[Sequence],
@@ -195,25 +210,22 @@ def run_pairs(
     threads: int = 1,
     out: Path | None = None,
     resume: bool = False,
+    rank: Rank = ALONE,
 ) -> Iterator[SequenceResult]:
     """Run every tracker on every sequence in `jobs` processes of `threads` threads; yield results as they come.
 
-    Sequences go longest first, each with all trackers one after the other, so that a change of load during the run
-    touches all trackers alike. With `out` each result is stored as it comes; with `resume` a stored one of the same
-    set-up is yielded instead of run again. Raise what a tracker raises that cannot be built.
+    With `out` each result is stored as it comes; with `resume` a stored one of the same set-up is yielded instead of
+    run again. Of several `rank`s each runs its share. Raise what a tracker raises that cannot be built.
     """
     pairs: list[tuple[Spec, Sequence]] = []
     fingerprints = {spec.name: spec.fingerprint() for spec in specs}
     if len(fingerprints) != len(specs):
         raise ValueError(f"each tracker can be given once, got {', '.join(spec.name for spec in specs)}")
-    for sequence in sorted(sequences, key=len, reverse=True):
-        for spec in specs:
-            stored = pair_file(out, spec.name, sequence.name) if out is not None and resume else None
-            if stored is not None and stored.is_file():
-                result = SequenceResult.load(stored)
-                if result.fingerprint == fingerprints[spec.name] and len(result.boxes) == len(sequence):
-                    yield result
-                    continue
+    for spec, sequence in share(specs, sequences, rank):
+        result = stored_result(out, spec.name, sequence, fingerprints[spec.name]) if out and resume else None
+        if result is not None:
+            yield result
+        else:
             pairs.append((spec, sequence))
     results = _run_here(pairs, threads) if jobs <= 1 else _run_in_processes(pairs, min(jobs, len(pairs)), threads)
     for result in results if pairs else ():

@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import hashlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -65,7 +66,7 @@ class DimpBenchmark:
         from dimp_ros.tracker import DimpTracker
 
         torch.set_num_threads(threads)
-        self._tracker = DimpTracker(model=model, device=device)
+        self._tracker = DimpTracker(model=model, device=_own_device(device))
         self._tracker.config = override(self._tracker.config, settings)  # on top of what the weights ask for
         self._tracker.warm_up()
 
@@ -77,6 +78,16 @@ class DimpBenchmark:
         """Follow the target to the next picture."""
         result = self._tracker.update(image)
         return Prediction(result.last_box, result.box is not None, result.confidence)
+
+
+def _own_device(device: str) -> str:
+    """Give each process that torchrun started on this machine a GPU of its own, as far as they go."""
+    import torch
+
+    local_rank = os.environ.get("LOCAL_RANK")
+    if local_rank is None or device not in ("auto", "cuda") or not torch.cuda.is_available():
+        return device
+    return f"cuda:{int(local_rank) % torch.cuda.device_count()}"
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Results in the files of GOT-10k's toolkit and server, so that the official figures can be had for any run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from collections.abc import Sequence as List
+from pathlib import Path
+
+from dimp_ros.evaluation.runner import SequenceResult
+from dimp_ros.evaluation.sequences import Sequence
+
+
+def write_got10k(folder: Path, results: Iterable[SequenceResult], sequences: List[Sequence]) -> list[Path]:
+    """Write ``TRACKER/NAME/NAME_001.txt`` and ``NAME_time.txt`` under `folder`; return the trackers' folders.
+
+    A line is a box ``x,y,w,h`` in the coordinates of the data set's files (1-based for GOT-10k), or the seconds that
+    its frame took; 0 where the tracker had stopped, which the toolkit leaves out of the speed.
+    """
+    by_name = {sequence.name: sequence for sequence in sequences}
+    written: dict[Path, None] = {}
+    for result in results:
+        origin = by_name[result.sequence].origin
+        tracker = folder / re.sub(r"[^A-Za-z0-9._@=+-]+", "_", result.tracker)
+        path = tracker / result.sequence / f"{result.sequence}_001.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [f"{box.x + origin:.3f},{box.y + origin:.3f},{box.w:.3f},{box.h:.3f}\n" for box in result.boxes]
+        path.write_text("".join(lines), encoding="ascii")
+        seconds = [value / 1e3 for value in result.milliseconds]
+        seconds += [0.0] * (len(result.boxes) - len(seconds))
+        times = path.with_name(f"{result.sequence}_time.txt")
+        times.write_text("".join(f"{value:.8f}\n" for value in seconds), encoding="ascii")
+        written[tracker] = None
+    return list(written)

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Success, precision and normalised precision plots of a run, as pictures. Needs matplotlib, and no display."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as List
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from dimp_ros.evaluation.metrics import (
+    NORMALIZED_THRESHOLDS,
+    PRECISION_PIXELS,
+    PRECISION_THRESHOLDS,
+    SUCCESS_THRESHOLDS,
+    Floats,
+)
+from dimp_ros.evaluation.report import TrackerFigures
+
+COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
+"""Okabe and Ito's colours, told apart by everybody; the pale yellow is replaced by grey."""
+
+DASHES = ("-", "--", ":", "-.")
+"""Lines differ in dashes as well, so that a grey print can be read and more trackers than colours fit."""
+
+
+class Plot(NamedTuple):
+    """What one picture shows: a curve of `TrackerFigures`, its thresholds, and the figure that ranks the trackers."""
+
+    curve: str
+    thresholds: Floats
+    score: str
+    title: str
+    horizontal: str
+    vertical: str
+    legend: str
+
+
+PLOTS = (
+    Plot("success", SUCCESS_THRESHOLDS, "auc", "Success", "overlap threshold", "frames above it", "upper right"),
+    Plot("precision", PRECISION_THRESHOLDS, "p20", "Precision", "centre error, px", "frames within it", "lower right"),
+    Plot(
+        "normalized_precision",
+        NORMALIZED_THRESHOLDS,
+        "pnorm",
+        "Normalised precision",
+        "centre error, target sizes",
+        "frames within it",
+        "lower right",
+    ),
+)
+SCORES = {"auc": "AUC", "p20": "at 20 px", "pnorm": "AUC"}
+
+
+def write_plots(folder: Path, figures: List[TrackerFigures], emphasized: List[str] = ()) -> list[Path]:
+    """Write success.png, precision.png and normalized_precision.png into `folder` and return their paths.
+
+    A tracker has the same colour in all of them. The legend is sorted by the score it shows, in percent. `emphasized`
+    trackers are drawn thick and on top. Raise ImportError, with the remedy, if matplotlib is not installed.
+    """
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError("plots need matplotlib; pip install matplotlib") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for plot in PLOTS:
+        figure = Figure(figsize=(6.4, 4.8), dpi=200, layout="constrained")
+        FigureCanvasAgg(figure)
+        _draw(figure.add_subplot(), plot, figures, emphasized)
+        paths.append(folder / f"{plot.curve}.png")
+        figure.savefig(paths[-1], metadata={"Software": None})
+    return paths
+
+
+def _draw(axes: Any, plot: Plot, figures: List[TrackerFigures], emphasized: List[str]) -> None:
+    ranked = sorted(range(len(figures)), key=lambda index: -getattr(figures[index], plot.score))
+    for index in ranked:
+        figure = figures[index]
+        own = figure.tracker in emphasized
+        axes.plot(
+            plot.thresholds,
+            [100 * value for value in getattr(figure, plot.curve)],
+            color=COLORS[index % len(COLORS)],
+            linestyle="-" if own else DASHES[(index // len(COLORS) + index) % len(DASHES)],
+            linewidth=3.0 if own else 1.6,
+            zorder=3 if own else 2,
+            label=f"{100 * getattr(figure, plot.score):.1f}  {figure.tracker}",
+        )
+    if plot.score == "p20":
+        axes.axvline(PRECISION_PIXELS, color="#999999", linewidth=0.8, zorder=1)
+    count = len(figures[0].sequences)
+    axes.set_title(f"{plot.title}, mean of {count} sequence{'s' * (count != 1)}", loc="left", fontsize=12)
+    axes.set_xlabel(plot.horizontal)
+    axes.set_ylabel(f"{plot.vertical}, %")
+    axes.set_xlim(plot.thresholds[0], plot.thresholds[-1])
+    axes.set_ylim(0, 100)
+    axes.grid(color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    _add_legend(axes, plot, figures, emphasized)
+
+
+def _add_legend(axes: Any, plot: Plot, figures: List[TrackerFigures], emphasized: List[str]) -> None:
+    """Put the ranking inside the axes where the curves leave room, and below them if it is large."""
+    wide = len(figures) > 8 or max(len(figure.tracker) for figure in figures) > 24
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)} if wide else {"loc": plot.legend}
+    legend = axes.legend(title=f"{SCORES[plot.score]}, %", alignment="left", fontsize=8.5, framealpha=0.9, **place)
+    for text in legend.get_texts():
+        if text.get_text().split("  ", 1)[1] in emphasized:
+            text.set_fontweight("bold")

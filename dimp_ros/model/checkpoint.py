@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from dimp_ros.model.confidence import ConfidenceMap, Knots, read_knots
 from dimp_ros.model.dimp import ARCHITECTURES, DimpNet, build_model
 
 WEIGHTS_DIRECTORY = Path(__file__).resolve().parent.parent / "weights"
@@ -23,8 +24,8 @@ WEIGHTS_DIRECTORY = Path(__file__).resolve().parent.parent / "weights"
 class WeightsInfo:
     """What is written in the file beside the weights.
 
-    :param confidence_midpoint: the score peak at which as many boxes are right as wrong; confidence 0.5.
-    :param confidence_slope: growth of the confidence's log-odds per unit of score.
+    :param confidence_knots: pairs (score peak, confidence) of the fitted `ConfidenceMap`; empty in older files, whose
+        map is logistic: 0.5 at ``confidence_midpoint``, log-odds growing by ``confidence_slope`` per unit of score.
     """
 
     architecture: str
@@ -34,10 +35,22 @@ class WeightsInfo:
     std: tuple[float, ...] = ()
     confidence_midpoint: float = 0.4
     confidence_slope: float = 10.0
+    confidence_knots: Knots = ()
     training_data: str = ""
     licence: str = ""
     commit: str = ""
     details: dict[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check the knots, which come from a file as lists."""
+        object.__setattr__(self, "confidence_knots", read_knots(self.confidence_knots))
+
+    @property
+    def confidence(self) -> ConfidenceMap:
+        """The map from score peaks to confidences."""
+        if self.confidence_knots:
+            return ConfidenceMap(self.confidence_knots)
+        return ConfidenceMap.logistic(self.confidence_midpoint, self.confidence_slope)
 
 
 def save_weights(path: str | Path, model: DimpNet, info: WeightsInfo, dtype: torch.dtype = torch.float32) -> None:

@@ -30,7 +30,7 @@ class TrackResult:
     :param state: see `TargetState`.
     :param box: ``(x, y, w, h)`` in image pixels; None when LOST. It may reach over the image's border.
     :param last_box: the last box believed in. For benchmarks that demand a box for every frame, never for control.
-    :param confidence: 0..1, a logistic function of ``peak``. 0.5: as many right boxes as wrong ones are expected.
+    :param confidence: 0..1, rises with ``peak``; at 0.5 as many boxes are right as wrong, see docs/confidence.md.
     :param peak: highest score of the target filter in the search window; about 1 on the target, about 0 off it.
     :param distractor_ratio: second peak relative to the first, 0..1.
     :param search_window: ``(x, y, w, h)`` in image pixels, where the target was sought.

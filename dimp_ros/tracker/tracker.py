@@ -76,7 +76,7 @@ class DimpTracker:
             net, info = load_model(model)
         else:
             raise ValueError(f"weights is {weights!r}; it must be None or 'random' (give a file as the model)")
-        self.info = info
+        self.info, self._confidence = info, info.confidence
         self.config = config or TrackerConfig(crop_size=info.crop_size, search_scale=info.search_scale)
         self.net = net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._targets: dict[str, Target] = {}
@@ -203,8 +203,8 @@ class DimpTracker:
         }
 
     def confidence(self, peak: float) -> float:
-        """Return the confidence for a score peak: logistic, with midpoint and slope kept with the weights."""
-        return 1 / (1 + math.exp(-self.info.confidence_slope * (peak - self.info.confidence_midpoint)))
+        """Return the confidence for a score peak, by the map that is kept with the weights."""
+        return self._confidence(peak)
 
     def _window(self, box: Box) -> SearchWindow:
         """Return the search window round the last box."""

@@ -22,6 +22,7 @@ setup(
             "dimp-track = dimp_ros.apps.track:main",
             "dimp-train = dimp_ros.training.cli:main",
             "dimp-eval = dimp_ros.evaluation.cli:main",
+            "dimp-convert = dimp_ros.apps.convert:main",
         ],
     },
 )

@@ -53,9 +53,7 @@ def test_missing_unexpected_and_misshapen_keys_are_all_named(saved, tmp_path):
     tensors["classifier.filter_optimizer.filter_reg"] = torch.zeros(2)
     path = tmp_path / "wrong.safetensors"
     save_file(tensors, path, metadata={"dimp_ros": '{"architecture": "dimp_lite"}'})
-    with pytest.raises(
-        ValueError, match=r"missing \['bb_regressor.iou_predictor.bias'\].*surplus.*is \[2\], not \[1\]"
-    ):
+    with pytest.raises(ValueError, match=r"missing: bb_regressor.iou_predictor.bias; .*surplus.*is \[2\], not \[1\]"):
         load_model(str(path))
 
 
@@ -91,5 +89,12 @@ def test_what_is_not_there_is_said_with_a_remedy(tmp_path):
         find_weights(str(tmp_path / "none.safetensors"))
     with pytest.raises(FileNotFoundError, match="no weights are shipped for 'dimp50'"):
         find_weights("dimp50")
-    with pytest.raises(ValueError, match="dimp18, dimp50, dimp_lite"):
+    with pytest.raises(ValueError, match=r"dimp18, dimp50, dimp_lite.*\.safetensors, \.pth, \.pth\.tar"):
         find_weights("siamfc")
+
+
+def test_numbers_beyond_half_precision_are_not_stored_in_it(tmp_path):
+    model = build_model("dimp_lite")
+    model.feature_extractor.bn0.running_var.fill_(1e6)
+    with pytest.raises(ValueError, match=r"feature_extractor\.bn0\.running_var.*store them in float32"):
+        save_weights(tmp_path / "half.safetensors", model, WeightsInfo("dimp_lite"), torch.float16)

@@ -102,7 +102,7 @@ def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential | None:
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
 
 
-def _layer(
+def residual_stage(
     block: type[BasicBlock] | type[Bottleneck], inputs: int, planes: int, depth: int, stride: int
 ) -> nn.Sequential:
     """Build a stage of ``depth`` residual blocks, the first of which has the stride."""
@@ -117,9 +117,9 @@ class ResNet(Backbone):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
-        self.layer1 = _layer(block, 64, 64, depths[0], stride=1)
-        self.layer2 = _layer(block, 64 * block.expansion, 128, depths[1], stride=2)
-        self.layer3 = _layer(block, 128 * block.expansion, 256, depths[2], stride=2)
+        self.layer1 = residual_stage(block, 64, 64, depths[0], stride=1)
+        self.layer2 = residual_stage(block, 64 * block.expansion, 128, depths[1], stride=2)
+        self.layer3 = residual_stage(block, 128 * block.expansion, 256, depths[2], stride=2)
         self.channels = (128 * block.expansion, 256 * block.expansion)
 
     def early(self, images: Tensor) -> Tensor:

@@ -1,23 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading and writing weights as safetensors, with what one must know of them beside them.
+"""Reading and writing weights: our safetensors, and the reference implementation's checkpoints.
 
-Only safetensors are read: they hold numbers and text, nothing that runs.
+Safetensors hold numbers and text, nothing that runs. The reference's ``.pth`` files hold pickles, which are read
+without being run, see `dimp_ros.model.unpickle`.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
+from torch import Tensor
 
 from dimp_ros.model.confidence import ConfidenceMap, Knots, read_knots
-from dimp_ros.model.dimp import ARCHITECTURES, DimpNet, build_model
+from dimp_ros.model.dimp import ARCHITECTURES, DimpNet, build_empty_model
+from dimp_ros.model.reference import UNUSED, expected_tensors, mismatch, parse_checkpoint, reference_state
+from dimp_ros.model.torch_file import read_torch_file
 
 WEIGHTS_DIRECTORY = Path(__file__).resolve().parent.parent / "weights"
+TORCH_SUFFIXES = (".pth", ".pth.tar", ".pt")
+SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 
 
 @dataclass(frozen=True)
@@ -52,21 +60,69 @@ class WeightsInfo:
             return ConfidenceMap(self.confidence_knots)
         return ConfidenceMap.logistic(self.confidence_midpoint, self.confidence_slope)
 
+    @classmethod
+    def parse(cls, values: Any) -> WeightsInfo:
+        """Make it from what `asdict` made of it; raise TypeError or ValueError if that is something else."""
+        values = json.loads(values if isinstance(values, str) else json.dumps(values))
+        return replace(cls(**values), mean=tuple(values.get("mean", ())), std=tuple(values.get("std", ())))
+
+
+class Weights(NamedTuple):
+    """A file's content: tensors by key, what is known of them, and of a checkpoint what was left out.
+
+    :param unused: tensors that the tracker does not read. :param other: names of entries that are no tensors.
+    """
+
+    tensors: dict[str, Tensor]
+    info: WeightsInfo
+    unused: dict[str, Tensor]
+    other: list[str]
+
+
+def stored_tensors(model: DimpNet, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
+    """Return the tensors that a file keeps of a model, floating-point ones as ``dtype``.
+
+    :raises ValueError: if a value is too large for ``dtype``.
+    """
+    state = {key: value.detach().cpu() for key, value in model.state_dict().items() if not UNUSED.match(key)}
+    tensors = {k: v.to(dtype if v.is_floating_point() else v.dtype).contiguous() for k, v in state.items()}
+    overflown = [key for key in tensors if torch.isfinite(state[key]).all() and not torch.isfinite(tensors[key]).all()]
+    if overflown:
+        raise ValueError(f"{', '.join(overflown)}: values beyond the range of {dtype}; store them in float32")
+    return tensors
+
 
 def save_weights(path: str | Path, model: DimpNet, info: WeightsInfo, dtype: torch.dtype = torch.float32) -> None:
     """Write the model's weights and ``info`` as safetensors; floating-point values are stored as ``dtype``."""
-    tensors = {
-        key: value.detach().cpu().to(dtype if value.is_floating_point() else value.dtype).contiguous()
-        for key, value in model.state_dict().items()
-        if not key.endswith("num_batches_tracked")
-    }
-    save_file(tensors, str(path), metadata={"dimp_ros": json.dumps(asdict(info))})
+    content = save(stored_tensors(model, dtype), metadata={"dimp_ros": json.dumps(asdict(info))})
+    Path(path).write_bytes(content)  # not save_file: it makes files that only their owner can read
+
+
+def save_reference(
+    path: str | Path,
+    model: DimpNet,
+    info: WeightsInfo,
+    dtype: torch.dtype = torch.float32,
+    unused: Mapping[str, Tensor] | None = None,
+) -> list[str]:
+    """Write the model's weights in the layout of the reference's checkpoints; ``info`` goes into an entry ``dimp_ros``.
+
+    The file holds plain containers and tensors only, so that ``torch.load(path, weights_only=True)`` reads it, and has
+    PyTorch's layout from before 1.6, which old and new versions read.
+
+    :param unused: where tensors come from that the layout has and the tracker does not read; zeros otherwise.
+    :return: the keys that were filled with zeros.
+    """
+    state, filled = reference_state(stored_tensors(model, dtype), info.architecture, unused)
+    plain = json.loads(json.dumps(asdict(info)))
+    torch.save({"net": state, "dimp_ros": plain}, path, _use_new_zipfile_serialization=False)
+    return filled
 
 
 def find_weights(model: str) -> Path:
     """Return the file of a model given by name or by path.
 
-    :raises ValueError: if ``model`` is neither a name nor a safetensors path.
+    :raises ValueError: if ``model`` is neither a name nor the path of a file of a kind that is read.
     :raises FileNotFoundError: if the file is not there; the message says what to do.
     """
     if model in ARCHITECTURES:
@@ -74,17 +130,56 @@ def find_weights(model: str) -> Path:
         if not path.is_file():
             shipped = ", ".join(sorted(p.stem for p in WEIGHTS_DIRECTORY.glob("*.safetensors"))) or "none"
             raise FileNotFoundError(
-                f"no weights are shipped for {model!r} (shipped: {shipped}); give the path of a .safetensors file"
+                f"no weights are shipped for {model!r} (shipped: {shipped}); give the path of a .safetensors file "
+                "or of a checkpoint of the reference implementation (.pth)"
             )
         return path
     path = Path(model).expanduser()
-    if path.suffix != ".safetensors":
+    if not path.name.endswith(SUFFIXES):
         raise ValueError(
-            f"model {model!r} is neither one of {', '.join(sorted(ARCHITECTURES))} nor the path of a .safetensors file"
+            f"model {model!r} is neither one of {', '.join(sorted(ARCHITECTURES))} "
+            f"nor the path of a file that ends in {', '.join(SUFFIXES)}"
         )
     if not path.is_file():
         raise FileNotFoundError(f"weights file {str(path)!r} does not exist; check the path")
     return path
+
+
+def read_weights(path: Path) -> Weights:
+    """Read a weights file of either kind; whether the tensors fit is not checked.
+
+    :raises ValueError: if it is damaged, or has no weights of a DiMP network.
+    """
+    if path.name.endswith(TORCH_SUFFIXES):
+        return _read_checkpoint(path)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}
+        return Weights(tensors, WeightsInfo.parse(metadata["dimp_ros"]), {}, [])
+    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
+        raise ValueError(
+            f"weights file {str(path)!r} cannot be read ({type(error).__name__}: {error}); "
+            "it may be truncated or not of this package: fetch it again"
+        ) from error
+
+
+def _read_checkpoint(path: Path) -> Weights:
+    """Read a checkpoint of the reference implementation, or of `save_reference`."""
+    content = read_torch_file(path)
+    try:
+        checkpoint = parse_checkpoint(content)
+        info = WeightsInfo(
+            checkpoint.architecture, training_data=f"not known here: read from {path.name}", licence="not known here"
+        )
+        ours = checkpoint.other.pop("dimp_ros", None)
+        if ours is not None:
+            info = replace(WeightsInfo.parse(ours), architecture=checkpoint.architecture)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"checkpoint {str(path)!r} cannot be used: {error}") from error
+    backbone = build_empty_model(checkpoint.architecture).feature_extractor
+    info = replace(info, mean=backbone.mean, std=backbone.std)
+    return Weights(checkpoint.tensors, info, checkpoint.unused, sorted(checkpoint.other))
 
 
 def load_model(model: str) -> tuple[DimpNet, WeightsInfo]:
@@ -93,28 +188,19 @@ def load_model(model: str) -> tuple[DimpNet, WeightsInfo]:
     :raises FileNotFoundError: if there are no weights; :raises ValueError: if they are broken or do not fit.
     """
     path = find_weights(model)
-    try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
-        info = WeightsInfo(**json.loads(metadata["dimp_ros"]))
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-        raise ValueError(
-            f"weights file {str(path)!r} cannot be read ({type(error).__name__}: {error}); "
-            "it may be truncated or not of this package: fetch it again"
-        ) from error
-    net = build_model(info.architecture)
-    expected = {k: v for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
-    missing, unexpected = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
-    misshapen = [
-        f"{key} is {list(tensors[key].shape)}, not {list(expected[key].shape)}"
-        for key in sorted(expected.keys() & tensors.keys())
-        if tensors[key].shape != expected[key].shape
-    ]
-    if missing or unexpected or misshapen:
-        raise ValueError(
-            f"weights file {str(path)!r} does not fit {info.architecture!r}: "
-            f"missing {missing}, unexpected {unexpected}, wrong shape {misshapen}"
-        )
-    net.load_state_dict({key: value.to(expected[key].dtype) for key, value in tensors.items()}, strict=False)
-    return net.eval().requires_grad_(False), info
+    weights = read_weights(path)
+    return fill_model(weights, path), weights.info
+
+
+def fill_model(weights: Weights, path: Path) -> DimpNet:
+    """Build the model that weights read from ``path`` belong to and load them, in evaluation mode.
+
+    :raises ValueError: naming every key that is missing, unexpected, or of a wrong shape or type.
+    """
+    net = build_empty_model(weights.info.architecture)
+    problem = mismatch(weights.tensors, expected_tensors(weights.info.architecture))
+    if problem:
+        raise ValueError(f"weights file {str(path)!r} does not fit {weights.info.architecture!r}: {problem}")
+    own = net.state_dict()
+    net.load_state_dict({key: value.to(own[key].dtype) for key, value in weights.tensors.items()}, strict=False)
+    return net.eval().requires_grad_(False)

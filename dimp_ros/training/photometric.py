@@ -1,68 +1,172 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What cameras do to pictures: exposure, colour, blur, noise and compression, on uint8 BGR crops."""
+"""What cameras do to pictures: exposure, colour, blur, noise and compression, on batches of tensors.
+
+Which frame gets what is drawn with the plan (`draw_look`), so that it is the same wherever it is carried out.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import math
+from typing import NamedTuple
 
-import cv2
 import numpy as np
+import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch import Tensor
 
-Image = NDArray[Any]  # uint8; cv2's stubs do not say so
+BLUR = 15
+"""Longest motion blur in pixels, and the side of its kernel."""
 
-
-def relight(image: Image, rng: np.random.Generator, strength: float) -> Image:
-    """Change exposure, contrast and the balance of colours by up to ``strength`` (0.2 is 20 %)."""
-    gain = 1 + rng.uniform(-strength, strength)
-    balance = gain * (1 + rng.uniform(-strength / 3, strength / 3, 3))
-    offset = 128 * rng.uniform(-strength, strength) / 2
-    table = np.clip(np.arange(256)[:, None] * balance + offset, 0, 255).astype(np.uint8)
-    return cv2.LUT(image, table[:, None, :])
-
-
-def motion_blur(image: Image, rng: np.random.Generator, longest: int) -> Image:
-    """Smear the image along a random direction over 3 to ``longest`` pixels."""
-    length = int(rng.integers(3, longest + 1)) | 1
-    kernel = np.zeros((length, length), np.float32)
-    kernel[length // 2] = 1
-    turn = cv2.getRotationMatrix2D(((length - 1) / 2, (length - 1) / 2), rng.uniform(0, 180), 1)
-    kernel = cv2.warpAffine(kernel, turn, (length, length))
-    return cv2.filter2D(image, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE)
-
-
-def low_resolution(image: Image, rng: np.random.Generator) -> Image:
-    """Shrink the image 1.5 to 3.5 times and enlarge it again, as a small or far target looks in its search window."""
-    height, width = image.shape[:2]
-    factor = rng.uniform(1.5, 3.5)
-    small = cv2.resize(image, (int(width / factor), int(height / factor)), interpolation=cv2.INTER_AREA)
-    return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
+# The quantisation tables of the JPEG standard's annex K, for quality 50.
+LUMINANCE = (
+    (16, 11, 10, 16, 24, 40, 51, 61),
+    (12, 12, 14, 19, 26, 58, 60, 55),
+    (14, 13, 16, 24, 40, 57, 69, 56),
+    (14, 17, 22, 29, 51, 87, 80, 62),
+    (18, 22, 37, 56, 68, 109, 103, 77),
+    (24, 35, 55, 64, 81, 104, 113, 92),
+    (49, 64, 78, 87, 103, 121, 120, 101),
+    (72, 92, 95, 98, 112, 100, 103, 99),
+)
+CHROMINANCE = (
+    (17, 18, 24, 47, 99, 99, 99, 99),
+    (18, 21, 26, 66, 99, 99, 99, 99),
+    (24, 26, 56, 99, 99, 99, 99, 99),
+    (47, 66, 99, 99, 99, 99, 99, 99),
+    *((99,) * 8,) * 4,
+)
+TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
-def noise(image: Image, rng: np.random.Generator, sigma: float) -> Image:
-    """Add Gaussian sensor noise of standard deviation ``sigma`` grey levels."""
-    grain = rng.standard_normal(image.shape, dtype=np.float32) * sigma
-    return np.clip(image + grain, 0, 255).astype(np.uint8)
+class Look(NamedTuple):
+    """How K frames look, each number 0 where nothing is done.
+
+    ``gain`` ``[K, 3]`` and ``offset`` ``[K]`` (grey levels) of the light, ``shade`` ``[K, 3]`` (a change of the light
+    across the frame: along x, along y, strength), ``blur`` ``[K, 2]`` (pixels, degrees), ``shrink`` ``[K]`` (how many
+    times smaller the frame was seen), ``noise`` ``[K]`` (grey levels), ``quality`` ``[K]`` of JPEG, ``grey`` ``[K]``.
+    """
+
+    gain: NDArray[np.float64]
+    offset: NDArray[np.float64]
+    shade: NDArray[np.float64]
+    blur: NDArray[np.float64]
+    shrink: NDArray[np.int64]
+    noise: NDArray[np.float64]
+    quality: NDArray[np.int64]
+    grey: NDArray[np.bool_]
 
 
-def compress(image: Image, rng: np.random.Generator) -> Image:
-    """Put the image through JPEG at a quality of 20 to 80."""
-    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 81))])
-    result = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    assert result is not None
-    return result
+def draw_look(rng: np.random.Generator, count: int, strength: float = 0.2) -> Look:
+    """Draw how ``count`` frames of one sequence look, each different from the next; colour or not is common to all."""
+
+    def some(share: float) -> NDArray[np.bool_]:
+        return rng.random(count) < share
+
+    lit = some(0.7)
+    gain = 1 + lit[:, None] * (
+        rng.uniform(-strength, strength, (count, 1)) + rng.uniform(-strength / 3, strength / 3, (count, 3))
+    )
+    angle = rng.uniform(0, 2 * np.pi, count)
+    return Look(
+        gain=gain,
+        offset=lit * 64 * rng.uniform(-strength, strength, count),
+        shade=np.stack((np.cos(angle), np.sin(angle), some(0.2) * rng.uniform(0.1, 0.5, count)), 1),
+        blur=np.stack((some(0.18) * rng.uniform(3, BLUR, count), rng.uniform(0, 180, count)), 1),
+        shrink=some(0.12) * rng.integers(2, 5, count),
+        noise=some(0.15) * rng.uniform(2, 10, count),
+        quality=some(0.25) * rng.integers(20, 81, count),
+        grey=np.full(count, rng.random() < 0.07),
+    )
 
 
-def degrade(image: Image, rng: np.random.Generator) -> Image:
-    """Apply a random choice of the above, each rarely, as one frame of a video differs from the next."""
-    if rng.random() < 0.7:
-        image = relight(image, rng, 0.2)
-    if rng.random() < 0.15:
-        image = motion_blur(image, rng, 13)
-    if rng.random() < 0.1:
-        image = low_resolution(image, rng)
-    if rng.random() < 0.15:
-        image = noise(image, rng, rng.uniform(2, 10))
-    if rng.random() < 0.2:
-        image = compress(image, rng)
-    return image
+def join_looks(looks: list[Look]) -> Look:
+    """Put the looks of several sequences one after the other."""
+    return Look(*(np.concatenate(parts) for parts in zip(*looks, strict=True)))
+
+
+def apply_look(images: Tensor, look: Look, generator: torch.Generator | None = None) -> Tensor:
+    """Change frames ``[N, 3, H, W]`` of 0..255 as ``look`` says; ``generator`` makes the grain of the noise."""
+    device = images.device
+
+    def numbers(values: NDArray[np.float64]) -> Tensor:
+        return torch.from_numpy(np.asarray(values, dtype=np.float32)).to(device)
+
+    def chosen(values: NDArray[np.generic]) -> Tensor:
+        return torch.from_numpy(np.flatnonzero(values)).to(device)
+
+    def change(index: Tensor, values: Tensor) -> None:
+        images.index_copy_(0, index, values)
+
+    images = images * numbers(look.gain)[:, :, None, None] + numbers(look.offset)[:, None, None, None]
+    if len(index := chosen(look.shade[:, 2])):
+        change(index, images[index] * _shade(numbers(look.shade)[index], images.shape[-2], images.shape[-1]))
+    if len(index := chosen(look.blur[:, 0])):
+        change(index, motion_blur(images[index], numbers(look.blur)[index]))
+    for factor in np.unique(look.shrink[look.shrink > 1]):
+        index = chosen(look.shrink == factor)
+        change(index, low_resolution(images[index], int(factor)))
+    if len(index := chosen(look.noise)):
+        part = images[index]
+        grain = torch.randn(part.shape, generator=generator, device=device)
+        change(index, part + grain * numbers(look.noise)[index][:, None, None, None])
+    images = images.clamp(0, 255)
+    if len(index := chosen(look.quality)):
+        images.index_copy_(0, index, compress(images[index], numbers(look.quality.astype(float))[index]))
+    if len(index := chosen(look.grey)):
+        weights = torch.tensor(TO_YCC[0], device=device).view(1, 3, 1, 1)
+        images.index_copy_(0, index, (images[index] * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1).contiguous())
+    return images
+
+
+def _shade(shade: Tensor, height: int, width: int) -> Tensor:
+    """Return factors ``[N, 1, H, W]`` that change from dark to bright across the frame."""
+    x = torch.linspace(-1, 1, width, device=shade.device)
+    y = torch.linspace(-1, 1, height, device=shade.device)
+    along = shade[:, 0, None, None] * x + shade[:, 1, None, None] * y[:, None]
+    return (1 + shade[:, 2, None, None] * along)[:, None]
+
+
+def motion_blur(images: Tensor, blur: Tensor) -> Tensor:
+    """Smear each image along a line; ``blur`` ``[N, 2]`` holds the length in pixels (at most `BLUR`) and the angle."""
+    count, channels = images.shape[:2]
+    steps = torch.arange(BLUR, device=images.device) - (BLUR - 1) / 2
+    angle = blur[:, 1] * (math.pi / 180)
+    dx, dy = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    along = steps[None, None, :] * dx + steps[None, :, None] * dy
+    across = steps[None, None, :] * dy - steps[None, :, None] * dx
+    kernel = (1 - across.abs()).clamp(min=0) * (along.abs() <= blur[:, 0, None, None] / 2)
+    kernel = kernel / kernel.sum((1, 2), keepdim=True)
+    padded = F.pad(images, (BLUR // 2,) * 4, mode="replicate").flatten(0, 1)[None]
+    weights = kernel.repeat_interleave(channels, 0)[:, None]
+    return F.conv2d(padded, weights, groups=count * channels)[0].unflatten(0, (count, channels))
+
+
+def low_resolution(images: Tensor, factor: int) -> Tensor:
+    """Shrink images and enlarge them again, as a small or far target looks in its search window."""
+    small = F.interpolate(images, [max(n // factor, 1) for n in images.shape[-2:]], mode="area")
+    return F.interpolate(small, images.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def compress(images: Tensor, quality: Tensor) -> Tensor:
+    """Lose what JPEG loses at ``quality`` ``[N]`` of 1..100 (colour at full resolution): ``[N, 3, H, W]`` of 0..255."""
+    height, width = images.shape[-2:]
+    device = images.device
+    padded = F.pad(images, (0, -width % 8, 0, -height % 8), mode="replicate")
+    to_ycc = torch.tensor(TO_YCC, device=device)
+    ycc = torch.einsum("ij,njhw->nihw", to_ycc, padded)
+    ycc[:, 0] -= 128
+    scale = torch.where(quality < 50, 5000 / quality.clamp(min=1), 200 - 2 * quality) / 100
+    tables = torch.tensor([LUMINANCE, CHROMINANCE, CHROMINANCE], dtype=torch.float32, device=device)
+    tables = (tables * scale[:, None, None, None]).round().clamp(1, 255)[:, :, None, None]
+    rows = torch.arange(8, device=device)
+    cosines = torch.cos((2 * rows[None, :] + 1) * rows[:, None] * math.pi / 16) / 2
+    cosines[0] /= math.sqrt(2)
+    # [N, 3, H/8, W/8, 8, 8]
+    blocks = ycc.unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)).transpose(-3, -2)
+    frequencies = cosines @ blocks @ cosines.T
+    kept = (frequencies / tables).round() * tables
+    back = (cosines.T @ kept @ cosines).transpose(-3, -2).flatten(-4, -3).flatten(-2)
+    back[:, 0] += 128
+    rgb = torch.einsum("ij,njhw->nihw", torch.linalg.inv(to_ycc), back)
+    return rgb[..., :height, :width].clamp(0, 255)

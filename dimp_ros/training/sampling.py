@@ -1,78 +1,100 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From frames to network input: jittered search windows, and proposals for the overlap network."""
+"""From plans to network input: jittered search windows, and proposals for the overlap network."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dimp_ros.geometry import Box
-from dimp_ros.tracker.crop import SearchWindow, crop
-from dimp_ros.training.photometric import Image, degrade
-from dimp_ros.training.synthesis import Frame, SequenceMaker
+from dimp_ros.training.photometric import Look, apply_look, draw_look, join_looks
+from dimp_ros.training.render import Renderer
+from dimp_ros.training.scenes import Scene, ScenePlanner
 
 CROP_SIZE = 288
 SEARCH_SCALE = 5.0
 PROPOSAL_SIGMAS = (0.01, 0.05, 0.1, 0.2, 0.3)
 
+TRAIN_JITTER, TEST_JITTER = (1.5, 0.25), (2.25, 0.5)
+"""How far windows are displaced (target sizes, each way) and scaled (sigma of the logarithm)."""
 
-class Crops(NamedTuple):
-    """Search windows of one sequence: RGB ``images`` ``[K, S, S, 3]``, ``boxes`` ``[K, 4]``, ``visible`` ``[K]``.
+SMALLEST, LONGEST_ASPECT, SEEN = 6.0, 6.0, 0.7
 
-    The first half of the K windows is jittered little (they train the filter), the second half more (they test it).
+
+class Group(NamedTuple):
+    """The plan of K search windows of one sequence, the first of them to train the filter, the others to test it.
+
+    :param windows: ``[K, 3]``, corner in the frame and frame pixels per crop pixel. :param boxes: ``[K, 4]``, in crop
+        pixels. :param visible: ``[K]`` of 0..1. :param flip: whether the crops are mirrored; ``boxes`` already are.
     """
 
-    images: NDArray[np.uint8]
+    scene: Scene
+    windows: NDArray[np.float64]
     boxes: NDArray[np.float32]
     visible: NDArray[np.float32]
+    flip: bool
+    look: Look
 
 
-def jittered_window(box: Box, rng: np.random.Generator, shift: float, log_scale: float) -> SearchWindow:
-    """Return a search window displaced from the target by up to ``shift`` target sizes and scaled at random."""
-    size = float(np.sqrt(max(box.area, 100.0)))
-    offset = rng.uniform(-shift, shift, 2) * size
-    side = SEARCH_SCALE * size * float(np.exp(np.clip(rng.normal(0, log_scale), -1, 1)))
+def jittered_windows(
+    boxes: NDArray[np.float64], rng: np.random.Generator, shift: NDArray[np.float64], log_scale: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return windows ``[K, 3]`` round ``boxes`` ``[K, 4]``, displaced by up to ``shift`` target sizes and scaled."""
+    count = len(boxes)
+    size = np.sqrt(np.maximum(boxes[:, 2] * boxes[:, 3], 100.0))
+    side = SEARCH_SCALE * size * np.exp(np.clip(rng.normal(0, 1, count) * log_scale, -1, 1))
+    offset = rng.uniform(-1, 1, (count, 2)) * (shift * size)[:, None]
     # The target's centre stays in the window, at least 5 % of its side from the edge.
-    offset = np.clip(offset, -0.45 * side, 0.45 * side)
-    center = (box.center[0] + offset[0], box.center[1] + offset[1])
-    return SearchWindow.around(center, side, CROP_SIZE)
+    offset = np.clip(offset, -0.45 * side[:, None], 0.45 * side[:, None])
+    corner = boxes[:, :2] + boxes[:, 2:] / 2 + offset - side[:, None] / 2
+    return np.concatenate((corner, side[:, None] / CROP_SIZE), 1)
 
 
-def sample_crops(maker: SequenceMaker, rng: np.random.Generator, per_role: int) -> Crops:
-    """Make one sequence of ``2 * per_role`` search windows; draws until one is usable."""
+def draw_group(planner: ScenePlanner, rng: np.random.Generator, train: int, test: int) -> Group:
+    """Plan ``train`` + ``test`` search windows of one sequence; draws until one is usable."""
+    count = train + test
     while True:
-        times = np.sort(rng.uniform(0, 1, 2 * per_role))[rng.permutation(2 * per_role)]
-        frames = maker.make(rng, times, clean=per_role)
-        if frames is not None and all(_usable(f, index < per_role) for index, f in enumerate(frames)):
+        times = rng.uniform(0, 1, count)
+        scene = planner.plan(rng, times, clean=train)
+        if scene is not None and _usable(scene, train):
             break
-    flip, grey = rng.random() < 0.5, rng.random() < 0.07
-    images, boxes = [], []
-    for index, frame in enumerate(frames):
-        shift, log_scale = (1.5, 0.25) if index < per_role else (2.25, 0.5)
-        window = jittered_window(frame.box, rng, shift, log_scale)
-        image: Image = degrade(crop(frame.image, window), rng)
-        box = window.box_to_crop(frame.box)
-        if grey:
-            image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
-        if flip:
-            image, box = image[:, ::-1], Box(CROP_SIZE - box.x - box.w, box.y, box.w, box.h)
-        images.append(image[..., ::-1])
-        boxes.append(box)
-    visible = np.array([frame.visible for frame in frames], np.float32)
-    return Crops(np.stack(images), np.array(boxes, np.float32), visible)
+    role = np.arange(count) < train
+    windows = jittered_windows(
+        scene.boxes,
+        rng,
+        np.where(role, TRAIN_JITTER[0], TEST_JITTER[0]),
+        np.where(role, TRAIN_JITTER[1], TEST_JITTER[1]),
+    )
+    boxes = np.concatenate((scene.boxes[:, :2] - windows[:, :2], scene.boxes[:, 2:]), 1) / windows[:, 2:]
+    flip = bool(rng.random() < 0.5)
+    if flip:
+        boxes[:, 0] = CROP_SIZE - boxes[:, 0] - boxes[:, 2]
+    visible = scene.visible.astype(np.float32)
+    return Group(scene, windows, boxes.astype(np.float32), visible, flip, draw_look(rng, count))
 
 
-def _usable(frame: Frame, clean: bool) -> bool:
-    """Tell whether a frame can be used: its target in the picture and, where it must be clean, in sight."""
-    box = frame.box
-    if min(box.w, box.h) < 6 or max(box.w, box.h) > 6 * min(box.w, box.h):
-        return False
-    return frame.visible > 0.7 if clean else True
+def _usable(scene: Scene, train: int) -> bool:
+    """Tell whether every target is in the frame, of some size, and in sight where the filter is trained."""
+    sides = scene.boxes[:, 2:]
+    shape = (sides.min(1) >= SMALLEST) & (sides.max(1) <= LONGEST_ASPECT * np.maximum(sides.min(1), 1e-6))
+    return bool(shape.all() and (scene.visible[:train] > SEEN).all())
+
+
+def render_groups(renderer: Renderer, groups: list[Group], generator: torch.Generator | None = None) -> Tensor:
+    """Draw the crops of groups of K windows each: RGB ``uint8 [G, K, 3, CROP_SIZE, CROP_SIZE]``.
+
+    :param generator: of the renderer's device; makes the grain of the noise.
+    """
+    images = renderer.render([g.scene for g in groups], [g.windows for g in groups], (CROP_SIZE, CROP_SIZE))
+    images = apply_look(images, join_looks([group.look for group in groups]), generator)
+    images = images.round_().clamp_(0, 255).byte().unflatten(0, (len(groups), -1))
+    for index, group in enumerate(groups):
+        if group.flip:
+            images[index] = images[index].flip(-1)
+    return images
 
 
 def box_iou(a: Tensor, b: Tensor) -> Tensor:
@@ -91,14 +113,15 @@ def make_proposals(boxes: Tensor, count: int, generator: torch.Generator) -> tup
     relative to sqrt(w * h) hardly do to the longer side of a long target. Of several draws those with an IoU of at
     least 0.1 are taken.
 
-    :param boxes: ``Tensor[B, 4]``. :return: proposals ``Tensor[B, count, 4]`` and IoU ``Tensor[B, count]``.
+    :param boxes: ``Tensor[B, 4]`` on any device. :param generator: of the CPU, so that every device draws the same.
+    :return: proposals ``Tensor[B, count, 4]`` and IoU ``Tensor[B, count]``.
     """
-    draws = 4
+    draws, device = 4, boxes.device
     size = boxes[:, 2:].prod(-1, keepdim=True).sqrt()[:, None]
     choice = torch.randint(len(PROPOSAL_SIGMAS), (len(boxes), count * draws, 1), generator=generator)
-    sigma = torch.tensor(PROPOSAL_SIGMAS)[choice] * size
-    shift, change = torch.randn(2, len(boxes), count * draws, 2, generator=generator)
-    stretched = (torch.arange(count * draws) % 2 == 1)[:, None]
+    sigma = torch.tensor(PROPOSAL_SIGMAS)[choice].to(device) * size
+    shift, change = torch.randn(2, len(boxes), count * draws, 2, generator=generator).to(device)
+    stretched = (torch.arange(count * draws, device=device) % 2 == 1)[:, None]
     truth = boxes[:, None, 2:]
     sides = torch.where(stretched, truth * (0.45 * change).clamp(-1.2, 1.2).exp(), truth + sigma * change)
     sides = torch.maximum(sides, 0.15 * truth)

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that decides what a training run computes, read from a YAML file and stored in every checkpoint."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from dimp_ros.training.losses import LossWeights
+from dimp_ros.training.scenes import SceneConfig
+
+T = TypeVar("T")
+
+BACKBONE_CHOICES = ("frozen", "late", "all")
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A training run.
+
+    :param steps: optimiser steps until the end. :param batch: sequences a step and process.
+    :param train: pictures of a sequence that train the filter. :param test: pictures that test it.
+    :param backbone: what of it is trained: ``frozen`` nothing, ``late`` from stride 8 on, ``all``. Its batch statistics
+        never change. :param backbone_weights: a file to start it from; '' takes the ImageNet weights of the package.
+    :param uses: how often each made sequence is used before new ones are made. 0 makes new ones for every step, which a
+        GPU does quickly; otherwise a *bank* of ``groups`` sequences with ``per_role`` training and test pictures is
+        made, of which each use draws some, and what the frozen part of the backbone makes of them is kept.
+    :param first_bank: number of the first bank, which seeds it; a run that follows another uses other banks.
+    :param classifier_every: the classifier takes part in one of so many steps; the overlap network learns more slowly.
+    :param decay: ``cosine`` (to zero over ``schedule_steps``, 0 for all ``steps``) or ``steps`` (times ``decay_factor``
+        every ``decay_every`` steps). :param learning_rates: by beginning of the parameters' names.
+    :param data: data sets, each a mapping with ``kind`` and ``root``; see `dimp_ros.training.datasets.registry`.
+    :param clip_frames: of a long clip at most so many frames are kept; 0 keeps all.
+    :param autocast: half precision (bfloat16) for convolutions where the device is a GPU.
+    :param validate_every: steps between two looks at pictures that are never trained on; 0 for none.
+    """
+
+    model: str = "dimp_lite"
+    seed: int = 1
+    steps: int = 10_000
+    batch: int = 8
+    train: int = 3
+    test: int = 3
+    proposals: int = 16
+    optimizer_steps: int = 5
+    backbone: str = "all"
+    backbone_weights: str = ""
+    uses: int = 0
+    groups: int = 1500
+    per_role: int = 4
+    first_bank: int = 0
+    classifier_every: int = 1
+    ema: float = 0.998
+    clip_norm: float = 10.0
+    warm_up: int = 100
+    decay: str = "cosine"
+    schedule_steps: int = 0
+    decay_every: int = 0
+    decay_factor: float = 0.2
+    learning_rates: dict[str, float] = field(
+        default_factory=lambda: {
+            "bb_regressor": 2e-4,
+            "classifier.feature_extractor": 5e-5,
+            "classifier.filter_initializer": 5e-5,
+            "classifier.filter_optimizer": 5e-4,
+            "feature_extractor": 2e-5,
+        }
+    )
+    losses: LossWeights = field(default_factory=LossWeights)
+    scenes: SceneConfig = field(default_factory=SceneConfig)
+    data: tuple[dict[str, Any], ...] = ()
+    clip_frames: int = 0
+    autocast: bool = True
+    validate_every: int = 500
+    validate_groups: int = 48
+
+    def __post_init__(self) -> None:
+        if self.backbone not in BACKBONE_CHOICES:
+            raise ValueError(f"backbone {self.backbone!r} is none of {', '.join(BACKBONE_CHOICES)}")
+        if self.decay not in ("cosine", "steps"):
+            raise ValueError(f"decay {self.decay!r} is neither 'cosine' nor 'steps'")
+        if self.decay == "steps" and self.decay_every < 1:
+            raise ValueError(f"decay 'steps' needs decay_every of at least 1, got {self.decay_every}")
+        for name in ("steps", "train", "test", "proposals", "optimizer_steps", "groups", "classifier_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.batch < 2:
+            raise ValueError(f"batch must be at least 2, got {self.batch}: batch normalisation needs several sequences")
+        if self.uses and self.per_role < max(self.train, self.test):
+            raise ValueError(f"per_role {self.per_role} is less than train {self.train} or test {self.test}")
+        if self.uses and self.groups % self.batch:
+            raise ValueError(f"groups {self.groups} must be a multiple of batch {self.batch}")
+
+    @property
+    def steps_per_bank(self) -> int:
+        """Optimiser steps on one bank."""
+        return self.groups * self.uses // self.batch
+
+    @classmethod
+    def load(cls, path: str | Path) -> TrainingConfig:
+        """Read a YAML file; unknown keys are refused."""
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        if not isinstance(values, dict):
+            raise ValueError(f"{path}: expected keys and values, got {type(values).__name__}")
+        if "losses" in values:
+            values["losses"] = _checked(LossWeights, values["losses"], f"{path}: losses")
+        if "scenes" in values:
+            scenes = {k: tuple(v) if isinstance(v, list) else v for k, v in values["scenes"].items()}
+            values["scenes"] = _checked(SceneConfig, scenes, f"{path}: scenes")
+        if "data" in values:
+            values["data"] = tuple(values["data"])
+        return _checked(cls, values, str(path))
+
+    def plain(self) -> dict[str, Any]:
+        """Return the configuration as numbers, text, lists and mappings."""
+        values = asdict(self)
+        values["data"] = [dict(item) for item in self.data]
+        values["scenes"]["mix"] = list(self.scenes.mix)
+        return values
+
+
+def _checked(cls: type[T], values: dict[str, Any], where: str) -> T:
+    """Make a dataclass of ``values``; keys that it does not have are refused."""
+    known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
+    if unknown := sorted(values.keys() - set(known)):
+        raise ValueError(f"{where}: unknown keys {unknown}; known are {known}")
+    return cls(**values)

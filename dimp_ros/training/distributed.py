@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One process or many: what `torchrun` says of this one, and the device it trains on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process stands: its number ``rank`` of ``world``, and its device."""
+
+    rank: int
+    world: int
+    device: torch.device
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and shows progress."""
+        return self.rank == 0
+
+
+@contextmanager
+def join(device: str = "auto") -> Iterator[Place]:
+    """Take this process's place among those `torchrun` started (or alone), and leave it at the end.
+
+    :param device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
+    """
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    local = int(os.environ.get("LOCAL_RANK", "0"))
+    wanted = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    chosen = torch.device(f"cuda:{local}" if wanted == "cuda" else wanted)
+    if chosen.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ValueError(f"device {device!r} asked for, but this PyTorch sees no GPU; use 'cpu' or 'auto'")
+        torch.cuda.set_device(chosen)
+    grouped = "RANK" in os.environ and world > 1
+    if grouped:
+        dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    try:
+        yield Place(rank, world, chosen)
+    finally:
+        if grouped:
+            dist.destroy_process_group()
+
+
+def distribute(network: nn.Module, place: Place, unused: bool) -> nn.Module:
+    """Return the network with gradients averaged over all processes. :param unused: some steps leave parameters out."""
+    if place.world == 1:
+        return network
+    devices = [place.device.index] if place.device.type == "cuda" else None
+    # Batch statistics of the heads stay each process's own; the first one's are what is saved.
+    return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False, find_unused_parameters=unused)
+
+
+def agree(value: bool, place: Place) -> bool:
+    """Return the first process's ``value`` in all of them, so that they stop at the same step."""
+    if place.world == 1:
+        return value
+    flag = torch.tensor([int(value)], device=place.device)
+    dist.broadcast(flag, src=0)
+    return bool(flag.item())

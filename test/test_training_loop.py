@@ -102,6 +102,7 @@ def test_a_run_leaves_weights_a_record_and_its_configuration(pictures, store, tm
     assert [line["step"] for line in lines if line.get("kind") == "held_out"] == [2, 4]
     assert all(math.isfinite(value) for line in lines for value in line.values() if not isinstance(value, str))
     assert sorted(path.name for path in (tmp_path / "sheets").iterdir()) == ["0000002.jpg", "0000004.jpg"]
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
     assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == config.plain()
     assert TrainingConfig.load(tmp_path / "config.yaml") == config
     with safe_open(tmp_path / "weights.safetensors", framework="pt") as file:

@@ -7,6 +7,7 @@ python -m zipfile -e pack.zip folder && cd folder && python train.py --minutes 8
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import tempfile
 import time
@@ -181,7 +182,8 @@ def _start_weights(settings: TrainingConfig, start: Path | None) -> tuple[str, b
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = build_model(settings.model)
-    origin = initial_backbone(model, Path(settings.backbone_weights) if settings.backbone_weights else None)
+    source = os.path.expandvars(settings.backbone_weights)
+    origin = initial_backbone(model, Path(source) if source else None)
     backbone = model.feature_extractor
     info = WeightsInfo(settings.model, mean=backbone.mean, std=backbone.std, details={"origin": origin})
     with tempfile.TemporaryDirectory() as folder:

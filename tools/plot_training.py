@@ -1,0 +1,46 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Plot learning curves: tools/env python tools/plot_training.py OUT.png NAME=RUN/log.jsonl [NAME=RUN/log.jsonl ...]."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+PANELS = {"iou": "overlap loss", "final": "score error, final filter", "initial": "score error, first filter"}
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
+
+
+def main() -> None:
+    """Read the logs and write the picture."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("logs", nargs="+", help="NAME=log.jsonl of a training run")
+    options = parser.parse_args()
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(13, 3.8), constrained_layout=True)
+    for colour, entry in zip(COLOURS, options.logs, strict=False):
+        name, _, path = entry.partition("=")
+        lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        for axis, key in zip(axes, PANELS, strict=True):
+            for kind, style in ((None, {"alpha": 0.5, "linewidth": 1}), ("held_out", {"marker": "o", "markersize": 4})):
+                chosen = [line for line in lines if line.get("kind") == kind and key in line]
+                if chosen:
+                    label = f"{name}, {'held-out pictures' if kind else 'training'}"
+                    steps = [line["step"] for line in chosen]
+                    axis.plot(steps, [line[key] for line in chosen], color=colour, label=label, **style)
+    for axis, title in zip(axes, PANELS.values(), strict=True):
+        axis.set(title=title, xlabel="steps", ylim=(0, None))
+        axis.grid(alpha=0.3)
+    axes[0].legend(fontsize=8)
+    figure.savefig(options.out, dpi=110)
+    print(f"written: {options.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -57,3 +57,19 @@ def test_augmentation_can_be_switched_off(large):
     config = dataclasses.replace(CONFIG, augment=False, dropout_copies=0)
     assert len(first_frame_views(large, BOX, config, np.random.default_rng(0))) == 1
     assert config.first_samples == 1
+
+
+def test_there_is_a_blurred_view_for_every_pair_of_sigmas(large):
+    config = dataclasses.replace(CONFIG, augment_blurs=[1.0, 6.0], augment_rotations=(), augment_flip=False)
+    assert config.first_samples == 1 + 4 + 1 + 2
+    blurred = first_frame_views(large, BOX, config, np.random.default_rng(0))[-1].image
+
+    def roughness(axis):
+        return np.abs(np.diff(blurred.astype(float), axis=axis)).mean()
+
+    assert roughness(0) < 0.5 * roughness(1)  # the larger sigma is the second one, y: smooth from row to row
+    for wrong in ((1.0, 6.0, 2.0), (0.0, 1.0), (1.0, float("nan"))):
+        with pytest.raises(ValueError, match="augment_blurs"):
+            dataclasses.replace(CONFIG, augment_blurs=wrong)
+    with pytest.raises(ValueError, match="augment_rotations"):
+        dataclasses.replace(CONFIG, augment_rotations=(10.0, 200.0))

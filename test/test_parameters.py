@@ -21,8 +21,8 @@ def test_every_parameter_is_described_and_its_default_is_allowed(row):
     assert row.checked(row.default) == row.default
 
 
-def test_every_setting_of_the_tracker_that_ros_can_express_is_a_parameter():
-    names = {field.name for field in dataclasses.fields(TrackerConfig)} - {"augment_blurs"}
+def test_every_setting_of_the_tracker_is_a_parameter():
+    names = {field.name for field in dataclasses.fields(TrackerConfig)}
     assert {row.name for row in tracker_parameters()} == {f"tracker.{name}" for name in names}
     assert len({row.name for row in ROWS}) == len(ROWS)
 

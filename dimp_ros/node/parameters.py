@@ -80,16 +80,11 @@ NODE_PARAMETERS = (
 
 
 def tracker_parameters() -> tuple[Parameter, ...]:
-    """Return the fields of the tracker's configuration as rows of the table.
-
-    Lists of pairs, for which ROS has no parameter type, are left out.
-    """
+    """Return the fields of the tracker's configuration as rows of the table."""
     from dimp_ros.tracker.config import TrackerConfig
 
     rows = []
     for field in dataclasses.fields(TrackerConfig):
-        if isinstance(field.default, tuple) and isinstance(field.default[0], tuple):
-            continue
         low, high = field.metadata["range"]
         limits = None if low is None else (low, math.inf if high is None else high)
         rows.append(Parameter(TRACKER_PREFIX + field.name, field.default, field.metadata["text"], limits))

@@ -43,7 +43,7 @@ def first_frame_views(
 
     if config.augment_flip:
         views.append(_view(np.ascontiguousarray(large[:, ::-1]), box, size, extra()))
-    for sigma_x, sigma_y in config.augment_blurs:
+    for sigma_x, sigma_y in zip(config.augment_blurs[::2], config.augment_blurs[1::2], strict=True):
         blurred = cv2.GaussianBlur(large, (0, 0), sigmaX=sigma_x, sigmaY=sigma_y)
         views.append(_view(blurred, box, size, extra()))
     for degrees in config.augment_rotations:

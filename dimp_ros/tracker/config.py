@@ -29,11 +29,11 @@ class TrackerConfig:
     augment_shift: float = _setting(0.6, 0.0, 0.9, "shift of the four shifted views, in half crops")
     augment_extra_shift: float = _setting(1 / 6, 0.0, 0.25, "largest random shift of the other views, in crops")
     augment_flip: bool = _setting(True, None, None, "one view is mirrored")
-    augment_blurs: tuple[tuple[float, float], ...] = _setting(
-        ((3.0, 1.0), (1.0, 3.0), (2.0, 2.0)), None, None, "sigmas (x, y) of the blurred views, crop pixels"
+    augment_blurs: tuple[float, ...] = _setting(
+        (3.0, 1.0, 1.0, 3.0, 2.0, 2.0), 0.1, 50.0, "sigma x, sigma y of each blurred view in turn, crop pixels"
     )
     augment_rotations: tuple[float, ...] = _setting(
-        (10.0, -10.0, 45.0, -45.0), None, None, "angles of the turned views"
+        (10.0, -10.0, 45.0, -45.0), -180.0, 180.0, "angles of the turned views, degrees"
     )
     dropout_copies: int = _setting(2, 0, 10, "copies of the plain view with features dropped")
     dropout_rate: float = _setting(0.2, 0.0, 0.9, "share of feature channels dropped in those copies")
@@ -76,10 +76,18 @@ class TrackerConfig:
         for item in fields(self):
             low, high = item.metadata["range"]
             value = getattr(self, item.name)
+            if isinstance(item.default, tuple):
+                value = tuple(value)
+                object.__setattr__(self, item.name, value)
             if low is None or isinstance(value, bool):
                 continue
-            if not math.isfinite(value) or value < low or (high is not None and value > high):
-                raise ValueError(f"{item.name} is {value!r}; it must be from {low} to {high}: {item.metadata['text']}")
+            for number in value if isinstance(value, tuple) else (value,):
+                if not math.isfinite(number) or number < low or (high is not None and number > high):
+                    raise ValueError(
+                        f"{item.name} is {value!r}; it must be from {low} to {high}: {item.metadata['text']}"
+                    )
+        if len(self.augment_blurs) % 2:
+            raise ValueError(f"augment_blurs is {self.augment_blurs}; it must be pairs: sigma x, sigma y, sigma x, ...")
         if self.crop_size % 32:
             raise ValueError(f"crop_size is {self.crop_size}; it must be a multiple of 32 (an even number of cells)")
         if self.best_boxes > self.proposals:
@@ -89,11 +97,31 @@ class TrackerConfig:
                 f"memory_size is {self.memory_size}; it must exceed the {self.first_samples} samples of the first frame"
             )
 
+    @classmethod
+    def deterministic(cls, **settings: Any) -> TrackerConfig:
+        """Return the defaults, changed by ``settings``, without any random element.
+
+        No extra shift of the first frame's views, no dropout copies, and only the predicted box is refined: jittered by
+        nothing, the others would be the same box. What is left does not depend on ``seed``.
+        """
+        return cls(**{**DETERMINISTIC, **settings})
+
     @property
     def first_samples(self) -> int:
         """How many training samples the first frame gives."""
         views = 1
         if self.augment:
             views += 4 * (self.augment_shift > 0) + self.augment_flip
-            views += len(self.augment_blurs) + len(self.augment_rotations)
+            views += len(self.augment_blurs) // 2 + len(self.augment_rotations)
         return views + self.dropout_copies
+
+
+DETERMINISTIC: dict[str, Any] = {
+    "augment_extra_shift": 0.0,
+    "dropout_copies": 0,
+    "jitter_center": 0.0,
+    "jitter_size": 0.0,
+    "proposals": 1,
+    "best_boxes": 1,
+}
+"""The settings that switch off everything random, see `TrackerConfig.deterministic`."""

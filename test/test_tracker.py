@@ -13,7 +13,10 @@ import torch
 
 from dimp_ros.geometry import Box, iou
 from dimp_ros.model.checkpoint import WEIGHTS_DIRECTORY
+from dimp_ros.model.iou_net import Modulation
+from dimp_ros.model.target_filter import apply_filter
 from dimp_ros.tracker import DimpTracker, TargetState, TrackerConfig
+from dimp_ros.tracker.crop import crop
 
 CONFIG = TrackerConfig(not_found_threshold=-1.0)  # random weights: follow whatever scores highest
 
@@ -151,6 +154,87 @@ def test_the_same_seed_gives_the_same_track_and_init_starts_over(random_tracker)
     other = DimpTracker(weights="random", device="cpu", config=dataclasses.replace(CONFIG, seed=5))
     other.net.load_state_dict(random_tracker.net.state_dict())
     assert track(other) != first
+
+
+def run_with(tracker, config, frames=2):
+    """Let a tracker follow the disc with other settings; return its boxes and peaks, and what is behind the last."""
+    kept, tracker.config = tracker.config, config
+    try:
+        tracker.drop()
+        tracker.init(SCENE.frame(300, 200), SCENE.box(300, 200))
+        results = [tracker.update(SCENE.frame(300 + 4 * i, 200)) for i in range(1, frames + 1)]
+        return [(result.last_box, result.peak) for result in results], tracker.inspect()
+    finally:
+        tracker.config = kept
+
+
+def test_without_random_elements_the_seed_makes_no_difference_to_any_bit(random_tracker):
+    config = TrackerConfig.deterministic(not_found_threshold=-1.0, update_interval=2)
+    assert config.first_samples == 13
+    first, one = run_with(random_tracker, config)
+    second, other = run_with(random_tracker, dataclasses.replace(config, seed=5))
+    assert first == second
+    assert torch.equal(one.next_filter, other.next_filter)
+    assert torch.equal(one.sample_features, other.sample_features)
+    assert torch.equal(one.sample_weights, other.sample_weights)
+
+
+@pytest.mark.parametrize(
+    ("on", "what"),
+    [
+        ({"augment_extra_shift": 0.1, "augment_shift": 0.0, "augment_rotations": ()}, "filter"),
+        ({"dropout_copies": 2, "augment": False}, "filter"),
+        ({"proposals": 3, "jitter_center": 0.05, "augment": False}, "proposals"),
+        ({"proposals": 3, "jitter_size": 0.05, "augment": False}, "proposals"),
+    ],
+)
+def test_each_random_element_follows_the_seed_when_it_is_on(random_tracker, on, what):
+    config = TrackerConfig.deterministic(not_found_threshold=-1.0, init_steps=1, **on)
+    first, again, other = (
+        getattr(run_with(random_tracker, dataclasses.replace(config, seed=seed), 1)[1], what) for seed in (0, 0, 5)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_what_is_behind_a_result_can_be_looked_at_and_recomputed():
+    config = dataclasses.replace(CONFIG, update_interval=2, hard_negative_threshold=1.0, distractor_threshold=1.0)
+    config = dataclasses.replace(config, augment=False)
+    tracker = DimpTracker(weights="random", device="cpu", config=config)
+    net = tracker.net
+    with pytest.raises(KeyError, match="no target"):
+        tracker.inspect()
+    tracker.init(SCENE.frame(300, 200), SCENE.box(300, 200))
+    first = tracker.inspect("0")
+    assert first.frame == 0 and first.proposals is None and len(first.sample_weights) == 3
+    iterates = net.classifier.filter_optimizer(
+        net.classifier.filter_initializer(first.sample_features[None], first.sample_boxes[None]),
+        first.sample_features[None],
+        first.sample_boxes[None],
+        steps=config.init_steps,
+    )
+    torch.testing.assert_close(iterates[-1][0], first.filter)
+    tracker.update(SCENE.frame(304, 200))
+    result = tracker.update(SCENE.frame(308, 200))
+    seen = tracker.inspect()
+    assert seen.frame == 2 and seen.window.box == result.search_window
+    assert torch.equal(seen.filter, first.next_filter) and not torch.equal(seen.filter, seen.next_filter)
+    assert np.array_equal(seen.image, crop(SCENE.frame(308, 200), seen.window))
+
+    backbone = net.extract(torch.from_numpy(seen.image[..., ::-1].copy()).permute(2, 0, 1)[None])
+    features = net.classifier.features(backbone.stride16)
+    torch.testing.assert_close(features[0], seen.sample_features[-1], rtol=1e-3, atol=1e-5)
+    scores = apply_filter(features[None], seen.filter[None])[0, 0]
+    torch.testing.assert_close(scores, torch.from_numpy(seen.scores), rtol=1e-3, atol=1e-4)
+    assert seen.scores[seen.localization.cell] == seen.scores.max() == pytest.approx(result.peak)
+    modulation = Modulation(*(vector[None] for vector in seen.modulation))
+    overlaps = net.bb_regressor(modulation, net.bb_regressor.features(backbone), seen.refined_boxes[None])[0]
+    torch.testing.assert_close(overlaps, seen.overlaps, rtol=1e-3, atol=1e-4)
+    best = seen.refined_boxes[seen.overlaps.topk(3).indices].mean(0)
+    assert seen.window.box_to_image(Box(*best.tolist())) == pytest.approx(result.box, abs=1e-3)
+    assert seen.sample_boxes[-1].tolist() == pytest.approx(seen.window.box_to_crop(result.box), abs=1e-3)
+    seen.scores[:] = 0  # a copy: the tracker is not disturbed
+    seen.sample_features[:] = 0
+    assert tracker.inspect().scores.any() and tracker.inspect().sample_features.any()
 
 
 def test_several_targets_are_followed_as_each_would_be_alone(random_tracker):

@@ -7,6 +7,7 @@ from the current picture's features, modulates them and predicts ``2 * IoU - 1``
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -106,3 +107,18 @@ class IoUNet(nn.Module):
         pooled4 = self.pool4_t(features.stride16, boxes) * modulation.stride16[:, None, :, None, None]
         joint = torch.cat((self.fc3_rt(pooled3.flatten(0, 1)), self.fc4_rt(pooled4.flatten(0, 1))), dim=1)
         return self.iou_predictor(joint).view(boxes.shape[:2])
+
+
+def overlap_and_gradient(
+    net: Callable[[Modulation, Features, Tensor], Tensor], modulation: Modulation, features: Features, boxes: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Predict ``2 * IoU - 1`` of boxes, and the gradient of each prediction in its own box.
+
+    :param net: an `IoUNet`; the other arguments as for its ``forward``.
+    :return: predictions ``Tensor[B, P]`` and gradients ``Tensor[B, P, 4]``, by x, y, w and h in crop pixels.
+    """
+    with torch.enable_grad():
+        variable = boxes.detach().requires_grad_(True)
+        overlaps = net(modulation, features, variable)
+        (gradient,) = torch.autograd.grad(overlaps.sum(), variable)
+    return overlaps.detach(), gradient

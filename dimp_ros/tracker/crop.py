@@ -33,6 +33,11 @@ class SearchWindow(NamedTuple):
         """Image pixels per crop pixel."""
         return self.side / self.size
 
+    @property
+    def box(self) -> Box:
+        """The window itself, in image pixels."""
+        return Box(self.x, self.y, self.side, self.side)
+
     def box_to_crop(self, box: Box) -> Box:
         """Convert a box from image to crop pixels."""
         return Box((box.x - self.x) / self.scale, (box.y - self.y) / self.scale, box.w / self.scale, box.h / self.scale)

@@ -30,6 +30,12 @@ class Localization(NamedTuple):
     distractor_ratio: float
 
 
+def highest(scores: NDArray[np.float32]) -> Localization:
+    """Return the highest score of the first frame, where the target is known and nothing is decided."""
+    cell = _argmax(scores)
+    return Localization(Outcome.NORMAL, cell, float(scores[cell]), 0.0)
+
+
 def localize(
     scores: NDArray[np.float32],
     target_cells: tuple[float, float],

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dimp_ros.geometry import Box
 from dimp_ros.model.backbone import Features
-from dimp_ros.model.iou_net import IoUNet, Modulation
+from dimp_ros.model.iou_net import IoUNet, Modulation, overlap_and_gradient
 from dimp_ros.tracker.config import TrackerConfig
 
 
@@ -34,9 +34,7 @@ def ascend(
     :param boxes: ``Tensor[B, P, 4]`` of B pictures. :return: the boxes and the prediction ``2 * IoU - 1`` for them.
     """
     for _ in range(steps):
-        with torch.enable_grad():
-            variable = boxes.detach().requires_grad_(True)
-            (gradient,) = torch.autograd.grad(net(modulation, features, variable).sum(), variable)
+        _, gradient = overlap_and_gradient(net, modulation, features, boxes)
         boxes = boxes + length * gradient * boxes[..., 2:].repeat(1, 1, 2)
     with torch.no_grad():
         return boxes, net(modulation, features, boxes)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -24,10 +23,11 @@ from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
 from dimp_ros.tracker.device import choose_device
 from dimp_ros.tracker.images import check_image, to_color
-from dimp_ros.tracker.localize import Localization, Outcome, localize
+from dimp_ros.tracker.localize import Localization, Outcome, highest, localize
 from dimp_ros.tracker.memory import SampleMemory
 from dimp_ros.tracker.refine import ascend, choose, starting_boxes
 from dimp_ros.tracker.result import TargetState, TrackResult
+from dimp_ros.tracker.target import Frame, FrameInspection, Target
 
 STATES = {
     Outcome.NORMAL: TargetState.TRACKING,
@@ -35,18 +35,6 @@ STATES = {
     Outcome.UNCERTAIN: TargetState.UNCERTAIN,
     Outcome.NOT_FOUND: TargetState.LOST,
 }
-
-
-@dataclass
-class Target:
-    """What is known of one target: its last box, its filter, the overlap network's modulation, its samples."""
-
-    box: Box
-    filter: Tensor
-    modulation: Modulation
-    memory: SampleMemory
-    generator: torch.Generator
-    frame: int = 0
 
 
 class DimpTracker:
@@ -138,21 +126,12 @@ class DimpTracker:
         clock.lap("learn")
         modulation = self.net.bb_regressor.modulation(Features(*(f[:1] for f in backbone)), boxes[:1])
         memory = SampleMemory(features, boxes, config.memory_size, config.first_frame_share)
-        scores = apply_filter(features[None, :1], weights)
-        peak = float(scores.max())
+        scores = apply_filter(features[None, :1], weights)[0, 0].cpu().numpy()
+        place = highest(scores)
         clock.lap("modulate")
-        self._targets[target_id] = Target(checked, weights, modulation, memory, generator)
-        return TrackResult(
-            target_id,
-            TargetState.TRACKING,
-            checked,
-            checked,
-            self.confidence(peak),
-            peak,
-            0.0,
-            Box(window.x, window.y, window.side, window.side),
-            clock.stages,
-        )
+        frame = Frame(window, views[0].image, scores, weights, place)
+        self._targets[target_id] = Target(checked, weights, modulation, memory, generator, frame)
+        return self._result(target_id, self._targets[target_id], clock.stages)
 
     def update(self, image: NDArray[np.uint8]) -> TrackResult:
         """Find the one target in the next image.
@@ -186,21 +165,32 @@ class DimpTracker:
         features = self.net.classifier.features(backbone.stride16)
         scores = apply_filter(features[:, None], torch.cat([target.filter for target in targets]))[:, 0].cpu().numpy()
         clock.lap("classify")
-        places = [self._localize(target, window, s) for target, window, s in zip(targets, windows, scores, strict=True)]
+        for target, window, seen, score in zip(targets, windows, crops, scores, strict=True):
+            target.last = Frame(window, seen, score, target.filter, self._localize(target, window, score))
         clock.lap("localize")
-        found = [i for i, place in enumerate(places) if place.outcome is not Outcome.NOT_FOUND]
-        size = (image.shape[1], image.shape[0])
-        self._refine(targets, windows, places, found, backbone, size)
+        found = [i for i, target in enumerate(targets) if target.last.place.outcome is not Outcome.NOT_FOUND]
+        if found:
+            chosen = Features(*(f[found] for f in backbone))
+            self._refine([targets[i] for i in found], chosen, (image.shape[1], image.shape[0]))
         clock.lap("refine")
         for i, target in enumerate(targets):
             target.frame += 1
             if i in found:
-                self._learn(target, windows[i], places[i], features[i])
+                self._learn(target, features[i])
         clock.lap("update")
-        return {
-            target_id: self._result(target_id, target, window, place, clock.stages)
-            for target_id, target, window, place in zip(self._targets, targets, windows, places, strict=True)
-        }
+        return {target_id: self._result(target_id, target, clock.stages) for target_id, target in self._targets.items()}
+
+    def inspect(self, target_id: str | None = None) -> FrameInspection:
+        """Return copies of everything behind a target's last result: crop, scores, filter, proposals, samples.
+
+        :param target_id: may be left out where there is one target.
+        :raises KeyError: if there is no such target, or none or several to choose from.
+        """
+        if target_id is None and len(self._targets) == 1:
+            return next(iter(self._targets.values())).inspect()
+        if target_id not in self._targets:
+            raise KeyError(f"there is no target {target_id!r}; targets are {list(self._targets)}")
+        return self._targets[target_id].inspect()
 
     def confidence(self, peak: float) -> float:
         """Return the confidence for a score peak, by the map that is kept with the weights."""
@@ -227,38 +217,39 @@ class DimpTracker:
         cells = (last.h / STRIDE, last.w / STRIDE)
         return localize(scores, cells, (last.center[1] / STRIDE, last.center[0] / STRIDE), self.config)
 
-    def _refine(
-        self,
-        targets: list[Target],
-        windows: list[SearchWindow],
-        places: list[Localization],
-        found: list[int],
-        backbone: Features,
-        size: tuple[int, int],
-    ) -> None:
-        """Give every target that was found its new box."""
-        if not found:
-            return
+    def _refine(self, targets: list[Target], backbone: Features, size: tuple[int, int]) -> None:
+        """Give targets that were found their new boxes.
+
+        :param backbone: features of the targets' crops. :param size: width and height of the image.
+        """
         net, config = self.net.bb_regressor, self.config
         starts = []
-        for i in found:
-            last = windows[i].box_to_crop(targets[i].box)
-            row, column = places[i].cell
-            moved = windows[i].box_to_image(Box.from_center(column * STRIDE, row * STRIDE, last.w, last.h))
-            starts.append(windows[i].box_to_crop(self._inside(moved, size)))
+        for target in targets:
+            window, (row, column) = target.last.window, target.last.place.cell
+            last = window.box_to_crop(target.box)
+            moved = window.box_to_image(Box.from_center(column * STRIDE, row * STRIDE, last.w, last.h))
+            starts.append(window.box_to_crop(self._inside(moved, size)))
         proposals = torch.stack(
-            [starting_boxes(s, config, targets[i].generator) for s, i in zip(starts, found, strict=True)]
+            [starting_boxes(s, config, target.generator) for s, target in zip(starts, targets, strict=True)]
         )
-        chosen = [targets[i].modulation for i in found]
-        modulation = Modulation(torch.cat([m.stride8 for m in chosen]), torch.cat([m.stride16 for m in chosen]))
-        features = net.features(Features(*(f[found] for f in backbone)))
+        modulation = Modulation(
+            torch.cat([target.modulation.stride8 for target in targets]),
+            torch.cat([target.modulation.stride16 for target in targets]),
+        )
         boxes, overlaps = ascend(
-            net, modulation, features, proposals.to(self.device), config.refine_steps, config.refine_step_length
+            net,
+            modulation,
+            net.features(backbone),
+            proposals.to(self.device),
+            config.refine_steps,
+            config.refine_step_length,
         )
         boxes, overlaps = boxes.cpu(), overlaps.cpu()
-        for n, i in enumerate(found):
+        for n, target in enumerate(targets):
+            frame = target.last
+            frame.proposals, frame.boxes, frame.overlaps = proposals[n], boxes[n], overlaps[n]
             best = choose(boxes[n], overlaps[n], config) or starts[n]
-            targets[i].box = self._inside(windows[i].box_to_image(best), size)
+            target.box = self._inside(frame.window.box_to_image(best), size)
 
     def _inside(self, box: Box, size: tuple[int, int]) -> Box:
         """Keep a box's sides within reason and its centre in, or only a little outside, the image."""
@@ -270,13 +261,13 @@ class DimpTracker:
         )
         return Box.from_center(cx, cy, w, h)
 
-    def _learn(self, target: Target, window: SearchWindow, place: Localization, features: Tensor) -> None:
+    def _learn(self, target: Target, features: Tensor) -> None:
         """Add the frame to the target's memory and improve its filter, as the outcome tells."""
-        config = self.config
-        if place.outcome is Outcome.UNCERTAIN:
+        config, outcome = self.config, target.last.place.outcome
+        if outcome is Outcome.UNCERTAIN:
             return
-        hard = place.outcome is Outcome.HARD_NEGATIVE
-        box = torch.tensor(window.box_to_crop(target.box), device=self.device)
+        hard = outcome is Outcome.HARD_NEGATIVE
+        box = torch.tensor(target.last.window.box_to_crop(target.box), device=self.device)
         target.memory.add(features, box, config.hard_negative_rate if hard else config.learning_rate)
         if hard:
             steps = config.hard_negative_steps
@@ -288,10 +279,9 @@ class DimpTracker:
                 target.filter, memory.features[None], memory.boxes[None], memory.weights[None], steps
             )[-1]
 
-    def _result(
-        self, target_id: str, target: Target, window: SearchWindow, place: Localization, stages: dict[str, float]
-    ) -> TrackResult:
+    def _result(self, target_id: str, target: Target, stages: dict[str, float]) -> TrackResult:
         """Say what was found."""
+        window, place = target.last.window, target.last.place
         state = STATES[place.outcome]
         return TrackResult(
             target_id,
@@ -301,6 +291,6 @@ class DimpTracker:
             self.confidence(place.peak),
             place.peak,
             place.distractor_ratio,
-            Box(window.x, window.y, window.side, window.side),
+            window.box,
             stages,
         )

@@ -31,24 +31,21 @@ class Plot(NamedTuple):
     score: str
     title: str
     horizontal: str
-    vertical: str
     legend: str
 
 
 PLOTS = (
-    Plot("success", SUCCESS_THRESHOLDS, "auc", "Success", "overlap threshold", "frames above it", "upper right"),
-    Plot("precision", PRECISION_THRESHOLDS, "p20", "Precision", "centre error, px", "frames within it", "lower right"),
+    Plot("success", SUCCESS_THRESHOLDS, "auc", "Success", "overlap threshold", "AUC, %"),
+    Plot("precision", PRECISION_THRESHOLDS, "p20", "Precision", "centre error threshold, px", "at 20 px, %"),
     Plot(
         "normalized_precision",
         NORMALIZED_THRESHOLDS,
         "pnorm",
         "Normalised precision",
-        "centre error, target sizes",
-        "frames within it",
-        "lower right",
+        "centre error threshold, target sizes",
+        "AUC, %",
     ),
 )
-SCORES = {"auc": "AUC", "p20": "at 20 px", "pnorm": "AUC"}
 
 
 def write_plots(folder: Path, figures: List[TrackerFigures], emphasized: List[str] = ()) -> list[Path]:
@@ -64,8 +61,9 @@ def write_plots(folder: Path, figures: List[TrackerFigures], emphasized: List[st
         raise ImportError("plots need matplotlib; pip install matplotlib") from error
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
+    height = 4.2 + (0.22 * len(figures) if _long(figures) else 0)
     for plot in PLOTS:
-        figure = Figure(figsize=(6.4, 4.8), dpi=200, layout="constrained")
+        figure = Figure(figsize=(7.2, height), dpi=200, layout="constrained")
         FigureCanvasAgg(figure)
         _draw(figure.add_subplot(), plot, figures, emphasized)
         paths.append(folder / f"{plot.curve}.png")
@@ -73,10 +71,15 @@ def write_plots(folder: Path, figures: List[TrackerFigures], emphasized: List[st
     return paths
 
 
+def _long(figures: List[TrackerFigures]) -> bool:
+    """Tell whether names are too long for a legend beside the axes."""
+    return max(len(figure.tracker) for figure in figures) > 24
+
+
 def _draw(axes: Any, plot: Plot, figures: List[TrackerFigures], emphasized: List[str]) -> None:
-    ranked = sorted(range(len(figures)), key=lambda index: -getattr(figures[index], plot.score))
-    for index in ranked:
-        figure = figures[index]
+    styled = sorted(figures, key=lambda figure: figure.tracker not in emphasized)  # those have the first colours
+    ranked = sorted(enumerate(styled), key=lambda item: -getattr(item[1], plot.score))
+    for index, figure in ranked:
         own = figure.tracker in emphasized
         axes.plot(
             plot.thresholds,
@@ -85,6 +88,7 @@ def _draw(axes: Any, plot: Plot, figures: List[TrackerFigures], emphasized: List
             linestyle="-" if own else DASHES[(index // len(COLORS) + index) % len(DASHES)],
             linewidth=3.0 if own else 1.6,
             zorder=3 if own else 2,
+            clip_on=False,  # a curve on the edge keeps its width
             label=f"{100 * getattr(figure, plot.score):.1f}  {figure.tracker}",
         )
     if plot.score == "p20":
@@ -92,7 +96,7 @@ def _draw(axes: Any, plot: Plot, figures: List[TrackerFigures], emphasized: List
     count = len(figures[0].sequences)
     axes.set_title(f"{plot.title}, mean of {count} sequence{'s' * (count != 1)}", loc="left", fontsize=12)
     axes.set_xlabel(plot.horizontal)
-    axes.set_ylabel(f"{plot.vertical}, %")
+    axes.set_ylabel("share of frames, %")
     axes.set_xlim(plot.thresholds[0], plot.thresholds[-1])
     axes.set_ylim(0, 100)
     axes.grid(color="#DDDDDD", linewidth=0.6)
@@ -102,10 +106,16 @@ def _draw(axes: Any, plot: Plot, figures: List[TrackerFigures], emphasized: List
 
 
 def _add_legend(axes: Any, plot: Plot, figures: List[TrackerFigures], emphasized: List[str]) -> None:
-    """Put the ranking inside the axes where the curves leave room, and below them if it is large."""
-    wide = len(figures) > 8 or max(len(figure.tracker) for figure in figures) > 24
-    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.14)} if wide else {"loc": plot.legend}
-    legend = axes.legend(title=f"{SCORES[plot.score]}, %", alignment="left", fontsize=8.5, framealpha=0.9, **place)
+    """Put the ranking beside the axes, or below them if its names are long: a curve is never covered."""
+    place = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.14) if _long(figures) else (1.01, 1.0)}
+    legend = axes.legend(
+        title=plot.legend,
+        alignment="left",
+        fontsize=9,
+        frameon=False,
+        handlelength=3.0,
+        **place,
+    )
     for text in legend.get_texts():
         if text.get_text().split("  ", 1)[1] in emphasized:
             text.set_fontweight("bold")

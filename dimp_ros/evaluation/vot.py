@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Our trackers, and the peers, for the official VOT toolkit: it starts this program and talks TraX with it.
+
+``python -m dimp_ros.evaluation.vot dimp_lite`` is the `command` of a tracker in the toolkit's ``trackers.ini``; see
+``config/vot_trackers.ini``. Needs the package vot-trax. One target, given and reported as a rectangle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from collections.abc import Sequence as List
+from pathlib import Path
+from typing import Any
+
+from dimp_ros.evaluation.cli import setting
+from dimp_ros.evaluation.sequences import read_image
+from dimp_ros.evaluation.trackers import BenchmarkTracker, PeerUnavailable, Prediction, TrackerSpec
+from dimp_ros.geometry import Box
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dimp_ros.evaluation.vot",
+        description="Track for the VOT toolkit, over TraX on stdin and stdout.",
+    )
+    parser.add_argument("tracker", help="as for dimp-eval: a model of ours, NAME@KEY=VALUE, dimp:PATH, kcf, csrt ...")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
+    parser.add_argument("--peers", type=Path, metavar="DIR", help="folder that holds NanoTrack's ONNX files")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of the CPU (default: 1)")
+    parser.add_argument(
+        "--set", type=setting, action="append", default=[], metavar="KEY=VALUE", help="a field of the configuration"
+    )
+    return parser
+
+
+def _box_of(objects: Any) -> Box:
+    """Return the one target's rectangle; raise ValueError for none, several, or another shape."""
+    if not objects or len(objects) != 1:
+        raise ValueError(f"one target is tracked at a time, got {len(objects or ())}; use a single-object experiment")
+    region, _ = objects[0]
+    if region.type != "rectangle":
+        raise ValueError(f"the target is a {region.type}, a rectangle is needed")
+    return Box(*(float(value) for value in region.bounds()))
+
+
+def serve(server: Any, make: Callable[[], BenchmarkTracker], rectangle: Callable[..., Any]) -> None:
+    """Answer requests until the client quits.
+
+    `server` is a `trax.Server`, or anything with its `wait` and `status`; `make` builds the tracker, once, at the first
+    target, when the handshake is over; `rectangle` makes TraX's region from x, y, w, h. The confidence, where there is
+    one, is the object's property of that name. Raise ValueError for a request outside of the protocol.
+    """
+    tracker: BenchmarkTracker | None = None
+    while True:
+        request = server.wait()
+        if request.type == "initialize":
+            box = _box_of(request.objects)
+            tracker = tracker or make()
+            tracker.init(read_image(Path(request.image["color"].path())), box)
+            prediction = Prediction(box)
+        elif request.type == "frame":
+            if tracker is None or request.objects:
+                raise ValueError("a frame needs one target, given before it; use a single-object experiment")
+            prediction = tracker.update(read_image(Path(request.image["color"].path())))
+        else:
+            return
+        properties = {} if prediction.confidence is None else {"confidence": f"{prediction.confidence:.4f}"}
+        server.status([(rectangle(*prediction.box), properties)])
+
+
+def main(argv: List[str] | None = None) -> int:
+    """Run the program; return 0 when the client is done, 2 for a bad request."""
+    arguments = build_parser().parse_args(argv)
+    spec = TrackerSpec(arguments.tracker, arguments.peers, arguments.device, dict(arguments.set))
+    try:
+        spec.check()
+        import trax
+    except (ValueError, PeerUnavailable, ImportError) as error:
+        remedy = "; pip install vot-trax" if isinstance(error, ImportError) else ""
+        print(f"dimp_ros.evaluation.vot: {error}{remedy}", file=sys.stderr)
+        return 2
+    with trax.Server([trax.Region.RECTANGLE], [trax.Image.PATH], tracker_name=arguments.tracker) as server:
+        serve(server, lambda: spec.make(arguments.threads), trax.Rectangle.create)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a tracker's confidence and its "found" are worth: ranking, calibration, false alarms, reactions to absence.
+
+Everything is judged on the *event*: the target is in the picture and the box overlaps its true box with IoU > 0.5. The
+first frame, whose box the tracker is given, is never judged. Shapes: N judged frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from collections.abc import Sequence as List
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dimp_ros.evaluation.metrics import annotated, overlap
+from dimp_ros.evaluation.runner import SequenceResult
+from dimp_ros.evaluation.sequences import Sequence
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+RIGHT_OVERLAP = 0.5
+BINS = 10
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A track against the truth, frame by frame: ``present``, ``right`` (the event), ``found``: bool [N].
+
+    ``confidence``: float [N], nan where the tracker gives none.
+    """
+
+    present: Bools
+    right: Bools
+    found: Bools
+    confidence: Floats
+
+    @property
+    def has_confidence(self) -> bool:
+        """Whether the tracker says how sure it is."""
+        return bool(np.isfinite(self.confidence).any())
+
+    def at_threshold(self, threshold: float) -> Judged:
+        """Return the same track as if the target counted as found from this confidence on."""
+        return replace(self, found=np.nan_to_num(self.confidence, nan=-np.inf) >= threshold)
+
+
+def judge(result: SequenceResult, sequence: Sequence) -> Judged:
+    """Compare a tracker's result with the true boxes, nan where the target is absent, of all frames but the first."""
+    right = overlap(result.boxes, sequence.boxes) > RIGHT_OVERLAP  # 0 where the target is absent
+    confidence = np.array([np.nan if value is None else value for value in result.confidence], dtype=np.float64)
+    return Judged(annotated(sequence.boxes)[1:], right[1:], np.array(result.found, bool)[1:], confidence[1:])
+
+
+def pool(tracks: Iterable[Judged]) -> Judged:
+    """Put the frames of several tracks one after the other."""
+    fields = zip(*((t.present, t.right, t.found, t.confidence) for t in tracks), strict=True)
+    present, right, found, confidence = (np.concatenate(field) for field in fields)
+    return Judged(present, right, found, confidence)
+
+
+def auroc(scores: ArrayLike, positive: ArrayLike) -> float:
+    """Return the probability that a positive scores above a negative, ties counting half; nan if either is missing.
+
+    :param scores: float [N]. :param positive: bool [N].
+    """
+    score, label = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=bool)
+    positives, negatives = int(label.sum()), int((~label).sum())
+    if not positives or not negatives:
+        return float("nan")
+    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
+    mean_rank = np.cumsum(counts) - (counts - 1) / 2  # from 1, the mean over equal scores
+    rank_sum = float(mean_rank[inverse][label].sum())
+    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Frames whose confidence lies in ``[low, high)`` (the last bin includes 1): how sure, and how often right."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    right: float
+
+
+def reliability(confidence: ArrayLike, right: ArrayLike, bins: int = BINS) -> list[Bin]:
+    """Sort frames into ``bins`` equally wide bins of confidence; empty ones are left out.
+
+    :param confidence: float [N] in 0..1. :param right: bool [N]. :raises ValueError: for a confidence outside 0..1.
+    """
+    sure, event = np.asarray(confidence, dtype=np.float64), np.asarray(right, dtype=np.float64)
+    if sure.size and not (np.isfinite(sure).all() and sure.min() >= 0 and sure.max() <= 1):
+        raise ValueError(f"confidence must lie in 0..1, got {sure.min()} to {sure.max()}")
+    which = np.minimum((sure * bins).astype(int), bins - 1)
+    return [
+        Bin(i / bins, (i + 1) / bins, int(own.sum()), float(sure[own].mean()), float(event[own].mean()))
+        for i in range(bins)
+        if (own := which == i).any()
+    ]
+
+
+def calibration_error(confidence: ArrayLike, right: ArrayLike, bins: int = BINS) -> float:
+    """Return the expected calibration error: the mean over frames of |confidence - share right| of their bin."""
+    parts = reliability(confidence, right, bins)
+    total = sum(part.count for part in parts)
+    return sum(part.count * abs(part.confidence - part.right) for part in parts) / total if total else float("nan")
+
+
+def brier_score(confidence: ArrayLike, right: ArrayLike) -> float:
+    """Return the mean squared difference between confidence and event."""
+    difference = np.asarray(confidence, dtype=np.float64) - np.asarray(right, dtype=np.float64)
+    return float(np.square(difference).mean()) if difference.size else float("nan")
+
+
+def log_loss(confidence: ArrayLike, right: ArrayLike, floor: float = 1e-3) -> float:
+    """Return the mean negative log-likelihood of the events, confidences kept ``floor`` away from 0 and 1."""
+    sure, event = np.clip(np.asarray(confidence, dtype=np.float64), floor, 1 - floor), np.asarray(right, dtype=bool)
+    return float(-np.log(np.where(event, sure, 1 - sure)).mean()) if sure.size else float("nan")
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """Shares of frames in which "found" is wrong; nan where there is no such frame.
+
+    :param absent: found, of the frames without the target.
+    :param misplaced: found, of those with the target in sight and the box not on it.
+    :param missed: not found, of those with the target in sight and the box on it.
+    """
+
+    absent: float
+    misplaced: float
+    missed: float
+
+
+def alarms(track: Judged) -> Alarms:
+    """Return the false-alarm and miss rates of a track."""
+
+    def share(found: Bools, of: Bools) -> float:
+        return float(found[of].mean()) if of.any() else float("nan")
+
+    wrong = track.present & ~track.right
+    return Alarms(share(track.found, ~track.present), share(track.found, wrong), share(~track.found, track.right))
+
+
+@dataclass(frozen=True)
+class Reactions:
+    """How a tracker that was on its target took each absence: a number an absence, inf where it did not react.
+
+    :param lost_after: frames reported as found before the first LOST; 0: LOST in the first frame of the absence.
+    :param regained_after: frames from the return to the first with the box on the target again; 0: in the first frame.
+        nan where the sequence ends with the absence.
+    """
+
+    lost_after: list[float]
+    regained_after: list[float]
+
+
+def reactions(track: Judged) -> Reactions:
+    """Measure the reactions to every absence that began while the target was found and the box was on it."""
+    lost: list[float] = []
+    regained: list[float] = []
+    edges = np.flatnonzero(np.diff(track.present.astype(int)))
+    starts = [int(i) + 1 for i in edges if track.present[i]]
+    for start in starts:
+        if not (track.right[start - 1] and track.found[start - 1]):
+            continue
+        end = next((int(i) + 1 for i in edges if i >= start), len(track.present))
+        after = next((int(i) + 1 for i in edges if i >= end), len(track.present))
+        lost.append(_first(~track.found[start:end]))
+        regained.append(_first((track.found & track.right)[end:after]) if end < len(track.present) else float("nan"))
+    return Reactions(lost, regained)
+
+
+def _first(event: Bools) -> float:
+    """Return the index of the first True, inf if there is none."""
+    return float(np.argmax(event)) if event.any() else float("inf")
+
+
+def quantile(values: List[float], share: float) -> float:
+    """Return the smallest value that at least ``share`` of the values do not exceed; inf counts as largest, nan not."""
+    kept = np.sort([value for value in values if not np.isnan(value)])
+    return float(kept[max(int(np.ceil(share * len(kept))) - 1, 0)]) if len(kept) else float("nan")

@@ -1,42 +1,73 @@
 # SPDX-License-Identifier: Apache-2.0
 """Follow targets through newly made sequences, and fit what a score peak says of the box.
 
+    python -m dimp_ros.training.calibrate WEIGHTS --store RUN/store/held_out [--write]
     python -m dimp_ros.training.calibrate WEIGHTS --pictures PICTURES [--write]
 
-The sequences are made of the training pictures, by other seeds than in training: they are new motions, scenes and
-occlusions of objects that the network may have seen.
+The sequences are made of the pictures that no training sees (`held_out`). Occluders cover the target, it leaves,
+and in every sequence it is hidden for a quarter of the frames, about as many as where confidence is measured: how many
+boxes are wrong at a peak depends on how often none can be right. What is fitted is checked on sequences that it was not
+fitted to, each fifth by the other four.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from dimp_ros.geometry import iou
+from dimp_ros.evaluation.confidence_hiding import find_source, hide
+from dimp_ros.evaluation.confidence_metrics import auroc, brier_score, calibration_error, log_loss
+from dimp_ros.geometry import Box, iou
+from dimp_ros.model.confidence import ConfidenceMap
 from dimp_ros.tracker import DimpTracker
-from dimp_ros.training.pictures import PictureSet
-from dimp_ros.training.synthesis import SequenceMaker
 
 SEED = 1_000_003
 """First part of the seed of every sequence; no training run has it."""
 
-LENGTH = 24
+LENGTH = 32
+HIDDEN_FRAMES = range(14, 22)
+"""In these frames the target is hidden."""
+
 SEEN, HIDDEN = 0.4, 0.1
+KNOTS = 8
+SMOOTHNESS = 10.0
+"""What a bend of the log-odds costs in the fit; see `fit_map`."""
+
+FOLDS = 5
+Floats = NDArray[np.float64]
+
+
+class Frame(NamedTuple):
+    """A frame of a made sequence: BGR ``uint8 [H, W, 3]``, the target's box, the share of the target in sight."""
+
+    image: NDArray[np.uint8]
+    box: Box
+    visible: float
 
 
 @dataclass(frozen=True)
 class Followed:
-    """What was found over all sequences, one entry a frame after the first: ``peak``, ``overlap``, ``visible``."""
+    """What was found, one entry a frame after the first of each sequence.
 
-    peak: NDArray[np.float64]
-    overlap: NDArray[np.float64]
-    visible: NDArray[np.float64]
+    :param sequence: number of the sequence. :param peak: the score peak.
+    :param overlap: IoU of the last box believed in. :param visible: share of the target in sight.
+    :param lost: whether the tracker said LOST.
+    """
+
+    sequence: NDArray[np.int64]
+    peak: Floats
+    overlap: Floats
+    visible: Floats
+    lost: NDArray[np.bool_]
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -44,30 +75,60 @@ class Followed:
         return (self.overlap > 0.5) & (self.visible > HIDDEN)
 
 
-def follow(tracker: DimpTracker, maker: SequenceMaker, sequences: int) -> Followed:
-    """Run the tracker on ``sequences`` made sequences of `LENGTH` frames."""
-    rows: list[tuple[float, float, float]] = []
-    made = number = 0
-    bar = tqdm(total=sequences, desc="made sequences", mininterval=5)
-    while made < sequences:
+def made_sequences(store: Path) -> Iterator[list[Frame]]:
+    """Make sequences of `LENGTH` frames of a store's pictures, without end; the same every time."""
+    from dimp_ros.training.render import Renderer
+    from dimp_ros.training.scenes import ScenePlanner
+    from dimp_ros.training.store import Pixels, open_tables
+
+    tables = open_tables(store)
+    planner, renderer = ScenePlanner(tables), Renderer(Pixels(store, tables))
+    number = 0
+    while True:
         rng = np.random.default_rng((SEED, number))
         number += 1
-        frames = maker.make(rng, np.linspace(0, 1, LENGTH, dtype=np.float64), clean=3)
-        if frames is None or frames[0].visible < 0.7 or min(frames[0].box.w, frames[0].box.h) < 10:
+        scene = planner.plan(rng, np.linspace(0, 1, LENGTH), clean=3)
+        if scene is None or scene.visible[0] < 0.7 or min(scene.boxes[0, 2:]) < 10:
             continue
+        images = np.ascontiguousarray(renderer.frames(scene).permute(0, 2, 3, 1).flip(-1).cpu().numpy())
+        boxes = [Box(*(float(value) for value in box)) for box in scene.boxes]
+        yield [Frame(*values) for values in zip(images, boxes, scene.visible.tolist(), strict=True)]
+
+
+def hide_target(frames: list[Frame]) -> list[Frame]:
+    """Return the frames with the target hidden in `HIDDEN_FRAMES`; as they were where nothing can cover it."""
+    result, source = list(frames), None
+    for index in HIDDEN_FRAMES:
+        frame = frames[index]
+        if frame.visible < HIDDEN or min(frame.box.w, frame.box.h) < 4:
+            continue
+        source = find_source(frame.image, frame.box, source)
+        if source is None:
+            return frames
+        result[index] = Frame(hide(frame.image, frame.box, source), frame.box, 0.0)
+    return result
+
+
+def follow(tracker: Any, made: Iterator[list[Frame]], sequences: int) -> Followed:
+    """Run the tracker on so many sequences, in each of which the target is hidden for a while."""
+    rows: list[tuple[float, ...]] = []
+    for number in tqdm(range(sequences), desc="made sequences", mininterval=5, disable=None):
+        frames = hide_target(next(made))
         tracker.drop()
         tracker.init(frames[0].image, frames[0].box)
         for frame in frames[1:]:
             result = tracker.update(frame.image)
-            rows.append((result.peak, float(iou(np.array(result.last_box), np.array(frame.box))), frame.visible))
-        made += 1
-        bar.update()
-    bar.close()
-    return Followed(*np.array(rows).T)
+            overlap = float(iou(np.array(result.last_box), np.array(frame.box)))
+            rows.append((number, result.peak, overlap, frame.visible, result.box is None))
+    sequence, peak, overlaps, visible, lost = np.array(rows).T
+    return Followed(sequence.astype(np.int64), peak, overlaps, visible, lost.astype(bool))
 
 
-def fit_logistic(x: NDArray[np.float64], right: NDArray[np.bool_], ridge: float = 1e-3) -> tuple[float, float]:
-    """Fit P(right) = 1 / (1 + exp(-slope * (x - midpoint))) by Newton's method; return midpoint and slope."""
+def fit_logistic(x: Floats, right: NDArray[np.bool_], ridge: float = 1e-3) -> tuple[float, float]:
+    """Fit P(right) = 1 / (1 + exp(-slope * (x - midpoint))) by Newton's method; return midpoint and slope.
+
+    :raises ValueError: if higher x are not more often right.
+    """
     design = np.stack((x, np.ones_like(x)), 1)
     weights = np.zeros(2)
     for _ in range(50):
@@ -84,31 +145,117 @@ def fit_logistic(x: NDArray[np.float64], right: NDArray[np.bool_], ridge: float 
     return float(-offset / slope), float(slope)
 
 
+def fit_map(peak: Floats, right: NDArray[np.bool_]) -> ConfidenceMap:
+    """Fit a rising map with `KNOTS` evenly spaced knots to the events by maximum likelihood.
+
+    The fit starts from a logistic function; how much its log-odds bend away from a line, relative to the logistic's
+    slope, is penalised, so that few data give nearly that function and many data the shape that they have.
+
+    :param peak: float [N]. :param right: bool [N]. :raises ValueError: if there is nothing to calibrate.
+    """
+    import torch
+    from torch.nn.functional import softplus
+
+    midpoint, slope = fit_logistic(peak, right)
+    knots = np.linspace(peak.min(), peak.max(), KNOTS)
+    basis = torch.from_numpy(np.stack([np.interp(peak, knots, unit) for unit in np.eye(KNOTS)], 1))
+    event = torch.from_numpy(right.astype(np.float64))
+    width = float(knots[1] - knots[0])
+    rise = np.full(KNOTS - 1, np.log(np.expm1(slope * width)))
+    values = torch.from_numpy(np.concatenate(([slope * (knots[0] - midpoint)], rise))).requires_grad_(True)
+
+    def log_odds() -> Any:
+        return values[0] + torch.cat((values.new_zeros(1), softplus(values[1:]).cumsum(0)))
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        probability = (basis @ torch.sigmoid(log_odds())).clamp(1e-6, 1 - 1e-6)
+        likelihood = event * probability.log() + (1 - event) * (1 - probability).log()
+        bends = (log_odds().diff() / (width * slope)).diff()
+        loss = -likelihood.sum() + SMOOTHNESS * bends.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer = torch.optim.LBFGS([values], max_iter=200, line_search_fn="strong_wolfe")
+    optimizer.step(closure)
+    confidences = torch.sigmoid(log_odds()).tolist()
+    return ConfidenceMap(tuple(zip(knots.round(4).tolist(), np.round(confidences, 6).tolist(), strict=True)))
+
+
+def logistic_map(peak: Floats, right: NDArray[np.bool_]) -> ConfidenceMap:
+    """Fit a logistic function; what `fit_map` has to beat."""
+    return ConfidenceMap.logistic(*fit_logistic(peak, right))
+
+
+def unseen(found: Followed, fit: Callable[[Floats, NDArray[np.bool_]], ConfidenceMap]) -> Floats:
+    """Return the confidence of every frame by a map that was fitted to the sequences of the other folds."""
+    fold = found.sequence % FOLDS
+    result = np.empty(len(found.peak))
+    for part in range(FOLDS):
+        own = fold == part
+        fitted = fit(found.peak[~own], found.right[~own])
+        result[own] = [fitted(value) for value in found.peak[own]]
+    return result
+
+
+def report(found: Followed, stored: ConfidenceMap) -> str:
+    """Say how the tracker did, and what the stored, a logistic and the fitted map are worth on unseen frames."""
+    seen, hidden = found.visible > SEEN, found.visible < HIDDEN
+    lines = [
+        f"target in sight: mean IoU {found.overlap[seen].mean():.3f}, IoU > 0.5 in {found.right[seen].mean():.1%}",
+        f"said to be lost: {found.lost[seen].mean():.1%} of {seen.sum()} frames in sight, "
+        + (f"{found.lost[hidden].mean():.1%} of {hidden.sum()} hidden" if hidden.any() else "none was hidden"),
+        "",
+        f"{'on sequences not fitted to':28}{'log loss':>10}{'Brier':>8}{'ECE':>8}{'AUROC':>8}",
+    ]
+    for name, confidence in (
+        ("before: as stored", np.array([stored(value) for value in found.peak])),
+        ("logistic", unseen(found, logistic_map)),
+        (f"after: {KNOTS} knots", unseen(found, fit_map)),
+    ):
+        figures = [measure(confidence, found.right) for measure in (log_loss, brier_score, calibration_error, auroc)]
+        lines.append(f"{name:28}" + "".join(f"{v:{w}.4f}" for v, w in zip(figures, (10, 8, 8, 8), strict=True)))
+    return "\n".join(lines)
+
+
+def held_out_store(pictures: Path, folder: Path) -> Path:
+    """Prepare the held-out pictures of a set in the compact format as a store in ``folder``."""
+    from dimp_ros.training.datasets.base import held_out
+    from dimp_ros.training.datasets.registry import open_data_sets
+    from dimp_ros.training.store import build_store
+
+    return build_store(folder, open_data_sets([{"kind": "compact", "root": str(pictures.absolute())}]), held_out)
+
+
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, fit and, on demand, write midpoint and slope into the weights file."""
+    """Measure, fit and, on demand, write the confidence's map into the weights file."""
     parser = argparse.ArgumentParser(prog="python -m dimp_ros.training.calibrate", description=main.__doc__)
     parser.add_argument("weights", type=Path, help="a .safetensors file")
-    parser.add_argument("--pictures", type=Path, required=True, help="folder with annotations.jsonl and images/")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--store", type=Path, help="held-out pictures as a training run keeps them: RUN/store/held_out")
+    where.add_argument("--pictures", type=Path, help="folder with annotations.jsonl and images/")
     parser.add_argument("--sequences", type=int, default=100)
-    parser.add_argument("--write", action="store_true", help="store midpoint and slope in the file")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--write", action="store_true", help="store the map in the file")
     options = parser.parse_args(arguments)
+    if options.sequences < FOLDS:
+        parser.error(f"--sequences is {options.sequences}; at least {FOLDS} are needed")
 
     from dimp_ros.model.checkpoint import load_model, save_weights
 
-    tracker = DimpTracker(str(options.weights), device="cpu")
-    found = follow(tracker, SequenceMaker(PictureSet(options.pictures)), options.sequences)
-    seen, hidden = found.visible > SEEN, found.visible < HIDDEN
-    lost = found.peak < tracker.config.not_found_threshold
-    midpoint, slope = fit_logistic(found.peak, found.right)
-    print(f"target in sight: mean IoU {found.overlap[seen].mean():.3f}, IoU > 0.5 in {found.right[seen].mean():.1%}")
-    print(f"said to be lost: {lost[seen].mean():.1%} of frames in sight, {lost[hidden].mean():.1%} of frames hidden")
-    print(f"confidence: midpoint {midpoint:.3f}, slope {slope:.2f} ({len(found.peak)} frames)")
+    tracker = DimpTracker(str(options.weights), device=options.device)
+    with tempfile.TemporaryDirectory() as folder:
+        store = options.store or held_out_store(options.pictures, Path(folder))
+        found = follow(tracker, made_sequences(store), options.sequences)
+    print(report(found, tracker.info.confidence))
+    fitted = fit_map(found.peak, found.right)
+    print(f"fitted to all {len(found.peak)} frames; confidence 0.5 at a peak of {fitted.coin_flip}")
+    print("knots (peak: confidence): " + ", ".join(f"{peak:.3f}: {value:.3f}" for peak, value in fitted.knots))
     if options.write:
         import torch
 
         net, info = load_model(str(options.weights))
-        info = replace(info, confidence_midpoint=round(midpoint, 4), confidence_slope=round(slope, 3))
-        save_weights(options.weights, net, info, torch.float16)
+        save_weights(options.weights, net, replace(info, confidence_knots=fitted.knots), torch.float16)
     return 0
 
 

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -245,3 +246,20 @@ def test_the_configurations_that_are_shipped_can_be_read():
         TrainingNetwork(model, config)
         assert parameter_groups(model, config.learning_rates), path
     assert np.isfinite([config.steps]).all()
+
+
+def test_a_run_is_packed_instead_of_started(pictures, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("model: dimp_lite\n")
+    pack = tmp_path / "pack.zip"
+    assert main([str(config), "--pictures", str(pictures), "--pack", str(pack), "--pack-limit", "20"]) == 0
+    with zipfile.ZipFile(pack) as archive:
+        assert {"train.py", "config.yaml", "imagenet.safetensors"} <= set(archive.namelist())
+    assert pack.stat().st_size < 20 * 2**20
+
+
+def test_training_without_a_folder_is_refused(pictures, tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text("model: dimp_lite\n")
+    assert main([str(config), "--pictures", str(pictures)]) == 2
+    assert "--folder is missing" in capsys.readouterr().err

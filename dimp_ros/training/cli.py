@@ -9,7 +9,10 @@ import math
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dimp_ros.training.config import TrainingConfig
 
 
 def _data(text: str) -> dict[str, Any]:
@@ -23,7 +26,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog="dimp-train", description="Train a model, or go on where a run stopped.")
     parser.add_argument("config", type=Path, help="YAML file with the fields of TrainingConfig")
-    parser.add_argument("--folder", type=Path, required=True, help="where checkpoints and logs go; resumes a run there")
+    parser.add_argument("--folder", type=Path, help="where checkpoints and logs go; resumes a run there")
     parser.add_argument(
         "--data",
         type=_data,
@@ -42,47 +45,65 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     cores = os.cpu_count() or 1
     parser.add_argument("--processes", type=int, default=cores, help="processes that plan or make sequences")
+    parser.add_argument("--pack", type=Path, metavar="FILE.zip", help="do not train: pack the run for another machine")
+    parser.add_argument("--pack-limit", type=float, default=45, metavar="MIB", help="size of the pack (default: 45)")
     return parser
+
+
+def _config(options: argparse.Namespace) -> TrainingConfig:
+    """Return the configuration with what the command line changes in it."""
+    from dimp_ros.training.config import TrainingConfig
+    from dimp_ros.training.datasets.registry import resolve_paths
+
+    config = TrainingConfig.load(options.config)
+    given = [*options.data, *([{"kind": "compact", "root": options.pictures}] if options.pictures else [])]
+    data = tuple({**entry, "root": str(Path(entry["root"]).absolute())} for entry in given)
+    data = data or tuple(resolve_paths(entry, options.config.parent) for entry in config.data)
+    if not data:
+        raise ValueError("no training data: name some under 'data' in the configuration, or with --data or --pictures")
+    backbone = os.path.expandvars(config.backbone_weights)
+    return dataclasses.replace(config, data=data, steps=options.steps or config.steps, backbone_weights=backbone)
+
+
+def _pack(options: argparse.Namespace) -> int:
+    """Write the pack."""
+    from dimp_ros.training.datasets.registry import open_data_sets
+    from dimp_ros.training.pack import write_pack
+
+    data = open_data_sets(_config(options).data)
+    write_pack(options.config, data, options.start, options.pack, limit_mib=options.pack_limit)
+    return 0
+
+
+def _train(options: argparse.Namespace) -> int:
+    """Train, alone or as one of several processes."""
+    from dimp_ros.training.distributed import join
+    from dimp_ros.training.loop import Trainer
+
+    if options.folder is None:
+        raise ValueError("--folder is missing: where checkpoints and logs go")
+    config = _config(options)
+    with join(options.device) as place:
+        trainer = Trainer(
+            config, options.folder, place, workers=options.processes, start=options.start, store=options.store
+        )
+        finished = trainer.run(options.minutes * 60)
+        if place.leads:
+            print(f"step {trainer.step} of {config.steps}; weights in {options.folder / 'weights.safetensors'}")
+    return 0 if finished else 3
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return its exit status (0: finished, 2: a bad request, 3: stopped by ``--minutes``)."""
     options = build_parser().parse_args(arguments)
-    from dimp_ros.training.config import TrainingConfig
-    from dimp_ros.training.datasets.registry import resolve_paths
-    from dimp_ros.training.distributed import join
-    from dimp_ros.training.loop import Trainer
-
     try:
-        config = TrainingConfig.load(options.config)
-        given = [*options.data, *([{"kind": "compact", "root": options.pictures}] if options.pictures else [])]
-        data = tuple(resolve_paths(entry, options.config.parent) for entry in config.data)
-        data = tuple({**entry, "root": str(Path(entry["root"]).absolute())} for entry in given) or data
-        if not data:
-            raise ValueError(
-                "no training data: name some under 'data' in the configuration, or with --data or --pictures"
-            )
-        backbone = os.path.expandvars(config.backbone_weights)
-        config = dataclasses.replace(config, data=data, steps=options.steps or config.steps, backbone_weights=backbone)
-        with join(options.device) as place:
-            trainer = Trainer(
-                config,
-                options.folder,
-                place,
-                workers=options.processes,
-                start=options.start,
-                store=options.store,
-            )
-            finished = trainer.run(options.minutes * 60)
-            if place.leads:
-                print(f"step {trainer.step} of {config.steps}; weights in {options.folder / 'weights.safetensors'}")
+        return _pack(options) if options.pack else _train(options)
     except ImportError as error:
         print(f"dimp-train: {error}; what training needs comes with: pip install -e '.[train]'", file=sys.stderr)
         return 2
     except (OSError, ValueError, TypeError) as error:
         print(f"dimp-train: {error}", file=sys.stderr)
         return 2
-    return 0 if finished else 3
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import subprocess
 import time
@@ -237,8 +238,11 @@ def trained_on(name: str) -> bool:
 
 
 def _commit() -> str:
-    """Return the commit of the checkout this runs from, empty where there is none."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    """Return the commit of the checkout this runs from, or that a pack was made from; empty where there is none."""
+    root = Path(__file__).resolve().parents[2]
+    if (root / "pack.json").is_file():
+        return str(json.loads((root / "pack.json").read_text(encoding="utf-8")).get("commit", ""))
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):

@@ -26,9 +26,10 @@ HELD_OUT_SHARE = 0.05
 def held_out(name: str) -> bool:
     """Tell whether the still or the clip of this name is left out of training; always the same for the same name.
 
-    All frames of a clip share their clip's fate, so ask with the clip's name.
+    All frames of a clip share their clip's fate, so ask with the clip's name. So do the targets of one video, which
+    are clips called ``video#track``.
     """
-    digest = hashlib.sha256(name.encode()).digest()
+    digest = hashlib.sha256(name.partition("#")[0].encode()).digest()
     return int.from_bytes(digest[:8], "big") < HELD_OUT_SHARE * 2**64
 
 

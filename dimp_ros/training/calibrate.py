@@ -87,7 +87,7 @@ def made_sequences(store: Path) -> Iterator[list[Frame]]:
     while True:
         rng = np.random.default_rng((SEED, number))
         number += 1
-        scene = planner.plan(rng, np.linspace(0, 1, LENGTH), clean=3)
+        scene = planner.plan(rng, np.linspace(0, 1, LENGTH, dtype=np.float64), clean=3)
         if scene is None or scene.visible[0] < 0.7 or min(scene.boxes[0, 2:]) < 10:
             continue
         images = np.ascontiguousarray(renderer.frames(scene).permute(0, 2, 3, 1).flip(-1).cpu().numpy())

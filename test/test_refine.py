@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dimp_ros.geometry import Box
+from dimp_ros.model.iou_net import overlap_and_gradient
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.refine import ascend, choose, starting_boxes
 
@@ -40,6 +41,10 @@ class Hill:
     def __call__(self, modulation, features, boxes):
         """Fall off with the squared distance from the top."""
         return 1 - ((boxes - self.top) / 100).square().sum(-1)
+
+    def value_and_gradient(self, modulation, features, boxes):
+        """Differentiate by autograd."""
+        return overlap_and_gradient(self, modulation, features, boxes)
 
 
 def test_ascent_goes_uphill_by_gradient_times_size():

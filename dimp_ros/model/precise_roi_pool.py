@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 
-def _hat_integral(t: Tensor) -> Tensor:
+def hat_integral(t: Tensor) -> Tensor:
     """Integrate the hat function max(0, 1 - |u|) over u from minus infinity to ``t``."""
     t = t.clamp(-1, 1)
     return torch.where(t < 0, (t + 1).square() / 2, 1 - (1 - t).square() / 2)
@@ -28,7 +28,7 @@ def bin_weights(start: Tensor, length: Tensor, bins: int, size: int) -> Tensor:
     step = torch.where(valid, length, torch.ones_like(length)) / bins
     edges = start[..., None] + step[..., None] * torch.arange(bins + 1, device=start.device, dtype=start.dtype)
     pixels = torch.arange(size, device=start.device, dtype=start.dtype)
-    cumulative = _hat_integral(edges[..., :, None] - pixels)
+    cumulative = hat_integral(edges[..., :, None] - pixels)
     weights = (cumulative[..., 1:, :] - cumulative[..., :-1, :]) / step[..., None, None]
     return weights * valid[..., None, None]
 

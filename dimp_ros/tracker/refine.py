@@ -4,13 +4,14 @@
 from __future__ import annotations
 
 import math
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dimp_ros.geometry import Box
 from dimp_ros.model.backbone import Features
-from dimp_ros.model.iou_net import IoUNet, Modulation, overlap_and_gradient
+from dimp_ros.model.iou_net import Modulation
 from dimp_ros.tracker.config import TrackerConfig
 
 
@@ -26,18 +27,29 @@ def starting_boxes(box: Box, config: TrackerConfig, generator: torch.Generator) 
     return boxes
 
 
+class Overlap(Protocol):
+    """Predicts ``2 * IoU - 1`` of boxes; `OverlapHead` does."""
+
+    def __call__(self, modulation: Modulation, features: Features, boxes: Tensor) -> Tensor:
+        """Return the predictions."""
+        ...
+
+    def value_and_gradient(self, modulation: Modulation, features: Features, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the predictions, and the gradient of each in its own box."""
+        ...
+
+
 def ascend(
-    net: IoUNet, modulation: Modulation, features: Features, boxes: Tensor, steps: int, length: float
+    overlap: Overlap, modulation: Modulation, features: Features, boxes: Tensor, steps: int, length: float
 ) -> tuple[Tensor, Tensor]:
     """Move boxes uphill on the predicted overlap: ``b <- b + length * gradient * (w, h, w, h)``, ``steps`` times.
 
     :param boxes: ``Tensor[B, P, 4]`` of B pictures. :return: the boxes and the prediction ``2 * IoU - 1`` for them.
     """
     for _ in range(steps):
-        _, gradient = overlap_and_gradient(net, modulation, features, boxes)
+        _, gradient = overlap.value_and_gradient(modulation, features, boxes)
         boxes = boxes + length * gradient * boxes[..., 2:].repeat(1, 1, 2)
-    with torch.no_grad():
-        return boxes, net(modulation, features, boxes)
+    return boxes, overlap(modulation, features, boxes)
 
 
 def choose(boxes: Tensor, overlaps: Tensor, config: TrackerConfig) -> Box | None:

@@ -16,6 +16,7 @@ from dimp_ros.model.backbone import Features
 from dimp_ros.model.checkpoint import WeightsInfo, load_model
 from dimp_ros.model.dimp import build_model
 from dimp_ros.model.iou_net import Modulation
+from dimp_ros.model.overlap_gradient import OverlapHead
 from dimp_ros.model.target_filter import STRIDE, apply_filter
 from dimp_ros.tracker.augment import first_frame_views
 from dimp_ros.tracker.clock import StageClock
@@ -67,6 +68,7 @@ class DimpTracker:
         self.info, self._confidence = info, info.confidence
         self.config = config or TrackerConfig(crop_size=info.crop_size, search_scale=info.search_scale)
         self.net = net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._overlap = OverlapHead(self.net.bb_regressor)
         self._targets: dict[str, Target] = {}
 
     @property
@@ -237,7 +239,7 @@ class DimpTracker:
             torch.cat([target.modulation.stride16 for target in targets]),
         )
         boxes, overlaps = ascend(
-            net,
+            self._overlap,
             modulation,
             net.features(backbone),
             proposals.to(self.device),

@@ -149,7 +149,7 @@ def test_a_track_is_the_one_that_the_specification_describes(both):
     scene = picture(5, 640)[:480]
     patch = picture(6, 60)[:50]
     images = []
-    for step in range(5):
+    for step in range(4):
         image = scene.copy()
         image[200 + 3 * step : 250 + 3 * step, 300 + 5 * step : 360 + 5 * step] = patch
         images.append(image)

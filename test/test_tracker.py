@@ -328,3 +328,18 @@ def test_a_target_that_vanishes_is_lost_at_once_and_found_where_it_comes_back(tr
     result = tracker.update(SCENE.frame(345, 215))
     assert result.state is TargetState.TRACKING
     assert float(iou(np.array(result.box), np.array(SCENE.box(345, 215)))) > 0.5
+
+
+def test_weights_that_are_put_into_the_network_are_used_from_the_next_target_on():
+    image = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    first, second = (DimpTracker("dimp_lite", "cpu", weights="random", config=TrackerConfig(seed=s)) for s in (0, 1))
+
+    def box(tracker):
+        tracker.config = dataclasses.replace(tracker.config, seed=0, not_found_threshold=-1.0)
+        tracker.init(image, (100, 80, 60, 50))
+        return tracker.update(image).box
+
+    before, wanted = box(first), box(second)
+    first.net.load_state_dict(second.net.state_dict())
+    assert before != wanted
+    assert box(first) == pytest.approx(wanted, abs=1e-4)

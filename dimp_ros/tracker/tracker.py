@@ -68,7 +68,7 @@ class DimpTracker:
         self.info, self._confidence = info, info.confidence
         self.config = config or TrackerConfig(crop_size=info.crop_size, search_scale=info.search_scale)
         self.net = net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._overlap = OverlapHead(self.net.bb_regressor)
+        self._overlap: OverlapHead | None = None
         self._targets: dict[str, Target] = {}
 
     @property
@@ -118,6 +118,8 @@ class DimpTracker:
         boxes = torch.tensor([view.box for view in views], device=self.device)
         clock.lap("backbone")
 
+        # Made anew with every target, so that weights which were put into `net` since then are noticed.
+        self._overlap = OverlapHead(self.net.bb_regressor)
         generator = torch.Generator().manual_seed(config.seed)
         stride16 = torch.cat((backbone.stride16, self._dropout_copies(backbone.stride16[:1], generator)))
         boxes = torch.cat((boxes, boxes[:1].expand(config.dropout_copies, -1)))
@@ -238,6 +240,7 @@ class DimpTracker:
             torch.cat([target.modulation.stride8 for target in targets]),
             torch.cat([target.modulation.stride16 for target in targets]),
         )
+        assert self._overlap is not None, "a target has been started"
         boxes, overlaps = ascend(
             self._overlap,
             modulation,

@@ -58,7 +58,7 @@ class PictureEntry:
 class TargetEntry:
     """Something that can be followed, at ``box`` in its picture.
 
-    :param picture: the picture it is in, -1 for a cut-out, which is in none. :param shape: its outline, -1 without mask.
+    :param picture: the picture it is in, -1 for a cut-out, which is in none. :param shape: its outline, -1 for none.
     :param canvas: its pixels, -1 without a mask.
     """
 

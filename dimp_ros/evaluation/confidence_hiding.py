@@ -233,6 +233,8 @@ def _best_at(image: Image, box: Box, region: Rectangle, enlargement: float) -> S
     cost = cv2.matchTemplate(small, expected, cv2.TM_SQDIFF, mask=weight) / float(np.square(weight).sum())
     left, top = (max(round((at - edge) / enlargement * r), 0) for at, edge, r in ((box.x, x0, rx), (box.y, y0, ry)))
     target = template[b + top : -b - top or None, b + left : -b - left or None].copy()
+    if 0 in target.shape:  # reduced to nothing: a copy of it would not be noticed
+        return None
     alike = cv2.matchTemplate(small, target, cv2.TM_CCOEFF_NORMED)[b + top :, b + left :]
     cost[alike[: cost.shape[0], : cost.shape[1]] > LIKENESS] = np.inf
     # Keep clear of the region itself: template positions whose inner rectangle would overlap it.

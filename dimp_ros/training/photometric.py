@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-BLUR = 15
-"""Longest motion blur in pixels, and the side of its kernel."""
+BLUR = 31
+"""Longest motion blur in pixels, and the side of its kernel: half of a target that fills a fifth of its window."""
 
 # The quantisation tables of the JPEG standard's annex K, for quality 50.
 LUMINANCE = (
@@ -72,7 +72,7 @@ def draw_look(rng: np.random.Generator, count: int, strength: float = 0.2) -> Lo
         gain=gain,
         offset=lit * 64 * rng.uniform(-strength, strength, count),
         shade=np.stack((np.cos(angle), np.sin(angle), some(0.2) * rng.uniform(0.1, 0.5, count)), 1),
-        blur=np.stack((some(0.18) * rng.uniform(3, BLUR, count), rng.uniform(0, 180, count)), 1),
+        blur=np.stack((some(0.2) * (3 + (BLUR - 3) * rng.uniform(0, 1, count) ** 2), rng.uniform(0, 180, count)), 1),
         shrink=some(0.12) * rng.integers(2, 5, count),
         noise=some(0.15) * rng.uniform(2, 10, count),
         quality=some(0.25) * rng.integers(20, 81, count),

@@ -318,3 +318,10 @@ def test_the_command_measures_a_tracker_writes_plot_and_figures_and_resumes(sequ
 def test_a_bad_request_is_refused_with_the_reason(sequences, tmp_path, capsys, options, words):
     assert confidence.main(["--sequences", str(sequences), "--out", str(tmp_path), *options]) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("box", [(-1, 109, 162, 5), (286, 96, 132, 155), (290, -14, 197, 114), (-138, 230, 159, 10)])
+def test_a_target_at_the_edge_of_the_picture_of_which_little_is_left_does_not_stop_the_search(box):
+    image = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
+    source = find_source(image, Box(*box))
+    assert source is None or hide(image, Box(*box), source).shape == image.shape

@@ -19,7 +19,7 @@ from dimp_ros.training import calibrate
 from dimp_ros.training.calibrate import Followed, Frame, fit_logistic, fit_map, follow, made_sequences, unseen
 from dimp_ros.training.datasets.base import held_out
 from dimp_ros.training.datasets.registry import open_data_sets
-from dimp_ros.training.store import build_store
+from dimp_ros.training.store_writer import build_store
 
 
 def _events(number, chance, seed=0):

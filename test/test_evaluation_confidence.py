@@ -37,7 +37,7 @@ from dimp_ros.evaluation.runner import SequenceResult
 from dimp_ros.evaluation.sequences import Sequence, load_sequences
 from dimp_ros.geometry import Box
 
-SEQUENCES = Path("/work/shared/data/sequences")
+SEQUENCES = Path(__file__).parents[2] / "shared" / "data" / "sequences"
 NAN = math.nan
 
 

@@ -14,10 +14,12 @@ from made_pictures import write_pictures
 from dimp_ros.geometry import Box
 from dimp_ros.tracker.crop import SearchWindow, crop
 from dimp_ros.training.datasets.registry import open_data_sets
+from dimp_ros.training.motion import KNOTS, apply, bent, compose, invert, similarity
 from dimp_ros.training.render import Renderer
 from dimp_ros.training.sampling import CROP_SIZE, box_iou, draw_group, render_groups
-from dimp_ros.training.scenes import KNOTS, SceneConfig, ScenePlanner, apply, bent, compose, invert, similarity
-from dimp_ros.training.store import Pixels, build_store, chosen_frames, open_tables, outline
+from dimp_ros.training.scenes import SceneConfig, ScenePlanner
+from dimp_ros.training.store import Pixels, open_tables
+from dimp_ros.training.store_writer import build_store, chosen_frames, outline
 
 ALONE = SceneConfig(distractors=0, occluder=0, vanish=0)
 

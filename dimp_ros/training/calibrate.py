@@ -222,7 +222,7 @@ def held_out_store(pictures: Path, folder: Path) -> Path:
     """Prepare the held-out pictures of a set in the compact format as a store in ``folder``."""
     from dimp_ros.training.datasets.base import held_out
     from dimp_ros.training.datasets.registry import open_data_sets
-    from dimp_ros.training.store import build_store
+    from dimp_ros.training.store_writer import build_store
 
     return build_store(folder, open_data_sets([{"kind": "compact", "root": str(pictures.absolute())}]), held_out)
 

@@ -25,7 +25,8 @@ from dimp_ros.training.distributed import Place, agree, distribute
 from dimp_ros.training.network import Frames, TrainingNetwork, parameter_groups
 from dimp_ros.training.record import Record
 from dimp_ros.training.source import BankSource, FreshSource, Source, validation_frames
-from dimp_ros.training.store import Pixels, build_store, open_tables
+from dimp_ros.training.store import Pixels, open_tables
+from dimp_ros.training.store_writer import build_store
 
 RECORD_EVERY, SAVE_EVERY = 50, 250
 

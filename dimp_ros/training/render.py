@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dimp_ros.training.scenes import Layer, Scene, invert
+from dimp_ros.training.motion import invert
+from dimp_ros.training.scenes import Layer, Scene
 from dimp_ros.training.store import CANVAS, MARGIN, Pixels
 
 MAX_LEVEL = 3

@@ -15,13 +15,23 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dimp_ros.training.store import CANVAS, CELLS, MARGIN, Shape, Tables, TargetEntry, by_source
+from dimp_ros.training.motion import (
+    KNOTS,
+    Floats,
+    apply,
+    bent,
+    bounding_boxes,
+    clip_boxes,
+    compose,
+    covered,
+    invert,
+    parabola,
+    similarity,
+    smooth,
+)
+from dimp_ros.training.store import CELLS, Shape, Tables, TargetEntry, by_source
 
-Floats = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-
-KNOTS = 5
-"""Control points of a bending field along each axis of a canvas."""
 
 HIDING_OVERLAP = 0.1
 """A distractor that would cover more of a photographed target's box is left out of that frame."""
@@ -84,75 +94,6 @@ class Scene:
         return len(self.pictures)
 
 
-def smooth(rng: np.random.Generator, times: Floats, spread: tuple[float, ...]) -> Floats:
-    """Draw quantities that change smoothly over ``times`` (0..1), each within about +- its spread: ``[K, Q]``."""
-    knots = rng.uniform(-1, 1, (3, len(spread))) * np.asarray(spread)
-    return _parabola(times) @ knots
-
-
-def _parabola(t: Floats) -> Floats:
-    """Return the weights ``[K, 3]`` of three knots at 0, 1/2 and 1."""
-    return np.stack((2 * (t - 0.5) * (t - 1), -4 * t * (t - 1), 2 * t * (t - 0.5)), -1)
-
-
-def similarity(center: Floats, origin: Floats, scale: Floats, degrees: Floats, log_aspect: Floats) -> Floats:
-    """Return transforms ``[K, 2, 3]`` that scale (x by an aspect more), turn, and move ``origin`` to ``center``."""
-    angle = np.deg2rad(degrees)
-    cos, sin = np.cos(angle), np.sin(angle)
-    turn = np.stack((np.stack((cos, -sin), -1), np.stack((sin, cos), -1)), -2)
-    stretch = np.stack((np.exp(log_aspect / 2), np.exp(-log_aspect / 2)), -1) * scale[..., None]
-    linear = turn * stretch[:, None, :]
-    return np.concatenate((linear, (center - np.einsum("kij,j->ki", linear, origin))[..., None]), -1)
-
-
-def apply(transforms: Floats, points: Floats) -> Floats:
-    """Transform points ``[P, 2]`` or ``[K, P, 2]`` by each of ``[K, 2, 3]``: ``[K, P, 2]``."""
-    return points @ transforms[:, :, :2].swapaxes(1, 2) + transforms[:, None, :, 2]
-
-
-def compose(outer: Floats, inner: Floats) -> Floats:
-    """Return the transforms that apply ``inner`` first, then ``outer``: ``[K, 2, 3]``."""
-    linear = outer[:, :, :2] @ inner[:, :, :2]
-    offset = outer[:, :, :2] @ inner[:, :, 2:] + outer[:, :, 2:]
-    return np.concatenate((linear, offset), -1)
-
-
-def invert(transforms: Floats) -> Floats:
-    """Return the inverse transforms ``[K, 2, 3]``."""
-    linear = np.linalg.inv(transforms[:, :, :2])
-    return np.concatenate((linear, -linear @ transforms[:, :, 2:]), -1)
-
-
-def bounding_boxes(points: Floats) -> Floats:
-    """Return the boxes round points ``[K, P, 2]``: ``[K, 4]``."""
-    low, high = points.min(1), points.max(1)
-    return np.concatenate((low, high - low), -1)
-
-
-def bent(points: Floats, bend: Floats | None) -> Floats:
-    """Say where points ``[P, 2]`` (units) of an object are drawn when it is bent: ``[K, P, 2]``, or as they came."""
-    if bend is None:
-        return points
-    moved = np.broadcast_to(points, (len(bend), *points.shape))
-    for _ in range(2):  # solves u + bend(u) = point; the field is small and smooth
-        moved = points - _field_at(bend, moved)
-    return moved
-
-
-def _field_at(bend: Floats, points: Floats) -> Floats:
-    """Interpolate the field ``[K, KNOTS, KNOTS, 2]``, which spans the canvas, at unit coordinates ``[K, P, 2]``."""
-    inner = CANVAS - 2 * MARGIN
-    place = np.clip((MARGIN + points * inner) / CANVAS * (KNOTS - 1), 0, KNOTS - 1 - 1e-9)
-    low = place.astype(int)
-    part = place - low
-    rows = np.arange(len(bend))[:, None]
-    x, y = low[..., 0], low[..., 1]
-    fx, fy = part[..., :1], part[..., 1:]
-    top = bend[rows, y, x] * (1 - fx) + bend[rows, y, x + 1] * fx
-    bottom = bend[rows, y + 1, x] * (1 - fx) + bend[rows, y + 1, x + 1] * fx
-    return top * (1 - fy) + bottom * fy
-
-
 def visibility(shape: Shape, transforms: Floats, size: tuple[int, int], covers: list[tuple[Shape, Layer]]) -> Floats:
     """Return the share of a target that is inside the frame and under none of the layers drawn over it: ``[K]``."""
     step = 2  # a quarter of the cells is enough
@@ -171,14 +112,6 @@ def visibility(shape: Shape, transforms: Floats, size: tuple[int, int], covers: 
     total = max(float(weight.sum()), 1e-6)
     share: Floats = seen.sum(1) / total
     return share
-
-
-def clip_boxes(boxes: Floats, size: tuple[int, int]) -> Floats:
-    """Return the parts of boxes ``[K, 4]`` that lie inside a frame."""
-    limit = np.array(size, np.float64)
-    low = np.clip(boxes[:, :2], 0, limit)
-    high = np.clip(boxes[:, :2] + boxes[:, 2:], 0, limit)
-    return np.concatenate((low, high - low), -1)
 
 
 class ScenePlanner:
@@ -290,7 +223,7 @@ class ScenePlanner:
         for shape, layer in self._distractors(rng, times, targets[0], side, boxes, np.array(size, np.float64)):
             corners = np.array([[0.0, 0], [1, 0], [0, 1], [1, 1]])
             own = bounding_boxes(apply(layer.transforms, corners))
-            free = _covered(boxes, own) < HIDING_OVERLAP
+            free = covered(boxes, own) < HIDING_OVERLAP
             others.append((shape, Layer(layer.canvas, layer.transforms, free, layer.gain)))
         covers = self._occluder(rng, boxes, clean)
         visible = np.array(
@@ -320,7 +253,7 @@ class ScenePlanner:
         """Draw a field that bends an object more and less over time."""
         strength = rng.uniform(0.01, 0.06)
         knots = rng.uniform(-strength, strength, (3, KNOTS * KNOTS * 2))
-        field: Floats = (_parabola(times) @ knots).reshape(len(times), KNOTS, KNOTS, 2)
+        field: Floats = (parabola(times) @ knots).reshape(len(times), KNOTS, KNOTS, 2)
         return field
 
     def _distractors(
@@ -375,14 +308,6 @@ def _gains(rng: np.random.Generator, count: int) -> Floats:
     """Draw an object's light: a constant difference from the scene's, and a small change from frame to frame."""
     steady = 1 + rng.uniform(-0.15, 0.15) + rng.uniform(-0.06, 0.06, 3)
     return steady * (1 + rng.normal(0, 0.05, (count, 1)))
-
-
-def _covered(boxes: Floats, others: Floats) -> Floats:
-    """Return the share of each of ``boxes`` ``[K, 4]`` under the other box."""
-    low = np.maximum(boxes[:, :2], others[:, :2])
-    high = np.minimum(boxes[:, :2] + boxes[:, 2:], others[:, :2] + others[:, 2:])
-    share: Floats = np.clip(high - low, 0, None).prod(1) / np.maximum(boxes[:, 2:].prod(1), 1e-6)
-    return share
 
 
 def _frame(layer: Layer, k: int) -> Layer:

@@ -213,6 +213,10 @@ def test_evaluation_of_a_training_network_changes_nothing():
         ("decay: steps\n", "needs decay_every"),
         ("batch: 1\n", "batch must be at least 2"),
         ("model: dimp_lite\n", "no training data"),
+        ("groups: four\n", "groups is 'four'; expected int"),
+        ("autocast: 3\n", "autocast is 3; expected bool"),
+        ("learning_rates: [1]\n", "learning_rates is [1]; expected dict"),
+        ("learning_rates: {classifier: 1e-4}\n", "no numbers"),
         ("data: [{kind: cocoa, root: x}]\n", "cocoa"),
     ],
 )

@@ -37,10 +37,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="the same as --data compact=DIR")
     parser.add_argument(
-        "--store", type=Path, help="where the prepared pictures lie, for several runs (default: FOLDER)"
+        "--store", type=Path, help="where the prepared pictures lie, for several runs (default: FOLDER/store)"
     )
     parser.add_argument("--start", type=Path, help="weights of an earlier run to start from (default: ImageNet's)")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop with a checkpoint after this long")
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="stop with a checkpoint after training this long"
+    )
     parser.add_argument("--steps", type=int, help="instead of the configuration's; a run may be prolonged")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     cores = os.cpu_count() or 1
@@ -87,6 +89,8 @@ def _train(options: argparse.Namespace) -> int:
         trainer = Trainer(
             config, options.folder, place, workers=options.processes, start=options.start, store=options.store
         )
+        if trainer.step >= config.steps and place.leads:
+            print(f"this run is complete; to prolong it, give more than its {config.steps} --steps")
         finished = trainer.run(options.minutes * 60)
         if place.leads:
             print(f"step {trainer.step} of {config.steps}; weights in {options.folder / 'weights.safetensors'}")

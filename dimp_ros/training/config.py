@@ -78,6 +78,9 @@ class TrainingConfig:
     validate_groups: int = 48
 
     def __post_init__(self) -> None:
+        wrong = {name: rate for name, rate in self.learning_rates.items() if not isinstance(rate, (int, float))}
+        if wrong:
+            raise ValueError(f"learning_rates {wrong} are no numbers; a number in YAML is written 1.0e-4, not 1e-4")
         if self.backbone not in BACKBONE_CHOICES:
             raise ValueError(f"backbone {self.backbone!r} is none of {', '.join(BACKBONE_CHOICES)}")
         if self.decay not in ("cosine", "steps"):
@@ -127,4 +130,12 @@ def _checked(cls: type[T], values: dict[str, Any], where: str) -> T:
     known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     if unknown := sorted(values.keys() - set(known)):
         raise ValueError(f"{where}: unknown keys {unknown}; known are {known}")
+    defaults = cls()
+    for name, value in values.items():
+        kind = type(getattr(defaults, name))
+        fits = isinstance(value, (int, float) if kind is float else kind) and (
+            kind is bool or not isinstance(value, bool)
+        )
+        if not fits:
+            raise ValueError(f"{where}: {name} is {value!r}; expected {kind.__name__}")
     return cls(**values)

@@ -54,10 +54,20 @@ class Trainer:
         data_sets = open_data_sets(config.data)  # fails here, not in every process, if they are not there
         folder.mkdir(parents=True, exist_ok=True)
         self.store = store or folder / "store"
+        self._build(start)  # before the pictures: what is wrong with the configuration is known at once
         if place.leads:
+            print(f"dimp-train: pictures of {self.store} (decoded at the first start: a minute or more)", flush=True)
             for name, keep in (("train", trained_on), ("held_out", held_out)):
                 build_store(self.store / name, data_sets, keep, clip_frames=config.clip_frames)
         agree(True, place)  # waits until the store is there
+        if self.checkpoint.exists():
+            self._restore()
+        self.record = Record(folder, self.step) if place.leads else None
+        self._validation: list[Frames] = []
+
+    def _build(self, start: Path | None) -> None:
+        """Build the network, its average and the optimiser."""
+        config, place = self.config, self.place
         torch.manual_seed(config.seed)
         model = build_model(config.model)
         if start is None:
@@ -79,10 +89,6 @@ class Trainer:
         self.parallel = distribute(self.network, place, unused=config.classifier_every > 1)
         self.step = 0
         self.seconds = 0.0
-        if self.checkpoint.exists():
-            self._restore()
-        self.record = Record(folder, self.step) if place.leads else None
-        self._validation: list[Frames] = []
 
     @property
     def checkpoint(self) -> Path:
@@ -114,7 +120,8 @@ class Trainer:
                 self.seconds += time.monotonic() - started
                 stopped = agree(time.monotonic() > deadline, self.place)
         bar.close()
-        if self.place.leads:
+        if self.place.leads and self.record is not None:
+            self.record.write(self.step, self.seconds)
             self.save()
         return self.step >= self.config.steps
 

@@ -42,7 +42,9 @@ class Record:
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def write(self, step: int, seconds: float) -> dict[str, str]:
-        """Write the means since the last call; return some of them as text."""
+        """Write the means since the last call, if there were steps; return some of them as text."""
+        if not self._sums:
+            return {}
         means = {name: float(total) / self._counts[name] for name, total in sorted(self._sums.items())}
         self._sums.clear()
         self._counts.clear()

@@ -204,3 +204,10 @@ def test_what_cannot_be_converted_is_refused_and_nothing_is_written(checkpoint18
     assert main([argument.format(**names) for argument in arguments]) == 2
     assert words in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["broken.pth"]
+
+
+def test_the_checkpoint_of_a_training_run_is_taken_for_what_it_is(tmp_path):
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"config": {}, "step": 3, "model": {}, "average": {}, "optimizer": {}}, path)
+    with pytest.raises(ValueError, match=r"weights\.safetensors from the same folder"):
+        load_model(str(path))

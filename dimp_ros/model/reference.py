@@ -58,6 +58,8 @@ def parse_checkpoint(content: Any) -> Checkpoint:
     if not isinstance(state, dict):
         raise ValueError(f"its entry 'net' is {_kind(state)}, not a dict of tensors")
     wrong = [str(key)[:80] for key, value in state.items() if not isinstance(value, Tensor) or not isinstance(key, str)]
+    if {"average", "optimizer", "model"} <= content.keys():
+        raise ValueError("it is the checkpoint of a training run; take weights.safetensors from the same folder")
     if wrong or not state:
         raise ValueError(f"its tensors are none: {listed(wrong) or 'it is empty'}")
     scores = {

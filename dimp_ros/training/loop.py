@@ -7,6 +7,7 @@ import copy
 import json
 import math
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ class Trainer:
         self.store = store or folder / "store"
         self._build(start)  # before the pictures: what is wrong with the configuration is known at once
         if place.leads:
-            print(f"dimp-train: pictures of {self.store} (decoded at the first start: a minute or more)", flush=True)
+            print(f"dimp-train: pictures in {self.store}, decoded at the first start (a minute or more)", file=sys.stderr)
             for name, keep in (("train", trained_on), ("held_out", held_out)):
                 build_store(self.store / name, data_sets, keep, clip_frames=config.clip_frames)
         agree(True, place)  # waits until the store is there

@@ -57,7 +57,9 @@ class Trainer:
         self.store = store or folder / "store"
         self._build(start)  # before the pictures: what is wrong with the configuration is known at once
         if place.leads:
-            print(f"dimp-train: pictures in {self.store}, decoded at the first start (a minute or more)", file=sys.stderr)
+            print(
+                f"dimp-train: pictures in {self.store}, decoded at the first start (a minute or more)", file=sys.stderr
+            )
             for name, keep in (("train", trained_on), ("held_out", held_out)):
                 build_store(self.store / name, data_sets, keep, clip_frames=config.clip_frames)
         agree(True, place)  # waits until the store is there

@@ -149,9 +149,10 @@ def _steady(count=calibrate.LENGTH):
     return frames
 
 
-def test_in_every_sequence_the_target_is_hidden_for_a_while_and_no_box_is_right_then():
+def test_in_every_other_sequence_the_target_is_hidden_for_a_while_and_no_box_is_right_then():
     found = follow(_TemplateTracker(), itertools.repeat(_steady()), 2)
     hidden = np.isin(np.tile(np.arange(1, calibrate.LENGTH), 2), calibrate.HIDDEN_FRAMES)
+    hidden &= found.sequence % 2 == 1
     assert (found.visible[hidden] == 0).all() and (found.visible[~hidden] == 1).all()
     assert (found.right == ~hidden).all()
     assert (found.lost == hidden).all()

@@ -5,9 +5,8 @@
     python -m dimp_ros.training.calibrate WEIGHTS --pictures PICTURES [--write]
 
 The sequences are made of the pictures that no training sees (`held_out`). Occluders cover the target, it leaves,
-and in every sequence it is hidden for a quarter of the frames, about as many as where confidence is measured: how many
-boxes are wrong at a peak depends on how often none can be right. What is fitted is checked on sequences that it was not
-fitted to, each fifth by the other four.
+and in every other sequence it is hidden for a quarter of the frames. What is fitted is checked on sequences that it was
+not fitted to, each fifth by the other four.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ SEED = 1_000_003
 
 LENGTH = 32
 HIDDEN_FRAMES = range(14, 22)
-"""In these frames the target is hidden."""
+"""In these frames of every other sequence the target is hidden."""
 
 SEEN, HIDDEN = 0.4, 0.1
 KNOTS = 8
@@ -110,10 +109,12 @@ def hide_target(frames: list[Frame]) -> list[Frame]:
 
 
 def follow(tracker: Any, made: Iterator[list[Frame]], sequences: int) -> Followed:
-    """Run the tracker on so many sequences, in each of which the target is hidden for a while."""
+    """Run the tracker on so many sequences; in every other one the target is hidden for a while."""
     rows: list[tuple[float, ...]] = []
     for number in tqdm(range(sequences), desc="made sequences", mininterval=5, disable=None):
-        frames = hide_target(next(made))
+        frames = next(made)
+        if number % 2:
+            frames = hide_target(frames)
         tracker.drop()
         tracker.init(frames[0].image, frames[0].box)
         for frame in frames[1:]:

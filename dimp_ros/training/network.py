@@ -64,18 +64,25 @@ class TrainingNetwork(nn.Module):
                 module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> TrainingNetwork:
-        """Switch to training; the backbone keeps the batch statistics that it came with."""
+        """Switch to training; the backbone keeps the batch statistics that it came with, the heads if they are told to."""
         super().train(mode)
         self.model.feature_extractor.eval()
+        if self.config.keep_statistics:
+            for module in self.model.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
         return self
 
     def forward(self, frames: Frames, seed: int, classify: bool = True) -> dict[str, Tensor]:
         """Return the losses of frames; proposals are drawn from ``seed``."""
         config = self.config
+        if not classify:  # the overlap network knows the target from one picture alone
+            frames = _with_one_reference(frames, config.train)
         count, total = frames.boxes.shape[:2]
-        split = (config.train, total - config.train)
+        tested = total - (config.train if classify else 1)
+        split = (total - tested, tested)
         device = frames.boxes.device
-        half = config.autocast and device.type == "cuda"
+        half = config.autocast_cpu if device.type == "cpu" else config.autocast
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             whole = late_features(self.model, tuple(m.flatten(0, 1) for m in frames.maps))
             parts = [f.unflatten(0, (count, total)).split(split, 1) for f in whole]
@@ -91,6 +98,15 @@ class TrainingNetwork(nn.Module):
             return training_losses(
                 self.model, batch, config.losses, generator, config.proposals, config.optimizer_steps, classify=classify
             )
+
+
+def _with_one_reference(frames: Frames, train: int) -> Frames:
+    """Leave out all of the ``train`` training windows but the first."""
+
+    def kept(values: Tensor) -> Tensor:
+        return torch.cat((values[:, :1], values[:, train:]), 1)
+
+    return Frames(tuple(kept(m) for m in frames.maps), kept(frames.boxes), kept(frames.visible))
 
 
 def _last(features: Features) -> Features:

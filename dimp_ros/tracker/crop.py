@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dimp_ros.geometry import Box
+from dimp_ros.tracker.images import Picture, as_picture
 
 
 class SearchWindow(NamedTuple):
@@ -47,22 +48,24 @@ class SearchWindow(NamedTuple):
         return Box(self.x + box.x * self.scale, self.y + box.y * self.scale, box.w * self.scale, box.h * self.scale)
 
 
-def crop(image: NDArray[np.uint8], window: SearchWindow) -> NDArray[np.uint8]:
+def crop(image: NDArray[np.uint8] | Picture, window: SearchWindow) -> NDArray[np.uint8]:
     """Resample the window from an image, the image's border being replicated outside it.
 
-    A window much larger than its crop is averaged down by a whole factor first, so that nothing aliases.
+    Only the part of the image under the window is asked for. A window much larger than its crop is averaged down by a
+    whole factor first, so that nothing aliases.
 
-    :param image: ``[H, W, C]`` or ``[H, W]`` uint8.
+    :param image: ``[H, W, C]`` or ``[H, W]`` uint8, or a picture.
     :return: ``[size, size, C]`` (or ``[size, size]``), contiguous.
     """
+    part, window = _under(as_picture(image), window)
     factor = int(window.scale)
     if factor > 1:
-        image, window = _reduce(image, window, factor)
+        part, window = _reduce(part, window, factor)
     scale = window.scale
     # cv2 works with pixel indices; index i lies at coordinate i + 0.5
     transform = np.array([[scale, 0, window.x + scale / 2 - 0.5], [0, scale, window.y + scale / 2 - 0.5]])
     return cv2.warpAffine(
-        image,
+        part,
         transform,
         (window.size, window.size),
         flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
@@ -70,15 +73,28 @@ def crop(image: NDArray[np.uint8], window: SearchWindow) -> NDArray[np.uint8]:
     )
 
 
-def _reduce(image: NDArray[np.uint8], window: SearchWindow, factor: int) -> tuple[NDArray[np.uint8], SearchWindow]:
-    """Average the part of the image under the window down by a whole ``factor``."""
-    height, width = image.shape[:2]
-    # Whole blocks under the window; never empty, so that a window beside the image still has a border to replicate.
+def _under(picture: Picture, window: SearchWindow) -> tuple[NDArray[np.uint8], SearchWindow]:
+    """Return the part of a picture that the window needs, and the window seen from that part's corner.
+
+    A pixel more on each side for the interpolation; never empty, so that a window beside the picture still has a border
+    to replicate.
+    """
+    x0 = int(np.clip(np.floor(window.x) - 1, 0, picture.width - 1))
+    y0 = int(np.clip(np.floor(window.y) - 1, 0, picture.height - 1))
+    x1 = int(np.clip(np.ceil(window.x + window.side) + 1, x0 + 1, picture.width))
+    y1 = int(np.clip(np.ceil(window.y + window.side) + 1, y0 + 1, picture.height))
+    moved = SearchWindow(window.x - x0, window.y - y0, window.side, window.size)
+    return picture.region(x0, y0, x1, y1), moved
+
+
+def _reduce(part: NDArray[np.uint8], window: SearchWindow, factor: int) -> tuple[NDArray[np.uint8], SearchWindow]:
+    """Average what is under the window down by a whole ``factor``, in blocks that begin at its corner or the border."""
+    height, width = part.shape[:2]
     x0 = int(np.clip(np.floor(window.x), 0, width - 1))
     y0 = int(np.clip(np.floor(window.y), 0, height - 1))
     x1 = int(np.clip(np.ceil(window.x + window.side), x0 + 1, width))
     y1 = int(np.clip(np.ceil(window.y + window.side), y0 + 1, height))
-    part = image[y0:y1, x0:x1]
+    part = part[y0:y1, x0:x1]
     right, bottom = -part.shape[1] % factor, -part.shape[0] % factor
     if right or bottom:
         part = cv2.copyMakeBorder(part, 0, bottom, 0, right, cv2.BORDER_REPLICATE)

@@ -1,26 +1,74 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tracker takes for an image."""
+"""What the tracker takes for an image: an array, or anything that gives the part of a picture that is asked for."""
 
 from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 
-def check_image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return the image if the tracker can use it.
+@runtime_checkable
+class Picture(Protocol):
+    """A picture of which any part can be had, so that only what is looked at need be converted."""
 
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        ...
+
+    def region(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
+        """Return the pixels [x0, x1) x [y0, y1) as uint8 ``[H, W, 3]`` BGR or ``[H, W]`` grey; not to be written to.
+
+        The corners lie inside the picture, and the region has at least one pixel.
+        """
+        ...
+
+
+class ArrayPicture:
+    """An array as a `Picture`; its regions are views."""
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self.pixels = pixels
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return int(self.pixels.shape[0])
+
+    def region(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
+        """Return a view of the region."""
+        return self.pixels[y0:y1, x0:x1]
+
+
+def as_picture(image: NDArray[np.uint8] | Picture) -> Picture:
+    """Return the image as a picture if the tracker can use it.
+
+    :param image: uint8, ``[H, W, 3]`` BGR or ``[H, W]`` grey, or a `Picture`.
     :raises ValueError: with its type and shape, and what they must be.
     """
+    if isinstance(image, Picture):
+        return image
     if not isinstance(image, np.ndarray):
-        raise ValueError(f"an image must be a numpy array, got {type(image).__name__}")
+        raise ValueError(f"an image must be a numpy array or a Picture, got {type(image).__name__}")
     color = image.ndim == 3 and image.shape[2] == 3
     if image.dtype != np.uint8 or not (color or image.ndim == 2) or image.size == 0:
         raise ValueError(
             f"an image must be uint8, [H, W, 3] BGR or [H, W] grey, got {image.dtype} {list(image.shape)}; convert it"
         )
-    return image
+    return ArrayPicture(image)
 
 
 def to_color(image: NDArray[np.uint8]) -> NDArray[np.uint8]:

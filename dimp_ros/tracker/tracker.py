@@ -23,7 +23,7 @@ from dimp_ros.tracker.clock import StageClock
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
 from dimp_ros.tracker.device import choose_device
-from dimp_ros.tracker.images import check_image, to_color
+from dimp_ros.tracker.images import Picture, as_picture, to_color
 from dimp_ros.tracker.localize import Localization, Outcome, highest, localize
 from dimp_ros.tracker.memory import SampleMemory
 from dimp_ros.tracker.refine import ascend, choose, starting_boxes
@@ -98,18 +98,19 @@ class DimpTracker:
             self._targets = kept
 
     @torch.no_grad()
-    def init(self, image: NDArray[np.uint8], box: Sequence[float], *, target_id: str = "0") -> TrackResult:
+    def init(self, image: NDArray[np.uint8] | Picture, box: Sequence[float], *, target_id: str = "0") -> TrackResult:
         """Start to follow what is in ``box``; an id that is already followed starts over.
 
-        :param image: ``[H, W, 3]`` BGR or ``[H, W]`` grey, uint8. :param box: ``(x, y, w, h)`` in its pixels.
+        :param image: ``[H, W, 3]`` BGR or ``[H, W]`` grey, uint8, or a `Picture`.
+        :param box: ``(x, y, w, h)`` in its pixels.
         :raises ValueError: if image or box cannot be used; targets being followed are left alone.
         """
         clock = StageClock()
-        image = check_image(image)
-        checked = check_box(box, image.shape[1], image.shape[0], min_side=self.config.min_target_side)
+        picture = as_picture(image)
+        checked = check_box(box, picture.width, picture.height, min_side=self.config.min_target_side)
         config = self.config
         window = self._window(checked)
-        large = crop(image, SearchWindow.around(checked.center, 2 * window.side, 2 * config.crop_size))
+        large = crop(picture, SearchWindow.around(checked.center, 2 * window.side, 2 * config.crop_size))
         views = first_frame_views(
             to_color(large), window.box_to_crop(checked), config, np.random.default_rng(config.seed)
         )
@@ -137,7 +138,7 @@ class DimpTracker:
         self._targets[target_id] = Target(checked, weights, modulation, memory, generator, frame)
         return self._result(target_id, self._targets[target_id], clock.stages)
 
-    def update(self, image: NDArray[np.uint8]) -> TrackResult:
+    def update(self, image: NDArray[np.uint8] | Picture) -> TrackResult:
         """Find the one target in the next image.
 
         :raises RuntimeError: if there is no target, or more than one (use `update_all`).
@@ -150,19 +151,19 @@ class DimpTracker:
         return next(iter(self.update_all(image).values()))
 
     @torch.no_grad()
-    def update_all(self, image: NDArray[np.uint8]) -> dict[str, TrackResult]:
+    def update_all(self, image: NDArray[np.uint8] | Picture) -> dict[str, TrackResult]:
         """Find every target in the next image, all search windows in one batch; the results are by id.
 
         :param image: as for `init`; its size may differ from the last one's.
         :raises ValueError: if the image cannot be used; the targets are left as they were.
         """
         clock = StageClock()
-        image = check_image(image)
+        picture = as_picture(image)
         if not self._targets:
             return {}
         targets = list(self._targets.values())
         windows = [self._window(target.box) for target in targets]
-        crops = [to_color(crop(image, window)) for window in windows]
+        crops = [to_color(crop(picture, window)) for window in windows]
         clock.lap("crop")
         backbone = self._extract(crops)
         clock.lap("backbone")
@@ -175,7 +176,7 @@ class DimpTracker:
         found = [i for i, target in enumerate(targets) if target.last.place.outcome is not Outcome.NOT_FOUND]
         if found:
             chosen = Features(*(f[found] for f in backbone))
-            self._refine([targets[i] for i in found], chosen, (image.shape[1], image.shape[0]))
+            self._refine([targets[i] for i in found], chosen, (picture.width, picture.height))
         clock.lap("refine")
         for i, target in enumerate(targets):
             target.frame += 1

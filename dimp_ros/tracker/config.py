@@ -8,21 +8,23 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 
-def _setting(default: Any, low: float | None, high: float | None, text: str) -> Any:
-    """Make a dataclass field that knows its allowed range (None: any) and its one-line description."""
-    return field(default=default, metadata={"range": (low, high), "text": text})
+def _setting(default: Any, low: float | None, high: float | None, text: str, *, live: bool = True) -> Any:
+    """Make a dataclass field that knows its allowed range (None: any), its one-line description, and if it is live."""
+    return field(default=default, metadata={"range": (low, high), "text": text, "live": live})
 
 
 @dataclass(frozen=True)
 class TrackerConfig:
     """Settings of `DimpTracker`; the defaults are those of the paper's reference. Checked when made.
 
-    The metadata of every field holds ``range`` (inclusive; None where unbounded) and ``text``.
+    The metadata of every field holds ``range`` (inclusive; None where unbounded), ``text``, and ``live``: whether it
+    may change while targets are followed, by giving the tracker another configuration between two frames. What concerns
+    the first frame then holds for the targets that are started afterwards.
     """
 
     # Search window
-    crop_size: int = _setting(288, 96, 1024, "side of the network's input, pixels; a multiple of 32")
-    search_scale: float = _setting(5.0, 2.0, 10.0, "side of the search window in target sizes, sqrt(w * h)")
+    crop_size: int = _setting(288, 96, 1024, "side of the network's input, pixels; a multiple of 32", live=False)
+    search_scale: float = _setting(5.0, 2.0, 10.0, "side of the search window in target sizes, sqrt(w * h)", live=False)
     min_target_side: float = _setting(4.0, 2.0, 100.0, "shortest side of a box that is accepted or kept, pixels")
     # First frame
     augment: bool = _setting(True, None, None, "learn the first frame from shifted, flipped, blurred and turned views")
@@ -49,6 +51,21 @@ class TrackerConfig:
     neighborhood: float = _setting(2.2, 0.5, 10.0, "area round the first peak where no second is sought, target sizes")
     displacement_share: float = _setting(0.8, 0.0, 2.0, "share of half the score map a target moves in a frame at most")
     max_outside: float = _setting(0.3, 0.0, 0.5, "how far the centre may leave the image, in target sizes")
+    # Lost and found
+    search_tiles: int = _setting(
+        4, 0, 64, "windows sought through a frame for lost targets, the usual ones not counted; 0: only the last place"
+    )
+    search_tile_scale: float = _setting(1.0, 1.0, 4.0, "side of such a window in sides of the usual one")
+    trusted_frames: int = _setting(
+        10, 0, 10000, "for so many frames after a loss, what is found at the last place is taken for the target at once"
+    )
+    find_threshold: float = _setting(
+        0.4, -1.0, 1.0, "score peak for a find anywhere else or later; not_found_threshold holds where that is higher"
+    )
+    find_distractor_ratio: float = _setting(0.8, 0.0, 1.0, "second peak / first above which such a find is dropped")
+    find_frames: int = _setting(3, 1, 100, "consecutive frames that a find has to hold before it is the target")
+    find_motion: float = _setting(1.0, 0.0, 10.0, "how far a find may move between those frames, target sizes")
+    find_growth: float = _setting(2.0, 1.0, 10.0, "how many times larger or smaller it may become in a frame, area")
     # Box refinement
     proposals: int = _setting(10, 1, 64, "boxes refined; the first is the predicted one, the others are jittered")
     jitter_center: float = _setting(0.05, 0.0, 1.0, "largest displacement of a jittered box, target sizes")
@@ -58,7 +75,7 @@ class TrackerConfig:
     max_aspect: float = _setting(6.0, 1.0, 100.0, "refined boxes longer than this many times their width are dropped")
     best_boxes: int = _setting(3, 1, 64, "how many of the best refined boxes are averaged")
     # Memory and learning
-    memory_size: int = _setting(50, 16, 1000, "samples kept")
+    memory_size: int = _setting(50, 16, 1000, "samples kept", live=False)
     learning_rate: float = _setting(0.01, 0.0, 0.5, "weight of a new sample relative to the others")
     hard_negative_rate: float = _setting(0.02, 0.0, 0.5, "the same for a frame with a distractor")
     first_frame_share: float = _setting(0.25, 0.0, 1.0, "weight that the first frame's samples keep together")

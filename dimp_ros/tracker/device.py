@@ -1,9 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The choice of the device, in one place."""
+"""The choice of the device, and the way of pixels onto it, in one place."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 
 def choose_device(name: str) -> torch.device:
@@ -24,3 +29,8 @@ def choose_device(name: str) -> torch.device:
         if index and int(index) >= torch.cuda.device_count():
             raise ValueError(f"device {name!r} is not there; torch sees {torch.cuda.device_count()} CUDA devices")
     return torch.device(name)
+
+
+def to_batch(crops: Sequence[NDArray[np.uint8]], device: torch.device) -> Tensor:
+    """Return BGR crops ``[S, S, 3]`` as RGB ``uint8 Tensor[N, 3, S, S]`` on the device, as the network wants them."""
+    return torch.from_numpy(np.stack(crops)).to(device).flip(-1).permute(0, 3, 1, 2)

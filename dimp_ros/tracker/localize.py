@@ -39,13 +39,13 @@ def highest(scores: NDArray[np.float32]) -> Localization:
 def localize(
     scores: NDArray[np.float32],
     target_cells: tuple[float, float],
-    last_cell: tuple[float, float],
+    last_cell: tuple[float, float] | None,
     config: TrackerConfig,
 ) -> Localization:
     """Decide where the target is.
 
     :param scores: ``[R, C]``. :param target_cells: height and width of the target in score cells.
-    :param last_cell: row and column where it was last, in score cells.
+    :param last_cell: row and column where it was last, in score cells; None where that says nothing of where it is now.
     """
     first = _argmax(scores)
     peak = float(scores[first])
@@ -62,6 +62,8 @@ def localize(
         return Localization(Outcome.NOT_FOUND, first, peak, ratio)
 
     if ratio > config.distractor_threshold:
+        if last_cell is None:
+            return Localization(Outcome.UNCERTAIN, first, peak, ratio)
         reach = config.displacement_share * np.sqrt(scores.size) / 2
         first_near, second_near = (float(np.hypot(*np.subtract(at, last_cell))) < reach for at in (first, second))
         if first_near and not second_near:

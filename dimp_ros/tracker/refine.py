@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -11,8 +12,10 @@ from torch import Tensor
 
 from dimp_ros.geometry import Box
 from dimp_ros.model.backbone import Features
-from dimp_ros.model.iou_net import Modulation
+from dimp_ros.model.iou_net import IoUNet, Modulation
+from dimp_ros.model.target_filter import STRIDE
 from dimp_ros.tracker.config import TrackerConfig
+from dimp_ros.tracker.target import Target
 
 
 def starting_boxes(box: Box, config: TrackerConfig, generator: torch.Generator) -> Tensor:
@@ -65,3 +68,49 @@ def choose(boxes: Tensor, overlaps: Tensor, config: TrackerConfig) -> Box | None
         return None
     best = overlaps.topk(min(config.best_boxes, len(overlaps))).indices
     return Box(*boxes[best].mean(0).tolist())
+
+
+def inside(box: Box, size: tuple[int, int], config: TrackerConfig) -> Box:
+    """Keep a box's sides within reason and its centre in, or only a little outside, an image of ``size`` (w, h)."""
+    least, outside = config.min_target_side, config.max_outside
+    w, h = (min(max(side, least), 2.0 * max(size)) for side in (box.w, box.h))
+    cx, cy = (
+        min(max(center, -outside * side), extent + outside * side)
+        for center, side, extent in zip(box.center, (w, h), size, strict=True)
+    )
+    return Box.from_center(cx, cy, w, h)
+
+
+def refine(
+    targets: Sequence[Target],
+    net: IoUNet,
+    overlap: Overlap,
+    backbone: Features,
+    size: tuple[int, int],
+    config: TrackerConfig,
+) -> list[Box]:
+    """Return the boxes of targets at the peaks of their last frames, in image pixels.
+
+    :param backbone: features of those frames' crops. :param size: width and height of the image.
+    """
+    starts = []
+    for target in targets:
+        window, (row, column) = target.last.window, target.last.place.cell
+        last = window.box_to_crop(target.place)
+        moved = window.box_to_image(Box.from_center(column * STRIDE, row * STRIDE, last.w, last.h))
+        starts.append(window.box_to_crop(inside(moved, size, config)))
+    proposals = torch.stack([starting_boxes(s, config, t.generator) for s, t in zip(starts, targets, strict=True)])
+    modulation = Modulation(
+        torch.cat([target.modulation.stride8 for target in targets]),
+        torch.cat([target.modulation.stride16 for target in targets]),
+    )
+    features, first = net.features(backbone), proposals.to(backbone.stride16.device)
+    boxes, overlaps = ascend(overlap, modulation, features, first, config.refine_steps, config.refine_step_length)
+    boxes, overlaps = boxes.cpu(), overlaps.cpu()
+    result = []
+    for n, target in enumerate(targets):
+        frame = target.last
+        frame.proposals, frame.boxes, frame.overlaps = proposals[n], boxes[n], overlaps[n]
+        best = choose(boxes[n], overlaps[n], config) or starts[n]
+        result.append(inside(frame.window.box_to_image(best), size, config))
+    return result

@@ -17,7 +17,7 @@ class TargetState(IntEnum):
     TRACKING = 1
     """The target is where the box is."""
     UNCERTAIN = 2
-    """Something else looks almost as much like the target; the box may be on the wrong one."""
+    """The box may be on something else that looks like the target: a second one, or a find that has yet to hold."""
     LOST = 3
     """The target is not in sight; there is no box."""
 
@@ -29,12 +29,14 @@ class TrackResult:
     :param target_id: the name given at ``init``.
     :param state: see `TargetState`.
     :param box: ``(x, y, w, h)`` in image pixels; None when LOST. It may reach over the image's border.
-    :param last_box: the last box believed in. For benchmarks that demand a box for every frame, never for control.
+    :param last_box: the last box believed in, never a find that has yet to hold. For benchmarks that demand a box for
+        every frame, never for control.
     :param confidence: 0..1, rises with ``peak``; at 0.5 as many boxes are right as wrong, see docs/confidence.md.
     :param peak: highest score of the target filter in the search window; about 1 on the target, about 0 off it.
     :param distractor_ratio: second peak relative to the first, 0..1.
     :param search_window: ``(x, y, w, h)`` in image pixels, where the target was sought.
     :param stage_ms: wall time of each stage, milliseconds.
+    :param confirming: the target was lost, and the box is a find that has yet to hold; state is UNCERTAIN.
     """
 
     target_id: str
@@ -46,3 +48,4 @@ class TrackResult:
     distractor_ratio: float
     search_window: Box
     stage_ms: dict[str, float] = field(default_factory=dict)
+    confirming: bool = False

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,11 +15,12 @@ from dimp_ros.model.iou_net import Modulation
 from dimp_ros.tracker.crop import SearchWindow
 from dimp_ros.tracker.localize import Localization
 from dimp_ros.tracker.memory import SampleMemory
+from dimp_ros.tracker.search import Belief, Search
 
 
 @dataclass
 class Frame:
-    """A target's last frame; references to what was computed anyway, nothing is copied for it.
+    """A target in one window of a frame; references to what was computed anyway, nothing is copied for it.
 
     :param image: the crop, ``[S, S, 3]`` BGR. :param scores: ``[R, C]``, of ``filter`` as it was before the frame was
         learned. :param place: what was made of them. The last three are None where no box was refined.
@@ -37,7 +38,10 @@ class Frame:
 
 @dataclass
 class Target:
-    """What is known of one target: its last box, its filter, the overlap network's modulation, its samples."""
+    """What is known of one target: its last box, its filter, the overlap network's modulation, its samples.
+
+    :param box: the last one believed in. :param last: the window of the last frame in which it was, or else was sought.
+    """
 
     box: Box
     filter: Tensor
@@ -46,6 +50,13 @@ class Target:
     generator: torch.Generator
     last: Frame
     frame: int = 0
+    belief: Belief = Belief.BELIEVED
+    search: Search = field(default_factory=Search)
+
+    @property
+    def place(self) -> Box:
+        """Where the target is looked for first: at the candidate's box, where there is one, else at the last one."""
+        return self.search.candidate.box if self.search.candidate else self.box
 
     def inspect(self) -> FrameInspection:
         """Return copies of everything that the last frame was decided with."""

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -15,26 +15,24 @@ from dimp_ros.geometry import Box, check_box
 from dimp_ros.model.backbone import Features
 from dimp_ros.model.checkpoint import WeightsInfo, load_model
 from dimp_ros.model.dimp import build_model
-from dimp_ros.model.iou_net import Modulation
 from dimp_ros.model.overlap_gradient import OverlapHead
 from dimp_ros.model.target_filter import STRIDE, apply_filter
-from dimp_ros.tracker.augment import first_frame_views
 from dimp_ros.tracker.clock import StageClock
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
-from dimp_ros.tracker.device import choose_device
+from dimp_ros.tracker.device import choose_device, to_batch
+from dimp_ros.tracker.first_frame import learn_first_frame
 from dimp_ros.tracker.images import Picture, as_picture, to_color
-from dimp_ros.tracker.localize import Localization, Outcome, highest, localize
-from dimp_ros.tracker.memory import SampleMemory
-from dimp_ros.tracker.refine import ascend, choose, starting_boxes
+from dimp_ros.tracker.localize import Localization, Outcome, localize
+from dimp_ros.tracker.refine import refine
 from dimp_ros.tracker.result import TargetState, TrackResult
+from dimp_ros.tracker.search import Belief, usual_window
 from dimp_ros.tracker.target import Frame, FrameInspection, Target
 
 STATES = {
     Outcome.NORMAL: TargetState.TRACKING,
     Outcome.HARD_NEGATIVE: TargetState.TRACKING,
     Outcome.UNCERTAIN: TargetState.UNCERTAIN,
-    Outcome.NOT_FOUND: TargetState.LOST,
 }
 
 
@@ -66,10 +64,30 @@ class DimpTracker:
         else:
             raise ValueError(f"weights is {weights!r}; it must be None or 'random' (give a file as the model)")
         self.info, self._confidence = info, info.confidence
-        self.config = config or TrackerConfig(crop_size=info.crop_size, search_scale=info.search_scale)
+        self._targets: dict[str, Target] = {}
+        self._config = config or TrackerConfig(crop_size=info.crop_size, search_scale=info.search_scale)
         self.net = net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._overlap: OverlapHead | None = None
-        self._targets: dict[str, Target] = {}
+
+    @property
+    def config(self) -> TrackerConfig:
+        """The procedure's constants. Another configuration may be set between any two frames.
+
+        :raises ValueError: when set, if targets are followed and a field differs that is not ``live``; see
+            `TrackerConfig`. The old configuration then stays.
+        """
+        return self._config
+
+    @config.setter
+    def config(self, config: TrackerConfig) -> None:
+        for item in dataclasses.fields(config):
+            old, new = getattr(self._config, item.name), getattr(config, item.name)
+            if self._targets and old != new and not item.metadata["live"]:
+                raise ValueError(
+                    f"{item.name} cannot change from {old!r} to {new!r} while targets are followed that were "
+                    f"learned with it: drop {', '.join(map(repr, self._targets))} first"
+                )
+        self._config = config
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -108,35 +126,11 @@ class DimpTracker:
         clock = StageClock()
         picture = as_picture(image)
         checked = check_box(box, picture.width, picture.height, min_side=self.config.min_target_side)
-        config = self.config
-        window = self._window(checked)
-        large = crop(picture, SearchWindow.around(checked.center, 2 * window.side, 2 * config.crop_size))
-        views = first_frame_views(
-            to_color(large), window.box_to_crop(checked), config, np.random.default_rng(config.seed)
-        )
-        clock.lap("crop")
-        backbone = self._extract([view.image for view in views])
-        boxes = torch.tensor([view.box for view in views], device=self.device)
-        clock.lap("backbone")
-
+        target = learn_first_frame(self.net, picture, checked, self.config, self.device, clock)
         # Made anew with every target, so that weights which were put into `net` since then are noticed.
         self._overlap = OverlapHead(self.net.bb_regressor)
-        generator = torch.Generator().manual_seed(config.seed)
-        stride16 = torch.cat((backbone.stride16, self._dropout_copies(backbone.stride16[:1], generator)))
-        boxes = torch.cat((boxes, boxes[:1].expand(config.dropout_copies, -1)))
-        features = self.net.classifier.features(stride16)
-        first = self.net.classifier.filter_initializer(features[None], boxes[None])
-        optimizer = self.net.classifier.filter_optimizer
-        weights = optimizer(first, features[None], boxes[None], steps=config.init_steps)[-1]
-        clock.lap("learn")
-        modulation = self.net.bb_regressor.modulation(Features(*(f[:1] for f in backbone)), boxes[:1])
-        memory = SampleMemory(features, boxes, config.memory_size, config.first_frame_share)
-        scores = apply_filter(features[None, :1], weights)[0, 0].cpu().numpy()
-        place = highest(scores)
-        clock.lap("modulate")
-        frame = Frame(window, views[0].image, scores, weights, place)
-        self._targets[target_id] = Target(checked, weights, modulation, memory, generator, frame)
-        return self._result(target_id, self._targets[target_id], clock.stages)
+        self._targets[target_id] = target
+        return self._result(target_id, target, clock.stages)
 
     def update(self, image: NDArray[np.uint8] | Picture) -> TrackResult:
         """Find the one target in the next image.
@@ -151,39 +145,50 @@ class DimpTracker:
         return next(iter(self.update_all(image).values()))
 
     @torch.no_grad()
-    def update_all(self, image: NDArray[np.uint8] | Picture) -> dict[str, TrackResult]:
-        """Find every target in the next image, all search windows in one batch; the results are by id.
+    def update_all(
+        self, image: NDArray[np.uint8] | Picture, only: Collection[str] | None = None
+    ) -> dict[str, TrackResult]:
+        """Find targets in the next image, all search windows in one batch; the results are by id.
 
         :param image: as for `init`; its size may differ from the last one's.
-        :raises ValueError: if the image cannot be used; the targets are left as they were.
+        :param only: ids of the targets to be updated, the others being left as they are; None for all.
+        :raises ValueError: if the image cannot be used. :raises KeyError: if ``only`` names a target that is not there.
+            Either way the targets are left as they were.
         """
         clock = StageClock()
         picture = as_picture(image)
-        if not self._targets:
+        chosen = self._chosen(only)
+        if not chosen:
             return {}
-        targets = list(self._targets.values())
-        windows = [self._window(target.box) for target in targets]
-        crops = [to_color(crop(picture, window)) for window in windows]
+        targets, size = list(chosen.values()), (picture.width, picture.height)
+        windows = self._windows(targets, size)
+        owners = [n for n, own in enumerate(windows) for _ in own]
+        crops = [to_color(crop(picture, window)) for own in windows for window in own]
         clock.lap("crop")
-        backbone = self._extract(crops)
+        backbone = self.net.extract(to_batch(crops, self.device))
         clock.lap("backbone")
         features = self.net.classifier.features(backbone.stride16)
-        scores = apply_filter(features[:, None], torch.cat([target.filter for target in targets]))[:, 0].cpu().numpy()
+        filters = torch.cat([target.filter for target in targets])
+        scores = apply_filter(features[:, None], filters[owners] if len(owners) > len(targets) else filters)
+        maps = scores[:, 0].cpu().numpy()
         clock.lap("classify")
-        for target, window, seen, score in zip(targets, windows, crops, scores, strict=True):
-            target.last = Frame(window, seen, score, target.filter, self._localize(target, window, score))
+        seen = []  # for each target, the number of the window in which it is
+        first = 0
+        for target, own in zip(targets, windows, strict=True):
+            places = [self._localize(target, window, maps[first + n], n > 0) for n, window in enumerate(own)]
+            target.belief, n = target.search.judge(places, self.config)
+            target.last = Frame(own[n], crops[first + n], maps[first + n], target.filter, places[n])
+            seen.append(first + n)
+            first += len(own)
         clock.lap("localize")
-        found = [i for i, target in enumerate(targets) if target.last.place.outcome is not Outcome.NOT_FOUND]
-        if found:
-            chosen = Features(*(f[found] for f in backbone))
-            self._refine([targets[i] for i in found], chosen, (picture.width, picture.height))
+        self._settle(targets, backbone, seen, size)
         clock.lap("refine")
-        for i, target in enumerate(targets):
+        for target, at in zip(targets, seen, strict=True):
             target.frame += 1
-            if i in found:
-                self._learn(target, features[i])
+            if target.belief is Belief.BELIEVED:
+                self._learn(target, features[at])
         clock.lap("update")
-        return {target_id: self._result(target_id, target, clock.stages) for target_id, target in self._targets.items()}
+        return {target_id: self._result(target_id, target, clock.stages) for target_id, target in chosen.items()}
 
     def inspect(self, target_id: str | None = None) -> FrameInspection:
         """Return copies of everything behind a target's last result: crop, scores, filter, proposals, samples.
@@ -201,71 +206,51 @@ class DimpTracker:
         """Return the confidence for a score peak, by the map that is kept with the weights."""
         return self._confidence(peak)
 
-    def _window(self, box: Box) -> SearchWindow:
-        """Return the search window round the last box."""
-        return SearchWindow.around(box.center, self.config.search_scale * math.sqrt(box.area), self.config.crop_size)
+    def _chosen(self, only: Collection[str] | None) -> dict[str, Target]:
+        """Return the targets to be updated, oldest first."""
+        if only is None:
+            return self._targets
+        wanted = {only} if isinstance(only, str) else set(only)
+        if unknown := sorted(wanted - self._targets.keys()):
+            raise KeyError(f"there is no target {', '.join(map(repr, unknown))}; targets are {list(self._targets)}")
+        return {target_id: target for target_id, target in self._targets.items() if target_id in wanted}
 
-    def _extract(self, crops: list[NDArray[np.uint8]]) -> Features:
-        """Run the backbone on BGR crops."""
-        batch = torch.from_numpy(np.stack(crops)).to(self.device)
-        return self.net.extract(batch.flip(-1).permute(0, 3, 1, 2))
+    def _windows(self, targets: list[Target], size: tuple[int, int]) -> list[list[SearchWindow]]:
+        """Return each target's search windows: the usual one, then the tiles that a lost one gets in this frame."""
+        config = self.config
+        searching = sum(1 for target in targets if target.search.lost and not target.search.candidate)
+        share = max(config.search_tiles // searching, min(config.search_tiles, 1)) if searching else 0
+        return [
+            [usual_window(target.place, config), *target.search.next_tiles(target.box, size, share, config)]
+            for target in targets
+        ]
 
-    def _dropout_copies(self, plain: Tensor, generator: torch.Generator) -> Tensor:
-        """Return copies of features ``Tensor[1, C, H, W]`` with some channels zeroed and the others scaled up."""
-        keep = 1 - self.config.dropout_rate
-        kept = torch.rand((self.config.dropout_copies, plain.shape[1], 1, 1), generator=generator) < keep
-        return plain * kept.to(plain) / keep
-
-    def _localize(self, target: Target, window: SearchWindow, scores: NDArray[np.float32]) -> Localization:
-        """Decide where a target is in its scores."""
-        last = window.box_to_crop(target.box)
+    def _localize(self, target: Target, window: SearchWindow, scores: NDArray[np.float32], tile: bool) -> Localization:
+        """Decide where a target is in its scores; in a tile the last place says nothing."""
+        last = window.box_to_crop(target.place)
         cells = (last.h / STRIDE, last.w / STRIDE)
-        return localize(scores, cells, (last.center[1] / STRIDE, last.center[0] / STRIDE), self.config)
+        center = None if tile else (last.center[1] / STRIDE, last.center[0] / STRIDE)
+        return localize(scores, cells, center, self.config)
 
-    def _refine(self, targets: list[Target], backbone: Features, size: tuple[int, int]) -> None:
-        """Give targets that were found their new boxes.
+    def _settle(self, targets: list[Target], backbone: Features, seen: list[int], size: tuple[int, int]) -> None:
+        """Give targets that were found their boxes, and say of each what is believed.
 
-        :param backbone: features of the targets' crops. :param size: width and height of the image.
+        :param backbone: features of all windows. :param seen: for each target, the number of its window.
+        :param size: width and height of the image.
         """
-        net, config = self.net.bb_regressor, self.config
-        starts = []
-        for target in targets:
-            window, (row, column) = target.last.window, target.last.place.cell
-            last = window.box_to_crop(target.box)
-            moved = window.box_to_image(Box.from_center(column * STRIDE, row * STRIDE, last.w, last.h))
-            starts.append(window.box_to_crop(self._inside(moved, size)))
-        proposals = torch.stack(
-            [starting_boxes(s, config, target.generator) for s, target in zip(starts, targets, strict=True)]
-        )
-        modulation = Modulation(
-            torch.cat([target.modulation.stride8 for target in targets]),
-            torch.cat([target.modulation.stride16 for target in targets]),
-        )
-        assert self._overlap is not None, "a target has been started"
-        boxes, overlaps = ascend(
-            self._overlap,
-            modulation,
-            net.features(backbone),
-            proposals.to(self.device),
-            config.refine_steps,
-            config.refine_step_length,
-        )
-        boxes, overlaps = boxes.cpu(), overlaps.cpu()
+        found = [n for n, target in enumerate(targets) if target.belief is not Belief.LOST]
+        boxes: dict[int, Box] = {}
+        if found:
+            assert self._overlap is not None, "a target has been started"
+            rows = [seen[n] for n in found]
+            chosen = Features(*(f[rows] for f in backbone))
+            net, few = self.net.bb_regressor, [targets[n] for n in found]
+            boxes = dict(zip(found, refine(few, net, self._overlap, chosen, size, self.config), strict=True))
         for n, target in enumerate(targets):
-            frame = target.last
-            frame.proposals, frame.boxes, frame.overlaps = proposals[n], boxes[n], overlaps[n]
-            best = choose(boxes[n], overlaps[n], config) or starts[n]
-            target.box = self._inside(frame.window.box_to_image(best), size)
-
-    def _inside(self, box: Box, size: tuple[int, int]) -> Box:
-        """Keep a box's sides within reason and its centre in, or only a little outside, the image."""
-        least, outside = self.config.min_target_side, self.config.max_outside
-        w, h = (min(max(side, least), 2.0 * max(size)) for side in (box.w, box.h))
-        cx, cy = (
-            min(max(center, -outside * side), extent + outside * side)
-            for center, side, extent in zip(box.center, (w, h), size, strict=True)
-        )
-        return Box.from_center(cx, cy, w, h)
+            box = boxes.get(n)
+            target.belief = target.search.settle(target.belief, target.place, box, self.config)
+            if target.belief is Belief.BELIEVED and box is not None:
+                target.box = box
 
     def _learn(self, target: Target, features: Tensor) -> None:
         """Add the frame to the target's memory and improve its filter, as the outcome tells."""
@@ -274,6 +259,7 @@ class DimpTracker:
             return
         hard = outcome is Outcome.HARD_NEGATIVE
         box = torch.tensor(target.last.window.box_to_crop(target.box), device=self.device)
+        target.memory.first_share = config.first_frame_share
         target.memory.add(features, box, config.hard_negative_rate if hard else config.learning_rate)
         if hard:
             steps = config.hard_negative_steps
@@ -288,15 +274,19 @@ class DimpTracker:
     def _result(self, target_id: str, target: Target, stages: dict[str, float]) -> TrackResult:
         """Say what was found."""
         window, place = target.last.window, target.last.place
-        state = STATES[place.outcome]
+        if target.belief is Belief.BELIEVED:
+            state = STATES[place.outcome]
+        else:
+            state = TargetState.UNCERTAIN if target.belief is Belief.CONFIRMING else TargetState.LOST
         return TrackResult(
             target_id,
             state,
-            None if state is TargetState.LOST else target.box,
+            None if state is TargetState.LOST else target.place,
             target.box,
             self.confidence(place.peak),
             place.peak,
             place.distractor_ratio,
             window.box,
             stages,
+            target.belief is Belief.CONFIRMING,
         )

@@ -29,26 +29,33 @@ class _State(enum.IntEnum):
 class _Result:
     state: _State
     box: tuple[float, ...] | None
-    last_box: tuple[float, ...]
     confidence: float
     peak: float = 0.5
+    distractor_ratio: float = 0.25
 
 
 class _BrightestTracker:
-    """Follows the brightest pixels, and loses them where there are none."""
+    """Follows the brightest pixels, and loses them where there are none; further targets stand still."""
 
-    def init(self, image: Any, box: tuple[float, ...]) -> _Result:
-        if box[0] >= image.shape[1]:
+    def __init__(self) -> None:
+        self.boxes: dict[str, tuple[float, ...]] = {}
+
+    def init(self, image: Any, box: tuple[float, ...], *, target_id: str = "0") -> _Result:
+        if box[0] >= image.width:
             raise ValueError(f"box {tuple(box)} lies outside the image; draw it on the target")
-        self._box = tuple(box)
-        return _Result(_State.TRACKING, self._box, self._box, 1.0)
+        self.boxes[target_id] = tuple(box)
+        return _Result(_State.TRACKING, tuple(box), 1.0)
 
-    def update(self, image: Any) -> _Result:
-        rows, columns = np.nonzero(image[..., 1] > 128)
-        if not len(rows):
-            return _Result(_State.LOST, None, self._box, 0.0, float("nan"))
-        self._box = (float(columns.min()), float(rows.min()), *self._box[2:])
-        return _Result(_State.TRACKING, self._box, self._box, 0.9)
+    def update_all(self, image: Any, only: Any = None) -> dict[str, _Result]:
+        rows, columns = np.nonzero(image.pixels[..., 1] > 128)
+        results = {name: _Result(_State.TRACKING, box, 0.9) for name, box in self.boxes.items()}
+        first = next(iter(self.boxes))
+        if len(rows):
+            self.boxes[first] = (float(columns.min()), float(rows.min()), *self.boxes[first][2:])
+            results[first] = _Result(_State.TRACKING, self.boxes[first], 0.9)
+        else:
+            results[first] = _Result(_State.LOST, None, 0.0, float("nan"))
+        return {name: results[name] for name in only or results}
 
 
 def picture(index: int) -> np.ndarray:
@@ -106,7 +113,7 @@ def test_each_frame_gets_an_entry_with_box_state_and_confidence(
     document = json.loads((tmp_path / "out.json").read_text())
     frames = document.pop("frames")
     fps = {"video": 12.0, "folder": 25.0}[source]
-    assert document == {"video": str(path), "model": "some_model", "init_box": list(START), "fps": fps}
+    assert document == {"video": str(path), "model": "some_model", "init_boxes": {"0": list(START)}, "fps": fps}
     assert [entry["frame"] for entry in frames] == list(range(FRAMES))
     for entry in frames[:6] + frames[7:]:
         assert entry["state"] == "TRACKING"
@@ -154,6 +161,9 @@ def test_the_video_written_shows_the_box_on_every_frame(run: Callable[..., int],
         (["VIDEO", INIT, "--start", "50"], "no readable frame 50"),
         (["VIDEO", INIT, "--json", "no_folder/out.json"], "no folder no_folder to write out.json to"),
         (["DAMAGED", INIT], "cannot read the picture"),
+        (["VIDEO", INIT, "--start", "2s", "--end", "1.5s"], "--end 1.5s must be greater than --start 2s"),
+        (["VIDEO", INIT, "--topic", "/image"], "--topic is for bags"),
+        (["VIDEO", INIT, "--copy-images"], "--copy-images copies into the bag of --out-bag"),
     ],
 )
 def test_a_request_it_cannot_serve_ends_with_2_and_one_line(
@@ -185,14 +195,50 @@ def test_a_text_that_is_no_box_is_refused_before_anything_is_loaded(
     assert "give x,y,w,h in pixels" in capsys.readouterr().err
 
 
-def test_pictures_of_several_sizes_cannot_become_one_video(
-    run: Callable[..., int], tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
+def test_a_picture_of_another_size_is_scaled_into_the_video(
+    run: Callable[..., int], tmp_path: Path, folder: Path
 ) -> None:
-    cv2.imwrite(str(folder / "003.png"), np.zeros((HEIGHT, WIDTH + 2, 3), np.uint8))
+    large = cv2.resize(picture(3), None, fx=2, fy=3, interpolation=cv2.INTER_NEAREST)
+    cv2.imwrite(str(folder / "003.png"), large)
 
-    assert run(folder, INIT, "--out", tmp_path / "out.mp4") == 2
+    assert run(folder, INIT, "--out", tmp_path / "out.mp4") == 0
 
-    assert "98 x 64 follows 96 x 64" in capsys.readouterr().err
+    capture = cv2.VideoCapture(str(tmp_path / "out.mp4"))
+    frames = [capture.read()[1] for _ in range(FRAMES)]
+    assert {frame.shape for frame in frames} == {(HEIGHT, WIDTH, 3)}
+    x, y, w, h = (22 * 2 * WIDTH // 288, 20 * 3 * HEIGHT // 192, 16 * 2 // 3, 12)
+    assert frames[3][y : y + h, x + 3 : x + w - 3].mean() > 128
+    assert frames[3][:, WIDTH * 2 // 3 + 2 : -1][20:50].max() < 40  # the rest is black, not stretched
+
+
+def test_several_targets_are_followed_under_their_names(
+    run: Callable[..., int], tmp_path: Path, video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.json"
+    assert (
+        run(video, "--init=ball=10,20,16,12", "--init", "50,40,10,10", "--json", out, "--out", tmp_path / "o.mp4") == 0
+    )
+
+    document = json.loads(out.read_text())
+    assert document["init_boxes"] == {"ball": list(START), "1": [50.0, 40.0, 10.0, 10.0]}
+    assert [(entry["frame"], entry["id"]) for entry in document["frames"][:4]] == [
+        (0, "ball"),
+        (0, "1"),
+        (1, "ball"),
+        (1, "1"),
+    ]
+    assert document["frames"][5]["box"] == [50.0, 40.0, 10.0, 10.0]
+    assert "ball in 9, 1 in 10" in capsys.readouterr().out
+
+    assert run(video, "--init=a=10,20,16,12", "--init=a=1,2,8,9") == 2
+    assert "two targets are called 'a'" in capsys.readouterr().err
+
+
+def test_start_and_end_can_be_seconds(run: Callable[..., int], tmp_path: Path, video: Path) -> None:
+    arguments = ["--init=22,20,16,12", "--start", "0.25s", "--end", "0.5s", "--json", tmp_path / "out.json"]
+    assert run(video, *arguments) == 0
+    frames = json.loads((tmp_path / "out.json").read_text())["frames"]
+    assert [entry["frame"] for entry in frames] == [3, 4, 5]  # 12 frames a second
 
 
 def test_with_a_display_and_no_box_the_person_draws_one(
@@ -205,7 +251,7 @@ def test_with_a_display_and_no_box_the_person_draws_one(
 
     assert run(folder, "--json", tmp_path / "out.json") == 0
     assert np.array_equal(shown[0], picture(0)) and len(shown) == 1
-    assert json.loads((tmp_path / "out.json").read_text())["init_box"] == list(START)
+    assert json.loads((tmp_path / "out.json").read_text())["init_boxes"] == {"0": list(START)}
 
     monkeypatch.setattr(cv2, "selectROI", lambda name, image, **_: (0, 0, 0, 0))
     assert run(folder) == 2
@@ -214,14 +260,14 @@ def test_with_a_display_and_no_box_the_person_draws_one(
 def test_ctrl_c_keeps_what_was_tracked_so_far(
     run: Callable[..., int], tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update = _BrightestTracker.update
+    update = _BrightestTracker.update_all
 
-    def interrupted(self: _BrightestTracker, image: Any) -> _Result:
-        if np.array_equal(image, picture(4)):
+    def interrupted(self: _BrightestTracker, image: Any, only: Any = None) -> dict[str, _Result]:
+        if np.array_equal(image.pixels, picture(4)):
             raise KeyboardInterrupt
         return update(self, image)
 
-    monkeypatch.setattr(_BrightestTracker, "update", interrupted)
+    monkeypatch.setattr(_BrightestTracker, "update_all", interrupted)
 
     assert run(folder, INIT, "--json", tmp_path / "out.json") == 0
     assert len(json.loads((tmp_path / "out.json").read_text())["frames"]) == 4

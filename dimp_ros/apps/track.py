@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The console script `dimp-track`: follow one target through a video, without ROS."""
+"""The console script `dimp-track`: follow targets through a video or a bag, without ROS."""
 
 from __future__ import annotations
 
@@ -9,24 +9,32 @@ import math
 import os
 import re
 import sys
-import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
-import numpy as np
-from tqdm import tqdm
 
-from dimp_ros.apps.overlay import draw_target
-from dimp_ros.apps.video import Picture, Video, VideoWriter
+import dimp_ros
+from dimp_ros.apps.bag import ImageBag, is_bag
+from dimp_ros.apps.bag_writer import STORAGES, ResultBag
+from dimp_ros.apps.frames import DEFAULT_FPS, Frame, Place, Source, Span, VideoSource
+from dimp_ros.apps.track_loop import WINDOW, Figures, Output, Screen, follow
+from dimp_ros.apps.video import Picture
 from dimp_ros.geometry import Box
+from dimp_ros.node.history import NANOSECONDS
+from dimp_ros.node.target import Reading
 
 if TYPE_CHECKING:
-    from dimp_ros.tracker import DimpTracker, TrackResult
+    from dimp_ros.tracker import DimpTracker
 
-DEFAULT_FPS = 25.0
-WINDOW = "dimp-track"
+EXAMPLES = """
+examples:
+  dimp-track ride.mp4 --init 320,180,60,90 --out tracked.mp4
+  dimp-track flight/ --topic /camera/image_raw --init 320,180,60,90 --out-bag flight_tracked
+  dimp-track flight.bag --init-stamp 1700000000.25 --init car=320,180,60,90 --init bus=20,40,90,60 --json out.json
+"""
 
 
 def parse_box(text: str) -> Box:
@@ -42,10 +50,31 @@ def parse_box(text: str) -> Box:
     return Box(*values)
 
 
-def _frame_index(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"expected a frame index of at least 0, got {text!r}")
-    return int(text)
+def parse_target(text: str) -> tuple[str, Box]:
+    """Read `x,y,w,h` or `ID=x,y,w,h`; the name is empty where none is given."""
+    name, equals, box = text.rpartition("=")
+    if equals and not name:
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty name; give ID=x,y,w,h, or x,y,w,h alone")
+    return name, parse_box(box)
+
+
+def parse_place(text: str) -> Place:
+    """Read a frame's index, or seconds with an s behind them."""
+    if text.isdecimal():
+        return int(text)
+    if re.fullmatch(r"\d+(\.\d*)?s", text):
+        return float(text[:-1])
+    raise argparse.ArgumentTypeError(
+        f"expected a frame index of at least 0, or seconds after the first frame such as 12.5s, got {text!r}"
+    )
+
+
+def parse_stamp(text: str) -> int:
+    """Read a stamp in seconds as nanoseconds, without a loss."""
+    match = re.fullmatch(r"(\d+)(?:\.(\d{1,9}))?", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"expected seconds such as 1700000000.250000000, got {text!r}")
+    return int(match[1]) * NANOSECONDS + int((match[2] or "").ljust(9, "0"))
 
 
 def has_display() -> bool:
@@ -64,16 +93,32 @@ def select_box(image: Picture) -> Box:
     return box
 
 
-def _entry(index: int, result: TrackResult, milliseconds: float) -> dict[str, Any]:
-    """Return the JSON entry of a frame."""
-    return {
-        "frame": index,
-        "state": result.state.name,
-        "box": None if result.box is None else [round(float(value), 3) for value in result.box],
-        "confidence": _finite(result.confidence),
-        "peak": _finite(result.peak),
-        "ms": round(milliseconds, 2),
-    }
+class JsonLog:
+    """An entry for each target and frame."""
+
+    def __init__(self) -> None:
+        self.entries: list[dict[str, Any]] = []
+
+    def add(self, frame: Frame, readings: Sequence[Reading], milliseconds: float) -> None:
+        """Note the readings of a frame; the time is that of all targets together."""
+        about: dict[str, Any] = {"frame": frame.index}
+        if frame.origin is not None and frame.time:
+            about["stamp_ns"] = frame.time
+        if frame.problem:
+            about["problem"] = frame.problem
+        for reading in readings:
+            entry = {
+                "id": reading.target_id,
+                "state": reading.state.name,
+                "box": None if reading.box is None else [round(value, 3) for value in reading.box],
+                "confidence": _finite(reading.confidence),
+                "peak": _finite(reading.peak),
+                "ms": round(milliseconds, 2),
+            }
+            self.entries.append({**about, **entry})
+
+    def close(self) -> None:
+        """Nothing to finish."""
 
 
 def _finite(value: float) -> float | None:
@@ -81,66 +126,41 @@ def _finite(value: float) -> float | None:
     return round(float(value), 4) if math.isfinite(value) else None
 
 
-def _track(
-    tracker: DimpTracker, video: Video, box: Box | None, arguments: argparse.Namespace
-) -> tuple[Box, list[dict[str, Any]]]:
-    """Run the tracker over the video with everything that shows it; return the first box and an entry per frame."""
-    writer = VideoWriter(arguments.out, video.fps or DEFAULT_FPS) if arguments.out else None
-    end = min((value for value in (arguments.end, video.length) if value is not None), default=None)
-    total = None if end is None else max(0, end - arguments.start)
-    entries: list[dict[str, Any]] = []
-    try:
-        with tqdm(total=total, unit="frame", disable=None, file=sys.stderr) as bar:
-            for index, image in video.frames(arguments.start, arguments.end):
-                box = box or select_box(image)
-                clock = time.perf_counter()
-                result = tracker.update(image) if entries else tracker.init(image, box)
-                entries.append(_entry(index, result, (time.perf_counter() - clock) * 1e3))
-                bar.set_postfix_str(f"{result.state.name} {result.confidence:.2f}", refresh=False)
-                bar.update()
-                if (writer or arguments.show) and _show(image, result, writer, arguments.show):
-                    break
-    except KeyboardInterrupt:  # how one stops a camera: keep what there is
-        print("dimp-track: interrupted", file=sys.stderr)
-    finally:
-        if writer:
-            writer.close()
-        if arguments.show:
-            cv2.destroyAllWindows()
-    if box is None or not entries:
-        raise ValueError(f"no frame to start on: {video.source} has no readable frame {arguments.start}")
-    return box, entries
-
-
-def _show(image: Picture, result: TrackResult, writer: VideoWriter | None, window: bool) -> bool:
-    """Draw the result and hand it to the video and the window; return True if the person wants to stop."""
-    picture = draw_target(
-        image.copy(),
-        result.state.name,
-        box=result.last_box,
-        confidence=result.confidence,
-        held=result.box is None,
-    )
-    if writer:
-        writer.write(picture)
-    if not window:
-        return False
-    cv2.imshow(WINDOW, picture)
-    return cv2.waitKey(1) & 0xFF in (ord("q"), 27)
-
-
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(prog="dimp-track", description="Follow one target through a video.")
-    parser.add_argument("video", metavar="VIDEO", help="a video file, a folder of pictures, or a camera's index")
-    parser.add_argument("--init", type=parse_box, metavar="x,y,w,h", help="the target in the first frame, in pixels")
-    parser.add_argument("--out", type=Path, metavar="OUT.mp4", help="write the video with the target drawn on it")
-    parser.add_argument("--json", type=Path, metavar="OUT.json", help="write box, state and confidence of each frame")
-    parser.add_argument("--model", default="dimp_lite", help="name of a model or path of its weights (%(default)s)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    parser.add_argument("--start", type=_frame_index, default=0, metavar="N", help="first frame, from 0 (%(default)s)")
-    parser.add_argument("--end", type=_frame_index, metavar="N", help="frame to stop before (default: the last)")
-    parser.add_argument("--show", action="store_true", help="show it live in a window; q ends it")
+    parser = argparse.ArgumentParser(
+        prog="dimp-track",
+        description="Follow targets through a video or the images of a bag; no ROS is needed.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "source",
+        metavar="SOURCE",
+        help="a video file, a folder of pictures, a camera's index, or a bag: a folder of rosbag2, .mcap, .db3, .bag",
+    )
+    add(
+        "--init",
+        type=parse_target,
+        action="append",
+        metavar="[ID=]x,y,w,h",
+        help="the target in the first frame, in pixels from the top left corner; again for each further target",
+    )
+    add("--start", type=parse_place, default=0, metavar="N|SECs", help="first frame: its index from 0, or like 12.5s")
+    add("--end", type=parse_place, metavar="N|SECs", help="frame to stop before (default: the end)")
+    add("--out", type=Path, metavar="OUT.mp4", help="write a video with the targets drawn on it")
+    add("--json", type=Path, metavar="OUT.json", help="write box, state and confidence of each frame")
+    add("--show", action="store_true", help="show it live in a window; q ends it")
+    add("--model", default="dimp_lite", help="name of a model or path of its weights (%(default)s)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    bags = parser.add_argument_group("bags (they need the package rosbags: pip install rosbags)")
+    add = bags.add_argument
+    add("--topic", metavar="NAME", help="topic with sensor_msgs Image or CompressedImage (default: the only one)")
+    add("--init-stamp", type=parse_stamp, metavar="SEC", help="start on the image whose header has this stamp")
+    add("--out-bag", type=Path, metavar="FOLDER", help="write /detections, /target and /targets into a new rosbag2")
+    add("--storage", choices=STORAGES, default=STORAGES[0], help="format of that bag (default: %(default)s)")
+    add("--copy-images", action="store_true", help="copy the images into it as well")
     return parser
 
 
@@ -150,36 +170,91 @@ def _make_dimp(model: str, device: str) -> DimpTracker:
     return DimpTracker(model=model, device=device)
 
 
-def _run(arguments: argparse.Namespace, make_tracker: Callable[[str, str], DimpTracker]) -> None:
-    if arguments.end is not None and arguments.end <= arguments.start:
-        raise ValueError(f"--end {arguments.end} must be greater than --start {arguments.start}")
+def _boxes(arguments: argparse.Namespace) -> dict[str, Box]:
+    """Return the boxes by name; those without one are counted from 0."""
+    boxes: dict[str, Box] = {}
+    for number, (name, box) in enumerate(arguments.init or ()):
+        name = name or str(number)
+        if name in boxes:
+            raise ValueError(f"two targets are called {name!r}; give each its own name: --init ID=x,y,w,h")
+        boxes[name] = box
+    return boxes
+
+
+def _check(arguments: argparse.Namespace, span: Span, bag: bool) -> None:
+    """Raise ValueError for what can be known before anything is read."""
+    span.check()
+    if span.stamp is not None and span.start:
+        raise ValueError("--start and --init-stamp both say where to start; give one of them")
+    for_bags = {"--topic": arguments.topic, "--init-stamp": span.stamp, "--out-bag": arguments.out_bag}
+    given = [option for option, value in for_bags.items() if value is not None]
+    if given and not bag:
+        raise ValueError(f"{given[0]} is for bags; {arguments.source} is no folder of rosbag2, .mcap, .db3 or .bag")
+    if arguments.copy_images and arguments.out_bag is None:
+        raise ValueError("--copy-images copies into the bag of --out-bag, which is not given")
     if arguments.show and not has_display():
         raise ValueError("--show needs a display; use --out OUT.mp4 to watch the result later")
-    if arguments.init is None and not has_display():
+    if not arguments.init and not has_display():
         raise ValueError("no --init and no display to draw the box on; give the target as --init x,y,w,h in pixels")
-    for path in (arguments.out, arguments.json):
-        if path is not None and not path.parent.is_dir():
+    for path in (arguments.out, arguments.json, arguments.out_bag):
+        if path is not None and not path.absolute().parent.is_dir():
             raise ValueError(f"no folder {path.parent} to write {path.name} to")
-    video = Video(arguments.video)
-    box, entries = _track(make_tracker(arguments.model, arguments.device), video, arguments.init, arguments)
+
+
+def _track(arguments: argparse.Namespace, make_tracker: Callable[[str, str], Any]) -> tuple[Source, Figures]:
+    """Do what the arguments say; everything that was begun is finished, whatever happens."""
+    span, bag = Span(arguments.start, arguments.end, arguments.init_stamp), is_bag(arguments.source)
+    _check(arguments, span, bag)
+    boxes, log = _boxes(arguments), JsonLog()
+    with ExitStack() as opened:
+        source: Source
+        outputs: list[Output] = [log]
+        if bag:
+            source = images = opened.enter_context(ImageBag(arguments.source, arguments.topic))
+            if arguments.out_bag is not None:
+                outputs.append(_result_bag(arguments, images))
+        else:
+            source = VideoSource(arguments.source)
+        fps = source.fps or DEFAULT_FPS
+        if arguments.out or arguments.show:
+            names = len(boxes) > 1 or any(name for name, _ in arguments.init or ())
+            outputs.append(Screen(arguments.out, fps, window=arguments.show, names=names))
+        for output in outputs:
+            opened.callback(output.close)
+        tracker = make_tracker(arguments.model, arguments.device)
+        started, figures = follow(tracker, source, span, boxes, outputs, select_box)
     if arguments.json is not None:
-        header = {"video": video.source, "model": arguments.model, "init_box": list(box)}
-        document = {**header, "fps": video.fps or DEFAULT_FPS, "frames": entries}
+        header = {**source.describe(), "model": arguments.model, "init_boxes": {k: list(v) for k, v in started.items()}}
+        document = {**header, "fps": fps, "frames": log.entries}
         arguments.json.write_text(json.dumps(document, indent=1), encoding="utf-8")
-    lost = sum(entry["box"] is None for entry in entries)
-    milliseconds = np.median([entry["ms"] for entry in entries[1:] or entries])
-    print(f"{len(entries)} frames, target in sight in {len(entries) - lost}, median {milliseconds:.1f} ms a frame")
+    return source, figures
 
 
-def main(argv: Sequence[str] | None = None, make_tracker: Callable[[str, str], DimpTracker] = _make_dimp) -> int:
-    """Run the command with trackers from `make_tracker(model, device)`; return 0, or 2 for a request it refuses."""
+def _result_bag(arguments: argparse.Namespace, images: ImageBag) -> ResultBag:
+    notes = {
+        "written_by": f"dimp-track of dimp_ros {dimp_ros.__version__}",
+        "model": arguments.model,
+        "images": f"{images.topic.name} of {Path(images.name).name}",
+    }
+    copy = arguments.copy_images
+    return ResultBag(arguments.out_bag, images, arguments.storage, copy_images=copy, notes=notes)
+
+
+def main(argv: Sequence[str] | None = None, make_tracker: Callable[[str, str], Any] = _make_dimp) -> int:
+    """Run the command with trackers from `make_tracker(model, device)`.
+
+    Return 0; 1 where the source is damaged and only its beginning was used; 2 for a request that is refused.
+    """
     arguments = build_parser().parse_args(argv)
     try:
-        _run(arguments, make_tracker)
+        source, figures = _track(arguments, make_tracker)
     except (ValueError, OSError, ImportError) as error:
         print(f"dimp-track: {error}", file=sys.stderr)
         return 2
-    return 0
+    for line in (*figures.complaints(), *([source.damage] if source.damage else [])):
+        print(f"dimp-track: {line}", file=sys.stderr)
+    print(figures.text())
+    return 1 if source.damage else 0
 
 
 if __name__ == "__main__":

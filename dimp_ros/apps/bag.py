@@ -1,0 +1,267 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The images of a bag, one after the other, without ROS: rosbag2 (sqlite3 or MCAP, a folder or a file) and ROS 1."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+
+from dimp_ros.apps.bag_types import COMPRESSED_IMAGE, IMAGE, ros1_types, ros2_types
+from dimp_ros.apps.frames import Frame, Span
+from dimp_ros.apps.video import Picture
+from dimp_ros.node.history import NANOSECONDS, stamp_ns
+from dimp_ros.node.image_conversion import BadImage, to_bgr
+
+STORAGE_SUFFIXES = (".mcap", ".db3")
+MEASURED_IMAGES = 30
+"""From how many images the rate of a topic is taken."""
+
+
+class BagImage(NamedTuple):
+    """An image message of a bag.
+
+    :param time: when it was recorded, nanoseconds.
+    :param message: sensor_msgs/Image or CompressedImage, None if damaged.
+    :param raw: the message as it lies in the bag: CDR, or ROS 1's serialisation.
+    """
+
+    time: int
+    message: Any
+    raw: bytes
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic of a bag: its name, its type, how many messages, and how many a second of the bag."""
+
+    name: str
+    type: str
+    count: int
+    rate: float
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.type.replace('/msg/', '/')}, {self.count} messages, {self.rate:.3g} a second)"
+
+
+def is_bag(path: str) -> bool:
+    """Tell whether ``path`` is a bag: a folder of rosbag2, one of its files, or a .bag of ROS 1."""
+    place = Path(path)
+    if place.is_dir():
+        return (place / "metadata.yaml").is_file() or bool(_storage_files(place))
+    return place.name.removesuffix(".zstd").endswith((*STORAGE_SUFFIXES, ".bag"))
+
+
+def _storage_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.name.removesuffix(".zstd").endswith(STORAGE_SUFFIXES))
+
+
+class ImageBag:
+    """The images of one topic of a bag, read as they are asked for: never more than one is held here.
+
+    :param topic: may be None where the bag has one topic with images.
+    :raises ImportError: without rosbags. :raises ValueError: if there is nothing to read, with the remedy.
+    """
+
+    def __init__(self, path: str, topic: str | None = None) -> None:
+        self.name = path
+        self.damage = ""
+        self._types = ros2_types()  # first: without rosbags there is one line to say
+        self.is_ros1 = path.endswith(".bag")
+        self._deserialize = ros1_types().deserialize_ros1 if self.is_ros1 else self._types.deserialize_cdr
+        self._readers = _open_readers(Path(path))
+        try:
+            self.topic = self._choose(topic)
+        except BaseException:
+            self.close()
+            raise
+        self.length: int | None = self.topic.count
+        self.fps = self._measured_rate()
+
+    def __enter__(self) -> ImageBag:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files."""
+        for reader in self._readers:
+            reader.close()
+        self._readers = []
+
+    def describe(self) -> dict[str, Any]:
+        """Return the bag and the topic."""
+        return {"bag": self.name, "topic": self.topic.name}
+
+    def topics(self) -> list[Topic]:
+        """Return all topics by name."""
+        count: dict[tuple[str, str], int] = {}
+        for reader in self._readers:
+            for name, info in reader.topics.items():
+                key = (name, info.msgtype or "several types")
+                count[key] = count.get(key, 0) + info.msgcount
+        filled = [reader for reader in self._readers if reader.message_count]
+        begin = min((reader.start_time for reader in filled), default=0)
+        seconds = (max((reader.end_time for reader in filled), default=0) - begin) / NANOSECONDS
+        return [Topic(*key, n, n / seconds if seconds > 0 else 0.0) for key, n in sorted(count.items())]
+
+    @property
+    def qos(self) -> list[Any]:
+        """The qualities of service that the images were offered with, rosbags' `Qos`; none are known of ROS 1."""
+        return next((list(c.ext.offered_qos_profiles) for _, c in self._connections() if not self.is_ros1), [])
+
+    def frames(self, span: Span) -> Iterator[Frame]:
+        """Yield the images of a span in the order in which they were recorded.
+
+        What cannot be read is a frame without a picture. A bag that breaks off ends there; `damage` says why.
+
+        :raises ValueError: if no image has the stamp that the span starts with.
+        """
+        first, started, nearest = 0, span.stamp is None, None
+        for index, image in enumerate(self._images()):
+            first = first or image.time
+            if not started:
+                assert span.stamp is not None
+                off = _stamp(image) - span.stamp
+                started = abs(off) < 1_000_000  # a stamp that went through a float has lost less than this
+                nearest = off if nearest is None else min(nearest, off, key=abs)
+            seconds = (image.time - first) / NANOSECONDS
+            if span.end is not None and (seconds if isinstance(span.end, float) else index) >= span.end:
+                break
+            if started and (seconds if isinstance(span.start, float) else index) >= span.start:
+                yield self._frame(index, image)
+        if not started and nearest is not None:
+            raise ValueError(
+                f"no image on {self.topic.name} has the stamp {show_stamp(span.stamp or 0)}: the nearest is "
+                f"{show_stamp((span.stamp or 0) + nearest)}; copy the stamp from the image's header"
+            )
+
+    def _choose(self, name: str | None) -> Topic:
+        """Return the topic called ``name``, or the one there is."""
+        topics = self.topics()
+        images = [topic for topic in topics if topic.type in (IMAGE, COMPRESSED_IMAGE)]
+        known = "; its topics with images are:" + "".join(f"\n  {topic}" for topic in images)
+        if not images:
+            known = f"; it has no topic with images, only {', '.join(map(str, topics)) or 'nothing at all'}"
+        if name is None:
+            if len(images) == 1:
+                return images[0]
+            raise ValueError(f"{self.name}: which images? Give --topic NAME{known}")
+        for topic in topics:
+            if topic.name.lstrip("/") == name.lstrip("/"):
+                if topic in images:
+                    return topic
+                raise ValueError(f"{self.name}: {topic} has no images{known}")
+        raise ValueError(f"{self.name} has no topic {name}{known}")
+
+    def _connections(self) -> Iterator[tuple[Any, Any]]:
+        for reader in self._readers:
+            for connection in reader.connections:
+                if (connection.topic, connection.msgtype) == (self.topic.name, self.topic.type):
+                    yield reader, connection
+
+    def _raw(self) -> Iterator[tuple[int, bytes]]:
+        """Yield time and bytes of each image message; split bags in the order of their files' times."""
+        for reader in self._readers:
+            connections = [connection for owner, connection in self._connections() if owner is reader]
+            if connections:
+                for _, time, raw in reader.messages(connections=connections):
+                    yield time, raw
+
+    def _images(self) -> Iterator[BagImage]:
+        self.damage = ""
+        count = 0
+        try:
+            for time, raw in self._raw():
+                try:
+                    message = self._deserialize(raw, self.topic.type)
+                except Exception:  # rosbags has an error type; numpy and struct have theirs
+                    message = None
+                count += 1
+                yield BagImage(time, message, raw)
+        except Exception as error:  # of a damaged file: sqlite's, a decompressor's, an unpacker's
+            self.damage = f"{self.name} is damaged after {count} images of {self.topic.name}: {_text(error)}"
+
+    def _frame(self, index: int, image: BagImage) -> Frame:
+        if image.message is None:
+            return Frame(index, None, 0, f"its {len(image.raw)} bytes are no {self.topic.type}", image)
+        try:
+            return Frame(index, picture_of(image.message, self.topic.type), _stamp(image) or image.time, "", image)
+        except BadImage as error:
+            return Frame(index, None, _stamp(image) or image.time, str(error), image)
+
+    def _measured_rate(self) -> float | None:
+        """Return the rate of the first images, by the times at which they were recorded."""
+        try:
+            times = [time for time, _ in islice(self._raw(), MEASURED_IMAGES)]
+        except Exception:  # is told when the images themselves are read
+            return None
+        steps = [later - earlier for earlier, later in pairwise(times) if later > earlier]
+        return NANOSECONDS / statistics.median(steps) if steps else None
+
+
+def picture_of(message: Any, kind: str) -> Picture:
+    """Return the picture of an image message as HxWx3 uint8 BGR; raise `BadImage` if it has none."""
+    if kind == IMAGE:
+        return to_bgr(message)
+    picture = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR) if len(message.data) else None
+    if picture is None:
+        raise BadImage(f"{len(message.data)} bytes of format {message.format!r} are no picture; expected jpeg or png")
+    return np.asarray(picture, np.uint8)
+
+
+def _open_readers(path: Path) -> list[Any]:
+    """Return open readers of a bag, in the order of their times.
+
+    :raises ValueError: if the bag cannot be opened, with what can be done about it.
+    """
+    from rosbags.rosbag1 import Reader as Reader1
+    from rosbags.rosbag2 import Reader as Reader2
+
+    if not path.exists():
+        raise ValueError(f"no such file or folder: {path}")
+    lone = path.is_dir() and not (path / "metadata.yaml").is_file()  # the recorder had no time to write it
+    readers: list[Any] = []
+    for part in _storage_files(path) if lone else [path]:
+        if part.suffix == ".zstd":
+            raise ValueError(f"{part} is compressed as a whole: give the folder with its metadata.yaml, or run unzstd")
+        try:
+            reader = (Reader1 if part.suffix == ".bag" else Reader2)(part)
+            reader.open()
+        except Exception as error:
+            for other in readers:
+                other.close()
+            raise ValueError(f"{part} cannot be opened: {_text(error)}; {_remedy(part)}") from error
+        readers.append(reader)
+    return sorted(readers, key=lambda reader: reader.start_time)
+
+
+def _remedy(path: Path) -> str:
+    """Return what to do about a bag that cannot be opened."""
+    if path.is_dir():
+        return f"`ros2 bag reindex {path}` mends metadata.yaml; without that file the others are read as they are"
+    return {
+        ".bag": f"`rosbag reindex {path}` mends a recording that was cut off",
+        ".mcap": f"`mcap recover {path} -o RECOVERED.mcap` mends a recording that was cut off",
+    }.get(path.suffix, f"`sqlite3 {path} .recover | sqlite3 RECOVERED.db3` mends a recording that was cut off")
+
+
+def _text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".replace("\n", " ")
+
+
+def _stamp(image: BagImage) -> int:
+    """Return the stamp of the image's header, nanoseconds; 0 if it has none."""
+    return 0 if image.message is None else stamp_ns(image.message.header.stamp)
+
+
+def show_stamp(nanoseconds: int) -> str:
+    """Write nanoseconds as seconds with all nine digits, as in a header."""
+    return f"{nanoseconds // NANOSECONDS}.{nanoseconds % NANOSECONDS:09d}"

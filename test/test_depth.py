@@ -109,10 +109,16 @@ def test_a_region_of_interest_in_bins_is_placed_like_the_full_image():
 @pytest.mark.parametrize("hole", [0.0, np.nan, np.inf, -np.inf, -1.0])
 def test_holes_in_the_depth_do_not_count(hole):
     depth = DEPTH.copy()
-    depth[np.random.default_rng(0).random(depth.shape) < 0.8] = hole
+    depth[np.random.default_rng(0).random(depth.shape) < 0.9] = hole
     where = positioner()
     where.on_depth(depth_image(depth, "32FC1"))
     np.testing.assert_allclose(place_of(where.position(header(), 640, 480, BOX)), PLACE, atol=0.002)
+
+
+def test_the_largest_number_of_a_depth_in_millimetres_is_a_hole():
+    depth = np.full((480, 640), 65.535)
+    assert not depths_inside(depth_image(depth), Box(*BOX), 640, 480).any()
+    assert depths_inside(depth_image(depth - 0.001), Box(*BOX), 640, 480).all()
 
 
 def test_where_nearly_all_is_holes_there_is_no_position_and_the_reason_is_told():
@@ -259,7 +265,7 @@ def test_without_depth_and_width_there_is_no_position_and_nothing_to_complain_of
 # Covariance
 
 
-def test_the_uncertainty_is_long_along_the_ray_and_grows_across_with_the_range():
+def test_the_uncertainty_is_long_along_the_ray_grows_with_the_range_and_is_a_share_of_the_target_across():
     def axes(place):
         box = Box(*scene(CAMERA, place, SIZE)[1])
         found = position(CAMERA, box, range_from_width(CAMERA, box, SIZE[0]))
@@ -271,6 +277,8 @@ def test_the_uncertainty_is_long_along_the_ray_and_grows_across_with_the_range()
     assert abs(along) == pytest.approx(1.0, abs=1e-3)
     assert near[0] > 0 and near[2] > 10 * near[1]
     assert far[2] == pytest.approx(4 * near[2], rel=0.1)  # relative to the range, the same
+    for values in (near, far):  # 5 % of the target's sides
+        assert np.sqrt(values[:2]) == pytest.approx(0.05 * np.array(SIZE), rel=0.15)
 
 
 # Camera info as it comes in

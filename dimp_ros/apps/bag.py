@@ -110,7 +110,7 @@ class ImageBag:
         filled = [reader for reader in self._readers if reader.message_count]
         begin = min((reader.start_time for reader in filled), default=0)
         seconds = (max((reader.end_time for reader in filled), default=0) - begin) / NANOSECONDS
-        return [Topic(*key, n, n / seconds if seconds > 0 else 0.0) for key, n in sorted(count.items())]
+        return [Topic(*key, n, (n - 1) / seconds if n > 1 and seconds > 0 else 0.0) for key, n in sorted(count.items())]
 
     @property
     def qos(self) -> list[Any]:
@@ -188,6 +188,9 @@ class ImageBag:
                 yield BagImage(time, message, raw)
         except Exception as error:  # of a damaged file: sqlite's, a decompressor's, an unpacker's
             self.damage = f"{self.name} is damaged after {count} images of {self.topic.name}: {_text(error)}"
+            return
+        if count < self.topic.count:  # damage that looks like nothing: a block of zeros, where there is no checksum
+            self.damage = f"{self.name} is damaged: {self.topic.count - count} of {self.topic.count} images are missing"
 
     def _frame(self, index: int, image: BagImage) -> Frame:
         if image.message is None:
@@ -246,7 +249,11 @@ def _open_readers(path: Path) -> list[Any]:
 def _remedy(path: Path) -> str:
     """Return what to do about a bag that cannot be opened."""
     if path.is_dir():
-        return f"`ros2 bag reindex {path}` mends metadata.yaml; without that file the others are read as they are"
+        files = [file for file in _storage_files(path) if file.suffix in STORAGE_SUFFIXES]
+        more = f"; {_remedy(files[-1])}" if files else ""
+        return (
+            f"`ros2 bag reindex {path}` makes metadata.yaml anew, and without that file the others are read alone{more}"
+        )
     return {
         ".bag": f"`rosbag reindex {path}` mends a recording that was cut off",
         ".mcap": f"`mcap recover {path} -o RECOVERED.mcap` mends a recording that was cut off",

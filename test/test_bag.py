@@ -8,20 +8,29 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import lz4.frame
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from rosbags.rosbag2.storage_mcap import McapWriter
 
 sys.path.insert(0, str(Path(__file__).parent))  # what makes bags lies beside its tests
 from made_bags import BEGIN, COUNT, DELAY, STEP, TOPIC, Shot, changed, picture, shots, write_ros1, write_ros2
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 from dimp_ros.apps import bag_types
-from dimp_ros.apps.bag import ImageBag, is_bag
+from dimp_ros.apps.bag import ImageBag
+from dimp_ros.apps.bag_files import is_bag
 from dimp_ros.apps.bag_types import COMPRESSED_IMAGE, DEFINITIONS, IMAGE
 from dimp_ros.apps.frames import Frame, Span
 
@@ -187,14 +196,73 @@ def test_a_damaged_file_gives_the_images_it_has_and_says_so(tmp_path: Path, stor
     assert TOPIC in damage or "images are missing" in damage
 
 
-@pytest.mark.parametrize(("storage", "remedy"), [("mcap", "mcap recover"), ("sqlite3", r"\.recover")])
-def test_a_file_that_was_cut_off_is_refused_with_the_remedy(tmp_path: Path, storage: str, remedy: str) -> None:
-    folder = write_ros2(tmp_path / "made", noisy(120), storage)
+def cut_off(folder: Path) -> Path:
+    """Cut the storage file of a bag in half and return it."""
     file = next(folder.glob("made.*"))
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    for path in (folder, file):
-        with pytest.raises(ValueError, match=f"cannot be opened: .*{remedy}"):
+    return file
+
+
+def test_a_database_that_was_cut_off_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    folder = write_ros2(tmp_path / "made", noisy(120), "sqlite3")
+    for path in (cut_off(folder), folder):
+        with pytest.raises(ValueError, match=r"cannot be opened: .*\.recover"):
             ImageBag(str(path))
+
+
+@pytest.mark.parametrize("compression", ["", "zstd", "lz4"])
+@pytest.mark.parametrize("metadata", [True, False])
+def test_an_mcap_file_that_was_cut_off_is_read_up_to_there(tmp_path: Path, compression: str, metadata: bool) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        if compression:
+            patch.setattr(McapWriter, "close_chunk", compressed(McapWriter.close_chunk, compression))
+        folder = write_ros2(tmp_path / "made", noisy(120))
+    file = cut_off(folder)
+    if not metadata:
+        (folder / "metadata.yaml").unlink()
+
+    for path in (folder, file):
+        with ImageBag(str(path)) as bag:
+            frames = list(bag.frames(Span()))
+            assert bag.damage == "" and bag.length == len(frames) and bag.fps == pytest.approx(10)
+            assert any("was cut off (File end magic is invalid.): it is used up to there" in note for note in bag.notes)
+        assert 20 < len(frames) < 100
+        for frame, shot in zip(frames, noisy(120), strict=False):
+            assert frame.time == shot.stamp and np.array_equal(frame.picture, shot.picture)
+
+
+def compressed(close_chunk: Any, name: str) -> Any:
+    """Return a method of rosbags' writer that compresses its chunks."""
+    pack = {"zstd": zstd.compress, "lz4": lz4.frame.compress}[name]
+
+    def close(self: Any) -> None:
+        self.compression, self.compressor = name, pack
+        close_chunk(self)
+
+    return close
+
+
+@pytest.fixture(scope="module")
+def four_megabytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Write an MCAP file of several chunks and return it."""
+    return (write_ros2(tmp_path_factory.mktemp("bags") / "made", noisy(120)) / "made.mcap").read_bytes()
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_an_mcap_file_cut_anywhere_gives_the_first_of_its_images(four_megabytes: bytes, data: st.DataObject) -> None:
+    whole = four_megabytes
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "cut.mcap"
+        file.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
+        try:
+            bag = ImageBag(str(file))
+        except ValueError as error:
+            assert "mcap recover" in str(error) and file.stat().st_size < 2e6  # the first chunk is not whole
+            return
+        with bag:
+            assert [frame.time for frame in bag.frames(Span())] == [shot.stamp for shot in shots(120)][: bag.length]
+            assert bag.length >= 28 * (file.stat().st_size // 1_100_000)
 
 
 def noisy(count: int) -> list[Shot]:

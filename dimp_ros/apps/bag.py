@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
+from dimp_ros.apps.bag_files import error_text, open_readers
 from dimp_ros.apps.bag_types import COMPRESSED_IMAGE, IMAGE, ros1_types, ros2_types
 from dimp_ros.apps.frames import Frame, Span
 from dimp_ros.apps.video import Picture
 from dimp_ros.node.history import NANOSECONDS, stamp_ns
 from dimp_ros.node.image_conversion import BadImage, to_bgr
 
-STORAGE_SUFFIXES = (".mcap", ".db3")
 MEASURED_IMAGES = 30
 """From how many images the rate of a topic is taken."""
 
@@ -50,20 +50,10 @@ class Topic:
         return f"{self.name} ({self.type.replace('/msg/', '/')}, {self.count} messages, {self.rate:.3g} a second)"
 
 
-def is_bag(path: str) -> bool:
-    """Tell whether ``path`` is a bag: a folder of rosbag2, one of its files, or a .bag of ROS 1."""
-    place = Path(path)
-    if place.is_dir():
-        return (place / "metadata.yaml").is_file() or bool(_storage_files(place))
-    return place.name.removesuffix(".zstd").endswith((*STORAGE_SUFFIXES, ".bag"))
-
-
-def _storage_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.name.removesuffix(".zstd").endswith(STORAGE_SUFFIXES))
-
-
 class ImageBag:
     """The images of one topic of a bag, read as they are asked for: never more than one is held here.
+
+    `notes`: what is to be said about the state of its files. `damage`: why the last reading ended early, if it did.
 
     :param topic: may be None where the bag has one topic with images.
     :raises ImportError: without rosbags. :raises ValueError: if there is nothing to read, with the remedy.
@@ -75,7 +65,7 @@ class ImageBag:
         self._types = ros2_types()  # first: without rosbags there is one line to say
         self.is_ros1 = path.endswith(".bag")
         self._deserialize = ros1_types().deserialize_ros1 if self.is_ros1 else self._types.deserialize_cdr
-        self._readers = _open_readers(Path(path))
+        self._readers, self.notes = open_readers(Path(path))
         try:
             self.topic = self._choose(topic)
         except BaseException:
@@ -187,7 +177,7 @@ class ImageBag:
                 count += 1
                 yield BagImage(time, message, raw)
         except Exception as error:  # of a damaged file: sqlite's, a decompressor's, an unpacker's
-            self.damage = f"{self.name} is damaged after {count} images of {self.topic.name}: {_text(error)}"
+            self.damage = f"{self.name} is damaged after {count} images of {self.topic.name}: {error_text(error)}"
             return
         if count < self.topic.count:  # damage that looks like nothing: a block of zeros, where there is no checksum
             self.damage = f"{self.name} is damaged: {self.topic.count - count} of {self.topic.count} images are missing"
@@ -218,50 +208,6 @@ def picture_of(message: Any, kind: str) -> Picture:
     if picture is None:
         raise BadImage(f"{len(message.data)} bytes of format {message.format!r} are no picture; expected jpeg or png")
     return np.asarray(picture, np.uint8)
-
-
-def _open_readers(path: Path) -> list[Any]:
-    """Return open readers of a bag, in the order of their times.
-
-    :raises ValueError: if the bag cannot be opened, with what can be done about it.
-    """
-    from rosbags.rosbag1 import Reader as Reader1
-    from rosbags.rosbag2 import Reader as Reader2
-
-    if not path.exists():
-        raise ValueError(f"no such file or folder: {path}")
-    lone = path.is_dir() and not (path / "metadata.yaml").is_file()  # the recorder had no time to write it
-    readers: list[Any] = []
-    for part in _storage_files(path) if lone else [path]:
-        if part.suffix == ".zstd":
-            raise ValueError(f"{part} is compressed as a whole: give the folder with its metadata.yaml, or run unzstd")
-        try:
-            reader = (Reader1 if part.suffix == ".bag" else Reader2)(part)
-            reader.open()
-        except Exception as error:
-            for other in readers:
-                other.close()
-            raise ValueError(f"{part} cannot be opened: {_text(error)}; {_remedy(part)}") from error
-        readers.append(reader)
-    return sorted(readers, key=lambda reader: reader.start_time)
-
-
-def _remedy(path: Path) -> str:
-    """Return what to do about a bag that cannot be opened."""
-    if path.is_dir():
-        files = [file for file in _storage_files(path) if file.suffix in STORAGE_SUFFIXES]
-        more = f"; {_remedy(files[-1])}" if files else ""
-        return (
-            f"`ros2 bag reindex {path}` makes metadata.yaml anew, and without that file the others are read alone{more}"
-        )
-    return {
-        ".bag": f"`rosbag reindex {path}` mends a recording that was cut off",
-        ".mcap": f"`mcap recover {path} -o RECOVERED.mcap` mends a recording that was cut off",
-    }.get(path.suffix, f"`sqlite3 {path} .recover | sqlite3 RECOVERED.db3` mends a recording that was cut off")
-
-
-def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}".replace("\n", " ")
 
 
 def _stamp(image: BagImage) -> int:

@@ -57,23 +57,24 @@ class Source(Protocol):
     length: int | None
     """Number of frames, None where that is not known."""
 
+    notes: list[str]
+    """What is to be said about its state, lines for people."""
+    damage: str
+    """Why the frames ended before the source's end, empty if they did not."""
+
     def frames(self, span: Span) -> Iterator[Frame]:
         """Yield the frames of a span."""
 
     def describe(self) -> dict[str, Any]:
         """Return what identifies the source, for the JSON file."""
 
-    @property
-    def damage(self) -> str:
-        """Why the frames ended before the source's end, empty if they did not."""
-
 
 class VideoSource:
     """A `Video` as a source; seconds are reckoned with its frame rate."""
 
-    damage = ""
-
     def __init__(self, path: str) -> None:
+        self.notes: list[str] = []
+        self.damage = ""
         self._video = Video(path)
         self.name, self.fps, self.length = path, self._video.fps, self._video.length
 

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 import dimp_ros
-from dimp_ros.apps.bag import ImageBag, is_bag
+from dimp_ros.apps.bag import ImageBag
+from dimp_ros.apps.bag_files import is_bag
 from dimp_ros.apps.bag_writer import STORAGES, ResultBag
 from dimp_ros.apps.frames import DEFAULT_FPS, Frame, Place, Source, Span, VideoSource
 from dimp_ros.apps.track_loop import WINDOW, Figures, Output, Screen, follow
@@ -215,6 +216,8 @@ def _track(arguments: argparse.Namespace, make_tracker: Callable[[str, str], Any
                 outputs.append(_result_bag(arguments, images))
         else:
             source = VideoSource(arguments.source)
+        for note in source.notes:
+            print(f"dimp-track: {note}", file=sys.stderr)
         fps = source.fps or DEFAULT_FPS
         if arguments.out or arguments.show:
             names = len(boxes) > 1 or any(name for name, _ in arguments.init or ())

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An MCAP file without its end, as a recorder leaves it that was killed or lost its power, read as far as it goes."""
+
+from __future__ import annotations
+
+import struct
+import sys
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, BinaryIO
+
+MAGIC = b"\x89MCAP0\r\n"
+SCHEMA, CHANNEL, MESSAGE, CHUNK, DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
+"""The kinds of records that matter here; see the format's specification."""
+
+
+class CutMcap:
+    """What is left of an MCAP file, with the part of the interface of rosbags' readers that is used here.
+
+    Opening reads the file once, to see what there is. Messages come in the order in which they were written.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.connections: list[Any] = []
+        self.message_count, self.start_time, self.end_time = 0, 2**63 - 1, 0
+        schemas: dict[int, str] = {}
+        by_id: dict[int, Any] = {}
+        for kind, record in self._records():
+            if kind == SCHEMA:
+                schemas[_number("<H", record)] = _text(record, 2)[0]
+            elif kind == CHANNEL and _number("<H", record) not in by_id:
+                number, schema = struct.unpack_from("<HH", record)
+                topic = _text(record, 4)[0]
+                ext = SimpleNamespace(offered_qos_profiles=[])
+                by_id[number] = SimpleNamespace(
+                    id=number, topic=topic, msgtype=schemas.get(schema, ""), msgcount=0, ext=ext
+                )
+            elif kind == MESSAGE and _number("<H", record) in by_id:
+                time = _number("<Q", record, 6)
+                by_id[_number("<H", record)].msgcount += 1
+                self.message_count += 1
+                self.start_time, self.end_time = min(self.start_time, time), max(self.end_time, time + 1)
+        self.connections = list(by_id.values())
+
+    @property
+    def topics(self) -> dict[str, Any]:
+        """Each topic with its type and the number of its messages."""
+        return {connection.topic: connection for connection in self.connections}
+
+    def messages(self, connections: Collection[Any]) -> Iterator[tuple[Any, int, bytes]]:
+        """Yield connection, time and message."""
+        wanted = {connection.id: connection for connection in connections}
+        for kind, record in self._records():
+            if kind == MESSAGE and (number := _number("<H", record)) in wanted:
+                yield wanted[number], _number("<Q", record, 6), record[22:]
+
+    def close(self) -> None:
+        """Nothing is open between two readings."""
+
+    def _records(self) -> Iterator[tuple[int, bytes]]:
+        """Yield the records of the file and of its chunks, up to the first one that is not whole."""
+        with self._path.open("rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                return
+            for kind, record in _split(file, self._path.stat().st_size):
+                if kind == DATA_END:
+                    return
+                if kind != CHUNK:
+                    yield kind, record
+                    continue
+                try:
+                    yield from _split_bytes(_unpacked(record))
+                except Exception:  # what a decompressor or an unpacker says of damage
+                    return
+
+
+def _split(file: BinaryIO, end: int) -> Iterator[tuple[int, bytes]]:
+    """Yield kind and content of each whole record."""
+    while len(head := file.read(9)) == 9:
+        kind, size = struct.unpack("<BQ", head)
+        if size > end - file.tell():
+            return
+        yield kind, file.read(size)
+
+
+def _split_bytes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield kind and content of each record in a chunk."""
+    position = 0
+    while position < len(data):
+        kind, size = struct.unpack_from("<BQ", data, position)
+        yield kind, data[position + 9 : position + 9 + size]
+        position += 9 + size
+
+
+def _unpacked(chunk: bytes) -> bytes:
+    """Return the records of a chunk."""
+    compression, position = _text(chunk, 28)
+    data = chunk[position + 8 : position + 8 + _number("<Q", chunk, position)]
+    if compression == "zstd":
+        if sys.version_info >= (3, 14):
+            from compression import zstd
+        else:
+            from backports import zstd
+
+        return bytes(zstd.decompress(data))
+    if compression == "lz4":
+        from lz4.frame import decompress
+
+        return bytes(decompress(data))
+    if compression:
+        raise ValueError(f"unknown compression {compression!r}")
+    return data
+
+
+def _number(form: str, data: bytes, position: int = 0) -> int:
+    return int(struct.unpack_from(form, data, position)[0])
+
+
+def _text(data: bytes, position: int) -> tuple[str, int]:
+    """Return the string at a position, and the position behind it."""
+    end = position + 4 + _number("<I", data, position)
+    return data[position + 4 : end].decode(), end

@@ -7,12 +7,11 @@ import array
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 
 os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
@@ -29,9 +28,10 @@ from sensor_msgs.msg import Image  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
 from vision_msgs.msg import BoundingBox2D, Detection2DArray  # noqa: E402
 
-from dimp_ros.msg import TargetState  # noqa: E402
+from dimp_ros.msg import TargetState, TargetStateArray  # noqa: E402
 from dimp_ros.node.tracker_node import TrackerNode  # noqa: E402
 from dimp_ros.srv import DropTarget, InitTarget  # noqa: E402
+from dimp_ros.tracker.images import Picture  # noqa: E402
 from dimp_ros.tracker.result import TargetState as State  # noqa: E402
 
 WAIT = 15.0
@@ -42,6 +42,9 @@ BOX = (20.0, 10.0, 16.0, 12.0)
 RELIABLE = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 BEST_EFFORT = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+MANY = QoSProfile(depth=50, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+"""For `target`, on which there is a message for each target of an image."""
 
 
 def wait_until(condition: Callable[[], Any], what: str, timeout: float = WAIT) -> Any:
@@ -70,6 +73,11 @@ def stamp_of(number: int) -> Time:
     return Time(sec=1000 + number // 10, nanosec=number % 10 * 100_000_000)
 
 
+def number_of(picture: Picture) -> int:
+    """Return the number of a `numbered_image`."""
+    return int(picture.region(0, 0, 1, 1).flat[0])
+
+
 class ScriptedTracker:
     """Follows the contract of the tracker: notes what it is given, answers as told, as slowly as told."""
 
@@ -82,34 +90,41 @@ class ScriptedTracker:
         self.updates: list[int] = []
         self.busy = threading.Event()
         self.dropped: list[str | None] = []
-        self.box: tuple[float, ...] = BOX
+        self.boxes: dict[str, tuple[float, ...]] = {}
+        self.states: dict[str, State] = {}
+        """States of single targets, other than ``state``."""
+        self.asked: list[tuple[int | str, ...]] = []
+        """Number of the image and names of the targets of each update."""
 
-    def init(self, image: np.ndarray, box: Sequence[float], *, target_id: str = "0") -> Any:
+    def init(self, image: Picture, box: Sequence[float], *, target_id: str = "0") -> Any:
         """Take the target, unless told to fail."""
         time.sleep(self.init_seconds)
         if self.failure is not None:
             raise self.failure
-        self.inits.append((int(image[0, 0, 0]), tuple(box), target_id))
-        self.box = tuple(box)
-        return self._result(State.TRACKING)
+        self.inits.append((number_of(image), tuple(box), target_id))
+        self.boxes[target_id] = tuple(box)
+        return self._result(target_id, State.TRACKING)
 
-    def update(self, image: np.ndarray) -> Any:
-        """Answer with the state that the test has set."""
+    def update_all(self, image: Picture, only: Collection[str] | None = None) -> dict[str, Any]:
+        """Answer with the states that the test has set."""
         self.busy.set()
         time.sleep(self.seconds)
         self.busy.clear()
         if self.failure is not None:
             raise self.failure
-        self.updates.append(int(image[0, 0, 0]))
-        return self._result(self.state)
+        self.updates.append(number_of(image))
+        ids = list(self.boxes if only is None else only)
+        self.asked.append((number_of(image), *sorted(ids)))
+        return {name: self._result(name, self.states.get(name, self.state)) for name in ids}
 
-    def _result(self, state: State) -> Any:
+    def _result(self, name: str, state: State) -> Any:
         """Return a result whose box is always there: that a lost one is not published is the node's business too."""
-        return SimpleNamespace(state=state, box=self.box, confidence=0.75, peak=0.5, distractor_ratio=0.25)
+        return SimpleNamespace(state=state, box=self.boxes[name], confidence=0.75, peak=0.5, distractor_ratio=0.25)
 
     def drop(self, target_id: str | None = None) -> None:
         """Note it."""
         self.dropped.append(target_id)
+        self.boxes.pop(target_id, None)
 
     def warm_up(self) -> None:
         """Nothing to warm."""
@@ -123,7 +138,9 @@ class Client:
         self.images = self.node.create_publisher(Image, "image", image_qos)
         self.states: list[TargetState] = []
         self.detections: list[Detection2DArray] = []
-        self.node.create_subscription(TargetState, "target", self.states.append, LATCHED)
+        self.arrays: list[TargetStateArray] = []
+        self.node.create_subscription(TargetState, "target", self.states.append, MANY)
+        self.node.create_subscription(TargetStateArray, "targets", self.arrays.append, LATCHED)
         self.node.create_subscription(Detection2DArray, "detections", self.detections.append, RELIABLE)
         self._init = self.node.create_client(InitTarget, f"{node_name}/init_target")
         self._drop = self.node.create_client(DropTarget, f"{node_name}/drop_target")
@@ -159,6 +176,15 @@ class Client:
             return [state for state in list(self.states) if state.header == image.header]
 
         return wait_until(found, f"state for the image of {image.header.stamp}")[-1]
+
+    def targets_of(self, image: Image) -> dict[str, TargetState]:
+        """Wait for the states of all targets under the header of ``image`` and return the last ones, by name."""
+
+        def found() -> list[TargetStateArray]:
+            return [array for array in list(self.arrays) if array.header == image.header]
+
+        last = wait_until(found, f"targets of the image of {image.header.stamp}")[-1]
+        return {state.id: state for state in last.targets}
 
     def detections_of(self, image: Image) -> Detection2DArray:
         """Wait for the detections under the header of ``image`` and return the last ones."""

@@ -43,7 +43,7 @@ def test_a_reading_without_a_box_has_no_detection_and_a_zero_size_box():
     header = TargetState().header
     header.stamp = stamp_of(3)
     reading = Reading("ball", State.LOST, None, frames_since_seen=4, seconds_since_seen=0.5)
-    array, state = detections(header, reading), target_state(header, reading, 0.125)
+    array, state = detections(header, [reading]), target_state(header, reading, 0.125)
     assert array.detections == [] and array.header == header
     assert is_zero(state.bbox) and state.bbox == BoundingBox2D()
     assert (state.id, state.state, state.frames_since_seen, state.seconds_since_seen, state.age) == (

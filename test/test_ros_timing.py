@@ -130,7 +130,7 @@ from ros_harness import ScriptedTracker
 from dimp_ros.node.tracker_node import main
 
 class Slow(ScriptedTracker):
-    def update(self, image):
+    def update_all(self, image, only=None):
         print("inference begins", flush=True)
         time.sleep(60)
 

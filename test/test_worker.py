@@ -48,11 +48,9 @@ def wait_for(condition) -> None:
 def test_while_a_frame_is_processed_only_the_newest_of_those_that_come_waits(bench):
     bench.worker.offer(0)
     assert bench.busy.wait(10)
-    for frame in range(1, 6):
-        bench.worker.offer(frame)
+    assert [bench.worker.offer(frame) for frame in range(1, 6)] == [False, True, True, True, True]
     bench.go.set()
     wait_for(lambda: bench.done == [0, 5])
-    assert bench.worker.replaced == 4
 
 
 def test_jobs_run_in_order_before_the_frame_that_waits_and_hand_back_what_they_return(bench):
@@ -108,3 +106,65 @@ def test_stop_releases_everyone_who_waits_even_if_the_work_in_progress_does_not_
 
 def test_a_worker_that_was_never_started_can_be_stopped():
     assert Worker(lambda frame: None, lambda error: None).stop(1)
+
+
+def test_what_can_wait_is_done_while_nothing_else_is_there_until_it_says_that_it_is_done():
+    left, calls, frames = [3], threading.Event(), []
+
+    def idle() -> bool:
+        calls.set()
+        left[0] -= 1
+        return left[0] > 0
+
+    worker: Worker[object] = Worker(frames.append, lambda error: None, idle=idle)
+    worker.start()
+    try:
+        time.sleep(0.05)
+        assert not calls.is_set(), "before anything came there is nothing that could be left to do"
+        worker.offer("frame")
+        wait_for(lambda: left[0] == 0)
+        time.sleep(0.05)
+        assert frames == ["frame"] and left[0] == 0, "it is not asked again once it is done"
+        worker.submit(lambda: left.__setitem__(0, 2)).result(10)
+        wait_for(lambda: left[0] == 0)
+    finally:
+        assert worker.stop(10)
+
+
+def test_a_frame_comes_before_what_can_wait():
+    order: list[str] = []
+    gate = threading.Event()
+
+    def idle() -> bool:
+        order.append("idle")
+        assert gate.wait(10)
+        return order.count("idle") < 3
+
+    worker: Worker[str] = Worker(order.append, lambda error: None, idle=idle)
+    worker.start()
+    try:
+        worker.offer("first")
+        wait_for(lambda: order == ["first", "idle"])
+        worker.offer("second")
+        gate.set()
+        wait_for(lambda: len(order) >= 5)
+        assert order[:3] == ["first", "idle", "second"]
+    finally:
+        assert worker.stop(10)
+
+
+def test_an_error_of_what_can_wait_goes_to_the_handler_and_it_is_not_tried_again_at_once():
+    errors: list[Exception] = []
+
+    def idle() -> bool:
+        raise RuntimeError("broken")
+
+    worker: Worker[str] = Worker(lambda frame: None, errors.append, idle=idle)
+    worker.start()
+    try:
+        worker.offer("frame")
+        wait_for(lambda: errors)
+        time.sleep(0.05)
+        assert len(errors) == 1
+    finally:
+        assert worker.stop(10)

@@ -30,6 +30,7 @@ def draw_target(
     target_id: str = "",
     note: str = "",
     held: bool = False,
+    line: int = 0,
 ) -> NDArray[np.uint8]:
     """Draw one target on ``image``, in place, and return it.
 
@@ -39,6 +40,7 @@ def draw_target(
     :param confidence: 0..1, shown as a number and a bar; None shows neither.
     :param note: further words for the caption, such as a frame rate.
     :param held: box and state are an earlier picture's: the box is thin and grey, the state not told.
+    :param line: where the caption is written, from the top; that of the first line has the bar at the bottom, too.
     :raises ValueError: for an unknown state.
     """
     if state not in COLOURS:
@@ -49,8 +51,8 @@ def draw_target(
         _draw_box(image, box, colour, 1 if held else max(2, round(2 * unit)), outlined=not held)
     number = "" if confidence is None else f"{confidence:.2f}"
     words = [f"#{target_id}" if target_id else "", "" if held else state, number, note]
-    _draw_caption(image, "  ".join(word for word in words if word), colour, max(0.35, 0.5 * unit))
-    if confidence is not None:
+    _draw_caption(image, "  ".join(word for word in words if word), colour, max(0.35, 0.5 * unit), line)
+    if confidence is not None and line == 0:
         _draw_bar(image, confidence, colour, max(2, round(4 * unit)))
     return image
 
@@ -67,13 +69,14 @@ def _draw_box(
     cv2.rectangle(image, first, last, colour, thickness, cv2.LINE_AA, fraction)
 
 
-def _draw_caption(image: NDArray[np.uint8], text: str, colour: tuple[int, int, int], scale: float) -> None:
-    """Write the caption in the top-left corner, on a dark ground so that it can be read on any picture."""
+def _draw_caption(image: NDArray[np.uint8], text: str, colour: tuple[int, int, int], scale: float, line: int) -> None:
+    """Write a line in the top-left corner, on a dark ground so that it can be read on any picture."""
     thickness = max(1, round(scale * 1.6))
     (width, height), baseline = cv2.getTextSize(text, _FONT, scale, thickness)
     pad = max(2, height // 2)
-    cv2.rectangle(image, (0, 0), (width + 2 * pad, height + baseline + pad), (24, 24, 24), cv2.FILLED)
-    cv2.putText(image, text, (pad, height + pad // 2 + 1), _FONT, scale, colour, thickness, cv2.LINE_AA)
+    top = line * (height + baseline + pad + 1)
+    cv2.rectangle(image, (0, top), (width + 2 * pad, top + height + baseline + pad), (24, 24, 24), cv2.FILLED)
+    cv2.putText(image, text, (pad, top + height + pad // 2 + 1), _FONT, scale, colour, thickness, cv2.LINE_AA)
 
 
 def _draw_bar(image: NDArray[np.uint8], confidence: float, colour: tuple[int, int, int], height: int) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from builtin_interfaces.msg import Time
-    from sensor_msgs.msg import Image
+    from sensor_msgs.msg import CompressedImage, Image
+
+    StampedImage: TypeAlias = Image | CompressedImage
 
 NANOSECONDS = 1_000_000_000
 
@@ -37,11 +39,11 @@ class FrameHistory:
         self._span_ns = round(seconds * NANOSECONDS)
         self._max_bytes = max_bytes
         self._max_frames = max_frames
-        self._frames: deque[tuple[int, Image]] = deque()
+        self._frames: deque[tuple[int, StampedImage]] = deque()
         self._bytes = 0
         self._lock = threading.Condition()
 
-    def add(self, image: Image) -> None:
+    def add(self, image: StampedImage) -> None:
         """Hold ``image`` and let go of what has become too old or too much."""
         stamp = stamp_ns(image.header.stamp)
         with self._lock:
@@ -58,7 +60,7 @@ class FrameHistory:
                 self._bytes -= len(self._frames.popleft()[1].data)
             self._lock.notify_all()
 
-    def find(self, stamp: Time) -> Image:
+    def find(self, stamp: Time) -> StampedImage:
         """Return the image with ``stamp``, to within a millisecond; a zero stamp means the newest.
 
         Waits for an image whose stamp is just ahead of the newest one's, up to `OVERTAKEN_SECONDS`.
@@ -83,6 +85,23 @@ class FrameHistory:
         newest = self._frames[-1][0] if self._frames else wanted - 2 * self.TOLERANCE_NS
         ahead = wanted - newest
         return wanted > 0 and self.TOLERANCE_NS < ahead <= self.OVERTAKEN_SECONDS * NANOSECONDS
+
+    def after(self, stamp: int, limit: int, stride: int = 1) -> tuple[int, StampedImage] | None:
+        """Return the image that is ``stride`` images after the one of ``stamp``, with its stamp, in nanoseconds.
+
+        Where there are fewer, the last one; where that one has been let go, the oldest held takes its place.
+
+        :param limit: images beyond this stamp do not count. :return: None if there is none in (stamp, limit].
+        """
+        with self._lock:
+            later = [frame for frame in self._frames if stamp < frame[0] <= limit]
+        return later[min(stride, len(later)) - 1] if later else None
+
+    @property
+    def held(self) -> tuple[int, int]:
+        """How many images are held, and their bytes."""
+        with self._lock:
+            return len(self._frames), self._bytes
 
     def clear(self) -> None:
         """Let go of all images."""

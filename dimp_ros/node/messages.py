@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray, ObjectHypothesisWithPose
@@ -55,21 +55,28 @@ def requested_box(bbox: BoundingBox2D, normalized: bool, width: int, height: int
     return check_box(Box.from_center(*values), width, height, min_side=MIN_SIDE)
 
 
-def detections(header: Header, reading: Reading) -> Detection2DArray:
-    """Return the target as a detection under the image's ``header``; an empty array while it is not in sight."""
+def detections(header: Header, readings: Iterable[Reading]) -> Detection2DArray:
+    """Return the targets in sight as detections under the image's ``header``."""
     message = Detection2DArray(header=header)
-    if reading.box is not None:
-        hypothesis = ObjectHypothesisWithPose()
-        hypothesis.hypothesis.class_id = TARGET_CLASS
-        hypothesis.hypothesis.score = reading.confidence
-        box = bounding_box(reading.box)
-        message.detections = [Detection2D(header=header, results=[hypothesis], bbox=box, id=reading.target_id)]
+    message.detections = [_detection(header, reading) for reading in readings if reading.box is not None]
     return message
 
 
-def target_state(header: Header, reading: Reading, age: float) -> TargetState:
-    """Return ``reading`` as a message under the image's ``header``; ``age`` is the image's, in seconds."""
-    return TargetState(
+def _detection(header: Header, reading: Reading) -> Detection2D:
+    hypothesis = ObjectHypothesisWithPose()
+    hypothesis.hypothesis.class_id = TARGET_CLASS
+    hypothesis.hypothesis.score = reading.confidence
+    return Detection2D(header=header, results=[hypothesis], bbox=bounding_box(reading.box), id=reading.target_id)
+
+
+def target_state(
+    header: Header, reading: Reading, age: float, bearing: tuple[float, float, float] | None = None
+) -> TargetState:
+    """Return ``reading`` as a message under the image's ``header``.
+
+    :param age: the image's, in seconds. :param bearing: unit vector in the optical frame, None where it is not known.
+    """
+    message = TargetState(
         header=header,
         id=reading.target_id,
         state=int(reading.state),
@@ -81,3 +88,6 @@ def target_state(header: Header, reading: Reading, age: float) -> TargetState:
         seconds_since_seen=reading.seconds_since_seen,
         age=age,
     )
+    if bearing is not None:
+        message.bearing.x, message.bearing.y, message.bearing.z = bearing
+    return message

@@ -1,47 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From images and requests to what is published: all that happens while the node is active."""
+"""From images to what is published: all that the worker's thread does while the node is active."""
 
 from __future__ import annotations
 
 import threading
 import time
 import traceback
-from collections.abc import Callable
-from concurrent.futures import TimeoutError as RequestTimeout
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
+from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-from builtin_interfaces.msg import Time
-from numpy.typing import NDArray
-from sensor_msgs.msg import Image
 from std_msgs.msg import Header
-from vision_msgs.msg import BoundingBox2D
 
-from dimp_ros.node.history import FrameHistory, FrameNotHeld, stamp_ns
-from dimp_ros.node.image_conversion import BadImage, check_image, to_bgr
-from dimp_ros.node.messages import requested_box
-from dimp_ros.node.target import Reading, TargetFollower, Tracker
-from dimp_ros.node.worker import Worker, WorkerStopped
+from dimp_ros.node.catch_up import CatchUp, Late
+from dimp_ros.node.history import FrameHistory, stamp_ns
+from dimp_ros.node.image_conversion import BadImage
+from dimp_ros.node.target import Reading, TargetSet, Tracker
+from dimp_ros.node.worker import Worker
+from dimp_ros.tracker.images import Picture
 
 if TYPE_CHECKING:
     from rclpy.impl.rcutils_logger import RcutilsLogger
 
+    from dimp_ros.node.history import StampedImage
     from dimp_ros.node.publishing import Outputs
+    from dimp_ros.node.statistics import Statistics
 
 LOG_PERIOD_SECONDS = 5.0
 
 
-class RequestRefused(ValueError):
-    """A request that was not carried out; the text is for the one who asked and names the remedy."""
+class Settings(Protocol):
+    """Values of parameters by name, as they are at this moment."""
+
+    def __getitem__(self, name: str) -> Any:
+        """Return the value of a parameter."""
+        ...
+
+
+class TooManyTargets(ValueError):
+    """A new target beyond the limit; the text says which targets there are."""
 
 
 class Pipeline:
-    """Receives images, follows the target in the newest of them in a thread of its own, and publishes.
+    """Receives images, follows the targets in the newest of them in a thread of its own, and publishes.
 
-    Only that thread touches the tracker. ``receive`` and the requests may be called from any other. A request that
-    is refused leaves the running target alone.
+    Only that thread touches the tracker. A target that was taken from a past image catches up between live images: a
+    bounded number of steps for each, and as many as fit while none waits.
 
-    :param explain_silence: says why there is no image; asked only when a request needs one and there is none.
+    :param open_image: makes a message a picture, or raises `BadImage`.
+    :param recover: told in the worker's thread what the tracker raised; may mend it.
     """
 
     def __init__(
@@ -50,176 +57,246 @@ class Pipeline:
         outputs: Outputs,
         history: FrameHistory,
         logger: RcutilsLogger,
-        explain_silence: Callable[[], str],
-        request_timeout: float,
+        settings: Settings,
+        statistics: Statistics,
+        open_image: Callable[[StampedImage], Picture],
+        recover: Callable[[Exception], None] = lambda error: None,
     ) -> None:
-        self._follower = TargetFollower(tracker)
-        self._tracker = tracker
+        self.tracker = tracker
+        self.history = history
+        self.open_image = open_image
+        self._targets = TargetSet(tracker)
+        self._late = CatchUp(history)
         self._outputs = outputs
-        self._history = history
         self._logger = logger
-        self._explain_silence = explain_silence
-        self._request_timeout = request_timeout
-        self._worker: Worker[Image] = Worker(self._process, self._report)
+        self._settings = settings
+        self._statistics = statistics
+        self._recover = recover
+        self._worker: Worker[StampedImage] = Worker(self._process, self._report, idle=self._catch_up)
         self._publishing = threading.Lock()  # after a request is answered, nothing it overruled may be published
         self._header = Header()  # of the last image published about
-        self._enabled = True
+        self._readings: dict[str, Reading] = {}  # what was published about it
+        self._size = (0, 0)
+        self._stamp = 0
+        self._received = self._processed = 0
+        self._stride = 1  # of how many images received one is processed
+        self._dropped: set[str] = set()  # targets that were dropped, but that the worker has not let go yet
         self._overruled = 0  # counts requests that make the result of an inference in progress void
         self._closed = False
-        self._named = 0
+        self.enabled = True
         self.last_image = time.monotonic()
         """When the last image came, or the pipeline was made; by the monotonic clock."""
 
+    # Called from any thread
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """Names of the targets, without those that are being dropped."""
+        return tuple(name for name in self._targets.ids if name not in self._dropped)
+
+    @property
+    def readings(self) -> list[Reading]:
+        """What was last said about each target."""
+        with self._publishing:
+            return list(self._readings.values())
+
+    @property
+    def late(self) -> tuple[str, ...]:
+        """Names of the targets that have not caught up yet."""
+        return self._late.ids
+
+    @property
+    def died(self) -> bool:
+        """Whether the thread has ended although nobody stopped it."""
+        return self._worker.died
+
     def start(self) -> None:
         """Say that there is no target yet, and begin to work."""
-        self._outputs.publish_state(self._header, Reading())
+        self._outputs.publish_states(self._header, [], self._size)
         self._worker.start()
 
     def stop(self, timeout: float) -> bool:
-        """Stop working, say that the target is gone, and let go of all images and of the target.
+        """Stop working, say that the targets are gone, and let go of all images and of the targets.
 
         :returns: whether the thread has ended within ``timeout`` seconds; if not, what it finds is not published.
         """
         with self._publishing:
             first, self._closed = not self._closed, True
         ended = self._worker.stop(timeout)
+        self._late.clear()
         if first:
-            self._outputs.publish(self._header, Reading())
-        self._history.clear()
+            gone = [Reading(target_id=name) for name in self._targets.ids]
+            self._outputs.publish(self._header, [], self._size, gone=gone)
+        self.history.clear()
         if ended:
-            self._follower.drop()
+            for name in self._targets.ids:
+                self._targets.drop(name)
         return ended
 
-    def receive(self, image: Image) -> None:
+    def receive(self, image: StampedImage) -> None:
         """Take an image from the topic: note it, no more."""
         self.last_image = time.monotonic()
-        self._history.add(image)
-        self._worker.offer(image)
+        self._received += 1
+        self._statistics.on_received(stamp_ns(image.header.stamp))
+        self.history.add(image)
+        if self._worker.offer(image):
+            self._statistics.on_replaced()
 
-    def init_target(self, stamp: Time, bbox: BoundingBox2D, normalized: bool, target_id: str) -> tuple[str, Time]:
-        """Take the target inside ``bbox`` in the image with ``stamp``; see srv/InitTarget.
+    def submit(self, job: Callable[[], Any]) -> Future[Any]:
+        """Have the worker's thread do something before the next image."""
+        return self._worker.submit(job)
 
-        :returns: what was done, and the stamp of the image used.
-        :raises RequestRefused: with what was wrong and the remedy.
+    def begin(self, image: StampedImage, picture: Picture, box: Sequence[float], target_id: str) -> Late | None:
+        """Take a target; only in the worker's thread. One of the same name starts over.
+
+        :param image: the picture's message. :param box: (x, y, w, h) in pixels.
+        :returns: how far the target has come if newer images than this one have been reported on already.
+        :raises TooManyTargets: beyond the limit.
         """
-        if not self._enabled:
-            raise RequestRefused("tracking is disabled; call ~/set_enabled with data: true first")
-        image = self._find(stamp)
+        limit = self._settings["max_targets"]
+        if target_id not in self._targets.ids and len(self._targets.ids) >= limit:
+            names = ", ".join(map(repr, self._targets.ids))
+            raise TooManyTargets(
+                f"{limit} targets are followed already ({names}) and max_targets is {limit}: drop one, or raise it"
+            )
+        overruled = self._overruled
+        when = self._when(image)
         try:
-            check_image(image)
-            box = requested_box(bbox, normalized, image.width, image.height)
-        except ValueError as error:
-            raise RequestRefused(str(error)) from error
-        previous = self._follower.target_id
-        name = target_id or self._new_name()
-        self._await(lambda: self._init(image, box, name))
-        replaced = f", in place of {previous!r}" if previous not in (None, name) else ""
-        return f"target {name!r} is followed{replaced}", image.header.stamp
-
-    def drop_target(self, target_id: str) -> str:
-        """Stop following ``target_id``, or any target if empty, and say what was dropped.
-
-        :raises RequestRefused: for a name that is not followed.
-        """
-        known = self._follower.target_id
-        if target_id and target_id != known:
-            names = f"the one that is followed is {known!r}" if known is not None else "no target is followed"
-            raise RequestRefused(f"target {target_id!r} is unknown: {names}")
-        if known is None:
-            return "no target was followed"
-        with self._publishing:
-            self._overruled += 1
-        self._worker.submit(self._drop)
-        return f"target {known!r} is dropped"
-
-    def set_enabled(self, enabled: bool) -> str:
-        """Switch inference on or off and say what that means; a target is kept, but LOST until it is on again."""
-        with self._publishing:
-            self._enabled = enabled
-            self._overruled += not enabled
-        if enabled:
-            return "tracking is enabled"
-        self._worker.submit(self._announce)
-        return "tracking is disabled: the target's state is LOST until it is enabled again"
-
-    def _find(self, stamp: Time) -> Image:
-        try:
-            return self._history.find(stamp)
-        except FrameNotHeld as error:
-            reason = str(error) if len(self._history) else f"{error}: {self._explain_silence()}"
-            raise RequestRefused(reason) from error
-
-    def _new_name(self) -> str:
-        self._named += 1
-        return str(self._named)
-
-    def _await(self, job: Callable[[], None]) -> None:
-        """Have the worker do ``job`` and wait for it, but not for ever."""
-        try:
-            future = self._worker.submit(job)
-            future.result(timeout=self._request_timeout)
-        except RequestTimeout as error:
-            undone = future.cancel()
-            raise RequestRefused(
-                f"the tracker has not answered for {self._request_timeout:g} s"
-                + ("; ask again" if undone else "; watch the target topic, the request may still take effect")
-            ) from error
-        except (ValueError, WorkerStopped) as error:
-            raise RequestRefused(str(error)) from error
+            reading = self._targets.init(picture, box, target_id, when)
         except Exception as error:
-            self._logger.error(f"initialising the target failed:\n{traceback.format_exc()}")
-            raise RequestRefused(f"the tracker failed: {type(error).__name__}: {error}; the log has more") from error
+            self._recover(error)
+            raise
+        self._late.discard(target_id)
+        if image.header == self._header:  # otherwise the image is yet to be processed
+            self._publish(image, picture, {**self._readings, target_id: reading}, overruled)
+        elif when < self._stamp and stamp_ns(image.header.stamp):
+            return self._late.add(target_id, when)
+        return None
 
-    def _init(self, image: Image, box: tuple[float, float, float, float], name: str) -> None:
-        """Initialise on ``image``; the result is published unless a newer image has been reported on already."""
-        overruled = self._overruled
-        stamp = stamp_ns(image.header.stamp)
-        picture = to_bgr(image)
-        reading = self._follower.init(picture, box, name, stamp)
-        if stamp >= stamp_ns(self._header.stamp):
-            self._publish(image, reading, picture, overruled)
-
-    def _drop(self) -> None:
-        self._follower.drop()
-        self._announce()
-
-    def _announce(self) -> None:
-        """Publish what holds now under the last image's header: there may be no further image to say it with."""
+    def drop(self, target_id: str) -> None:
+        """Drop a target: from now on nothing more is published about it but that it is gone."""
         with self._publishing:
-            if not self._closed:
-                self._outputs.publish(self._header, self._follower.unseen(stamp_ns(self._header.stamp)))
+            self._dropped.add(target_id)
+        self._worker.submit(lambda: self._let_go([target_id]))
 
-    def _process(self, image: Image) -> None:
-        """Follow the target in ``image`` and publish; whatever goes wrong, no box but one of this image goes out."""
+    def set_enabled(self, enabled: bool) -> None:
+        """Switch inference on or off; targets are kept, but LOST until it is on again."""
+        with self._publishing:
+            self.enabled = enabled
+            self._overruled += not enabled
+        if not enabled:
+            self._worker.submit(self._pause)
+
+    # In the worker's thread
+
+    def _process(self, image: StampedImage) -> None:
+        """Follow the targets in ``image`` and publish; whatever goes wrong, no box but one of this image goes out."""
         overruled = self._overruled
-        stamp = stamp_ns(image.header.stamp)
-        following = self._enabled and self._follower.target_id is not None
-        picture, reading = None, None
+        when = self._when(image)
+        if self._stamp and when < self._stamp:  # the images' clock was set back
+            self._targets.shift(when - self._stamp, self._targets.ids)
+            self._late.clear()
+        self._stamp = when
+        self._stride, self._processed = max(1, self._received - self._processed), self._received
+        picture, readings = None, {}
+        following = [name for name in self._targets.ids if name not in self._late.ids]
         try:
-            check_image(image)
-            if following or self._outputs.debug_image_wanted:
-                picture = to_bgr(image)
-            if following and picture is not None:
-                reading = self._follower.follow(picture, stamp)
+            picture = self.open_image(image)
+            if self.enabled:
+                readings = self._targets.follow(picture, when, following)
         except BadImage as error:
+            self._statistics.on_error(str(error), bad_image=True)
             self._logger.error(f"image is not used: {error}", throttle_duration_sec=LOG_PERIOD_SECONDS)
         except Exception as error:
             self._report(error)
-        self._publish(image, reading or self._follower.skip(stamp), picture, overruled)
+        said = {name: readings.get(name) or self._targets.skip(name, when) for name in self._targets.ids}
+        self._publish(image, picture, said, overruled)
+        self._give_up(when)
+        for _ in range(self._settings["catch_up_images"]):
+            if not self._catch_up():
+                break
 
-    def _publish(self, image: Image, reading: Reading, picture: NDArray[np.uint8] | None, overruled: int) -> None:
-        """Publish about ``image``, as not in sight if a request has overruled the ``reading`` meanwhile."""
+    def _catch_up(self) -> bool:
+        """Let a late target see the next image that it has missed; return whether more is to do."""
+        step = self._late.next(self._stamp, self._stride) if self.enabled else None
+        if step is None:
+            return False
+        late, image, stamp = step
+        overruled = self._overruled
+        readings: dict[str, Reading] = {}
+        picture = None
+        try:
+            picture = self.open_image(image)
+            readings = self._targets.follow(picture, stamp, [late.target_id])
+        except BadImage:
+            pass  # was complained about when it was new
+        except Exception as error:
+            self._report(error)
+        if self._late.advance(late, stamp, self._stamp) and readings:
+            self._publish(image, picture, {**self._readings, **readings}, overruled)
+        return True
+
+    def _give_up(self, when: int) -> None:
+        """Drop targets that have been looked for in vain for too long."""
+        seconds = self._settings["give_up_after"]
+        if seconds > 0 and (overdue := self._targets.overdue(when, seconds)):
+            self._logger.warning(f"given up after {seconds:g} s without a sight of it: {', '.join(map(repr, overdue))}")
+            self._let_go(overdue)
+
+    def _let_go(self, target_ids: Iterable[str]) -> None:
+        """Forget targets and say so."""
+        known = [name for name in target_ids if name in self._targets.ids]
+        for name in known:
+            self._targets.drop(name)
+            self._late.discard(name)
+        with self._publishing:
+            self._dropped.difference_update(target_ids)
+            for name in known:
+                self._readings.pop(name, None)
+            self._announce([Reading(target_id=name) for name in known])
+
+    def _pause(self) -> None:
+        """Say that nobody looks: there may be no further image to say it with."""
+        self._late.clear()
+        self._targets.pause()
+        with self._publishing:
+            self._readings = {name: self._targets.unseen(name, self._stamp) for name in self._targets.ids}
+            self._announce()
+
+    def _announce(self, gone: Sequence[Reading] = ()) -> None:
+        """Publish anew what holds under the last image's header; with the lock held."""
+        if not self._closed:
+            self._outputs.publish(self._header, self._valid(self._readings), self._size, gone=gone)
+
+    def _publish(
+        self, image: StampedImage, picture: Picture | None, readings: dict[str, Reading], overruled: int
+    ) -> None:
+        """Publish about ``image``, as not in sight what a request has overruled meanwhile."""
         with self._publishing:
             if self._closed:
                 return
             if overruled != self._overruled:
-                reading = self._follower.skip(stamp_ns(image.header.stamp))
-            self._header = image.header
-            self._outputs.publish(image.header, reading)
+                readings = {name: self._targets.unseen(name, self._stamp) for name in readings}
+            self._header, self._readings = image.header, readings
+            if picture is not None:
+                self._size = (picture.width, picture.height)
+            said = self._valid(readings)
+            age = self._outputs.publish(image.header, said, self._size)
+        self._statistics.on_processed(age, self._targets.stage_ms)
         if picture is not None and self._outputs.debug_image_wanted:
-            self._outputs.publish_debug_image(image.header, picture, reading)
+            self._outputs.publish_debug_image(image.header, picture, said)
+
+    def _valid(self, readings: dict[str, Reading]) -> list[Reading]:
+        """Return readings without those of targets that were dropped."""
+        return [reading for name, reading in readings.items() if name not in self._dropped]
+
+    def _when(self, image: StampedImage) -> int:
+        """Return the time of an image, nanoseconds: its stamp, or now by a steady clock where it has none."""
+        return stamp_ns(image.header.stamp) or time.monotonic_ns()
 
     def _report(self, error: Exception) -> None:
         """Log what went wrong in the thread; it goes on with the next image."""
         trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        self._statistics.on_error(f"{type(error).__name__}: {error}")
         self._logger.error(f"tracking failed in this image:\n{trace}", throttle_duration_sec=LOG_PERIOD_SECONDS)
+        self._recover(error)

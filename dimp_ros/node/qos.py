@@ -16,9 +16,14 @@ except ModuleNotFoundError:  # Humble
 
 def image_qos() -> QoSProfile:
     """Return BEST_EFFORT, KEEP_LAST 1: a subscription that matches every publisher and never queues."""
+    return sensor_qos(1)
+
+
+def sensor_qos(depth: int) -> QoSProfile:
+    """Return BEST_EFFORT, KEEP_LAST ``depth``: like the images', for what comes beside them."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
-        depth=1,
+        depth=depth,
         reliability=ReliabilityPolicy.BEST_EFFORT,
         durability=DurabilityPolicy.VOLATILE,
     )

@@ -1,28 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the node knows about its target: the tracker's word on an image, plus when it was last found."""
+"""What the node knows about its targets: the tracker's word on an image, plus when each was last found."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
 from dimp_ros.geometry import Box
 from dimp_ros.node.history import NANOSECONDS
+from dimp_ros.tracker.images import Picture
 from dimp_ros.tracker.result import TargetState
 
 
 class Tracker(Protocol):
     """The part of the tracker's contract that the node uses."""
 
-    def init(self, image: NDArray[np.uint8], box: Sequence[float], *, target_id: str = ...) -> Any:
-        """Take the target inside ``box``."""
+    def init(self, image: Picture, box: Sequence[float], *, target_id: str = ...) -> Any:
+        """Take the target inside ``box``; one of this name starts over, and stays if this fails."""
 
-    def update(self, image: NDArray[np.uint8]) -> Any:
-        """Look for it in the next image."""
+    def update_all(self, image: Picture, only: Collection[str] | None = None) -> dict[str, Any]:
+        """Look for targets, all or ``only`` some, in the next image; results by name."""
 
     def drop(self, target_id: str | None = None) -> Any:
         """Forget a target, or all."""
@@ -33,7 +31,7 @@ class Tracker(Protocol):
 
 @dataclass(frozen=True)
 class Reading:
-    """Everything that is said about the target in one image; ``box`` is None while it is not in sight."""
+    """Everything that is said about a target in one image; ``box`` is None while it is not in sight."""
 
     target_id: str = ""
     state: TargetState = TargetState.UNINITIALIZED
@@ -45,77 +43,106 @@ class Reading:
     seconds_since_seen: float = 0.0
 
 
-class TargetFollower:
-    """Follows one target with a tracker and counts how long ago it was found. Used by one thread at a time."""
+@dataclass
+class _Sighting:
+    """When a target was found last, and since when it has been looked for in vain; nanoseconds."""
+
+    seen: int
+    frames_since: int = 0
+    lost: int | None = None
+
+
+class TargetSet:
+    """Follows targets with a tracker and counts how long ago each was found. Used by one thread at a time.
+
+    Times are nanoseconds of the images' clock. One that goes back (a bag that loops) is made up for by `shift`.
+    """
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
-        self._target_id: str | None = None
-        self._seen_ns = 0
-        self._frames_since_seen = 0
+        self._sightings: dict[str, _Sighting] = {}
+        self.stage_ms: dict[str, float] = {}
+        """Time of each stage of the last update, milliseconds, as far as the tracker tells."""
 
     @property
-    def target_id(self) -> str | None:
-        """Name of the target, None without one. May be read from any thread."""
-        return self._target_id
+    def ids(self) -> tuple[str, ...]:
+        """Names of the targets, oldest first. May be read from any thread."""
+        return tuple(self._sightings)
 
-    def init(self, image: NDArray[np.uint8], box: Sequence[float], target_id: str, stamp: int) -> Reading:
-        """Take a new target in place of the old one, which stays if the tracker refuses with an exception.
+    def init(self, image: Picture, box: Sequence[float], target_id: str, when: int) -> Reading:
+        """Take a target; one of the same name starts over, and goes on if the tracker refuses with an exception.
 
-        :param image: HxWx3 uint8 BGR. :param box: (x, y, w, h) in pixels. :param stamp: of the image, nanoseconds.
+        :param box: (x, y, w, h) in pixels. :param when: time of the image.
         """
         result = self._tracker.init(image, box, target_id=target_id)
-        if self._target_id not in (None, target_id):
-            self._tracker.drop(self._target_id)
-        self._target_id = target_id
-        self._seen_ns = stamp
-        self._frames_since_seen = 0
-        return self._reading(result, stamp)
+        self._sightings[target_id] = _Sighting(when)
+        return self._reading(target_id, result, when)
 
-    def follow(self, image: NDArray[np.uint8], stamp: int) -> Reading:
-        """Look for the target in the next image; without a target nothing is computed."""
-        if self._target_id is None:
-            return Reading()
-        return self._reading(self._tracker.update(image), stamp)
+    def follow(self, image: Picture, when: int, ids: Collection[str]) -> dict[str, Reading]:
+        """Look for targets in the next image, all at once; without targets nothing is computed."""
+        if not ids:
+            return {}
+        results = self._tracker.update_all(image, ids)
+        self.stage_ms = getattr(next(iter(results.values()), None), "stage_ms", {})
+        return {target_id: self._reading(target_id, results[target_id], when) for target_id in ids}
 
-    def skip(self, stamp: int) -> Reading:
-        """Count an image that is not looked at, and say what holds for it."""
-        self._frames_since_seen += 1
-        return self.unseen(stamp)
+    def skip(self, target_id: str, when: int) -> Reading:
+        """Count an image in which the target was not looked for, and say what holds for it."""
+        self._sightings[target_id].frames_since += 1
+        return self.unseen(target_id, when)
 
-    def unseen(self, stamp: int) -> Reading:
-        """Say what holds while nobody looks: LOST with a target, UNINITIALIZED without."""
-        if self._target_id is None:
-            return Reading()
-        return Reading(target_id=self._target_id, state=TargetState.LOST, **self._since(stamp))
+    def unseen(self, target_id: str, when: int) -> Reading:
+        """Say what holds for a target while nobody looks: LOST."""
+        return Reading(target_id=target_id, state=TargetState.LOST, **self._since(target_id, when))
 
-    def drop(self) -> None:
-        """Forget the target."""
-        self._target_id = None
-        self._tracker.drop()
+    def drop(self, target_id: str) -> None:
+        """Forget a target; one that is unknown is forgotten already."""
+        if self._sightings.pop(target_id, None) is not None:
+            self._tracker.drop(target_id)
 
-    def _reading(self, result: Any, stamp: int) -> Reading:
-        assert self._target_id is not None
+    def overdue(self, when: int, seconds: float) -> list[str]:
+        """Return the targets that have been looked for in vain for more than ``seconds``."""
+        limit = seconds * NANOSECONDS
+        return [name for name, one in self._sightings.items() if one.lost is not None and when - one.lost > limit]
+
+    def pause(self) -> None:
+        """Nobody looks for the targets for a while: that time does not count as looking in vain."""
+        for sighting in self._sightings.values():
+            sighting.lost = None
+
+    def shift(self, nanoseconds: int, ids: Iterable[str]) -> None:
+        """Move what is remembered of targets in time, after the images' clock was set by ``nanoseconds``."""
+        for target_id in ids:
+            sighting = self._sightings[target_id]
+            sighting.seen += nanoseconds
+            sighting.lost = None if sighting.lost is None else sighting.lost + nanoseconds
+
+    def _reading(self, target_id: str, result: Any, when: int) -> Reading:
+        sighting = self._sightings[target_id]
         state = TargetState(int(result.state))
         if state is TargetState.TRACKING:
-            self._seen_ns = stamp
-            self._frames_since_seen = 0
+            sighting.seen, sighting.frames_since = when, 0
         else:
-            self._frames_since_seen += 1
+            sighting.frames_since += 1
+        if state is not TargetState.LOST:
+            sighting.lost = None
+        elif sighting.lost is None:
+            sighting.lost = when
         in_sight = state in (TargetState.TRACKING, TargetState.UNCERTAIN) and result.box is not None
         return Reading(
-            target_id=self._target_id,
-            state=state,
+            target_id=target_id,
+            state=state if in_sight else TargetState.LOST,
             box=Box(*map(float, result.box)) if in_sight else None,
             confidence=float(result.confidence) if in_sight else 0.0,
             peak=float(result.peak),
             distractor_ratio=float(result.distractor_ratio),
-            **self._since(stamp),
+            **self._since(target_id, when),
         )
 
-    def _since(self, stamp: int) -> dict[str, Any]:
-        """Return the age of the last sighting by image stamps; a clock that went back counts as no time at all."""
+    def _since(self, target_id: str, when: int) -> dict[str, Any]:
+        """Return the age of the last sighting."""
+        sighting = self._sightings[target_id]
         return {
-            "frames_since_seen": self._frames_since_seen,
-            "seconds_since_seen": max(0, stamp - self._seen_ns) / NANOSECONDS,
+            "frames_since_seen": sighting.frames_since,
+            "seconds_since_seen": max(0, when - sighting.seen) / NANOSECONDS,
         }

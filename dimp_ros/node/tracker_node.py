@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tracker as a lifecycle node: images in, detections and the target's state out, requests as services."""
+"""The tracker as a lifecycle node: images in, detections and the targets' states out, requests as services."""
 
 from __future__ import annotations
 
@@ -7,26 +7,33 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from functools import wraps
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any, NamedTuple, TypeVar
 
+from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
-from rclpy.subscription import Subscription
 from rclpy.timer import Timer
-from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
+from dimp_ros.node.detector import DetectorInput
+from dimp_ros.node.diagnostics import Snapshot, diagnostics, slowness, stamp_trouble
 from dimp_ros.node.history import FrameHistory
-from dimp_ros.node.image_watch import explain_silence
-from dimp_ros.node.loading import TrackerFactory, TrackerUnavailable, load_tracker
-from dimp_ros.node.parameters import ParameterHandler
-from dimp_ros.node.pipeline import Pipeline, RequestRefused
+from dimp_ros.node.image_watch import Watchdog, explain_silence
+from dimp_ros.node.inputs import IMAGE_TYPES, Inputs, image_topic
+from dimp_ros.node.loading import TrackerFactory, TrackerUnavailable, is_out_of_memory, load_tracker, tracker_config
+from dimp_ros.node.opening import open_image
+from dimp_ros.node.parameters import Change, ParameterHandler
+from dimp_ros.node.pipeline import Pipeline
+from dimp_ros.node.position import Positioner
 from dimp_ros.node.publishing import Outputs
-from dimp_ros.node.qos import image_qos, subscription_options
+from dimp_ros.node.qos import image_qos, publisher_options, reliable_qos
+from dimp_ros.node.requests import RequestRefused, Requests
 from dimp_ros.node.spinning import run
+from dimp_ros.node.statistics import Statistics
 from dimp_ros.node.target import Tracker
+from dimp_ros.node.transitions import guarded
 from dimp_ros.srv import DropTarget, InitTarget
 
 CLOSE_SECONDS = 0.7
@@ -38,35 +45,18 @@ DEACTIVATE_SECONDS = 20.0
 WARNING_PERIOD_SECONDS = 10.0
 
 Response = TypeVar("Response", InitTarget.Response, DropTarget.Response, SetBool.Response)
-Transition = Callable[["TrackerNode", LifecycleState], TransitionCallbackReturn]
 
 
-def _guarded(on_failure: TransitionCallbackReturn) -> Callable[[Transition], Transition]:
-    """Log what a lifecycle callback raises, which rclpy would discard, and return ``on_failure``.
+class Work(NamedTuple):
+    """What exists while the node is active."""
 
-    An error that an operator can mend is one line; any other comes with its traceback.
-    """
-
-    def decorate(transition: Transition) -> Transition:
-        @wraps(transition)
-        def guarded(self: TrackerNode, state: LifecycleState) -> TransitionCallbackReturn:
-            try:
-                return transition(self, state)
-            except TrackerUnavailable as error:
-                self.trouble = str(error)
-                self.get_logger().error(str(error))
-            except Exception as error:
-                self.trouble = f"{type(error).__name__}: {error}"
-                self.get_logger().error(f"{transition.__name__} failed:\n{traceback.format_exc()}")
-            return on_failure
-
-        return guarded
-
-    return decorate
+    pipeline: Pipeline
+    requests: Requests
+    inputs: Inputs
 
 
 class TrackerNode(LifecycleNode):
-    """Follows one target. Callbacks only take notes; all work on images is done by the pipeline's thread.
+    """Follows targets. Callbacks only take notes; all work on images is done by the pipeline's thread.
 
     Each kind of callback has a group of its own, so that with a multi-threaded executor none waits for another:
     images are received while a request waits for the tracker, requests are answered while a model is loaded.
@@ -77,27 +67,38 @@ class TrackerNode(LifecycleNode):
     def __init__(
         self, node_name: str = "tracker_node", *, tracker_factory: TrackerFactory = load_tracker, **node_options: Any
     ) -> None:
-        self._pipeline: Pipeline | None = None  # rclpy may destroy the node before its construction is complete
+        self._work: Work | None = None  # rclpy may destroy the node before its construction is complete
         super().__init__(node_name, **node_options)
         self._tracker_factory = tracker_factory
         self._settings = ParameterHandler(self)
+        self._settings.on_change(self._on_parameters)
         self.trouble = ""
         """Why the node is not active, as far as it is not merely waiting to be told: the last transition's failure."""
         self._tracker: Tracker | None = None
         self._outputs: Outputs | None = None
-        self._image_qos = image_qos()
-        self._subscription: Subscription[Image] | None = None
+        self._positioner = Positioner()
+        self._statistics = Statistics()
+        self._watchdog = Watchdog()
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, "/diagnostics", reliable_qos(10), **publisher_options()
+        )
         for kind, name, callback in (
             (InitTarget, "~/init_target", self._on_init_target),
             (DropTarget, "~/drop_target", self._on_drop_target),
             (SetBool, "~/set_enabled", self._on_set_enabled),
         ):
             self.create_service(kind, name, callback, callback_group=MutuallyExclusiveCallbackGroup())
-        steady = Clock(clock_type=ClockType.STEADY_TIME)  # timers run whatever simulated time does
-        self._watch = self.create_timer(1.0, self._on_watch, clock=steady)
+        self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # timers run whatever simulated time does
+        # Its own group: what it asks of the graph may take a while, and requests must not wait for it.
+        self._watch = self.create_timer(
+            self._settings["diagnostics_period"],
+            self._on_watch,
+            clock=self._steady,
+            callback_group=MutuallyExclusiveCallbackGroup(),
+        )
         self._autostart: Timer | None = None
         if self._settings["autostart"]:
-            self._autostart = self.create_timer(0.0, self._on_autostart, clock=steady)
+            self._autostart = self.create_timer(0.0, self._on_autostart, clock=self._steady)
 
     # Life
 
@@ -107,84 +108,102 @@ class TrackerNode(LifecycleNode):
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
             self.trigger_activate()
 
-    @_guarded(TransitionCallbackReturn.FAILURE)
+    @guarded(TransitionCallbackReturn.FAILURE)
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model and open the output topics."""
         self._release()
+        settings = self._settings
+        try:
+            settings.require_valid()
+        except ValueError as error:
+            raise TrackerUnavailable(str(error)) from error
         self.trouble = "the model is being loaded, ask again in a moment"
-        self.get_logger().info(f"loading model {self._settings['model']!r}")
-        self._tracker = self._tracker_factory(self._settings)
-        self._outputs = Outputs(self)
-        self._settings.frozen = True
+        self.get_logger().info(f"loading model {settings['model']!r}")
+        self._tracker = self._tracker_factory(settings)
+        if hasattr(self._tracker, "config"):
+            settings.adopt(self._tracker.config)
+        for note in settings.notes:
+            self.get_logger().warning(note)
+        self._positioner = Positioner(
+            rectified=settings["rectified"],
+            target_width=settings["target_width"],
+            depth_tolerance=settings["depth_tolerance"],
+            max_depth_bytes=settings["depth_megabytes"] * 2**20,
+        )
+        self._outputs = Outputs(self, self._positioner, settings)
+        settings.frozen = True
         self.trouble = ""
         return super().on_configure(state)
 
-    @_guarded(TransitionCallbackReturn.FAILURE)
+    @guarded(TransitionCallbackReturn.FAILURE)
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Subscribe to images and start the thread that works on them."""
         assert self._tracker is not None and self._outputs is not None
-        settings = self._settings
+        settings, logger = self._settings, self.get_logger()
+        self._statistics, self._watchdog = Statistics(), Watchdog()
         history = FrameHistory(settings["history_seconds"], settings["history_megabytes"] * 2**20)
+        opener = partial(open_image, max_megapixels=settings["max_megapixels"])
         pipeline = Pipeline(
-            self._tracker, self._outputs, history, self.get_logger(), self._silence, settings["request_timeout"]
+            self._tracker, self._outputs, history, logger, settings, self._statistics, opener, self._recover
         )
-        self._image_qos = image_qos()  # the overrides are written into it
-        self._subscription = self.create_subscription(
-            Image,
-            "image",
-            pipeline.receive,
-            self._image_qos,
-            callback_group=MutuallyExclusiveCallbackGroup(),
-            **subscription_options(),
+        requests = Requests(pipeline, settings, logger, self._silence)
+        inputs = Inputs(
+            self,
+            settings["image_transport"],
+            on_image=pipeline.receive,
+            on_camera_info=self._positioner.on_camera_info,
+            on_depth=self._positioner.on_depth if settings["use_depth"] else None,
+            on_detections=DetectorInput(pipeline, requests, settings, logger).receive,
         )
-        self._pipeline = pipeline
+        self._work = Work(pipeline, requests, inputs)
         pipeline.start()
         self.trouble = ""
-        self.get_logger().info(f"active: images from {self._subscription.topic_name}")
+        logger.info(f"active: images from {inputs.image_topic}")
         return super().on_activate(state)
 
-    @_guarded(TransitionCallbackReturn.ERROR)
+    @guarded(TransitionCallbackReturn.ERROR)
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop working and forget target and images; the model stays loaded."""
-        self._stop_pipeline(DEACTIVATE_SECONDS)
+        self._stop_work(DEACTIVATE_SECONDS)
         return super().on_deactivate(state)
 
-    @_guarded(TransitionCallbackReturn.ERROR)
+    @guarded(TransitionCallbackReturn.ERROR)
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let go of the model and close the output topics."""
         self._release()
         return super().on_cleanup(state)
 
-    @_guarded(TransitionCallbackReturn.ERROR)
+    @guarded(TransitionCallbackReturn.ERROR)
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let go of everything, from whatever state."""
-        self._stop_pipeline(DEACTIVATE_SECONDS)
+        self._stop_work(DEACTIVATE_SECONDS)
         self._release()
         return super().on_shutdown(state)
 
-    @_guarded(TransitionCallbackReturn.FAILURE)
+    @guarded(TransitionCallbackReturn.FAILURE)
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Let go of everything, so that the node can be configured anew."""
-        self._pipeline = None
+        self._work = None
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
     def close(self) -> bool:
         """Say good-bye and stop the thread, outside of the life cycle; return whether the thread has ended."""
-        pipeline = self._pipeline
-        return pipeline is None or pipeline.stop(CLOSE_SECONDS)
+        return self._work is None or self._work.pipeline.stop(CLOSE_SECONDS)
 
     def destroy_node(self) -> None:
         """Stop the thread, then destroy the node."""
         self.close()
         super().destroy_node()
 
-    def _stop_pipeline(self, timeout: float) -> None:
-        if self._subscription is not None:
-            self.destroy_subscription(self._subscription)
-            self._subscription = None
-        pipeline, self._pipeline = self._pipeline, None
-        if pipeline is not None and not pipeline.stop(timeout):
+    def _stop_work(self, timeout: float) -> None:
+        work, self._work = self._work, None
+        if work is None:
+            return
+        work.inputs.destroy()
+        ended = work.pipeline.stop(timeout)
+        self._positioner.clear()
+        if not ended:
             raise TrackerUnavailable(f"the tracker has not returned for {timeout:g} s and is given up: configure anew")
 
     def _release(self) -> None:
@@ -194,50 +213,123 @@ class TrackerNode(LifecycleNode):
             self._outputs.destroy()
             self._outputs = None
 
+    def _on_parameters(self, change: Change) -> None:
+        """Have the tracker use a new configuration from its next image on."""
+        work, tracker = self._work, self._tracker
+        if "diagnostics_period" in change.values:
+            self._watch.timer_period_ns = int(change.values["diagnostics_period"] * 1e9)
+        if change.config is not None and hasattr(tracker, "config"):
+            apply = partial(setattr, tracker, "config", tracker_config(self._settings, tracker))
+            if work is None:
+                apply()
+            else:
+                work.pipeline.submit(apply)
+
+    def _recover(self, error: Exception) -> None:
+        """Go on with the CPU, in the worker's thread, when the GPU has failed."""
+        tracker = self._tracker
+        if not is_out_of_memory(error) or not self._settings["device_fallback"] or not hasattr(tracker, "to"):
+            return
+        note = f"the CPU is used since the GPU has failed ({str(error).strip().splitlines()[0][:200]})"
+        if tracker is not None and str(getattr(tracker, "device", "")) != "cpu":
+            tracker.to("cpu")  # type: ignore[attr-defined]
+            self._settings.notes.append(note)
+            self.get_logger().error(note)
+
     # Requests
 
     def _on_init_target(self, request: InitTarget.Request, response: InitTarget.Response) -> InitTarget.Response:
-        def init(pipeline: Pipeline) -> str:
-            wanted = request.stamp, request.bbox, request.normalized, request.id
-            message, response.stamp = pipeline.init_target(*wanted)
-            return message
+        def init(requests: Requests) -> str:
+            started = requests.init_target(request.stamp, request.bbox, request.normalized, request.id)
+            response.stamp, response.reached = started.stamp, started.reached
+            response.frames_caught_up = started.images
+            return started.message
 
         return self._answer("init_target", response, init)
 
     def _on_drop_target(self, request: DropTarget.Request, response: DropTarget.Response) -> DropTarget.Response:
-        return self._answer("drop_target", response, lambda pipeline: pipeline.drop_target(request.id))
+        return self._answer("drop_target", response, lambda requests: requests.drop_target(request.id))
 
     def _on_set_enabled(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        return self._answer("set_enabled", response, lambda pipeline: pipeline.set_enabled(request.data))
+        return self._answer("set_enabled", response, lambda requests: requests.set_enabled(request.data))
 
-    def _answer(self, name: str, response: Response, act: Callable[[Pipeline], str]) -> Response:
-        """Carry out a request on the pipeline; fill in and log what came of it."""
+    def _answer(self, name: str, response: Response, act: Callable[[Requests], str]) -> Response:
+        """Carry out a request; fill in and log what came of it."""
         try:
-            pipeline = self._pipeline
-            if pipeline is None:
+            work = self._work
+            if work is None:
                 remedy = self.trouble or "configure and activate the node, or start it with autostart:=true"
                 raise RequestRefused(f"the tracker is not active: {remedy}")
-            response.message = act(pipeline)
+            response.message = act(work.requests)
             response.success = True
             self.get_logger().info(f"{name}: {response.message}")
         except RequestRefused as error:
             response.message = str(error)
             self.get_logger().warning(f"{name} refused: {error}")
+        except Exception as error:  # whoever asked must get an answer
+            response.message = f"the request failed: {type(error).__name__}: {error}; the log has more"
+            self.get_logger().error(f"{name} failed:\n{traceback.format_exc()}")
         return response
 
     # Watch
 
     def _silence(self) -> str:
-        return explain_silence(self, self.resolve_topic_name("image"), self._image_qos)
+        work = self._work
+        qos = work.inputs.image_qos if work else image_qos()
+        kind = IMAGE_TYPES[self._settings["image_transport"]]
+        return explain_silence(self, image_topic(self, self._settings["image_transport"]), qos, kind)
 
     def _on_watch(self) -> None:
-        limit = self._settings["no_image_warning"]
-        pipeline = self._pipeline
-        silent = 0.0 if pipeline is None else time.monotonic() - pipeline.last_image
-        if 0.0 < limit < silent:
-            self.get_logger().warning(
-                f"no image for {silent:.0f} s: {self._silence()}", throttle_duration_sec=WARNING_PERIOD_SECONDS
+        """Publish diagnostics, and log what begins and what ends."""
+        snapshot = self._snapshot()
+        now = self.get_clock().now().to_msg()
+        name = self.get_fully_qualified_name().lstrip("/")
+        self._diagnostics.publish(diagnostics(name, now, snapshot))
+        logger = self.get_logger()
+        if snapshot.silence:
+            text = f"no image for {snapshot.silent:.0f} s: {snapshot.silence}"
+            logger.warning(text, throttle_duration_sec=WARNING_PERIOD_SECONDS)
+        conditions = {
+            "stamps": stamp_trouble(snapshot.figures),
+            "slowness": slowness(snapshot.figures),
+            "position": snapshot.position,
+        }
+        for begins, text in self._watchdog.check(conditions):
+            if begins:
+                logger.warning(text)
+            else:
+                logger.info(f"no longer so: {text}")
+        if self._work is not None and self._work.pipeline.died:
+            logger.error(
+                "the tracker's thread has ended by itself: it is started anew, and targets have to be given again"
             )
+            self.trigger_deactivate()
+            self.trigger_activate()
+
+    def _snapshot(self) -> Snapshot:
+        """Return what diagnostics tell."""
+        work, tracker, settings = self._work, self._tracker, self._settings
+        pipeline = work.pipeline if work else None
+        silent = time.monotonic() - pipeline.last_image if pipeline else 0.0
+        limit = settings["no_image_warning"]
+        memory = getattr(tracker, "device_bytes", None)
+        return Snapshot(
+            active=pipeline is not None,
+            trouble=self.trouble,
+            notes=list(settings.notes),
+            model=settings["model"],
+            device=str(getattr(tracker, "device", "") or settings["device"]),
+            device_bytes=memory() if callable(memory) else None,
+            topic=image_topic(self, settings["image_transport"]),
+            figures=self._statistics.snapshot(),
+            silent=silent,
+            silence=self._silence() if 0.0 < limit < silent else "",
+            held=pipeline.history.held if pipeline else (0, 0),
+            readings=pipeline.readings if pipeline else (),
+            late=pipeline.late if pipeline else (),
+            enabled=pipeline.enabled if pipeline else False,
+            position=self._positioner.complaint,
+        )
 
 
 def main(args: Sequence[str] | None = None, *, tracker_factory: TrackerFactory = load_tracker) -> int:

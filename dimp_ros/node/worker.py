@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One thread that does the slow work: jobs in order, and of the frames always the newest alone."""
+"""One thread that does the slow work: jobs in order, of the frames always the newest alone, and what can wait."""
 
 from __future__ import annotations
 
@@ -24,32 +24,40 @@ class Worker(Generic[Frame]):
 
     :param process: called in the worker's thread with a frame.
     :param on_error: called in the worker's thread with what ``process`` raised; the worker goes on.
+    :param idle: called in the worker's thread while there is nothing else to do, again and again as long as it returns
+        True; what it does in one call delays the next frame by as much.
     """
 
     def __init__(
-        self, process: Callable[[Frame], None], on_error: Callable[[Exception], None], name: str = "tracker_worker"
+        self,
+        process: Callable[[Frame], None],
+        on_error: Callable[[Exception], None],
+        name: str = "tracker_worker",
+        *,
+        idle: Callable[[], bool] = lambda: False,
     ) -> None:
         self._process = process
         self._on_error = on_error
+        self._idle = idle
+        self._resting = True
         self._wakeup = threading.Condition()
         self._frame: Frame | None = None
         self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._running: Future[Any] | None = None
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-        self.replaced = 0
-        """Frames that a newer one took the place of."""
 
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
 
-    def offer(self, frame: Frame) -> None:
-        """Leave ``frame`` as the next to process, in place of one that still waits. Never blocks."""
+    def offer(self, frame: Frame) -> bool:
+        """Leave ``frame`` as the next to process; return whether one that still waited is replaced. Never blocks."""
         with self._wakeup:
-            self.replaced += self._frame is not None
+            replaces = self._frame is not None
             self._frame = frame
             self._wakeup.notify()
+        return replaces
 
     def submit(self, job: Callable[[], Any]) -> Future[Any]:
         """Have ``job`` run before the next frame; the future gets its result or its exception."""
@@ -61,6 +69,11 @@ class Worker(Generic[Frame]):
                 self._jobs.append((job, future))
                 self._wakeup.notify()
         return future
+
+    @property
+    def died(self) -> bool:
+        """Whether the thread has ended although nobody stopped it."""
+        return self._thread.ident is not None and not self._thread.is_alive() and not self._stopping
 
     def stop(self, timeout: float) -> bool:
         """Ask the thread to end, release everyone who waits for a job, and wait up to ``timeout`` seconds.
@@ -84,24 +97,38 @@ class Worker(Generic[Frame]):
     def _run(self) -> None:
         while True:
             with self._wakeup:
-                self._wakeup.wait_for(lambda: self._stopping or self._jobs or self._frame is not None)
+                self._wakeup.wait_for(
+                    lambda: self._stopping or self._jobs or self._frame is not None or not self._resting
+                )
                 if self._stopping:
                     return
+                job: Callable[[], Any] | None = None
+                frame: Frame | None = None
                 if self._jobs:
                     job, future = self._jobs.popleft()
                     if not future.set_running_or_notify_cancel():
                         continue
-                    frame, self._running = None, future
+                    self._running = future
                 else:
                     frame, self._frame = self._frame, None
-            if frame is None:
+            if job is not None:
                 self._run_job(job)
+                self._resting = False  # whatever was asked for may have left something to do
             else:
-                try:
-                    self._process(frame)
-                except Exception as error:  # the stream must go on whatever one frame does
-                    self._on_error(error)
+                self._run_frame(frame)
             del frame
+
+    def _run_frame(self, frame: Frame | None) -> None:
+        """Process a frame, or do what can wait if there is none."""
+        try:
+            if frame is not None:
+                self._resting = False
+                self._process(frame)
+            else:
+                self._resting = True
+                self._resting = not self._idle()
+        except Exception as error:  # the stream must go on whatever one frame does
+            self._on_error(error)
 
     def _run_job(self, job: Callable[[], Any]) -> None:
         future = self._running

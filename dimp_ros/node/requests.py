@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What people, programs and detectors ask for: checked here, carried out by the pipeline, answered with a reason."""
+
+from __future__ import annotations
+
+import itertools
+import traceback
+from collections.abc import Callable
+from concurrent.futures import TimeoutError as RequestTimeout
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+from builtin_interfaces.msg import Time
+
+from dimp_ros.node.catch_up import Late
+from dimp_ros.node.history import NANOSECONDS, FrameNotHeld
+from dimp_ros.node.messages import requested_box
+from dimp_ros.node.worker import WorkerStopped
+
+if TYPE_CHECKING:
+    from rclpy.impl.rcutils_logger import RcutilsLogger
+    from vision_msgs.msg import BoundingBox2D
+
+    from dimp_ros.node.history import StampedImage
+    from dimp_ros.node.pipeline import Pipeline, Settings
+
+CATCH_UP_PATIENCE_SECONDS = 1.0
+"""How long the answer to a late request waits for the target to be up to date, before it says how far it is."""
+
+T = TypeVar("T")
+
+
+class RequestRefused(ValueError):
+    """A request that was not carried out; the text is for the one who asked and names the remedy."""
+
+
+class Started(NamedTuple):
+    """A target was taken: what is said of it, the stamp of its image, how far it has come and through how many."""
+
+    message: str
+    stamp: Time
+    reached: Time
+    images: int
+
+
+class Requests:
+    """Checks requests and has the pipeline carry them out. May be called from any thread but the worker's.
+
+    A request that is refused leaves the running targets alone.
+
+    :param explain_silence: says why there is no image; asked only when a request needs one and there is none.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, settings: Settings, logger: RcutilsLogger, explain_silence: Callable[[], str]
+    ) -> None:
+        self._pipeline = pipeline
+        self._settings = settings
+        self._logger = logger
+        self._explain_silence = explain_silence
+        self._numbers = itertools.count(1)
+
+    def init_target(self, stamp: Time, bbox: BoundingBox2D, normalized: bool, target_id: str) -> Started:
+        """Take the target inside ``bbox`` in the image with ``stamp``; see srv/InitTarget.
+
+        :raises RequestRefused: with what was wrong and the remedy.
+        """
+        pipeline = self._pipeline
+        if not pipeline.enabled:
+            raise RequestRefused("tracking is disabled; call ~/set_enabled with data: true first")
+        image = self.find(stamp)
+        try:
+            picture = pipeline.open_image(image)
+            box = requested_box(bbox, normalized, picture.width, picture.height)
+        except ValueError as error:
+            raise RequestRefused(str(error)) from error
+        known = pipeline.targets
+        name = target_id or self._new_name(known)
+        late = self._await(lambda: pipeline.begin(image, picture, box, name))
+        said = f"target {name!r} is followed{' anew' if name in known else ''}"
+        if late is None:
+            return Started(said, image.header.stamp, image.header.stamp, 0)
+        arrived = late.arrived.wait(CATCH_UP_PATIENCE_SECONDS)
+        way = f"{late.images} image{'' if late.images == 1 else 's'} since then"
+        said += f", caught up through {way}" if arrived else f", LOST until it has caught up: so far it has seen {way}"
+        return Started(said, image.header.stamp, _time(late), late.images)
+
+    def drop_target(self, target_id: str) -> str:
+        """Stop following ``target_id``, or all targets if empty, and say what was dropped.
+
+        :raises RequestRefused: for a name that is not followed.
+        """
+        known = self._pipeline.targets
+        if target_id and target_id not in known:
+            names = f"followed are {', '.join(map(repr, known))}" if known else "no target is followed"
+            raise RequestRefused(f"target {target_id!r} is unknown: {names}")
+        dropped = (target_id,) if target_id else known
+        for name in dropped:
+            self._pipeline.drop(name)
+        if not dropped:
+            return "no target was followed"
+        return f"dropped: {', '.join(map(repr, dropped))}"
+
+    def set_enabled(self, enabled: bool) -> str:
+        """Switch inference on or off and say what that means; targets are kept, but LOST until it is on again."""
+        self._pipeline.set_enabled(enabled)
+        if enabled:
+            return "tracking is enabled"
+        return "tracking is disabled: every target's state is LOST until it is enabled again"
+
+    def find(self, stamp: Time) -> StampedImage:
+        """Return the image with a stamp.
+
+        :raises RequestRefused: if it is not held.
+        """
+        history = self._pipeline.history
+        try:
+            return history.find(stamp)
+        except FrameNotHeld as error:
+            reason = str(error) if len(history) else f"{error}: {self._explain_silence()}"
+            raise RequestRefused(reason) from error
+
+    def _new_name(self, known: tuple[str, ...]) -> str:
+        return next(name for name in map(str, self._numbers) if name not in known)
+
+    def _await(self, job: Callable[[], T]) -> T:
+        """Have the worker do ``job`` and wait for it, but not for ever."""
+        seconds = self._settings["request_timeout"]
+        try:
+            future = self._pipeline.submit(job)
+            result: Any = future.result(timeout=seconds)
+        except RequestTimeout as error:
+            undone = future.cancel()
+            raise RequestRefused(
+                f"the tracker has not answered for {seconds:g} s"
+                + ("; ask again" if undone else "; watch the target topic, the request may still take effect")
+            ) from error
+        except (ValueError, WorkerStopped) as error:
+            raise RequestRefused(str(error)) from error
+        except Exception as error:
+            self._logger.error(f"initialising the target failed:\n{traceback.format_exc()}")
+            raise RequestRefused(f"the tracker failed: {type(error).__name__}: {error}; the log has more") from error
+        return result
+
+
+def _time(late: Late) -> Time:
+    """Return how far a late target has come."""
+    return Time(sec=late.reached // NANOSECONDS, nanosec=late.reached % NANOSECONDS)

@@ -14,7 +14,7 @@ END = "<!-- end -->\n"
 
 def updated(text: str) -> str:
     """Return the README's text with the table as the code has it now."""
-    from dimp_ros.node.parameters import parameter_table
+    from dimp_ros.node.parameter_table import parameter_table
 
     before, _, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)

@@ -1,178 +1,222 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tracker node's parameters: one table, from which they are declared, checked and documented.
-
-Importing this module needs neither rclpy nor torch, so that the README's table can be made anywhere.
-"""
+"""The tracker node's parameters as they are: declared from the table, checked at every change, handed out."""
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Iterable
+import threading
+import traceback
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dimp_ros.node.parameter_table import NODE_PARAMETERS, TRACKER_PREFIX, Parameter, range_text, tracker_parameters
 
 if TYPE_CHECKING:
     from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
     from rclpy.node import Node
     from rclpy.parameter import Parameter as RosParameter
 
-TRACKER_PREFIX = "tracker."
-
-
-class Parameter(NamedTuple):
-    """One row of the table. ``range`` is inclusive; ``read_only`` parameters can be set at start only."""
-
-    name: str
-    default: Any
-    text: str
-    range: tuple[float, float] | None = None
-    read_only: bool = False
-
-    @property
-    def kind(self) -> type:
-        """Type of the value: bool, int, float, str, or tuple for an array of floats or ints."""
-        return type(self.default)
-
-    def checked(self, value: Any) -> Any:
-        """Return ``value`` in the parameter's type; whole numbers are accepted for floats.
-
-        :raises ValueError: with the value received, what is allowed and the remedy.
-        """
-        if self.kind is tuple:
-            return tuple(Parameter(self.name, self.default[0], self.text, self.range).checked(item) for item in value)
-        accepted = (int, float) if self.kind is float else (self.kind,)
-        if not isinstance(value, accepted) or (isinstance(value, bool) and self.kind is not bool):
-            raise ValueError(f"parameter {self.name} is {value!r}, but must be a {self.kind.__name__}")
-        if isinstance(value, (int, float)) and self.kind is not bool:
-            value = self.kind(value)
-            low, high = self.range or (-math.inf, math.inf)
-            if not low <= value <= high:  # a NaN is refused by this as well
-                raise ValueError(f"parameter {self.name} is {value:g}, but must lie in {_range_text(self.range)}")
-        return value
-
-
-NODE_PARAMETERS = (
-    Parameter("autostart", True, "Configure and activate the node by itself, right after its start.", read_only=True),
-    Parameter("model", "dimp_lite", "Name of a model, or path of its weights: .safetensors, or .pth of the reference."),
-    Parameter(
-        "weights",
-        "",
-        "Empty for the model's own weights; `random` tries the plumbing without any.",
-    ),
-    Parameter("device", "auto", "Device that computes: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1` ..."),
-    Parameter(
-        "history_seconds",
-        2.0,
-        "How long images are held, in seconds of their stamps, for requests about a past image.",
-        (0.0, 60.0),
-    ),
-    Parameter("history_megabytes", 256, "How much memory held images may take, in MiB.", (1, 65536)),
-    Parameter(
-        "request_timeout",
-        10.0,
-        "How long a request waits for the tracker, in seconds, before it is refused.",
-        (0.1, 600.0),
-    ),
-    Parameter(
-        "no_image_warning", 5.0, "Seconds without an image after which the log says why; 0 turns it off.", (0.0, 3600.0)
-    ),
-)
-
-
-def tracker_parameters() -> tuple[Parameter, ...]:
-    """Return the fields of the tracker's configuration as rows of the table."""
     from dimp_ros.tracker.config import TrackerConfig
 
-    rows = []
-    for field in dataclasses.fields(TrackerConfig):
-        low, high = field.metadata["range"]
-        limits = None if low is None else (low, math.inf if high is None else high)
-        rows.append(Parameter(TRACKER_PREFIX + field.name, field.default, field.metadata["text"], limits))
-    return tuple(rows)
 
+class Change(NamedTuple):
+    """A batch of changes that was accepted.
 
-def parameter_table() -> str:
-    """Return all parameters as a Markdown table, in the order in which they are declared."""
-    rows = ["| name | type | default | range | what it is |", "|---|---|---|---|---|"]
-    for row in NODE_PARAMETERS + tracker_parameters():
-        kind = "float[]" if row.kind is tuple else row.kind.__name__
-        text = row.text + (" Set at start only." if row.read_only else "")
-        rows.append(f"| `{row.name}` | {kind} | `{_value_text(row.default)}` | {_range_text(row.range)} | {text} |")
-    return "\n".join(rows) + "\n"
+    :param values: the parameters that have another value now. :param config: the tracker's whole configuration, None if
+        nothing of it has changed.
+    """
 
-
-def _value_text(value: Any) -> str:
-    """Write a value as in a parameter file."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return f"[{', '.join(_value_text(item) for item in value)}]"
-    return f"{value:g}" if isinstance(value, float) else str(value) or '""'
-
-
-def _range_text(limits: tuple[float, float] | None) -> str:
-    """Write a range; half-open ones with the sign that says so."""
-    if limits is None:
-        return ""
-    low, high = limits
-    return f">= {low:g}" if math.isinf(high) else f"<= {high:g}" if math.isinf(low) else f"{low:g} .. {high:g}"
+    values: dict[str, Any]
+    config: TrackerConfig | None
 
 
 class ParameterHandler:
     """Declares the table's parameters on a node, checks every change, and hands out values.
 
-    Values are read when the node is configured. While it is, a change is refused: it would show in
-    ``ros2 param get`` and have no effect.
+    A batch of changes is accepted as a whole or not at all; values may be read from any thread, and those of one batch
+    appear together. What is not live is read when the node is configured: while it is, such a change is refused,
+    because it would show in ``ros2 param get`` and have no effect.
+
+    A parameter file may hold a wrong value. The node starts all the same, with the default in its place, and `problems`
+    says what was wrong until the parameter is set anew; see `require_valid`.
     """
 
     def __init__(self, node: Node) -> None:
         self._node = node
         self._rows = {row.name: row for row in NODE_PARAMETERS + tracker_parameters()}
         self._values: dict[str, Any] = {}
+        self._given: frozenset[str] = frozenset()
+        self._listeners: list[Callable[[Change], None]] = []
+        self._lock = threading.RLock()
+        self._adopting = False
+        self.notes: list[str] = []
+        """What is otherwise than the parameters say, for people."""
         self.frozen = False
-        """Whether the node is configured, and changes are refused."""
+        """Whether the node is configured, and only live parameters may change."""
+        self.problems: dict[str, str] = {}
+        """What was wrong with values given at the start, by parameter."""
         for row in self._rows.values():
-            default = list(row.default) if row.kind is tuple else row.default
-            value = node.declare_parameter(row.name, default, _descriptor(row)).value
-            self._values[row.name] = row.checked(value)
+            self._declare(row)
+        try:
+            self.tracker_config()
+        except ValueError as error:
+            self.problems[TRACKER_PREFIX] = f"parameters {TRACKER_PREFIX}*: {error}"
         node.add_on_set_parameters_callback(self._on_set)
 
     def __getitem__(self, name: str) -> Any:
         """Return the value of a parameter in the type of its default."""
         return self._values[name]
 
+    def require_valid(self) -> None:
+        """Refuse to go on with values that were wrong at the start.
+
+        :raises ValueError: with all of them, in one line.
+        """
+        if self.problems:
+            raise ValueError("; ".join(self.problems.values()))
+
+    def on_change(self, listener: Callable[[Change], None]) -> None:
+        """Have ``listener`` called once for every accepted batch that changes something, by whoever changes it.
+
+        It must return at once; what it raises is logged, and does not reach the one who set the parameters.
+        """
+        self._listeners.append(listener)
+
     def tracker_settings(self) -> dict[str, Any]:
-        """Return the fields of the tracker's configuration that were given another value than their default.
+        """Return the fields of the tracker's configuration that somebody has set, to whatever value.
 
         The others are left to the weights, which may have been trained with another crop, for one.
         """
-        changed = {name: value for name, value in self._values.items() if value != self._rows[name].default}
-        start = len(TRACKER_PREFIX)
-        return {name[start:]: value for name, value in changed.items() if name.startswith(TRACKER_PREFIX)}
+        given, values = self._given, self._values
+        return _fields({name: values[name] for name in given})
 
-    def _on_set(self, changes: Iterable[RosParameter[Any]]) -> SetParametersResult:
-        """Accept a batch of changes as a whole or not at all."""
+    def tracker_config(self, changes: Mapping[str, Any] | None = None) -> TrackerConfig:
+        """Return the tracker's configuration as the parameters have it, with ``changes`` by parameter.
+
+        :raises ValueError: if its values do not fit each other.
+        """
+        from dimp_ros.tracker.config import TrackerConfig
+
+        return TrackerConfig(**_fields({**self._values, **(changes or {})}))
+
+    def adopt(self, config: TrackerConfig) -> None:
+        """Show the configuration that the weights have asked for where nobody has set another.
+
+        ``ros2 param get`` tells what is in use then, and a change is checked against it.
+        """
+        from rclpy.parameter import Parameter as RosParameter
+
+        with self._lock:
+            names = [name for name in self._rows if name.startswith(TRACKER_PREFIX) and name not in self._given]
+            wanted = {name: getattr(config, name[len(TRACKER_PREFIX) :]) for name in names}
+            changed = {name: value for name, value in wanted.items() if value != self._values[name]}
+            if not changed:
+                return
+            self._adopting = True
+            try:
+                result = self._node.set_parameters_atomically(
+                    [RosParameter(name, value=_ros_value(value)) for name, value in changed.items()]
+                )
+            finally:
+                self._adopting = False
+        if not result.successful:
+            self._node.get_logger().error(f"parameters do not show what the weights ask for: {result.reason}")
+
+    def _declare(self, row: Parameter) -> None:
+        """Declare a parameter with the value it was given at the start, or with its default if that one is wrong."""
+        from rcl_interfaces.msg import ParameterDescriptor
+
+        # Declared without type, default and limits first: that tells whether a value was given, and any is taken.
+        anything = ParameterDescriptor(dynamic_typing=True)
+        given = self._node.declare_parameter(row.name, None, anything).value
+        self._node.undeclare_parameter(row.name)
+        value = row.default
+        if given is not None:
+            try:
+                value = row.checked(given)
+                self._given |= {row.name}
+            except ValueError as error:
+                self.problems[row.name] = str(error)
+        self._node.declare_parameter(row.name, _ros_value(value), _descriptor(row), ignore_override=True)
+        self._values[row.name] = value
+
+    def _on_set(self, parameters: Iterable[RosParameter[Any]]) -> SetParametersResult:
+        """Accept a batch of changes as a whole or not at all, and tell the listeners."""
         from rcl_interfaces.msg import SetParametersResult
 
+        with self._lock:
+            try:
+                accepted = self._checked(parameters)
+                changed = {name: value for name, value in accepted.items() if value != self._values[name]}
+                config = self._checked_config(accepted)
+            except ValueError as error:
+                return SetParametersResult(successful=False, reason=str(error))
+            self._values = {**self._values, **accepted}
+            if self._adopting:
+                return SetParametersResult(successful=True)
+            self._given |= accepted.keys()
+            for name in accepted:
+                self.problems.pop(name, None)
+            if config is not None:
+                self.problems.pop(TRACKER_PREFIX, None)
+        if changed:
+            fields_changed = any(name.startswith(TRACKER_PREFIX) for name in changed)
+            self._tell(Change(changed, config if fields_changed else None))
+        return SetParametersResult(successful=True)
+
+    def _checked(self, parameters: Iterable[RosParameter[Any]]) -> dict[str, Any]:
+        """Return the values of a batch that belong to the table, each checked by itself."""
         accepted = {}
-        for change in changes:
-            row = self._rows.get(change.name)
+        for parameter in parameters:
+            row = self._rows.get(parameter.name)
             if row is None:  # use_sim_time and the QoS overrides belong to rclpy
                 continue
+            value = row.checked(parameter.value)
+            if self.frozen and not self._adopting and not row.live and value != self._values[row.name]:
+                raise ValueError(
+                    f"{row.name} is fixed while the node is configured, at {self._values[row.name]!r}: deactivate and "
+                    "clean it up first (ros2 lifecycle set NODE deactivate, then cleanup), and configure it afterwards"
+                )
+            accepted[row.name] = value
+        return accepted
+
+    def _checked_config(self, accepted: Mapping[str, Any]) -> TrackerConfig | None:
+        """Return the configuration that would result, None if nothing of it is in the batch.
+
+        :raises ValueError: if its values do not fit each other.
+        """
+        if not any(name.startswith(TRACKER_PREFIX) for name in accepted):
+            return None
+        try:
+            return self.tracker_config(accepted)
+        except ValueError as error:
+            raise ValueError(f"{error}. Set values that depend on each other in one call, all at once") from error
+
+    def _tell(self, change: Change) -> None:
+        for listener in self._listeners:
             try:
-                value = row.checked(change.value)
-            except (ValueError, TypeError) as error:
-                return SetParametersResult(successful=False, reason=str(error))
-            if self.frozen and value != self._values[change.name]:
-                reason = f"{change.name} is fixed while the node is configured: deactivate and clean it up first"
-                return SetParametersResult(successful=False, reason=reason)
-            accepted[change.name] = value
-        self._values.update(accepted)
-        return SetParametersResult(successful=True)
+                listener(change)
+            except Exception:
+                self._node.get_logger().error(f"a change of parameters was not followed:\n{traceback.format_exc()}")
+
+
+def _fields(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of ``values`` that are the tracker's, by the name of the configuration's field."""
+    start = len(TRACKER_PREFIX)
+    return {name[start:]: value for name, value in values.items() if name.startswith(TRACKER_PREFIX)}
+
+
+def _ros_value(value: Any) -> Any:
+    """Return a value as rclpy takes it."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _descriptor(row: Parameter) -> ParameterDescriptor:
-    """Return the descriptor of a row; a float takes whole numbers too, so its range is checked by `Parameter`."""
+    """Return the descriptor of a row.
+
+    Floats take whole numbers too, and arrays may be empty, which rclpy takes for arrays of bytes: their types are
+    checked by `Parameter` alone.
+    """
     from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
 
     descriptor = ParameterDescriptor(description=row.text, read_only=row.read_only)
@@ -183,6 +227,8 @@ def _descriptor(row: Parameter) -> ParameterDescriptor:
             descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high))]
         elif row.kind is int:
             descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high))]
-    if row.range is not None:
-        descriptor.additional_constraints = _range_text(row.range)
+    constraints = [f"one of {', '.join(map(repr, row.choices))}"] if row.choices else []
+    constraints += [range_text(row.range)] if row.range else []
+    constraints += ["any time"] if row.live else [] if row.read_only else ["while the node is unconfigured"]
+    descriptor.additional_constraints = "; ".join(constraints)
     return descriptor

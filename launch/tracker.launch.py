@@ -14,12 +14,16 @@ IN_FILE = "empty: as in params_file"
 
 def start_tracker(context: LaunchContext) -> list[Node]:
     """Make the node; an argument left empty does not override the parameter file."""
-    given = {name: context.launch_configurations[name] for name in ("model", "device", "autostart", "use_sim_time")}
+    names = ("model", "device", "image_transport", "autostart", "use_sim_time")
+    given = {name: context.launch_configurations[name] for name in names}
     overrides = {
         name: value == "true" if name in ("autostart", "use_sim_time") else value
         for name, value in given.items()
         if value
     }
+    image = context.launch_configurations["image"]
+    # Where drivers publish it: beside the image.
+    beside = f"{image.rpartition('/')[0]}/camera_info" if "/" in image else "camera_info"
     return [
         Node(
             package="dimp_ros",
@@ -27,7 +31,12 @@ def start_tracker(context: LaunchContext) -> list[Node]:
             name="tracker_node",
             namespace=LaunchConfiguration("namespace"),
             parameters=[LaunchConfiguration("params_file"), *([overrides] if overrides else [])],
-            remappings=[("image", LaunchConfiguration("image"))],
+            remappings=[
+                ("image", image),
+                ("camera_info", context.launch_configurations["camera_info"] or beside),
+                ("depth", LaunchConfiguration("depth")),
+                ("init_detections", LaunchConfiguration("init_detections")),
+            ],
             arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
             output="screen",
         )
@@ -39,6 +48,25 @@ def generate_launch_description() -> LaunchDescription:
     return LaunchDescription(
         [
             DeclareLaunchArgument("image", default_value="/camera/image_raw", description="topic of the images"),
+            DeclareLaunchArgument(
+                "camera_info", default_value="", description="topic of the camera's parameters; empty: beside the image"
+            ),
+            DeclareLaunchArgument(
+                "depth",
+                default_value="depth",
+                description="topic of aligned depth images, used where use_depth is true",
+            ),
+            DeclareLaunchArgument(
+                "init_detections",
+                default_value="init_detections",
+                description="topic of detections, vision_msgs/Detection2DArray, from which a target is taken",
+            ),
+            DeclareLaunchArgument(
+                "image_transport",
+                default_value="",
+                choices=["", "raw", "compressed"],
+                description=f"compressed: images are taken from IMAGE/compressed; {IN_FILE}",
+            ),
             DeclareLaunchArgument(
                 "params_file",
                 default_value=str(CONFIG / "tracker.yaml"),

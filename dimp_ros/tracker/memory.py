@@ -45,6 +45,10 @@ class SampleMemory:
         """Weights of the samples held, ``Tensor[count]``, summing to 1."""
         return self._weights[: self.count].to(self._features)
 
+    def to(self, device: torch.device) -> None:
+        """Move the samples to a device."""
+        self._features, self._boxes = self._features.to(device), self._boxes.to(device)
+
     def add(self, features: Tensor, box: Tensor, rate: float) -> None:
         """Add a sample, in place of the lightest later one when full.
 

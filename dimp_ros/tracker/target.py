@@ -58,6 +58,13 @@ class Target:
         """Where the target is looked for first: at the candidate's box, where there is one, else at the last one."""
         return self.search.candidate.box if self.search.candidate else self.box
 
+    def to(self, device: torch.device) -> None:
+        """Move everything that is computed with to a device."""
+        self.filter = self.filter.to(device)
+        self.modulation = Modulation(*(vector.to(device) for vector in self.modulation))
+        self.memory.to(device)
+        self.last.filter = self.last.filter.to(device)
+
     def inspect(self) -> FrameInspection:
         """Return copies of everything that the last frame was decided with."""
         last, memory = self.last, self.memory

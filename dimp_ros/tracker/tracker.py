@@ -104,6 +104,21 @@ class DimpTracker:
         else:
             del self._targets[target_id]
 
+    def to(self, device: str) -> None:
+        """Go on with another device, targets and all: the CPU, where a GPU has run out of memory.
+
+        :raises ValueError: if there is no such device; everything stays where it is.
+        """
+        self.device = choose_device(device)
+        self.net = self.net.to(self.device)
+        for target in self._targets.values():
+            target.to(self.device)
+        self._overlap = OverlapHead(self.net.bb_regressor)
+
+    def device_bytes(self) -> int | None:
+        """Return how much of the device's memory is taken by this program; None where that is not known (the CPU)."""
+        return torch.cuda.memory_reserved(self.device) if self.device.type == "cuda" else None
+
     def warm_up(self) -> None:
         """Run every stage once on an empty picture, so that the first frame is not slower than the others."""
         kept = self._targets

@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Moving a tracker to another device in the middle of a track."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dimp_ros.tracker import DimpTracker, TrackerConfig
+
+CONFIG = TrackerConfig(not_found_threshold=-1.0)  # random weights: follow whatever scores highest
+
+
+def frames(count: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(1)
+    ground = rng.integers(0, 255, (120, 160, 3), dtype=np.uint8)
+    return [np.roll(ground, 3 * n, axis=1) for n in range(count)]
+
+
+def tensors(thing: object, seen: set[int]) -> list[torch.Tensor]:
+    """Return the tensors inside of an object, its attributes and theirs, but those that stay on the CPU by purpose."""
+    if isinstance(thing, torch.Tensor):
+        return [thing]
+    if id(thing) in seen or isinstance(thing, (torch.Generator, str, int, float, np.ndarray)):
+        return []
+    seen.add(id(thing))
+    if isinstance(thing, (list, tuple)):
+        inside = list(thing)
+    else:
+        inside = (
+            [value for name, value in vars(thing).items() if name != "_weights"] if hasattr(thing, "__dict__") else []
+        )
+    return [tensor for one in inside for tensor in tensors(one, seen)]
+
+
+def test_everything_of_a_target_that_is_computed_with_moves():
+    tracker = DimpTracker(weights="random", device="cpu", config=CONFIG)
+    first, second = frames(2)
+    tracker.init(first, (60, 40, 30, 30))
+    tracker.update(second)
+    target = tracker._targets["0"]
+    target.last.proposals = target.last.boxes = target.last.overlaps = None  # read back to the CPU already
+    found = tensors(target, set())
+    assert len(found) >= 5 and all(tensor.device.type == "cpu" for tensor in found)
+    target.to(torch.device("meta"))
+    assert {tensor.device.type for tensor in tensors(target, set())} == {"meta"}
+
+
+def test_a_tracker_that_is_moved_goes_on_where_it_was():
+    stayed, moved = (DimpTracker(weights="random", device="cpu", config=CONFIG) for _ in range(2))
+    pictures = frames(6)
+    for tracker in (stayed, moved):
+        tracker.init(pictures[0], (60, 40, 30, 30))
+        tracker.update(pictures[1])
+    moved.to("cpu")
+    for picture in pictures[2:]:
+        assert moved.update(picture).box == stayed.update(picture).box
+    assert moved.device_bytes() is None, "what a program takes of the CPU's memory is for the system to tell"
+
+
+def test_a_device_that_is_not_there_is_refused_and_the_tracker_stays_where_it_is():
+    tracker = DimpTracker(weights="random", device="cpu", config=CONFIG)
+    pictures = frames(2)
+    tracker.init(pictures[0], (60, 40, 30, 30))
+    with pytest.raises(ValueError, match="tpu"):
+        tracker.to("tpu")
+    assert tracker.device.type == "cpu" and tracker.update(pictures[1]).box is not None

@@ -330,6 +330,217 @@ def test_a_target_that_vanishes_is_lost_at_once_and_found_where_it_comes_back(tr
     assert float(iou(np.array(result.box), np.array(SCENE.box(345, 215)))) > 0.5
 
 
+# Several targets
+
+
+def start(tracker, boxes):
+    tracker.drop()
+    for name, box in boxes.items():
+        tracker.init(SCENE.frame(300, 200), box, target_id=name)
+
+
+PAIR = {"a": SCENE.box(300, 200), "b": Box(100, 300, 80, 50)}
+
+
+def test_only_the_named_targets_are_updated(random_tracker):
+    start(random_tracker, PAIR)
+    before = random_tracker.inspect("a")
+    assert set(random_tracker.update_all(SCENE.frame(310, 200), only=["b"])) == {"b"}
+    after = random_tracker.inspect("a")
+    assert (after.frame, after.box) == (before.frame, before.box) and torch.equal(after.next_filter, before.next_filter)
+    assert random_tracker.inspect("b").frame == 1
+    assert list(random_tracker.update_all(SCENE.frame(310, 200), {"b", "a"})) == ["a", "b"]
+    assert (random_tracker.inspect("a").frame, random_tracker.inspect("b").frame) == (1, 2)
+    assert random_tracker.update_all(SCENE.frame(310, 200), only=()) == {}
+
+
+def test_a_target_that_is_not_there_is_named_and_no_other_is_updated(random_tracker):
+    start(random_tracker, PAIR)
+    with pytest.raises(KeyError, match=r"no target 'c'; targets are \['a', 'b'\]"):
+        random_tracker.update_all(SCENE.frame(310, 200), only=["a", "c"])
+    assert random_tracker.inspect("a").frame == 0
+
+
+# Lost and found. Settings make targets lost and found, so that these hold with any weights.
+
+BLIND = TrackerConfig(not_found_threshold=1.0, search_tiles=4)
+EAGER = TrackerConfig(
+    not_found_threshold=-1.0, find_threshold=-1.0, find_distractor_ratio=1.0, find_growth=10.0, find_motion=10.0
+)
+"""Takes the highest peak of all tiles for a find, and lets it hold."""
+
+
+@pytest.fixture
+def batches(random_tracker, monkeypatch):
+    """Return how many windows went through the backbone in each frame, as they go."""
+    counts, extract = [], random_tracker.net.extract
+    monkeypatch.setattr(random_tracker.net, "extract", lambda images: counts.append(len(images)) or extract(images))
+    yield counts
+    random_tracker.drop()
+    random_tracker.config = CONFIG
+
+
+@pytest.mark.parametrize(("tiles", "expected"), [(4, [2, 6, 6]), (1, [2, 4, 4]), (0, [2, 2, 2])])
+def test_lost_targets_share_the_tiles_of_a_frame_in_one_batch(random_tracker, batches, tiles, expected):
+    start(random_tracker, PAIR)
+    random_tracker.config = dataclasses.replace(BLIND, search_tiles=tiles)
+    batches.clear()
+    for _ in expected:
+        states = {result.state for result in random_tracker.update_all(SCENE.frame(310, 200)).values()}
+        assert states == {TargetState.LOST}
+    assert batches == expected
+
+
+def test_targets_in_sight_cost_no_tile_and_are_followed_as_without_the_search(random_tracker, batches):
+    def track(tiles):
+        random_tracker.config = dataclasses.replace(CONFIG, search_tiles=tiles)
+        start(random_tracker, PAIR)
+        batches.clear()
+        results = [random_tracker.update_all(SCENE.frame(300 + 4 * i, 200)) for i in range(3)]
+        assert batches == [2, 2, 2]
+        return [(name, result.box, result.peak) for frame in results for name, result in frame.items()]
+
+    assert track(4) == track(0)
+
+
+def test_a_find_is_watched_before_it_is_the_target_and_nothing_is_learned_from_it(random_tracker, batches):
+    start(random_tracker, {"0": SCENE.box(300, 200)})
+    random_tracker.config = BLIND
+    assert random_tracker.update(SCENE.frame(300, 200)).state is TargetState.LOST
+    random_tracker.config = dataclasses.replace(EAGER, trusted_frames=0, search_tiles=1, find_frames=3)
+    target = random_tracker._targets["0"]
+    before, samples = target.filter, target.memory.count
+    for _ in range(2):
+        result = random_tracker.update(SCENE.frame(300, 200))
+        assert result.state is TargetState.UNCERTAIN and result.confirming
+        assert result.box is not None and result.last_box == SCENE.box(300, 200) != result.box
+        assert target.filter is before and target.memory.count == samples
+    result = random_tracker.update(SCENE.frame(300, 200))
+    assert result.state is not TargetState.LOST and not result.confirming
+    assert result.last_box == result.box != SCENE.box(300, 200)
+    assert batches[-3:] == [2, 1, 1]
+
+
+def test_a_find_that_does_not_hold_leaves_the_last_box_as_it_was(random_tracker, batches):
+    start(random_tracker, {"0": SCENE.box(300, 200)})
+    random_tracker.config = BLIND
+    first = random_tracker.update(SCENE.frame(300, 200))
+    random_tracker.config = dataclasses.replace(EAGER, trusted_frames=0)
+    found = random_tracker.update(SCENE.frame(300, 200))
+    assert found.confirming
+    random_tracker.config = BLIND
+    result = random_tracker.update(SCENE.frame(300, 200))
+    assert result.state is TargetState.LOST and result.box is None and not result.confirming
+    assert result.last_box == SCENE.box(300, 200)
+    assert result.search_window.center == pytest.approx(found.box.center)
+    assert random_tracker.update(SCENE.frame(300, 200)).search_window == first.search_window
+
+
+@pytest.mark.parametrize("config", [BLIND, EAGER])
+def test_a_lost_target_survives_pictures_of_every_size(random_tracker, batches, config):
+    start(random_tracker, {"0": Box(600, 440, 60, 60)})
+    rng = np.random.default_rng(0)
+    config = dataclasses.replace(config, trusted_frames=0, find_frames=100)
+    for width, height in ((640, 480), (16, 16), (300, 20), (1280, 720), (61, 700), (640, 480)):
+        random_tracker.config = BLIND
+        random_tracker.update(rng.integers(0, 255, (height, width, 3), np.uint8))
+        random_tracker.config = config
+        for _ in range(2):
+            result = random_tracker.update(rng.integers(0, 255, (height, width), np.uint8))
+            assert result.last_box == Box(600, 440, 60, 60)
+            assert result.box is None or np.isfinite(result.box).all()
+
+
+@shipped
+def test_a_target_that_comes_back_elsewhere_is_found_and_confirmed(tracker):
+    tracker.init(SCENE.frame(120, 120), SCENE.box(120, 120))
+    for i in range(10):
+        tracker.update(SCENE.frame(120 + 3 * i, 120))
+    for _ in range(5):
+        assert tracker.update(SCENE.frame(0, 0, visible=False)).state is TargetState.LOST
+    results = [tracker.update(SCENE.frame(560, 400)) for _ in range(10)]
+    found = [i for i, result in enumerate(results) if result.state is TargetState.TRACKING]
+    assert found and found == list(range(found[0], 10))
+    watched = [i for i, result in enumerate(results) if result.confirming]
+    assert watched == list(range(found[0] - tracker.config.find_frames + 1, found[0]))
+    for result in results[found[0] :]:
+        assert float(iou(np.array(result.box), np.array(SCENE.box(560, 400)))) > 0.5
+
+
+@shipped
+def test_a_target_that_comes_back_late_at_its_last_place_is_confirmed_first(tracker):
+    tracker.init(SCENE.frame(300, 200), SCENE.box(300, 200))
+    for _ in range(tracker.config.trusted_frames + 2):
+        assert tracker.update(SCENE.frame(0, 0, visible=False)).state is TargetState.LOST
+    results = [tracker.update(SCENE.frame(300, 200)) for _ in range(tracker.config.find_frames)]
+    assert [result.confirming for result in results] == [True] * (len(results) - 1) + [False]
+    assert results[-1].state is TargetState.TRACKING
+
+
+# Settings that change under running targets
+
+
+def changed(field):
+    """Return another value that a field may have."""
+    value = field.default
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, tuple):
+        return value[:2]
+    low, high = field.metadata["range"]
+    step = 1 if isinstance(value, int) else (high - low) / 20
+    return value + step if value + step <= high else value - step
+
+
+LIVE = [field for field in dataclasses.fields(TrackerConfig) if field.metadata["live"]]
+
+
+def test_every_field_says_whether_it_is_live():
+    structural = {field.name for field in dataclasses.fields(TrackerConfig)} - {field.name for field in LIVE}
+    assert structural == {"crop_size", "search_scale", "memory_size"}
+
+
+@pytest.mark.parametrize("field", LIVE, ids=lambda field: field.name)
+def test_a_live_setting_may_change_between_two_frames(random_tracker, field):
+    random_tracker.drop()
+    random_tracker.config = CONFIG
+    random_tracker.init(SCENE.frame(300, 200), SCENE.box(300, 200))
+    random_tracker.update(SCENE.frame(304, 200))
+    try:
+        random_tracker.config = dataclasses.replace(CONFIG, **{field.name: changed(field)})
+        for i in range(2):
+            assert np.isfinite(random_tracker.update(SCENE.frame(308 + 4 * i, 200)).last_box).all()
+        assert random_tracker.inspect().frame == 3
+    finally:
+        random_tracker.config = CONFIG
+
+
+def test_a_setting_that_changes_under_a_running_target_has_its_effect_in_the_next_frame(random_tracker):
+    random_tracker.drop()
+    random_tracker.config = CONFIG
+    random_tracker.init(SCENE.frame(300, 200), SCENE.box(300, 200))
+    assert random_tracker.update(SCENE.frame(300, 200)).state is not TargetState.LOST
+    random_tracker.config = dataclasses.replace(CONFIG, proposals=3, first_frame_share=1.0)
+    random_tracker.update(SCENE.frame(300, 200))
+    seen = random_tracker.inspect()
+    assert len(seen.proposals) == 3
+    assert float(seen.sample_weights[: CONFIG.first_samples].sum()) == pytest.approx(1)
+    random_tracker.config = BLIND
+    assert random_tracker.update(SCENE.frame(300, 200)).state is TargetState.LOST
+    random_tracker.config = CONFIG
+
+
+@pytest.mark.parametrize("change", [{"crop_size": 320}, {"search_scale": 4.0}, {"memory_size": 60}])
+def test_a_setting_that_targets_were_learned_with_stays_until_they_are_dropped(random_tracker, change):
+    start(random_tracker, PAIR)
+    with pytest.raises(ValueError, match=f"{next(iter(change))} cannot change .* drop 'a', 'b' first"):
+        random_tracker.config = dataclasses.replace(CONFIG, **change)
+    assert random_tracker.config == CONFIG
+    random_tracker.drop()
+    random_tracker.config = dataclasses.replace(CONFIG, **change)
+    random_tracker.config = CONFIG
+
+
 def test_weights_that_are_put_into_the_network_are_used_from_the_next_target_on():
     image = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
     first, second = (DimpTracker("dimp_lite", "cpu", weights="random", config=TrackerConfig(seed=s)) for s in (0, 1))

@@ -35,7 +35,7 @@ ON, OFF = 0.5, 0.1
 """With an IoU above the one the box is on the target, below the other on something else."""
 
 BEFORE = 5
-"""A return counts if the tracker was on the target in one of so many frames before, or had nothing to find again."""
+"""A return counts if the tracker was on the target in one of the last so many frames in which it was in sight."""
 
 
 class Scored(NamedTuple):
@@ -150,7 +150,7 @@ def play(trackers: dict[str, Any], sequence: Played) -> dict[str, list[Scored]]:
 
 
 def table(tallies: dict[tuple[str, str], Tally]) -> str:
-    """Return the tallies by (group, tracker) as a Markdown table, with a last group of all."""
+    """Return the tallies by (group, tracker) as a Markdown table."""
     lines = [
         "| sequences | tracker | returns | found | frames until found: median, 90 % | false per 1000 frames (finds) |"
         " on target | ms while lost / else |",
@@ -161,7 +161,8 @@ def table(tallies: dict[tuple[str, str], Tally]) -> str:
         delays = "{:.0f}, {:.0f}".format(*np.percentile(tally.delays, (50, 90))) if tally.delays else "-"
         false = f"{1000 * tally.false / max(tally.frames, 1):.0f} ({tally.false_finds})"
         on = f"{tally.on / max(tally.present, 1):.0%}"
-        ratio = f"{np.median(tally.slow_ms) / np.median(tally.usual_ms):.1f}" if tally.slow_ms else "-"
+        both = tally.slow_ms and tally.usual_ms
+        ratio = f"{np.median(tally.slow_ms) / max(np.median(tally.usual_ms), 1e-9):.1f}" if both else "-"
         lines.append(f"| {group} | {name} | {tally.returns} | {share} | {delays} | {false} | {on} | {ratio} |")
     return "\n".join(lines)
 
@@ -224,18 +225,11 @@ def _run(options: argparse.Namespace) -> None:
         tallies: dict[tuple[str, str], Tally] = {}
         for sequence in tqdm(sequences, total=total, desc="sequences", mininterval=5, disable=None):
             for name, frames in play(trackers, sequence).items():
-                for group in (sequence.group, sequence.name, "all"):
+                own = (sequence.name,) if options.sequences else ()
+                for group in (*own, sequence.group, "all"):
                     tallies.setdefault((group, name), Tally()).add(frames, sequence.returns)
-    single = {f"{g}" for g, _ in tallies} - {"all"} - {"with absences", "always in sight"}
-    if not options.sequences:
-        from dimp_ros.evaluation.vanishing import SCENARIOS
-
-        single -= set(SCENARIOS)
-        shown = [g for g in (*SCENARIOS, "all")]
-    else:
-        shown = [*sorted(single), "with absences", "always in sight", "all"]
-    ordered = {(g, name): tallies[g, name] for g in shown for name in trackers if (g, name) in tallies}
-    print(table(ordered))
+    groups = [*sorted({group for group, _ in tallies} - {"all"}), "all"]
+    print(table({(group, name): tallies[group, name] for group in groups for name in trackers}))
     if options.out:
         rows = [{"group": g, "tracker": name, **asdict(tally)} for (g, name), tally in tallies.items()]
         options.out.parent.mkdir(parents=True, exist_ok=True)

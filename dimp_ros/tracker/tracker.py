@@ -9,7 +9,6 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dimp_ros.geometry import Box, check_box
 from dimp_ros.model.backbone import Features
@@ -23,6 +22,7 @@ from dimp_ros.tracker.crop import SearchWindow, crop
 from dimp_ros.tracker.device import choose_device, to_batch
 from dimp_ros.tracker.first_frame import learn_first_frame
 from dimp_ros.tracker.images import Picture, as_picture, to_color
+from dimp_ros.tracker.learn import learn
 from dimp_ros.tracker.localize import Localization, Outcome, localize
 from dimp_ros.tracker.refine import refine
 from dimp_ros.tracker.result import TargetState, TrackResult
@@ -201,7 +201,7 @@ class DimpTracker:
         for target, at in zip(targets, seen, strict=True):
             target.frame += 1
             if target.belief is Belief.BELIEVED:
-                self._learn(target, features[at])
+                learn(target, features[at], self.net.classifier.filter_optimizer, self.config)
         clock.lap("update")
         return {target_id: self._result(target_id, target, clock.stages) for target_id, target in chosen.items()}
 
@@ -266,25 +266,6 @@ class DimpTracker:
             target.belief = target.search.settle(target.belief, target.place, box, self.config)
             if target.belief is Belief.BELIEVED and box is not None:
                 target.box = box
-
-    def _learn(self, target: Target, features: Tensor) -> None:
-        """Add the frame to the target's memory and improve its filter, as the outcome tells."""
-        config, outcome = self.config, target.last.place.outcome
-        if outcome is Outcome.UNCERTAIN:
-            return
-        hard = outcome is Outcome.HARD_NEGATIVE
-        box = torch.tensor(target.last.window.box_to_crop(target.box), device=self.device)
-        target.memory.first_share = config.first_frame_share
-        target.memory.add(features, box, config.hard_negative_rate if hard else config.learning_rate)
-        if hard:
-            steps = config.hard_negative_steps
-        else:
-            steps = config.update_steps if target.frame % config.update_interval == 0 else 0
-        if steps:
-            memory = target.memory
-            target.filter = self.net.classifier.filter_optimizer(
-                target.filter, memory.features[None], memory.boxes[None], memory.weights[None], steps
-            )[-1]
 
     def _result(self, target_id: str, target: Target, stages: dict[str, float]) -> TrackResult:
         """Say what was found."""

@@ -366,3 +366,10 @@ def test_reading_bags_needs_neither_ros_nor_torch() -> None:
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
     assert result.stdout.strip() == "set()"
+
+
+def test_an_mcap_file_of_another_system_is_not_taken_for_one_that_was_cut_off(tmp_path: Path) -> None:
+    file = write_ros2(tmp_path / "made", shots()) / "made.mcap"
+    file.write_bytes(file.read_bytes().replace(b"\x04\x00\x00\x00ros2", b"\x04\x00\x00\x00ros1", 1))
+    with pytest.raises(ValueError, match="cannot be opened: ReaderError: Profile is not ros2"):
+        ImageBag(str(file))

@@ -130,6 +130,17 @@ def test_images_are_copied_on_request_and_can_be_tracked_again(
     assert str(first) == str(second) and len(first["/target"]) == 4
 
 
+def test_drawn_images_show_the_box_to_those_who_look_at_the_bag(run: Callable[..., int], tmp_path: Path) -> None:
+    made = write_ros2(tmp_path / "made", changed(4, data=b"short"))
+    assert run(made, "--init=ball=10,20,16,12", "--out-bag", tmp_path / "out", "--draw-images") == 0
+    drawn = [message for _, message in contents(tmp_path / "out")["/debug_image/compressed"]]
+    assert [stamp_of(message) for message in drawn] == [BEGIN + i * STEP for i in range(COUNT) if i != 4]
+    picture_of_9 = cv2.imdecode(np.frombuffer(drawn[-1].data, np.uint8), cv2.IMREAD_COLOR)
+    assert picture_of_9.shape == (HEIGHT, WIDTH, 3)
+    blue, green, red = (int(value) for value in picture_of_9[26, 46])  # on the left edge of the box
+    assert green > blue + 50 and green > red + 50
+
+
 def test_a_broken_image_is_reported_and_the_target_lost_in_it(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -163,7 +163,7 @@ def test_the_video_written_shows_the_box_on_every_frame(run: Callable[..., int],
         (["DAMAGED", INIT], "cannot read the picture"),
         (["VIDEO", INIT, "--start", "2s", "--end", "1.5s"], "--end 1.5s must be greater than --start 2s"),
         (["VIDEO", INIT, "--topic", "/image"], "--topic is for bags"),
-        (["VIDEO", INIT, "--copy-images"], "--copy-images copies into the bag of --out-bag"),
+        (["VIDEO", INIT, "--copy-images"], "--copy-images writes into the bag of --out-bag"),
     ],
 )
 def test_a_request_it_cannot_serve_ends_with_2_and_one_line(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dimp_ros.apps.bag_recovery import CutMcap
+from dimp_ros.apps.bag_recovery import CutMcap, has_end
 
 STORAGE_SUFFIXES = (".mcap", ".db3")
 
@@ -54,7 +54,7 @@ def _open_files(files: list[Path], notes: list[str]) -> list[Any]:
         try:
             readers.append(_open_reader(file))
         except Exception as error:
-            cut = CutMcap(file) if file.suffix == ".mcap" else None
+            cut = CutMcap(file) if file.suffix == ".mcap" and not has_end(file) else None
             if cut is None or not cut.message_count:
                 for reader in readers:
                     reader.close()
@@ -84,7 +84,7 @@ def _remedy(path: Path) -> str:
         )
     return {
         ".bag": f"`rosbag reindex {path}` mends a recording that was cut off",
-        ".mcap": f"`mcap recover {path} -o RECOVERED.mcap` mends a recording that was cut off",
+        ".mcap": f"`mcap recover {path} -o RECOVERED.mcap` mends a recording of ROS 2 that was cut off",
     }.get(path.suffix, f"`sqlite3 {path} .recover | sqlite3 RECOVERED.db3` mends a recording that was cut off")
 
 

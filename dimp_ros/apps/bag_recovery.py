@@ -15,6 +15,13 @@ SCHEMA, CHANNEL, MESSAGE, CHUNK, DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
 """The kinds of records that matter here; see the format's specification."""
 
 
+def has_end(path: Path) -> bool:
+    """Tell whether a file ends as an MCAP file does that was closed."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - len(MAGIC)))
+        return file.read() == MAGIC
+
+
 class CutMcap:
     """What is left of an MCAP file, with the part of the interface of rosbags' readers that is used here.
 

@@ -7,17 +7,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 
 from dimp_ros.apps.bag import ImageBag
 from dimp_ros.apps.bag_types import COMPRESSED_IMAGE, DETECTIONS, TARGET, TARGETS, ros2_types
 from dimp_ros.apps.frames import Frame
+from dimp_ros.apps.painter import Painter
+from dimp_ros.apps.video import Picture
 from dimp_ros.geometry import Box
 from dimp_ros.node.target import Reading
 
 TARGET_CLASS = "target"
 """class_id of every hypothesis, as of the node: the tracker follows whatever it is shown and knows no classes."""
 
+DEBUG_IMAGE = "/debug_image/compressed"
 STORAGES = ("mcap", "sqlite3")
 METADATA_VERSION: Literal[8] = 8
 """The newest layout of metadata.yaml that Humble reads too; 9 writes the qualities of service in another way."""
@@ -45,6 +49,11 @@ class BagMessages:
         names = ("format",) if kind == COMPRESSED_IMAGE else ("height", "width", "encoding", "is_bigendian", "step")
         fields = {name: getattr(message, name) for name in (*names, "data")}
         return self._make(kind, header=self.header(message.header), **fields)
+
+    def jpeg(self, header: Any, picture: Picture) -> Any:
+        """Return a picture, HxWx3 uint8 BGR, as a CompressedImage."""
+        data = cv2.imencode(".jpg", picture)[1].reshape(-1)
+        return self._make(COMPRESSED_IMAGE, header, "bgr8; jpeg compressed bgr8", data)
 
     def detections(self, header: Any, readings: Sequence[Reading]) -> Any:
         """Return the targets in sight as a Detection2DArray."""
@@ -97,21 +106,31 @@ class ResultBag:
     node's qualities of service: who subscribes late to `/target` or `/targets` gets the last message on replay, too.
 
     :param storage: one of `STORAGES`. :param copy_images: copy the images as well, under their own topic.
+    :param painter: draws the images that are written as `/debug_image/compressed`; None writes none.
     :param notes: what metadata.yaml keeps as custom data.
     :raises ValueError: if the folder is there already, or would hide a topic of the images.
     """
 
     def __init__(
-        self, path: Path, source: ImageBag, storage: str, *, copy_images: bool, notes: Mapping[str, str]
+        self,
+        path: Path,
+        source: ImageBag,
+        storage: str,
+        *,
+        copy_images: bool,
+        painter: Painter | None,
+        notes: Mapping[str, str],
     ) -> None:
         if path.exists():
             raise ValueError(f"{path} exists already; give --out-bag another name, nothing is overwritten")
         topics = {"/detections": DETECTIONS, "/target": TARGET, "/targets": TARGETS}
+        if painter is not None:
+            topics[DEBUG_IMAGE] = COMPRESSED_IMAGE
         if copy_images and source.topic.name in topics:
             raise ValueError(f"the images on {source.topic.name} cannot be copied: the results have that name")
         self.path = path
         self._source, self._storage, self._notes = source, storage, notes
-        self._topics, self._copy_images = topics, copy_images
+        self._topics, self._copy_images, self._painter = topics, copy_images, painter
         self._messages, self._types = BagMessages(), ros2_types()
         self._writer: Any = None
         self._connections: dict[str, Any] = {}
@@ -128,6 +147,8 @@ class ResultBag:
         self._write("/targets", image.time, self._messages.target_states(header, readings))
         for reading in readings:
             self._write("/target", image.time, self._messages.target_state(header, reading))
+        if self._painter is not None and frame.picture is not None:
+            self._write(DEBUG_IMAGE, image.time, self._messages.jpeg(header, self._painter.paint(frame, readings)))
         if self._copy_images:
             topic = self._source.topic
             if self._source.is_ros1:
@@ -154,7 +175,8 @@ class ResultBag:
         writer.open()
         self._writer = writer
         for topic, kind in self._topics.items():
-            self._connect(topic, kind, [_reliable(10) if topic == "/detections" else _reliable(1, latched=True)])
+            depth = 10 if topic == "/detections" else 1
+            self._connect(topic, kind, [_reliable(depth, latched=kind in (TARGET, TARGETS))])
         if self._copy_images:
             self._connect(self._source.topic.name, self._source.topic.type, self._source.qos)
 

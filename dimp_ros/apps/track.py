@@ -21,6 +21,7 @@ from dimp_ros.apps.bag import ImageBag
 from dimp_ros.apps.bag_files import is_bag
 from dimp_ros.apps.bag_writer import STORAGES, ResultBag
 from dimp_ros.apps.frames import DEFAULT_FPS, Frame, Place, Source, Span, VideoSource
+from dimp_ros.apps.painter import Painter
 from dimp_ros.apps.track_loop import WINDOW, Figures, Output, Screen, follow
 from dimp_ros.apps.video import Picture
 from dimp_ros.geometry import Box
@@ -162,6 +163,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--out-bag", type=Path, metavar="FOLDER", help="write /detections, /target and /targets into a new rosbag2")
     add("--storage", choices=STORAGES, default=STORAGES[0], help="format of that bag (default: %(default)s)")
     add("--copy-images", action="store_true", help="copy the images into it as well")
+    add("--draw-images", action="store_true", help="write them with the targets on it, as /debug_image/compressed")
     return parser
 
 
@@ -191,8 +193,9 @@ def _check(arguments: argparse.Namespace, span: Span, bag: bool) -> None:
     given = [option for option, value in for_bags.items() if value is not None]
     if given and not bag:
         raise ValueError(f"{given[0]} is for bags; {arguments.source} is no folder of rosbag2, .mcap, .db3 or .bag")
-    if arguments.copy_images and arguments.out_bag is None:
-        raise ValueError("--copy-images copies into the bag of --out-bag, which is not given")
+    for option, value in {"--copy-images": arguments.copy_images, "--draw-images": arguments.draw_images}.items():
+        if value and arguments.out_bag is None:
+            raise ValueError(f"{option} writes into the bag of --out-bag, which is not given")
     if arguments.show and not has_display():
         raise ValueError("--show needs a display; use --out OUT.mp4 to watch the result later")
     if not arguments.init and not has_display():
@@ -220,8 +223,7 @@ def _track(arguments: argparse.Namespace, make_tracker: Callable[[str, str], Any
             print(f"dimp-track: {note}", file=sys.stderr)
         fps = source.fps or DEFAULT_FPS
         if arguments.out or arguments.show:
-            names = len(boxes) > 1 or any(name for name, _ in arguments.init or ())
-            outputs.append(Screen(arguments.out, fps, window=arguments.show, names=names))
+            outputs.append(Screen(arguments.out, fps, _painter(arguments), window=arguments.show))
         for output in outputs:
             opened.callback(output.close)
         tracker = make_tracker(arguments.model, arguments.device)
@@ -233,14 +235,20 @@ def _track(arguments: argparse.Namespace, make_tracker: Callable[[str, str], Any
     return source, figures
 
 
+def _painter(arguments: argparse.Namespace) -> Painter:
+    """Return what draws the targets, with their names if they have any of their own."""
+    return Painter(names=any(name or number for number, (name, _) in enumerate(arguments.init or ())))
+
+
 def _result_bag(arguments: argparse.Namespace, images: ImageBag) -> ResultBag:
     notes = {
         "written_by": f"dimp-track of dimp_ros {dimp_ros.__version__}",
         "model": arguments.model,
         "images": f"{images.topic.name} of {Path(images.name).name}",
     }
-    copy = arguments.copy_images
-    return ResultBag(arguments.out_bag, images, arguments.storage, copy_images=copy, notes=notes)
+    painter = _painter(arguments) if arguments.draw_images else None
+    copy, storage = arguments.copy_images, arguments.storage
+    return ResultBag(arguments.out_bag, images, storage, copy_images=copy, painter=painter, notes=notes)
 
 
 def main(argv: Sequence[str] | None = None, make_tracker: Callable[[str, str], Any] = _make_dimp) -> int:

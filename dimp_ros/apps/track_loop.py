@@ -16,7 +16,7 @@ import numpy as np
 from tqdm import tqdm
 
 from dimp_ros.apps.frames import Frame, Source, Span, show_place, total_frames
-from dimp_ros.apps.overlay import draw_target
+from dimp_ros.apps.painter import Painter
 from dimp_ros.apps.video import Picture, VideoWriter
 from dimp_ros.geometry import Box
 from dimp_ros.node.target import Reading, TargetSet, Tracker
@@ -88,18 +88,14 @@ class Screen:
     A video has one size: frames of another are scaled to fit into the first one's.
     """
 
-    def __init__(self, out: Path | None, fps: float, *, window: bool, names: bool) -> None:
+    def __init__(self, out: Path | None, fps: float, painter: Painter, *, window: bool) -> None:
         self._writer = VideoWriter(out, fps) if out else None
-        self._window, self._names = window, names
-        self._last: dict[str, Box] = {}
+        self._painter, self._window = painter, window
         self._size: tuple[int, int] | None = None
 
     def add(self, frame: Frame, readings: Sequence[Reading], milliseconds: float) -> None:
-        """Draw a frame and show it; one that cannot be read is black and says so."""
-        width, height = self._size or (640, 480)
-        picture = np.zeros((height, width, 3), np.uint8) if frame.picture is None else frame.picture.copy()
-        for line, reading in enumerate(readings):
-            self._draw(picture, reading, line, "" if frame.problem == "" else "image cannot be read")
+        """Draw a frame and show it."""
+        picture = self._painter.paint(frame, readings)
         self._size = self._size or (picture.shape[1], picture.shape[0])
         if self._writer:
             self._writer.write(_fitted(picture, self._size))
@@ -107,21 +103,6 @@ class Screen:
             cv2.imshow(WINDOW, picture)
             if cv2.waitKey(1) & 0xFF in (ord("q"), 27):
                 raise Stopped
-
-    def _draw(self, picture: Picture, reading: Reading, line: int, note: str) -> None:
-        held = reading.box is None
-        if reading.box is not None:
-            self._last[reading.target_id] = reading.box
-        draw_target(
-            picture,
-            reading.state.name,
-            box=self._last.get(reading.target_id),
-            confidence=None if held else reading.confidence,
-            target_id=reading.target_id if self._names else "",
-            note=note or (reading.state.name if held else ""),
-            held=held,
-            line=line,
-        )
 
     def close(self) -> None:
         """Finish the video and close the window."""

@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
+from dimp_ros.node.conditions import slowness, stall, stamp_trouble
 from dimp_ros.node.statistics import WINDOW_SECONDS, StreamStatistics
 from dimp_ros.node.target import Reading
 from dimp_ros.tracker.result import TargetState
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
 
-RECENT_ERROR_SECONDS = 10.0
-OLD_SECONDS, AHEAD_SECONDS = 5.0, 0.1
-"""Ages beyond which stamps and the node's clock do not belong together."""
+SLOW_HZ, SLOW_SECONDS = 5.0, 0.5
+"""Images are passed over without harm while at least so many a second are processed, and 95 % are so fresh."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Snapshot:
     :param trouble: why it is not active, if so. :param notes: what is otherwise than the parameters say.
     :param silent: seconds since the last image. :param silence: why, if that is too long; else empty.
     :param held: images held, and their bytes. :param device_bytes: memory taken on the device, None if not known.
-    :param position: what is wrong with camera_info or depth; else empty.
+    :param position: what is wrong with camera_info or depth; else empty. :param publishers: what is wrong with those of
+        the images, see `publisher_trouble`; else empty.
     """
 
     active: bool
@@ -46,6 +47,7 @@ class Snapshot:
     late: Sequence[str] = ()
     enabled: bool = True
     position: str = ""
+    publishers: str = ""
 
 
 def diagnostics(name: str, stamp: Time, snapshot: Snapshot) -> DiagnosticArray:
@@ -66,34 +68,6 @@ def diagnostics(name: str, stamp: Time, snapshot: Snapshot) -> DiagnosticArray:
     return array
 
 
-def stamp_trouble(figures: StreamStatistics) -> str:
-    """Say what is wrong with the images' stamps by the node's clock; empty if nothing is."""
-    age = figures.age_median
-    if age is None:
-        return ""
-    if age > OLD_SECONDS:
-        return (
-            f"stamps are {age:.3g} s older than the node's clock: set use_sim_time for a bag or a simulation, let the "
-            "driver stamp its images, or set the machines' clocks alike"
-        )
-    if age < -AHEAD_SECONDS:
-        return (
-            f"stamps are {-age:.3g} s ahead of the node's clock: set the machines' clocks alike, or use_sim_time "
-            "everywhere or nowhere"
-        )
-    return ""
-
-
-def slowness(figures: StreamStatistics) -> str:
-    """Say that images are passed over because inference is slower than the camera; empty if they are not."""
-    if not figures.dropped or figures.processed_rate > 0.9 * figures.input_rate:
-        return ""
-    return (
-        f"{figures.processed_rate:.3g} of {figures.input_rate:.3g} images a second are processed, always the newest: a "
-        "lower camera rate, fewer targets or a faster device leave none out"
-    )
-
-
 def judge_input(snapshot: Snapshot) -> tuple[bytes, str]:
     """Return how well images come in, and what to do about it."""
     figures = snapshot.figures
@@ -104,10 +78,11 @@ def judge_input(snapshot: Snapshot) -> tuple[bytes, str]:
         return level, f"no image for {snapshot.silent:.0f} s: {snapshot.silence}"
     if figures.since_received is None:
         return WARN, f"waiting for the first image on {snapshot.topic}"
-    if trouble := stamp_trouble(figures):
-        return WARN, trouble
     if figures.bad:
-        return WARN, f"{figures.bad} images could not be used in the last {WINDOW_SECONDS:g} s: {figures.last_error}"
+        level = ERROR if figures.bad == figures.received else WARN
+        return level, f"{figures.bad} of {figures.received} images could not be used: {figures.last_bad}"
+    if trouble := snapshot.publishers or stamp_trouble(figures):
+        return WARN, trouble
     return OK, f"{figures.input_rate:.3g} images a second"
 
 
@@ -116,17 +91,21 @@ def judge_tracking(snapshot: Snapshot) -> tuple[bytes, str]:
     figures = snapshot.figures
     if not snapshot.active:
         return STALE, "not active: nothing is followed"
-    if figures.last_error and (figures.since_error or 0.0) < RECENT_ERROR_SECONDS and not figures.bad:
-        return ERROR, f"{(figures.since_error or 0.0):.0f} s ago: {figures.last_error}; the log has more"
+    if hanging := stall(figures):
+        return ERROR, hanging
+    if figures.failed:
+        return ERROR, f"failed in {figures.failed} of {figures.processed} images: {figures.last_failure}; see the log"
     if not snapshot.enabled:
         return OK, "disabled; call ~/set_enabled to go on"
     if slow := slowness(figures):
-        return (WARN if (figures.age_p95 or 0.0) > 0.5 else OK), slow
+        harmful = figures.processed_rate < SLOW_HZ or (figures.age_p95 or 0.0) > SLOW_SECONDS
+        if harmful or not snapshot.readings:
+            return (WARN if harmful else OK), slow
     states = [reading.state for reading in snapshot.readings]
     lost = [reading.target_id for reading in snapshot.readings if reading.state is TargetState.LOST]
     if lost:
         return WARN, f"lost: {', '.join(lost)}"
-    return OK, f"{len(states)} targets" if states else "no target"
+    return OK, f"{len(states)} target{'' if len(states) == 1 else 's'}" if states else "no target"
 
 
 def judge_node(snapshot: Snapshot) -> tuple[bytes, str]:
@@ -159,6 +138,8 @@ def _milliseconds(seconds: float | None) -> float:
 
 def _text(value: object) -> str:
     """Write a value for people: numbers short, unknown ones as such."""
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, float):
         return "unknown" if math.isnan(value) else f"{value:.4g}"
     return str(value)
@@ -170,8 +151,12 @@ def _input_values(snapshot: Snapshot) -> dict[str, object]:
         "topic": snapshot.topic,
         "images received": figures.total.get("received", 0),
         "rate (Hz)": figures.input_rate,
+        "jitter 95 % (ms)": _milliseconds(figures.jitter),
         f"passed over in {WINDOW_SECONDS:g} s": figures.dropped,
         f"refused in {WINDOW_SECONDS:g} s": figures.bad,
+        f"stamps gone back in {WINDOW_SECONDS:g} s": figures.backward,
+        "passed over": figures.total.get("dropped", 0),
+        "refused": figures.total.get("bad", 0),
         "seconds since the last image": snapshot.silent,
         "images held": snapshot.held[0],
         "images held (MiB)": snapshot.held[1] / 2**20,
@@ -182,6 +167,8 @@ def _tracking_values(snapshot: Snapshot) -> dict[str, object]:
     figures = snapshot.figures
     values: dict[str, object] = {
         "processed rate (Hz)": figures.processed_rate,
+        "images processed": figures.total.get("processed", 0),
+        "images failed": figures.total.get("failed", 0),
         "age median (ms)": _milliseconds(figures.age_median),
         "age 95 % (ms)": _milliseconds(figures.age_p95),
         "age max (ms)": _milliseconds(figures.age_max),
@@ -198,6 +185,7 @@ def _node_values(snapshot: Snapshot) -> dict[str, object]:
     figures = snapshot.figures
     memory = snapshot.device_bytes
     return {
+        "active": snapshot.active,
         "model": snapshot.model,
         "device": snapshot.device,
         "device memory (MiB)": "unknown" if memory is None else memory / 2**20,

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Why no image arrives: what the graph tells about the topic, its publishers and their QoS."""
+"""What goes wrong with the images, said once: why none arrives, and what the graph tells about their publishers."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
@@ -12,25 +14,37 @@ if TYPE_CHECKING:
     from rclpy.qos import QoSProfile
     from rclpy.topic_endpoint_info import TopicEndpointInfo
 
+HOLD_SECONDS = 5.0
+
 
 class Watchdog:
-    """Says of each thing that goes wrong when it begins, and when it has ended; once each, not all the time."""
+    """Says of each thing that goes wrong when it begins, and when it has ended; once each, not all the time.
 
-    def __init__(self) -> None:
-        self._ongoing: dict[str, str] = {}
+    :param hold: what is over for less than so many seconds is not over: what comes and goes is said once.
+    :param clock: a clock that never goes back, seconds.
+    """
 
-    def check(self, conditions: dict[str, str]) -> list[tuple[bool, str]]:
+    def __init__(self, hold: float = HOLD_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
+        self._hold = hold
+        self._clock = clock
+        self._ongoing: dict[str, tuple[str, float]] = {}  # what was said, and when it was last so
+
+    def check(self, conditions: Mapping[str, str]) -> list[tuple[bool, str]]:
         """Return what has begun (True) or ended (False) since the last time, in words.
 
-        :param conditions: what is wrong at this moment, by kind; empty where nothing is.
+        :param conditions: what is wrong at this moment, by kind; empty where nothing is, as is a kind that is missing.
         """
+        now = self._clock()
         said = []
         for kind, text in conditions.items():
-            before = self._ongoing.pop(kind, "")
             if text:
-                self._ongoing[kind] = before or text
-            if bool(text) != bool(before):
-                said.append((bool(text), text or before))
+                if kind not in self._ongoing:
+                    said.append((True, text))
+                self._ongoing[kind] = (self._ongoing.get(kind, (text, now))[0], now)
+        for kind, (text, last) in list(self._ongoing.items()):
+            if not conditions.get(kind) and now - last >= self._hold:
+                del self._ongoing[kind]
+                said.append((False, text))
         return said
 
 
@@ -51,6 +65,22 @@ def explain_silence(node: Node, topic: str, qos: QoSProfile, kind: type) -> str:
     return f"publishers on {topic}: {described}. They fit this node, but send nothing: is the camera running?"
 
 
+def publisher_trouble(node: Node, topic: str, qos: QoSProfile, kind: type) -> str:
+    """Say what is wrong with the publishers of ``topic`` although images may arrive; empty if nothing is.
+
+    One that does not reach this node goes unheard beside one that does, and the images of two are mixed.
+    """
+    publishers = node.get_publishers_info_by_topic(topic)
+    wanted = f"sensor_msgs/msg/{kind.__name__}"
+    for publisher in publishers:
+        if complaints := _complaints(publisher, qos, wanted):
+            return f"a publisher on {topic}, {_describe(publisher)}, does not reach this node: {'; '.join(complaints)}"
+    if len(publishers) > 1:
+        names = ", ".join(map(_describe, publishers))
+        return f"{len(publishers)} publishers on {topic} mix their images: {names}; remap one of them, or image"
+    return ""
+
+
 def _describe(publisher: TopicEndpointInfo) -> str:
     qos = publisher.qos_profile
     name = f"{publisher.node_namespace.rstrip('/')}/{publisher.node_name}"
@@ -62,7 +92,8 @@ def _complaints(publisher: TopicEndpointInfo, qos: QoSProfile, wanted: str) -> l
     found = []
     if publisher.topic_type != wanted:
         found.append(
-            f"its type is {publisher.topic_type}, not {wanted}: remap image to the raw image topic, or set image_transport"
+            f"its type is {publisher.topic_type}, not {wanted}: remap image to a topic of that type, or set "
+            "image_transport"
         )
     offered = publisher.qos_profile
     if qos.reliability == ReliabilityPolicy.RELIABLE and offered.reliability == ReliabilityPolicy.BEST_EFFORT:

@@ -140,7 +140,7 @@ NODE_PARAMETERS = (
         "`raw` subscribes image, `compressed` image/compressed; remapping image moves both.",
         choices=("raw", "compressed"),
     ),
-    Parameter("max_megapixels", 50.0, "Compressed pictures larger than this are refused.", (0.01, 1000.0), live=True),
+    Parameter("max_megapixels", 50.0, "Compressed pictures larger than this are refused.", (0.01, 1000.0)),
     Parameter(
         "history_seconds",
         2.0,

@@ -35,7 +35,8 @@ class StreamStatistics:
     :param last_stamp: stamp of that image, nanoseconds.
     :param zero_stamps: images in the window without a stamp. :param backward: images in the window whose stamp is
         before that of the image before. :param backward_seconds: how far the last such one was back.
-    :param last_error: text of the last error, of whatever kind, since the start.
+    :param last_bad: what was wrong with the last image that could not be understood, since the start; empty if nothing.
+    :param last_failure: the tracker's last error, likewise. :param last_error: the last of both.
     :param total: images since the start: received, processed, dropped, bad, failed.
     """
 
@@ -59,6 +60,8 @@ class StreamStatistics:
     zero_stamps: int = 0
     backward: int = 0
     backward_seconds: float = 0.0
+    last_bad: str = ""
+    last_failure: str = ""
     last_error: str = ""
     since_error: float | None = None
     total: Mapping[str, int] = field(default_factory=dict)
@@ -112,6 +115,7 @@ class Statistics:
         self._last_received: tuple[float, int] | None = None
         self._last_processed: float | None = None
         self._last_error: tuple[float, str] | None = None
+        self._last_bad = self._last_failure = ""
 
     def on_received(self, stamp: int) -> None:
         """Note an image with its stamp, nanoseconds."""
@@ -140,8 +144,13 @@ class Statistics:
         """Note an error; ``bad_image`` where the image was to blame, not the tracker."""
         with self._lock:
             now = self._clock()
-            (self._bad if bad_image else self._failed).add(now, None)
             self._last_error = (now, text)
+            if bad_image:
+                self._bad.add(now, None)
+                self._last_bad = text
+            else:
+                self._failed.add(now, None)
+                self._last_failure = text
 
     def snapshot(self) -> StreamStatistics:
         """Return the statistics of this moment; sorting is done without holding anybody up."""
@@ -152,6 +161,7 @@ class Statistics:
             backward = self._backward.entries(now)
             input_rate, processed_rate = self._received.rate(now, self._start), self._processed.rate(now, self._start)
             last_received, last_processed, last_error = self._last_received, self._last_processed, self._last_error
+            last_bad, last_failure = self._last_bad, self._last_failure
             total = {
                 "received": self._received.total,
                 "processed": self._processed.total,
@@ -182,6 +192,8 @@ class Statistics:
             zero_stamps=sum(stamp == 0 for _, stamp in received),
             backward=len(backward),
             backward_seconds=backward[-1][1] if backward else 0.0,
+            last_bad=last_bad,
+            last_failure=last_failure,
             last_error="" if last_error is None else last_error[1],
             since_error=None if last_error is None else now - last_error[0],
             total=total,

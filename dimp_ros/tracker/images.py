@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 
 @runtime_checkable
@@ -32,7 +32,16 @@ class Picture(Protocol):
         ...
 
 
-class ArrayPicture:
+class WholePicture:
+    """Makes a `Picture` an array where all of it is wanted: ``np.asarray(picture)`` is uint8 ``[H, W, 3]`` BGR."""
+
+    def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> NDArray[Any]:
+        assert isinstance(self, Picture)
+        whole = to_color(self.region(0, 0, self.width, self.height))
+        return np.array(whole, dtype) if copy else whole.astype(dtype or np.uint8, copy=False)
+
+
+class ArrayPicture(WholePicture):
     """An array as a `Picture`; its regions are views."""
 
     def __init__(self, pixels: NDArray[np.uint8]) -> None:

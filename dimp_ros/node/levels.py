@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Levels of a stream: between which values grey pictures of more than 8 bits are spread, without flicker."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLES_PER_SIDE = 128
+"""A picture's levels are taken from at most so many of its rows and columns."""
+PERCENTILES = (0.5, 99.5)
+FOLLOW = 0.05
+"""Of the way to a new picture's levels, how much the stream's go."""
+_LARGEST = 1e38  # differences of values as large are finite, in single precision too
+_SMALLEST_SPAN = 1e-30  # and so is what a span as small is multiplied with
+
+
+class Limits(NamedTuple):
+    """Values that become black and white."""
+
+    low: float
+    high: float
+
+
+class Levels:
+    """What one stream's pictures have in common, so that an object looks the same in each; safe to share by threads.
+
+    A picture's own levels are robust percentiles of a bounded sample, NaN and infinity ignored. The stream's follow
+    them slowly: something hot that comes into a thermal picture must not change how the target looks from one picture
+    to the next. Where more than half of a picture lies outside them (the camera has changed its gain, or the lens cap
+    has come off), they start over with that picture.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._limits: dict[str, Limits] = {}
+        self._full_scale: dict[str, float] = {}
+
+    def grey(self, samples: NDArray[Any]) -> Limits:
+        """Let the stream's limits follow a new picture, and return those that it is to be shown with.
+
+        :param samples: ``[H, W]`` of any real type.
+        """
+        values = _finite(samples)
+        name = samples.dtype.name
+        with self._lock:
+            limits = self._limits.get(name)
+            if values.size == 0:
+                return limits or Limits(0.0, 1.0)
+            low, high = (float(value) for value in np.percentile(values, PERCENTILES))
+            if limits is None or np.mean((values >= limits.low) & (values <= limits.high)) < 0.5:
+                limits = Limits(low, high)
+            else:
+                limits = Limits(*(old + FOLLOW * (new - old) for old, new in zip(limits, (low, high), strict=True)))
+            self._limits[name] = limits
+        return limits
+
+    def color(self, samples: NDArray[Any]) -> float:
+        """Return the value of full brightness in colour of floating point: 255, as with cv_bridge, or 1.
+
+        It is 1 as long as none of the stream's pictures has held more (but for 0.5 % of its values): between 0 and 255
+        those would all have been black.
+
+        :param samples: ``[H, W, C]``, floating point.
+        """
+        values = _finite(samples)
+        name = samples.dtype.name
+        with self._lock:
+            if values.size and np.percentile(values, PERCENTILES[1]) > 1:
+                self._full_scale[name] = 255.0
+            return self._full_scale.get(name, 1.0)
+
+
+def spread(samples: NDArray[Any], limits: Limits) -> NDArray[np.uint8]:
+    """Return grey values as uint8: ``low`` and below as 0, ``high`` and above as 255, NaN as 0; the shape is kept.
+
+    Between limits that are equal there is no contrast: all is 0.
+    """
+    low, high = limits
+    if not high - low > _SMALLEST_SPAN:
+        return np.zeros(samples.shape, np.uint8)
+    single = samples.dtype.itemsize <= 2 or samples.dtype == np.float32
+    values: NDArray[Any] = np.clip(samples.astype(np.float32 if single else np.float64), low, high)
+    with np.errstate(invalid="ignore"):
+        values = np.rint((values - low) * (255 / (high - low)))
+    return np.nan_to_num(values, copy=False, nan=0.0).astype(np.uint8)
+
+
+def _finite(samples: NDArray[Any]) -> NDArray[np.float64]:
+    """Return a sample of the values, spread evenly over the picture."""
+    height, width = samples.shape[:2]
+    down, right = -(-height // SAMPLES_PER_SIDE), -(-width // SAMPLES_PER_SIDE)
+    with np.errstate(invalid="ignore"):
+        values = samples[down // 2 :: down, right // 2 :: right].astype(np.float64).ravel()
+    return np.clip(values[np.isfinite(values)], -_LARGEST, _LARGEST)

@@ -10,6 +10,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
+from dimp_ros.node.callbacks import logged
 from dimp_ros.node.qos import image_qos, sensor_qos, subscription_options
 
 if TYPE_CHECKING:
@@ -50,16 +51,25 @@ class Inputs:
         """Quality of service of the images; overrides are written into it."""
         self._subscriptions: list[Any] = []
         self.image_topic = image_topic(node, transport)
-        self._subscribe(IMAGE_TYPES[transport], self.image_topic, on_image, self.image_qos)
-        self._subscribe(CameraInfo, "camera_info", on_camera_info, sensor_qos(1))
-        if on_depth is not None:
-            self._subscribe(Image, "depth", on_depth, sensor_qos(5))
-        self._subscribe(Detection2DArray, "init_detections", on_detections, sensor_qos(1))
+        try:
+            self._subscribe(IMAGE_TYPES[transport], self.image_topic, on_image, self.image_qos)
+            self._subscribe(CameraInfo, "camera_info", on_camera_info, sensor_qos(1))
+            if on_depth is not None:
+                self._subscribe(Image, "depth", on_depth, sensor_qos(5))
+            self._subscribe(Detection2DArray, "init_detections", on_detections, sensor_qos(1))
+        except Exception:  # a QoS override that is none: what was opened before it must not stay
+            self.destroy()
+            raise
 
     def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> None:
         self._subscriptions.append(
             self._node.create_subscription(
-                kind, topic, callback, qos, callback_group=MutuallyExclusiveCallbackGroup(), **subscription_options()
+                kind,
+                topic,
+                logged(callback, self._node.get_logger()),
+                qos,
+                callback_group=MutuallyExclusiveCallbackGroup(),
+                **subscription_options(),
             )
         )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from std_msgs.msg import Header
 
 from dimp_ros.node.catch_up import CatchUp, Late
-from dimp_ros.node.history import FrameHistory, stamp_ns
+from dimp_ros.node.history import NANOSECONDS, FrameHistory, stamp_ns
 from dimp_ros.node.image_conversion import BadImage
 from dimp_ros.node.target import Reading, TargetSet, Tracker
 from dimp_ros.node.worker import Worker
@@ -48,7 +48,7 @@ class Pipeline:
     bounded number of steps for each, and as many as fit while none waits.
 
     :param open_image: makes a message a picture, or raises `BadImage`.
-    :param recover: told in the worker's thread what the tracker raised; may mend it.
+    :param recover: told in the worker's thread what the tracker raised; may mend it, and must not raise.
     """
 
     def __init__(
@@ -106,9 +106,9 @@ class Pipeline:
         return self._late.ids
 
     @property
-    def died(self) -> bool:
-        """Whether the thread has ended although nobody stopped it."""
-        return self._worker.died
+    def death(self) -> str:
+        """Why the thread has ended although nobody stopped it; empty while it has not."""
+        return repr(self._worker.cause) if self._worker.died else ""
 
     def start(self) -> None:
         """Say that there is no target yet, and begin to work."""
@@ -196,6 +196,8 @@ class Pipeline:
         if self._stamp and when < self._stamp:  # the images' clock was set back
             self._targets.shift(when - self._stamp, self._targets.ids)
             self._late.clear()
+        elif self._stamp and 0 < self._settings["give_up_after"] * NANOSECONDS < when - self._stamp:
+            self._targets.pause()  # set forward, or no image came: nobody has looked in vain all that time
         self._stamp = when
         self._stride, self._processed = max(1, self._received - self._processed), self._received
         picture, readings = None, {}
@@ -203,7 +205,7 @@ class Pipeline:
         try:
             picture = self.open_image(image)
             if self.enabled:
-                readings = self._targets.follow(picture, when, following)
+                readings = self._follow(picture, when, following)
         except BadImage as error:
             self._statistics.on_error(str(error), bad_image=True)
             self._logger.error(f"image is not used: {error}", throttle_duration_sec=LOG_PERIOD_SECONDS)
@@ -216,6 +218,13 @@ class Pipeline:
             if not self._catch_up():
                 break
 
+    def _follow(self, picture: Picture, when: int, ids: Sequence[str]) -> dict[str, Reading]:
+        """Return what the tracker finds, and report what of it makes no sense and is left out."""
+        readings = self._targets.follow(picture, when, ids)
+        if self._targets.nonsense:
+            self._report(RuntimeError(self._targets.nonsense))
+        return readings
+
     def _catch_up(self) -> bool:
         """Let a late target see the next image that it has missed; return whether more is to do."""
         step = self._late.next(self._stamp, self._stride) if self.enabled else None
@@ -227,7 +236,7 @@ class Pipeline:
         picture = None
         try:
             picture = self.open_image(image)
-            readings = self._targets.follow(picture, stamp, [late.target_id])
+            readings = self._follow(picture, stamp, [late.target_id])
         except BadImage:
             pass  # was complained about when it was new
         except Exception as error:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from sensor_msgs.msg import Image
@@ -22,6 +22,7 @@ from dimp_ros.tracker.images import to_color
 
 if TYPE_CHECKING:
     from rclpy.node import Node
+    from rclpy.qos import QoSProfile
     from std_msgs.msg import Header
 
     from dimp_ros.node.pipeline import Settings
@@ -38,23 +39,27 @@ class Outputs:
         self._node = node
         self._positioner = positioner
         self._settings = settings
-        self._detections = node.create_publisher(
-            Detection2DArray, "detections", reliable_qos(10), **publisher_options()
-        )
-        self._targets = node.create_publisher(
-            TargetStateArray, "targets", reliable_qos(1, latched=True), **publisher_options()
-        )
+        self._publishers: list[Any] = []
+        try:
+            self._open_all()
+        except Exception:  # a QoS override that is none: what was opened before it must not stay
+            self.destroy()
+            raise
+
+    def _open_all(self) -> None:
+        self._detections = self._open(Detection2DArray, "detections", reliable_qos(10))
+        self._targets = self._open(TargetStateArray, "targets", reliable_qos(1, latched=True))
         # There is a message for each target of an image, and those of an image come in a burst.
-        depth = settings["max_targets"]
-        self._target = node.create_publisher(
-            TargetState, "target", reliable_qos(depth, latched=True), **publisher_options()
-        )
+        self._target = self._open(TargetState, "target", reliable_qos(self._settings["max_targets"], latched=True))
         # Not latched: whoever comes late would be sent to where the target was.
-        self._pose = node.create_publisher(PoseStamped, "target_pose", reliable_qos(1), **publisher_options())
-        self._pose_covariance = node.create_publisher(
-            PoseWithCovarianceStamped, "target_pose_with_covariance", reliable_qos(1), **publisher_options()
-        )
-        self._debug_image = node.create_publisher(Image, "debug_image", reliable_qos(1), **publisher_options())
+        self._pose = self._open(PoseStamped, "target_pose", reliable_qos(1))
+        self._pose_covariance = self._open(PoseWithCovarianceStamped, "target_pose_with_covariance", reliable_qos(1))
+        self._debug_image = self._open(Image, "debug_image", reliable_qos(1))
+
+    def _open(self, kind: type, topic: str, qos: QoSProfile) -> Any:
+        publisher = self._node.create_publisher(kind, topic, qos, **publisher_options())
+        self._publishers.append(publisher)
+        return publisher
 
     def publish(self, header: Header, readings: Sequence[Reading], size: Size, gone: Sequence[Reading] = ()) -> float:
         """Publish readings as detections and as states, all under the image's own ``header``.
@@ -112,12 +117,5 @@ class Outputs:
 
     def destroy(self) -> None:
         """Take the topics off the graph."""
-        for publisher in (
-            self._detections,
-            self._targets,
-            self._target,
-            self._pose,
-            self._pose_covariance,
-            self._debug_image,
-        ):
-            self._node.destroy_publisher(publisher)
+        while self._publishers:
+            self._node.destroy_publisher(self._publishers.pop())

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -63,6 +64,8 @@ class TargetSet:
         self._sightings: dict[str, _Sighting] = {}
         self.stage_ms: dict[str, float] = {}
         """Time of each stage of the last update, milliseconds, as far as the tracker tells."""
+        self.nonsense = ""
+        """What of the last update's results could not be believed; empty if all could."""
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -76,15 +79,24 @@ class TargetSet:
         """
         result = self._tracker.init(image, box, target_id=target_id)
         self._sightings[target_id] = _Sighting(when)
+        if wrong := _nonsense(target_id, result):
+            self.drop(target_id)
+            raise RuntimeError(f"{wrong}; the target is not followed")
         return self._reading(target_id, result, when)
 
     def follow(self, image: Picture, when: int, ids: Collection[str]) -> dict[str, Reading]:
-        """Look for targets in the next image, all at once; without targets nothing is computed."""
+        """Look for targets in the next image, all at once; without targets nothing is computed.
+
+        A target whose result makes no sense is left out, and `nonsense` says why: the others are none the worse for it.
+        """
+        self.nonsense = ""
         if not ids:
             return {}
         results = self._tracker.update_all(image, ids)
         self.stage_ms = getattr(next(iter(results.values()), None), "stage_ms", {})
-        return {target_id: self._reading(target_id, results[target_id], when) for target_id in ids}
+        wrong = {target_id: _nonsense(target_id, results[target_id]) for target_id in ids}
+        self.nonsense = "; ".join(filter(None, wrong.values()))
+        return {name: self._reading(name, results[name], when) for name in ids if not wrong[name]}
 
     def skip(self, target_id: str, when: int) -> Reading:
         """Count an image in which the target was not looked for, and say what holds for it."""
@@ -146,3 +158,17 @@ class TargetSet:
             "frames_since_seen": sighting.frames_since,
             "seconds_since_seen": max(0, when - sighting.seen) / NANOSECONDS,
         }
+
+
+def _nonsense(target_id: str, result: Any) -> str:
+    """Say what cannot be true of a result that would be published as in sight; empty if it can.
+
+    A network whose numbers have overflowed answers with NaN, which a consumer would steer by.
+    """
+    if result.box is None or int(result.state) not in (TargetState.TRACKING, TargetState.UNCERTAIN):
+        return ""
+    numbers = (*map(float, result.box), float(result.confidence), float(result.peak), float(result.distractor_ratio))
+    if all(map(math.isfinite, numbers)) and numbers[2] > 0 and numbers[3] > 0:
+        return ""
+    shown = ", ".join(f"{number:g}" for number in numbers)
+    return f"the tracker's numbers for target {target_id!r} make no sense: box (x, y, w, h), confidence ... = {shown}"

@@ -14,13 +14,16 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+from rclpy.qos import QoSProfile
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool
 
+from dimp_ros.node.callbacks import logged
+from dimp_ros.node.conditions import stream_conditions
 from dimp_ros.node.detector import DetectorInput
-from dimp_ros.node.diagnostics import Snapshot, diagnostics, slowness, stamp_trouble
+from dimp_ros.node.diagnostics import Snapshot, diagnostics
 from dimp_ros.node.history import FrameHistory
-from dimp_ros.node.image_watch import Watchdog, explain_silence
+from dimp_ros.node.image_watch import Watchdog, explain_silence, publisher_trouble
 from dimp_ros.node.inputs import IMAGE_TYPES, Inputs, image_topic
 from dimp_ros.node.loading import TrackerFactory, TrackerUnavailable, is_out_of_memory, load_tracker, tracker_config
 from dimp_ros.node.opening import open_image
@@ -92,7 +95,7 @@ class TrackerNode(LifecycleNode):
         # Its own group: what it asks of the graph may take a while, and requests must not wait for it.
         self._watch = self.create_timer(
             self._settings["diagnostics_period"],
-            self._on_watch,
+            logged(self._on_watch, self.get_logger()),
             clock=self._steady,
             callback_group=MutuallyExclusiveCallbackGroup(),
         )
@@ -144,7 +147,14 @@ class TrackerNode(LifecycleNode):
         history = FrameHistory(settings["history_seconds"], settings["history_megabytes"] * 2**20)
         opener = partial(open_image, max_megapixels=settings["max_megapixels"])
         pipeline = Pipeline(
-            self._tracker, self._outputs, history, logger, settings, self._statistics, opener, self._recover
+            self._tracker,
+            self._outputs,
+            history,
+            logger,
+            settings,
+            self._statistics,
+            opener,
+            logged(self._recover, logger),
         )
         requests = Requests(pipeline, settings, logger, self._silence)
         inputs = Inputs(
@@ -232,7 +242,7 @@ class TrackerNode(LifecycleNode):
             return
         note = f"the CPU is used since the GPU has failed ({str(error).strip().splitlines()[0][:200]})"
         if tracker is not None and str(getattr(tracker, "device", "")) != "cpu":
-            tracker.to("cpu")  # type: ignore[attr-defined]
+            tracker.to("cpu")
             self._settings.notes.append(note)
             self.get_logger().error(note)
 
@@ -274,10 +284,13 @@ class TrackerNode(LifecycleNode):
     # Watch
 
     def _silence(self) -> str:
-        work = self._work
+        return self._ask_graph(explain_silence)
+
+    def _ask_graph(self, question: Callable[[Any, str, QoSProfile, type], str]) -> str:
+        """Have a question about the publishers of the images answered."""
+        work, transport = self._work, self._settings["image_transport"]
         qos = work.inputs.image_qos if work else image_qos()
-        kind = IMAGE_TYPES[self._settings["image_transport"]]
-        return explain_silence(self, image_topic(self, self._settings["image_transport"]), qos, kind)
+        return question(self, image_topic(self, transport), qos, IMAGE_TYPES[transport])
 
     def _on_watch(self) -> None:
         """Publish diagnostics, and log what begins and what ends."""
@@ -290,18 +303,19 @@ class TrackerNode(LifecycleNode):
             text = f"no image for {snapshot.silent:.0f} s: {snapshot.silence}"
             logger.warning(text, throttle_duration_sec=WARNING_PERIOD_SECONDS)
         conditions = {
-            "stamps": stamp_trouble(snapshot.figures),
-            "slowness": slowness(snapshot.figures),
+            **stream_conditions(snapshot.figures),
             "position": snapshot.position,
+            "publishers": snapshot.publishers,
         }
         for begins, text in self._watchdog.check(conditions):
             if begins:
                 logger.warning(text)
             else:
                 logger.info(f"no longer so: {text}")
-        if self._work is not None and self._work.pipeline.died:
+        if self._work is not None and (death := self._work.pipeline.death):
             logger.error(
-                "the tracker's thread has ended by itself: it is started anew, and targets have to be given again"
+                f"the tracker's thread has ended by itself ({death}): it is started anew, and targets have to be given "
+                "again"
             )
             self.trigger_deactivate()
             self.trigger_activate()
@@ -329,6 +343,7 @@ class TrackerNode(LifecycleNode):
             late=pipeline.late if pipeline else (),
             enabled=pipeline.enabled if pipeline else False,
             position=self._positioner.complaint,
+            publishers=self._ask_graph(publisher_trouble) if work else "",
         )
 
 

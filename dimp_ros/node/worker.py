@@ -45,6 +45,8 @@ class Worker(Generic[Frame]):
         self._jobs: deque[tuple[Callable[[], Any], Future[Any]]] = deque()
         self._running: Future[Any] | None = None
         self._stopping = False
+        self.cause: BaseException | None = None
+        """What has ended the thread although nobody stopped it: what is no `Exception`, or an error of ``on_error``."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
@@ -95,6 +97,13 @@ class Worker(Generic[Frame]):
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:
+            self.cause = error
+            raise
+
+    def _work(self) -> None:
         while True:
             with self._wakeup:
                 self._wakeup.wait_for(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import time
@@ -37,6 +38,7 @@ from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.lifecycle import TransitionCallbackReturn
 
 QUICK = {"diagnostics_period": 0.1}
+DOCUMENT = Path(__file__).resolve().parents[1] / "docs" / "operation.md"
 
 
 @contextmanager
@@ -189,3 +191,43 @@ def test_every_topic_lets_its_quality_of_service_be_overridden():
         assert image.qos_profile.reliability.name == "RELIABLE"
         node.trigger_deactivate()
         node.destroy_node()
+
+
+def documented_qualities() -> dict[str, tuple[str, ...]]:
+    """Return direction, reliability, durability and depth of each topic from the table of docs/operation.md."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.+) \| (in|out) \| (.+?) \| (.+?) \| (.+?) \|$", text, re.MULTILINE)
+    names = {row[0]: re.findall(r"`([\w/]+)`", row[0].partition(" (")[0]) for row in rows}
+    return {name: row[1:] for row in rows for name in names[row[0]]}
+
+
+def test_the_documented_qualities_of_service_are_those_of_the_topics():
+    with context():
+        node = tracker_node(ScriptedTracker(), autostart=False, use_depth=True, max_targets=3)
+        assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS
+        found = {}
+        for kind, endpoints in (("out", node.publishers), ("in", node.subscriptions)):
+            for endpoint in endpoints:
+                qos, name = endpoint.qos_profile, endpoint.topic_name
+                words = (qos.reliability.name, qos.durability.name)
+                depth = "`max_targets`" if qos.depth == 3 else str(qos.depth)
+                found[name] = (kind, *(word.lower().replace("_", " ") for word in words), depth)
+        documented = documented_qualities()
+        ours = {name: said for name, said in documented.items() if name != "image/compressed"}
+        assert len(ours) == 11
+        assert {name: found["/" + name.lstrip("/")] for name in ours} == ours
+        node.trigger_deactivate()
+        node.destroy_node()
+
+
+def test_what_the_document_quotes_is_said_by_the_code():
+    """Every quoted message is compared, piece by piece, with the sources."""
+    package = DOCUMENT.parents[1] / "dimp_ros" / "node"
+    source = " ".join(path.read_text(encoding="utf-8") for path in sorted(package.glob("*.py")))
+    source = re.sub(r'"\s+f?"', "", source)  # texts that are written over several lines
+    table = DOCUMENT.read_text(encoding="utf-8").partition("## What the log says")[2]
+    quoted = re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)
+    assert len(quoted) > 12
+    for message in quoted:
+        for piece in re.split(r"\.\.\.|^\d+", message):
+            assert piece.strip(" :") in source, message

@@ -233,5 +233,5 @@ def range_text(limits: tuple[float, float] | None) -> str:
     """Write a range; half-open ones with the sign that says so."""
     if limits is None:
         return ""
-    low, high = limits
-    return f">= {low:g}" if math.isinf(high) else f"<= {high:g}" if math.isinf(low) else f"{low:g} .. {high:g}"
+    low, high = (str(limit) if isinstance(limit, int) else f"{limit:g}" for limit in limits)
+    return f">= {low}" if high == "inf" else f"<= {high}" if low == "-inf" else f"{low} .. {high}"

@@ -3,9 +3,12 @@
 
 from __future__ import annotations
 
+import array
 import sys
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the harness lies beside its tests
@@ -13,15 +16,20 @@ from ros_harness import (
     HEIGHT,
     RELIABLE,
     WIDTH,
+    Client,
     Image,
     ScriptedTracker,
     State,
+    context,
     is_zero,
     numbered_image,
     running,
+    spinning,
     start_target,
+    tracker_node,
     wait_until,
 )
+from sensor_msgs.msg import CompressedImage
 
 
 def broken(what: str) -> Image:
@@ -90,3 +98,77 @@ def test_the_debug_image_is_made_only_while_somebody_looks():
         )
         assert drawn != bytes(numbered_image(shown).data), "nothing is drawn on it"
         client.node.destroy_subscription(subscription)
+
+
+def test_resolution_and_encoding_may_change_in_the_middle_of_the_stream():
+    tracker = ScriptedTracker()
+    with running(tracker) as client:
+        start_target(client)
+        others = [
+            numbered_image(2, width=128, height=96),
+            numbered_image(3, encoding="rgb8"),
+            numbered_image(4, width=3, height=2, encoding="mono8"),
+            numbered_image(5),
+        ]
+        for image in others:
+            assert client.show(image).state == State.TRACKING
+        assert tracker.updates == [2, 3, 4, 5]
+
+
+def thermal_image(number: int) -> Image:
+    """Return a big-endian mono16 image that gets brighter from left to right, with padded rows."""
+    pixels = np.zeros((HEIGHT, WIDTH + 5), ">u2")
+    pixels[:, :WIDTH] = 20_000 + np.arange(WIDTH) * 10
+    image = Image(header=numbered_image(number).header, width=WIDTH, height=HEIGHT, encoding="mono16")
+    image.is_bigendian, image.step = 1, 2 * (WIDTH + 5)
+    image.data = array.array("B", pixels.tobytes())
+    return image
+
+
+def test_a_thermal_image_is_shown_to_the_tracker_over_the_whole_range_of_grey():
+    seen = []
+
+    class Looking(ScriptedTracker):
+        def init(self, image, box, *, target_id="0"):
+            seen.append(np.asarray(image).copy())
+            return super().init(image, box, target_id=target_id)
+
+    with running(Looking()) as client:
+        client.show(thermal_image(1))
+        assert client.init().success
+    row = seen[0][HEIGHT // 2, :, 0].astype(int)
+    assert row.min() < 10 and row.max() > 245 and (np.diff(row) >= 0).all()
+
+
+def compressed(number: int, grey: int = 0) -> CompressedImage:
+    """Return `numbered_image` as a PNG file."""
+    _, file = cv2.imencode(".png", np.full((HEIGHT, WIDTH, 3), grey or number, np.uint8))
+    message = CompressedImage(header=numbered_image(number).header, format="bgr8; png compressed bgr8")
+    message.data = array.array("B", file.tobytes())
+    return message
+
+
+def test_compressed_images_are_followed_and_a_damaged_one_loses_the_target_for_that_image_only(capfd):
+    tracker = ScriptedTracker()
+    with context():
+        node = tracker_node(tracker, image_transport="compressed", max_megapixels=1.0)
+        client = Client()
+        client.images = client.node.create_publisher(CompressedImage, "image/compressed", RELIABLE)
+        with spinning(node, client.node):
+            client.wait_for(node)
+            client.show(compressed(1))
+            answer = client.init((0.25, 0.25, 0.5, 0.5), normalized=True, target_id="cup")
+            assert answer.success and tracker.inits == [(1, (16.0, 12.0, 32.0, 24.0), "cup")]
+            assert client.show(compressed(2)).state == State.TRACKING
+            damaged = compressed(3)
+            damaged.data = damaged.data[:60]
+            state = client.show(damaged)
+            assert state.state == State.LOST and is_zero(state.bbox)
+            huge = compressed(4)
+            huge.data[16:24] = array.array("B", (30_000).to_bytes(4, "big") * 2)  # width and height in PNG's header
+            assert client.show(huge).state == State.LOST
+            refused = client.init(stamp=huge.header.stamp)
+            assert not refused.success and "max_megapixels" in refused.message
+            assert client.show(compressed(5)).state == State.TRACKING
+            assert tracker.updates == [2, 5]
+    assert "image is not used" in capfd.readouterr().err

@@ -5,17 +5,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dimp_ros.node.image_conversion import to_bgr
-from dimp_ros.tracker.images import ArrayPicture, Picture
+from dimp_ros.node.compressed import compressed_picture
+from dimp_ros.node.image_conversion import to_picture
+from dimp_ros.node.levels import Levels
+from dimp_ros.tracker.images import Picture
 
 if TYPE_CHECKING:
     from dimp_ros.node.history import StampedImage
+    from dimp_ros.node.pipeline import Settings
 
 
-def open_image(message: StampedImage, max_megapixels: float) -> Picture:
-    """Return the picture of a message.
+class ImageOpener:
+    """Makes the messages of one stream pictures; keeps what its pictures have in common, such as their grey levels."""
 
-    :param max_megapixels: compressed pictures beyond this are refused.
-    :raises BadImage: if it cannot be used, with the reason and the remedy.
-    """
-    return ArrayPicture(to_bgr(message))
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._levels = Levels()
+
+    def __call__(self, message: StampedImage) -> Picture:
+        """Return the picture of a message.
+
+        :raises BadImage: if it cannot be used, with the reason and the remedy.
+        """
+        if hasattr(message, "format"):
+            return compressed_picture(message, self._levels, self._settings["max_megapixels"])
+        return to_picture(message, self._levels)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -19,19 +18,19 @@ from rclpy.timer import Timer
 from std_srvs.srv import SetBool
 
 from dimp_ros.node.callbacks import logged
-from dimp_ros.node.conditions import stream_conditions
 from dimp_ros.node.detector import DetectorInput
-from dimp_ros.node.diagnostics import Snapshot, diagnostics
+from dimp_ros.node.diagnostics import Snapshot
 from dimp_ros.node.history import FrameHistory
-from dimp_ros.node.image_watch import Watchdog, explain_silence, publisher_trouble
+from dimp_ros.node.image_watch import explain_silence, publisher_trouble
 from dimp_ros.node.inputs import IMAGE_TYPES, Inputs, image_topic
 from dimp_ros.node.loading import TrackerFactory, TrackerUnavailable, is_out_of_memory, load_tracker, tracker_config
-from dimp_ros.node.opening import open_image
+from dimp_ros.node.opening import ImageOpener
 from dimp_ros.node.parameters import Change, ParameterHandler
 from dimp_ros.node.pipeline import Pipeline
 from dimp_ros.node.position import Positioner
 from dimp_ros.node.publishing import Outputs
-from dimp_ros.node.qos import image_qos, publisher_options, reliable_qos
+from dimp_ros.node.qos import image_qos
+from dimp_ros.node.reporting import Reporter
 from dimp_ros.node.requests import RequestRefused, Requests
 from dimp_ros.node.spinning import run
 from dimp_ros.node.statistics import Statistics
@@ -81,10 +80,7 @@ class TrackerNode(LifecycleNode):
         self._outputs: Outputs | None = None
         self._positioner = Positioner()
         self._statistics = Statistics()
-        self._watchdog = Watchdog()
-        self._diagnostics = self.create_publisher(
-            DiagnosticArray, "/diagnostics", reliable_qos(10), **publisher_options()
-        )
+        self._reporter = Reporter(self)
         for kind, name, callback in (
             (InitTarget, "~/init_target", self._on_init_target),
             (DropTarget, "~/drop_target", self._on_drop_target),
@@ -143,9 +139,9 @@ class TrackerNode(LifecycleNode):
         """Subscribe to images and start the thread that works on them."""
         assert self._tracker is not None and self._outputs is not None
         settings, logger = self._settings, self.get_logger()
-        self._statistics, self._watchdog = Statistics(), Watchdog()
+        self._statistics = Statistics()
+        self._reporter.start_over()
         history = FrameHistory(settings["history_seconds"], settings["history_megabytes"] * 2**20)
-        opener = partial(open_image, max_megapixels=settings["max_megapixels"])
         pipeline = Pipeline(
             self._tracker,
             self._outputs,
@@ -153,7 +149,7 @@ class TrackerNode(LifecycleNode):
             logger,
             settings,
             self._statistics,
-            opener,
+            ImageOpener(settings),
             logged(self._recover, logger),
         )
         requests = Requests(pipeline, settings, logger, self._silence)
@@ -293,27 +289,10 @@ class TrackerNode(LifecycleNode):
         return question(self, image_topic(self, transport), qos, IMAGE_TYPES[transport])
 
     def _on_watch(self) -> None:
-        """Publish diagnostics, and log what begins and what ends."""
-        snapshot = self._snapshot()
-        now = self.get_clock().now().to_msg()
-        name = self.get_fully_qualified_name().lstrip("/")
-        self._diagnostics.publish(diagnostics(name, now, snapshot))
-        logger = self.get_logger()
-        if snapshot.silence:
-            text = f"no image for {snapshot.silent:.0f} s: {snapshot.silence}"
-            logger.warning(text, throttle_duration_sec=WARNING_PERIOD_SECONDS)
-        conditions = {
-            **stream_conditions(snapshot.figures),
-            "position": snapshot.position,
-            "publishers": snapshot.publishers,
-        }
-        for begins, text in self._watchdog.check(conditions):
-            if begins:
-                logger.warning(text)
-            else:
-                logger.info(f"no longer so: {text}")
+        """Publish diagnostics, log what begins and what ends, and start a thread anew that has died."""
+        self._reporter.report(self._snapshot())
         if self._work is not None and (death := self._work.pipeline.death):
-            logger.error(
+            self.get_logger().error(
                 f"the tracker's thread has ended by itself ({death}): it is started anew, and targets have to be given "
                 "again"
             )

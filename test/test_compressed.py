@@ -139,6 +139,16 @@ def test_a_small_file_of_an_immense_picture_is_refused_before_it_is_decoded(file
     assert time.perf_counter() - begin < 0.2
 
 
+def test_a_png_chunk_that_says_it_is_immense_is_refused_before_memory_is_taken_for_it():
+    file = bytearray(message(".png", scene()).data)
+    at = file.index(b"IDAT") - 4
+    file[at : at + 4] = struct.pack(">I", 2**31 - 1)
+    begin = time.perf_counter()
+    with pytest.raises(BadImage, match="no end"):
+        compressed_picture(SimpleNamespace(format="png", data=bytes(file)))
+    assert time.perf_counter() - begin < 0.2
+
+
 @pytest.mark.parametrize("size", [(7680, 4320), (8192, 4320)])
 def test_8k_is_let_through(size):
     assert compressed_picture(SimpleNamespace(format="", data=jpeg_that_says(*size))).width == size[0]

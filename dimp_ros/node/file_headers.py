@@ -12,12 +12,14 @@ Size = tuple[int, int]
 _JPEG_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}  # TEM and restart markers
 _JPEG_FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # the rest are tables
 _JPEG_SCAN = 0xDA
+_JPEG_END = b"\xff\xd9"
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _TIFF_TYPES = {3: "H", 4: "I"}
 _TIFF_LARGEST_DIRECTORY = 1000
 
 _BIG_U16 = Struct(">H")
 _BIG_U32_PAIR = Struct(">II")
+_PNG_CHUNK = Struct(">I4s")
 _LITTLE_U16_PAIR = Struct("<HH")
 _LITTLE_U32 = Struct("<I")
 
@@ -46,11 +48,6 @@ def _cut_off(name: str, data: memoryview) -> BadImage:
     return BadImage(f"the {name} file of {len(data)} bytes has no end; it was cut off, send whole files")
 
 
-def _has(data: memoryview, mark: bytes) -> bool:
-    """Tell whether a mark is in the data; it is nearly always in the last bytes."""
-    return mark in bytes(data[-64:]) or mark in bytes(data)
-
-
 def _jpeg(data: memoryview) -> Size:
     """Walk from marker to marker up to the scan; libjpeg fills up what a cut off file lacks with grey."""
     at, size = 2, None
@@ -71,14 +68,22 @@ def _jpeg(data: memoryview) -> Size:
             at += 2 + max(2, _BIG_U16.unpack_from(data, at + 2)[0])
     if size is None:
         raise BadImage("the JPEG file has no frame header before its scan; send a whole file")
-    if not _has(data[at:], b"\xff\xd9"):
+    scan = data[at:]
+    if _JPEG_END not in bytes(scan[-64:]) and _JPEG_END not in bytes(scan):  # it is nearly always in the last bytes
         raise _cut_off("JPEG", data)
     return size
 
 
 def _png(data: memoryview) -> Size:
+    """Walk from chunk to chunk up to the end: OpenCV allocates what a chunk says it holds, up to gigabytes."""
     width, height = _BIG_U32_PAIR.unpack_from(data, 16)
-    if not _has(data, b"IEND"):
+    at, kind = 8, b""
+    while kind != b"IEND":
+        if at + 12 > len(data):
+            raise _cut_off("PNG", data)
+        length, kind = _PNG_CHUNK.unpack_from(data, at)
+        at += 12 + length
+    if at > len(data):
         raise _cut_off("PNG", data)
     return width, height
 

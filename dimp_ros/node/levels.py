@@ -6,10 +6,11 @@ from __future__ import annotations
 import threading
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-SAMPLES_PER_SIDE = 128
+SAMPLES_PER_SIDE = 64
 """A picture's levels are taken from at most so many of its rows and columns."""
 PERCENTILES = (0.5, 99.5)
 FOLLOW = 0.05
@@ -82,11 +83,14 @@ def spread(samples: NDArray[Any], limits: Limits) -> NDArray[np.uint8]:
     low, high = limits
     if not high - low > _SMALLEST_SPAN:
         return np.zeros(samples.shape, np.uint8)
-    single = samples.dtype.itemsize <= 2 or samples.dtype == np.float32
-    values: NDArray[Any] = np.clip(samples.astype(np.float32 if single else np.float64), low, high)
     with np.errstate(invalid="ignore"):
-        values = np.rint((values - low) * (255 / (high - low)))
-    return np.nan_to_num(values, copy=False, nan=0.0).astype(np.uint8)
+        values = samples.astype(np.float32 if samples.dtype.itemsize <= 2 else np.float64)
+        np.clip(values, low, high, out=values)
+        values -= low
+    values = values.astype(np.float32, copy=False)
+    if samples.dtype.kind == "f":
+        cv2.patchNaNs(values, 0.0)
+    return cv2.convertScaleAbs(values, alpha=255 / (high - low))
 
 
 def _finite(samples: NDArray[Any]) -> NDArray[np.float64]:

@@ -162,4 +162,7 @@ def _pack(luma: NDArray[np.uint8], chroma: NDArray[np.uint8], columns: int) -> N
     height, width = luma.shape
     if columns == 2:
         return np.stack([luma, chroma.reshape(height, width)], axis=2)
-    return cv2.merge([luma, chroma[:, :, 0], luma, chroma[:, :, 1]]).reshape(height, 2 * width, 2)
+    packed = np.empty((height, 2 * width, 2), np.uint8)
+    packed[:, ::2, 0] = packed[:, 1::2, 0] = luma
+    packed[:, :, 1] = chroma.reshape(height, 2 * width)
+    return packed

@@ -24,6 +24,8 @@ from made_bags import (
     TOPIC,
     WIDTH,
     BrightestTracker,
+    Result,
+    State,
     changed,
     picture,
     shots,
@@ -297,3 +299,20 @@ def test_help_explains_bags(capsys: pytest.CaptureFixture[str]) -> None:
         track.main(["--help"])
     text = capsys.readouterr().out
     assert "pip install rosbags" in text and "--out-bag" in text and "examples:" in text
+
+
+def test_numbers_that_make_no_sense_are_lost_and_reported(
+    run: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    update = BrightestTracker.update_all
+
+    def overflowing(self: BrightestTracker, image: Any, only: Any = None) -> Any:
+        results = update(self, image, only)
+        if np.array_equal(image.region(0, 0, WIDTH, HEIGHT), picture(4)):
+            results["0"] = Result(State.TRACKING, (float("nan"),) * 4)
+        return results
+
+    monkeypatch.setattr(BrightestTracker, "update_all", overflowing)
+    assert run(write_ros2(tmp_path / "made", shots()), INIT, "--out-bag", tmp_path / "out") == 0
+    assert [state.state for _, state in contents(tmp_path / "out")["/target"]] == [1, 1, 1, 1, 3, 1, 1, 1, 1, 1]
+    assert "in 1 frames a target was taken for LOST; at first frame 4: " in capsys.readouterr().err

@@ -4,21 +4,19 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
-import numpy as np
-
 from dimp_ros.apps.bag_files import error_text, open_readers
 from dimp_ros.apps.bag_types import COMPRESSED_IMAGE, IMAGE, ros1_types, ros2_types
 from dimp_ros.apps.frames import Frame, Span
-from dimp_ros.apps.video import Picture
+from dimp_ros.node.compressed import compressed_picture
 from dimp_ros.node.history import NANOSECONDS, stamp_ns
-from dimp_ros.node.image_conversion import BadImage, to_bgr
+from dimp_ros.node.image_conversion import BadImage, to_bgr, to_picture
+from dimp_ros.node.levels import Levels
 
 MEASURED_IMAGES = 30
 """From how many images the rate of a topic is taken."""
@@ -71,6 +69,8 @@ class ImageBag:
         except BaseException:
             self.close()
             raise
+        self._to_picture: Callable[..., Any] = to_picture if self.topic.type == IMAGE else compressed_picture
+        self._levels = Levels()
         self.length: int | None = self.topic.count
         self.fps = self._measured_rate()
 
@@ -166,7 +166,7 @@ class ImageBag:
                     yield time, raw
 
     def _images(self) -> Iterator[BagImage]:
-        self.damage = ""
+        self.damage, self._levels = "", Levels()  # a second reading gives the same pictures as the first
         count = 0
         try:
             for time, raw in self._raw():
@@ -186,7 +186,8 @@ class ImageBag:
         if image.message is None:
             return Frame(index, None, 0, f"its {len(image.raw)} bytes are no {self.topic.type}", image)
         try:
-            return Frame(index, picture_of(image.message, self.topic.type), _stamp(image) or image.time, "", image)
+            picture = to_bgr(self._to_picture(image.message, self._levels))
+            return Frame(index, picture, _stamp(image) or image.time, "", image)
         except BadImage as error:
             return Frame(index, None, _stamp(image) or image.time, str(error), image)
 
@@ -198,16 +199,6 @@ class ImageBag:
             return None
         steps = [later - earlier for earlier, later in pairwise(times) if later > earlier]
         return NANOSECONDS / statistics.median(steps) if steps else None
-
-
-def picture_of(message: Any, kind: str) -> Picture:
-    """Return the picture of an image message as HxWx3 uint8 BGR; raise `BadImage` if it has none."""
-    if kind == IMAGE:
-        return to_bgr(message)
-    picture = cv2.imdecode(np.frombuffer(message.data, np.uint8), cv2.IMREAD_COLOR) if len(message.data) else None
-    if picture is None:
-        raise BadImage(f"{len(message.data)} bytes of format {message.format!r} are no picture; expected jpeg or png")
-    return np.asarray(picture, np.uint8)
 
 
 def _stamp(image: BagImage) -> int:

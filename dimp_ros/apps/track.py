@@ -212,7 +212,7 @@ def _track(arguments: argparse.Namespace, make_tracker: Callable[[str, str], Any
     boxes, log = _boxes(arguments), JsonLog()
     with ExitStack() as opened:
         source: Source
-        outputs: list[Output] = [log]
+        outputs: list[Output] = [log] if arguments.json else []
         if bag:
             source = images = opened.enter_context(ImageBag(arguments.source, arguments.topic))
             if arguments.out_bag is not None:
@@ -259,7 +259,7 @@ def main(argv: Sequence[str] | None = None, make_tracker: Callable[[str, str], A
     arguments = build_parser().parse_args(argv)
     try:
         source, figures = _track(arguments, make_tracker)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
         print(f"dimp-track: {error}", file=sys.stderr)
         return 2
     for line in (*figures.complaints(), *([source.damage] if source.damage else [])):

@@ -50,12 +50,17 @@ class Figures:
     unread: int = 0
     problems: list[str] = field(default_factory=list)
     set_back: int = 0
+    disbelieved: int = 0
+    nonsense: str = ""
 
-    def add(self, frame: Frame, readings: Sequence[Reading], milliseconds: float) -> None:
-        """Count a frame."""
+    def add(self, frame: Frame, readings: Sequence[Reading], milliseconds: float, nonsense: str) -> None:
+        """Count a frame. :param nonsense: what the tracker said that could not be believed."""
         self.frames += 1
         for reading in readings:
             self.in_sight[reading.target_id] = self.in_sight.get(reading.target_id, 0) + (reading.box is not None)
+        if nonsense:
+            self.disbelieved += 1
+            self.nonsense = self.nonsense or f"frame {frame.index}: {nonsense}"
         if frame.picture is None:
             self.unread += 1
             if len(self.problems) < SHOWN_PROBLEMS:
@@ -77,6 +82,8 @@ class Figures:
         if self.unread:
             more = "" if self.unread <= SHOWN_PROBLEMS else "; ..."
             lines.append(f"{self.unread} of {self.frames} images could not be read: {'; '.join(self.problems)}{more}")
+        if self.disbelieved:
+            lines.append(f"in {self.disbelieved} frames a target was taken for LOST; at first {self.nonsense}")
         if self.set_back:
             lines.append(f"the images' stamps went back {self.set_back} times; they were taken as they were recorded")
         return lines
@@ -152,7 +159,7 @@ def follow(
                 clock = time.perf_counter()
                 readings = _look(targets, source, frame, when, started)
                 milliseconds = (time.perf_counter() - clock) * 1e3
-                figures.add(frame, readings, milliseconds)
+                figures.add(frame, readings, milliseconds, targets.nonsense)
                 for output in outputs:
                     output.add(frame, readings, milliseconds)
                 bar.set_postfix_str(f"{readings[0].state.name} {readings[0].confidence:.2f}", refresh=False)
@@ -175,7 +182,8 @@ def _look(targets: TargetSet, source: Source, frame: Frame, when: int, boxes: Ma
         return [targets.init(picture, box, name, when) for name, box in boxes.items()]
     if frame.picture is None:
         return [targets.skip(name, when) for name in targets.ids]
-    return list(targets.follow(ArrayPicture(frame.picture), when, targets.ids).values())
+    readings = targets.follow(ArrayPicture(frame.picture), when, targets.ids)
+    return [readings.get(name) or targets.skip(name, when) for name in targets.ids]
 
 
 def _first_picture(source: Source, frame: Frame) -> Picture:

@@ -13,15 +13,16 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
-import lz4.frame
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rosbags.rosbag2.storage_mcap import McapWriter
 
 sys.path.insert(0, str(Path(__file__).parent))  # what makes bags lies beside its tests
+pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
+import lz4.frame
 from made_bags import BEGIN, COUNT, DELAY, STEP, TOPIC, Shot, changed, picture, shots, write_ros1, write_ros2
+from rosbags.rosbag2.storage_mcap import McapWriter
 
 if sys.version_info >= (3, 14):
     from compression import zstd

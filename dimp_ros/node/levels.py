@@ -86,7 +86,7 @@ def spread(samples: NDArray[Any], limits: Limits) -> NDArray[np.uint8]:
     with np.errstate(invalid="ignore"):
         values = samples.astype(np.float32 if samples.dtype.itemsize <= 2 else np.float64)
         np.clip(values, low, high, out=values)
-        values -= low
+        np.subtract(values, low, out=values)
     values = values.astype(np.float32, copy=False)
     if samples.dtype.kind == "f":
         cv2.patchNaNs(values, 0.0)

@@ -71,13 +71,15 @@ class ColorPicture(SampledPicture):
     def region(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
         """Return the region in BGR."""
         part = self.part(x0, y0, x1, y1)
+        if part.shape[:2] == (1, 1):  # OpenCV 4.5 does not take a single pixel
+            part = np.repeat(part, 2, axis=1)
         if part.dtype.kind == "f":
             if self._full_scale is None:
                 self._full_scale = self._levels.color(self.samples)
             part = spread(part, Limits(0.0, self._full_scale))
         elif part.dtype.itemsize == 2:
             part = cv2.convertScaleAbs(part, alpha=WORD_TO_BYTE)
-        return part if self._code is None else cv2.cvtColor(part, self._code)
+        return (part if self._code is None else cv2.cvtColor(part, self._code))[:, : x1 - x0]
 
 
 class LevelsPicture(SampledPicture):
@@ -109,8 +111,10 @@ class BayerPicture(SampledPicture):
         part = self.part(left, top, min(self.width, x1 + 2), min(self.height, y1 + 2))
         if min(part.shape) < 3:  # only where the picture itself is as thin: OpenCV would make it black
             part = cv2.copyMakeBorder(part, 0, 2, 0, 2, cv2.BORDER_REFLECT_101)
-        color = cv2.cvtColor(part, self._code)[y0 - top : y1 - top, x0 - left : x1 - left]
-        return color if color.dtype == np.uint8 else cv2.convertScaleAbs(color, alpha=WORD_TO_BYTE)
+        color = cv2.cvtColor(part, self._code)
+        if color.dtype != np.uint8:
+            color = cv2.convertScaleAbs(color, alpha=WORD_TO_BYTE)
+        return color[y0 - top : y1 - top, x0 - left : x1 - left]
 
 
 class PackedPicture(WholePicture):

@@ -61,6 +61,8 @@ def crop(image: NDArray[np.uint8] | Picture, window: SearchWindow) -> NDArray[np
     factor = int(window.scale)
     if factor > 1:
         part, window = _reduce(part, window, factor)
+    if part.shape[:2] == (1, 1):  # beyond a corner; OpenCV 4.5 does not take a single pixel
+        return np.full((window.size, window.size, *part.shape[2:]), part[0, 0])
     scale = window.scale
     # cv2 works with pixel indices; index i lies at coordinate i + 0.5
     transform = np.array([[scale, 0, window.x + scale / 2 - 0.5], [0, scale, window.y + scale / 2 - 0.5]])
@@ -95,10 +97,11 @@ def _reduce(part: NDArray[np.uint8], window: SearchWindow, factor: int) -> tuple
     x1 = int(np.clip(np.ceil(window.x + window.side), x0 + 1, width))
     y1 = int(np.clip(np.ceil(window.y + window.side), y0 + 1, height))
     part = part[y0:y1, x0:x1]
+    moved = SearchWindow((window.x - x0) / factor, (window.y - y0) / factor, window.side / factor, window.size)
+    if part.shape[:2] == (1, 1):
+        return part, moved
     right, bottom = -part.shape[1] % factor, -part.shape[0] % factor
     if right or bottom:
         part = cv2.copyMakeBorder(part, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
     size = (part.shape[1] // factor, part.shape[0] // factor)
-    reduced = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
-    moved = SearchWindow((window.x - x0) / factor, (window.y - y0) / factor, window.side / factor, window.size)
-    return reduced, moved
+    return cv2.resize(part, size, interpolation=cv2.INTER_AREA), moved

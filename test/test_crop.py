@@ -23,7 +23,7 @@ def test_a_crop_pixel_shows_the_place_that_the_window_says(side):
     window = SearchWindow(300.4, 200.7, side, 96)
     seen = crop(xs.astype(np.uint8), window).astype(float)
     centres = window.x + (np.arange(96) + 0.5) * window.scale - 0.5
-    np.testing.assert_allclose(seen.mean(0), centres / 1999 * 255 - 0.5, atol=0.75)
+    np.testing.assert_allclose(seen.mean(0), centres / 1999 * 255 - 0.5, atol=1)  # OpenCV 5 rounds otherwise than 4
 
 
 @given(st.floats(-3000, 3000), st.floats(-3000, 3000), st.floats(1, 5000))

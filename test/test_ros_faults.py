@@ -6,6 +6,7 @@ docs/reliability.md lists these and the other tests of faults; the times in it a
 
 from __future__ import annotations
 
+import array
 import math
 import sys
 import time
@@ -13,6 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the harness lies beside its tests
@@ -27,6 +30,7 @@ from ros_harness import (
     InitTarget,
     ScriptedTracker,
     State,
+    TargetState,
     context,
     is_zero,
     numbered_image,
@@ -37,6 +41,7 @@ from ros_harness import (
     wait_until,
 )
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage
 
 RECOVERY_SECONDS = 3.0
 """Asserted where the table says "the next image" or "at once": milliseconds, and time for a machine that is busy."""
@@ -53,14 +58,14 @@ class Diagnostics:
         for status in array.status:
             self._last[status.name.split(": ")[-1]] = status
 
-    def wait(self, kind: str, level: bytes, words: str = "") -> DiagnosticStatus:
-        """Wait for a status of ``kind``: input, tracking or node."""
+    def said(self, kind: str, level: bytes, words: str) -> bool:
+        """Tell whether this is the last status of ``kind``: input, tracking or node."""
+        status = self._last.get(kind)
+        return status is not None and status.level == level and words in status.message
 
-        def found() -> DiagnosticStatus | None:
-            status = self._last.get(kind)
-            return status if status and status.level == level and words in status.message else None
-
-        return wait_until(found, f"diagnostics of {kind} at {level!r} with {words!r}, not {self._last.get(kind)}")
+    def wait(self, kind: str, level: bytes, words: str = "") -> None:
+        """Wait for a status."""
+        wait_until(lambda: self.said(kind, level, words), f"diagnostics of {kind} at {level!r} with {words!r}")
 
 
 def image_of_now(client: Client, number: int) -> Image:
@@ -112,6 +117,28 @@ def test_another_resolution_or_encoding_amid_the_stream_changes_nothing_but_the_
         client.show(numbered_image(6, width=320, height=200))
         assert client.init((250.0, 150.0, 30.0, 20.0)).success, "a box that only the new size has room for"
         assert tracker.updates == [2, 3, 4, 5, 6]
+
+
+def test_a_compressed_image_that_is_cut_off_loses_the_target_for_that_image_only(capfd):
+    tracker = ScriptedTracker()
+    with running(tracker, image_transport="compressed") as client:
+        images = client.node.create_publisher(CompressedImage, "image/compressed", RELIABLE)
+        wait_until(lambda: images.get_subscription_count() > 0, "subscription of the compressed images")
+
+        def show(number: int, share: float = 1.0) -> TargetState:
+            message = CompressedImage(header=numbered_image(number).header, format="jpeg")
+            whole = cv2.imencode(".jpg", np.full((48, 64, 3), number, np.uint8))[1].tobytes()
+            message.data = array.array("B", whole[: int(share * len(whole))])
+            images.publish(message)
+            return client.state_of(message)
+
+        show(1)
+        assert client.init(target_id="cup").success
+        for number, share in ((2, 0.0), (3, 0.02), (4, 0.3)):
+            assert show(number, share).state == State.LOST
+            assert not client.init(target_id="ball").success
+        assert show(5).state == State.TRACKING and len(tracker.updates) == 1
+    assert "image is not used" in capfd.readouterr().err
 
 
 # Stamps
@@ -283,6 +310,28 @@ def test_numbers_that_are_none_are_published_as_lost_and_cost_the_other_targets_
         tracker.boxes["cup"] = BOX
         client.show(numbered_image(3))
         assert client.targets_of(numbered_image(3))["cup"].state == State.TRACKING
+
+
+def test_a_tracker_that_hangs_is_reported_while_requests_are_answered(monkeypatch):
+    monkeypatch.setattr("dimp_ros.node.conditions.WINDOW_SECONDS", 0.6)  # 5 s
+    tracker = ScriptedTracker()
+    with running(tracker, diagnostics_period=0.1, request_timeout=0.3) as client:
+        told = Diagnostics(client)
+        start_target(client, target_id="cup")
+        tracker.seconds = 4.0
+        client.images.publish(image_of_now(client, 2))
+        assert tracker.busy.wait(10)
+        heard, begin = len(client.states), time.monotonic()
+        while tracker.busy.is_set():
+            client.images.publish(image_of_now(client, 3))
+            refused = client.init(target_id="ball")
+            assert not refused.success and "has not answered for 0.3 s" in refused.message
+            if told.said("tracking", DiagnosticStatus.ERROR, "the tracker hangs"):
+                break
+        assert tracker.busy.is_set() and time.monotonic() - begin < 0.6 + 2.0
+        assert len(client.states) == heard, "nothing is published: consumers need a timeout"
+        tracker.seconds = 0.0
+        assert client.show(image_of_now(client, 4)).state == State.TRACKING
 
 
 def test_deactivation_answers_a_request_that_waits_for_the_tracker():

@@ -9,7 +9,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 import rclpy
@@ -63,7 +63,7 @@ def _spin(node: Program, ends: SimpleQueue[int], threads: int) -> int:
     executor.add_node(node)
     spinner = threading.Thread(target=_spin_safely, args=(executor, ends), name="spin", daemon=True)
     spinner.start()
-    code = ends.get()
+    code = _wait(ends)
     deadline = threading.Timer(GRACE_SECONDS, _leave, (code,))
     deadline.daemon = True
     deadline.start()
@@ -76,6 +76,18 @@ def _spin(node: Program, ends: SimpleQueue[int], threads: int) -> int:
     if not idle:  # a thread is deep inside an inference: tearing the interpreter down under it would crash
         _leave(code)
     return code
+
+
+def _wait(ends: SimpleQueue[int]) -> int:
+    """Return the exit code once there is one.
+
+    Of signals in quick succession, Python may note one without waking the main thread: it looks by itself, too.
+    """
+    while True:
+        try:
+            return ends.get(timeout=0.2)
+        except Empty:
+            continue
 
 
 def _spin_safely(executor: MultiThreadedExecutor, ends: SimpleQueue[int]) -> None:

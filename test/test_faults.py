@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/reliability.md keeps its word: its tests exist, and its rule for consumers stops a robot in time."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from dimp_ros.tracker.result import TargetState
+
+HERE = Path(__file__).parent
+PAGE = (HERE.parent / "docs" / "reliability.md").read_text(encoding="utf-8")
+ROWS = [line for line in PAGE.splitlines() if line.startswith("| ") and "`test_" in line]
+
+
+def rule() -> Any:
+    """Return the class of the page's example; it is run as it is printed."""
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    names: dict[str, Any] = {"TargetState": TargetState}
+    exec(code.replace("from dimp_ros.msg import TargetState\n", ""), names)  # its numbers are those of the message
+    return SimpleNamespace(**{name: value for name, value in names.items() if not name.startswith("_")})
+
+
+def test_every_test_named_in_the_table_exists():
+    existing = {
+        name
+        for path in HERE.glob("test_*.py")
+        for name in re.findall(r"^def (test_\w+)", path.read_text(), re.MULTILINE)
+    }
+    named = re.findall(r"`(test_\w+)`", PAGE)
+    assert len(named) >= len(ROWS) and [name for name in named if name not in existing] == []
+
+
+def test_every_fault_of_the_table_has_what_happens_how_long_and_a_test():
+    assert len(ROWS) >= 35
+    for row in ROWS:
+        cells = [cell.strip() for cell in row.strip("|").split("|")]
+        assert len(cells) == 4 and all(cells) and cells[3].startswith("`test_"), row
+
+
+class Times:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        """Return the time in seconds."""
+        return self.now
+
+
+def state(**changes: Any) -> Any:
+    """Return a message that a robot may follow, but for the changes."""
+    good = {"id": "cup", "state": TargetState.TRACKING, "confidence": 0.9, "age": 0.1}
+    return SimpleNamespace(**{**good, **changes})
+
+
+def test_a_robot_may_follow_what_is_tracked_in_a_fresh_image_and_for_as_long_as_it_is_fresh():
+    clock, names = Times(), rule()
+    guard = names.Guard("cup", clock)
+    assert not guard.may_follow(), "nothing was heard yet"
+    guard.hear(state())
+    assert guard.may_follow()
+    clock.now += names.MAX_DELAY - 0.11
+    assert guard.may_follow()
+    clock.now += 0.02
+    assert not guard.may_follow(), "the node was killed, hangs, or its camera has stopped: nothing is heard"
+    guard.hear(state())
+    assert guard.may_follow(), "and on it goes"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": TargetState.LOST},
+        {"state": TargetState.UNCERTAIN},
+        {"state": TargetState.UNINITIALIZED},
+        {"age": 3.0},
+        {"age": -5.0},
+        {"age": math.nan},
+        {"age": 1.7e9},
+        {"confidence": 0.2},
+        {"confidence": math.nan},
+    ],
+    ids=str,
+)
+def test_a_robot_may_not_follow_what_is_not_tracked_not_fresh_or_not_sure(change):
+    guard = rule().Guard("cup", Times())
+    guard.hear(state())
+    guard.hear(state(**change))
+    assert not guard.may_follow()
+
+
+def test_what_is_said_about_another_target_neither_stops_a_robot_nor_keeps_it_going():
+    clock, names = Times(), rule()
+    guard = names.Guard("cup", clock)
+    guard.hear(state())
+    guard.hear(state(id="ball", state=TargetState.LOST))
+    assert guard.may_follow()
+    clock.now += names.MAX_DELAY
+    guard.hear(state(id="ball"))
+    assert not guard.may_follow()
+    guard.hear(state())
+    guard.hear(state(id="", state=TargetState.UNINITIALIZED))
+    assert not guard.may_follow(), "a node without any target says so under no name"

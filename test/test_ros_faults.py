@@ -375,7 +375,7 @@ def test_an_error_that_nobody_has_foreseen_in_a_callback_is_logged_and_the_next_
 
         with monkeypatch.context() as patch:
             patch.setattr(FrameHistory, "add", fail)
-            patch.setattr("dimp_ros.node.tracker_node.diagnostics", fail)
+            patch.setattr("dimp_ros.node.reporting.diagnostics", fail)
             client.images.publish(numbered_image(2))
             log = ""
 

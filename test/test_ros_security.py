@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The example policy allows exactly what a running tracker node opens."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+from ros_harness import Client, ScriptedTracker, context, spinning, tracker_node, wait_until
+
+POLICY = Path(__file__).parents[1] / "config" / "sros2" / "dimp_ros.policy.xml"
+ONLY_SINCE_JAZZY = {"/tracker_node/get_type_description"}
+
+
+def allowed(qualifier: str) -> set[str]:
+    """Return the names with a qualifier (publish, subscribe, reply), resolved as sros2 does."""
+    lists = [one for one in ElementTree.parse(POLICY).iter() if one.get(qualifier) == "ALLOW"]
+    names = [str(name.text) for one in lists for name in one]
+    return {name.replace("~", "/tracker_node") if name[0] == "~" else "/" + name.lstrip("/") for name in names}
+
+
+def opened(**parameters: object) -> tuple[set[str], set[str], set[str]]:
+    """Return what an active node publishes, subscribes and serves."""
+    with context():
+        node, client = tracker_node(ScriptedTracker(), use_depth=True, use_sim_time=True, **parameters), Client()
+        with spinning(node, client.node):
+            wait_until(lambda: client.states, "the node")
+
+            def subscribed() -> set[str]:
+                return {name for name, _ in client.node.get_subscriber_names_and_types_by_node("tracker_node", "/")}
+
+            wait_until(lambda: {"/init_detections", "/clock", "/depth"} <= subscribed(), "its subscriptions")
+            published = {name for name, _ in client.node.get_publisher_names_and_types_by_node("tracker_node", "/")}
+            served = {name for name, _ in client.node.get_service_names_and_types_by_node("tracker_node", "/")}
+            return published, subscribed(), served
+
+
+def test_the_example_policy_allows_what_the_node_opens_and_no_more():
+    raw, compressed = opened(), opened(image_transport="compressed")
+    assert allowed("publish") == raw[0]
+    assert allowed("subscribe") == raw[1] | compressed[1]
+    assert raw[2] <= allowed("reply") and allowed("reply") - raw[2] <= ONLY_SINCE_JAZZY
+    assert not allowed("request")

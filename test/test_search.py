@@ -62,7 +62,7 @@ def test_tiles_come_nearest_first_and_reach_over_the_border_only_where_the_pictu
     here = [min(max(at, 0), extent) for at, extent in zip(box.center, size, strict=True)]
     found = tiles(box, size, CONFIG)
     distances = [math.dist((w.x + w.side / 2, w.y + w.side / 2), here) for w in found]
-    assert distances == sorted(distances)
+    assert distances == pytest.approx(sorted(distances))
     assert len({(round(w.x, 6), round(w.y, 6)) for w in found}) == len(found)
     for window in found:
         for corner, at, extent in zip((window.x, window.y), here, size, strict=True):

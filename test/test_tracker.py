@@ -16,6 +16,7 @@ from dimp_ros.model.checkpoint import WEIGHTS_DIRECTORY
 from dimp_ros.model.iou_net import Modulation
 from dimp_ros.model.target_filter import apply_filter
 from dimp_ros.tracker import DimpTracker, TargetState, TrackerConfig
+from dimp_ros.tracker import tracker as tracker_module
 from dimp_ros.tracker.crop import crop
 
 CONFIG = TrackerConfig(not_found_threshold=-1.0)  # random weights: follow whatever scores highest
@@ -373,15 +374,18 @@ EAGER = TrackerConfig(
 @pytest.fixture
 def batches(random_tracker, monkeypatch):
     """Return how many windows went through the backbone in each frame, as they go."""
-    counts, extract = [], random_tracker.net.extract
-    monkeypatch.setattr(random_tracker.net, "extract", lambda images: counts.append(len(images)) or extract(images))
+    counts, extract = [], tracker_module.extract
+    count = lambda net, crops, device: counts.append(len(crops)) or extract(net, crops, device)  # noqa: E731
+    monkeypatch.setattr(tracker_module, "extract", count)
     yield counts
     random_tracker.drop()
     random_tracker.config = CONFIG
 
 
 @pytest.mark.parametrize(("tiles", "expected"), [(4, [2, 6, 6]), (1, [2, 4, 4]), (0, [2, 2, 2])])
-def test_lost_targets_share_the_tiles_of_a_frame_in_one_batch(random_tracker, batches, tiles, expected):
+def test_lost_targets_share_the_tiles_of_a_frame_and_all_go_through_the_backbone_together(
+    random_tracker, batches, tiles, expected
+):
     start(random_tracker, PAIR)
     random_tracker.config = dataclasses.replace(BLIND, search_tiles=tiles)
     batches.clear()
@@ -475,6 +479,16 @@ def test_a_target_that_comes_back_late_at_its_last_place_is_confirmed_first(trac
     results = [tracker.update(SCENE.frame(300, 200)) for _ in range(tracker.config.find_frames)]
     assert [result.confirming for result in results] == [True] * (len(results) - 1) + [False]
     assert results[-1].state is TargetState.TRACKING
+
+
+def test_windows_have_the_same_features_together_as_each_alone(random_tracker):
+    crops = list(np.random.default_rng(0).integers(0, 255, (3, 96, 96, 3), dtype=np.uint8))
+    together = random_tracker.net.extract(torch.from_numpy(np.stack(crops)[..., ::-1].copy()).permute(0, 3, 1, 2))
+    for ours, expected in zip(
+        tracker_module.extract(random_tracker.net, crops, torch.device("cpu")), together, strict=True
+    ):
+        assert ours.shape == expected.shape
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
 # Settings that change under running targets

@@ -18,6 +18,7 @@ from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as List
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -162,7 +163,7 @@ def table(tallies: dict[tuple[str, str], Tally]) -> str:
         false = f"{1000 * tally.false / max(tally.frames, 1):.0f} ({tally.false_finds})"
         on = f"{tally.on / max(tally.present, 1):.0%}"
         both = tally.slow_ms and tally.usual_ms
-        ratio = f"{np.median(tally.slow_ms) / max(np.median(tally.usual_ms), 1e-9):.1f}" if both else "-"
+        ratio = f"{median(tally.slow_ms) / max(median(tally.usual_ms), 1e-9):.1f}" if both else "-"
         lines.append(f"| {group} | {name} | {tally.returns} | {share} | {delays} | {false} | {on} | {ratio} |")
     return "\n".join(lines)
 

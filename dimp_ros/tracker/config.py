@@ -60,9 +60,9 @@ class TrackerConfig:
         10, 0, 10000, "for so many frames after a loss, what is found at the last place is taken for the target at once"
     )
     find_threshold: float = _setting(
-        0.4, -1.0, 1.0, "score peak for a find anywhere else or later; not_found_threshold holds where that is higher"
+        0.5, -1.0, 1.0, "score peak for a find anywhere else or later; not_found_threshold holds where that is higher"
     )
-    find_distractor_ratio: float = _setting(0.8, 0.0, 1.0, "second peak / first above which such a find is dropped")
+    find_distractor_ratio: float = _setting(0.6, 0.0, 1.0, "second peak / first above which such a find is dropped")
     find_frames: int = _setting(3, 1, 100, "consecutive frames that a find has to hold before it is the target")
     find_motion: float = _setting(1.0, 0.0, 10.0, "how far a find may move between those frames, target sizes")
     find_growth: float = _setting(2.0, 1.0, 10.0, "how many times larger or smaller it may become in a frame, area")

@@ -15,7 +15,7 @@ from dimp_ros.tracker.augment import first_frame_views
 from dimp_ros.tracker.clock import StageClock
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
-from dimp_ros.tracker.device import to_batch
+from dimp_ros.tracker.device import extract
 from dimp_ros.tracker.images import Picture, to_color
 from dimp_ros.tracker.localize import highest
 from dimp_ros.tracker.memory import SampleMemory
@@ -34,7 +34,7 @@ def learn_first_frame(
     large = crop(picture, SearchWindow.around(box.center, 2 * window.side, 2 * config.crop_size))
     views = first_frame_views(to_color(large), window.box_to_crop(box), config, np.random.default_rng(config.seed))
     clock.lap("crop")
-    backbone = net.extract(to_batch([view.image for view in views], device))
+    backbone = extract(net, [view.image for view in views], device)
     boxes = torch.tensor([view.box for view in views], device=device)
     clock.lap("backbone")
 

@@ -19,7 +19,7 @@ from dimp_ros.model.target_filter import STRIDE, apply_filter
 from dimp_ros.tracker.clock import StageClock
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
-from dimp_ros.tracker.device import choose_device, to_batch
+from dimp_ros.tracker.device import choose_device, extract
 from dimp_ros.tracker.first_frame import learn_first_frame
 from dimp_ros.tracker.images import Picture, as_picture, to_color
 from dimp_ros.tracker.learn import learn
@@ -163,7 +163,7 @@ class DimpTracker:
     def update_all(
         self, image: NDArray[np.uint8] | Picture, only: Collection[str] | None = None
     ) -> dict[str, TrackResult]:
-        """Find targets in the next image, all search windows in one batch; the results are by id.
+        """Find targets in the next image, all search windows together; the results are by id.
 
         :param image: as for `init`; its size may differ from the last one's.
         :param only: ids of the targets to be updated, the others being left as they are; None for all.
@@ -180,7 +180,7 @@ class DimpTracker:
         owners = [n for n, own in enumerate(windows) for _ in own]
         crops = [to_color(crop(picture, window)) for own in windows for window in own]
         clock.lap("crop")
-        backbone = self.net.extract(to_batch(crops, self.device))
+        backbone = extract(self.net, crops, self.device)
         clock.lap("backbone")
         features = self.net.classifier.features(backbone.stride16)
         filters = torch.cat([target.filter for target in targets])

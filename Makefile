@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format footage clean
+.PHONY: help setup demo test soak lint format footage clean
 
 help: ## show this list
 	@echo "make TARGET [ARGS='...'] [PYTHON=python3.11]"
@@ -20,6 +20,9 @@ demo: ## follow a target through a real video over ROS 2 topics; results in buil
 
 test: setup ## run the tests; ARGS go to pytest, like ARGS="-k pooling"
 	@tools/env python -m pytest $(ARGS)
+
+soak: setup ## images and requests at a node for half an hour, and what it took; ARGS="--minutes 5"
+	@tools/env python tools/soak.py $(ARGS)
 
 lint: setup ## ruff (lint and format) and mypy
 	@tools/env python -m ruff check --quiet .

@@ -21,6 +21,7 @@ from ros_harness import (
     State,
     numbered_image,
     running,
+    stamp_of,
     start_target,
     wait_until,
 )
@@ -104,12 +105,12 @@ def test_a_tracked_target_has_a_pose_from_depth_and_a_lost_one_has_none():
         assert spreads[-1].pose.covariance[14] > 0.0, "how well the range is known"
         for state in (State.UNCERTAIN, State.LOST):
             tracker.state = state
-            before = len(poses)
             number = 200 + int(state)
             depths.publish(depth_image(number, 4.0))
             client.show(numbered_image(number))
             client.show(numbered_image(number + 10))
-            assert len(poses) == before, f"a pose while {state.name}"
+            stamps = [(pose.header.stamp.sec, pose.header.stamp.nanosec) for pose in poses]
+            assert max(stamps) < (stamp_of(200).sec, 0), f"a pose while {state.name}"
 
 
 def test_diagnostics_tell_rates_targets_and_what_is_wrong_with_the_camera():

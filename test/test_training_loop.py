@@ -267,3 +267,19 @@ def test_training_without_a_folder_is_refused(pictures, tmp_path, capsys):
     config.write_text("model: dimp_lite\n")
     assert main([str(config), "--pictures", str(pictures)]) == 2
     assert "--folder is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_heads_batch_statistics_are_kept_where_that_is_asked_for(keep):
+    from dimp_ros.model.dimp import build_model
+    from dimp_ros.training.network import TrainingNetwork
+
+    network = TrainingNetwork(build_model("dimp_lite"), TrainingConfig(keep_statistics=keep)).train()
+    modes = {
+        name.split(".")[0]: module.training
+        for name, module in network.model.named_modules()
+        if isinstance(module, torch.nn.BatchNorm2d)
+    }
+    assert modes == {"feature_extractor": False, "bb_regressor": not keep} or (
+        modes == {"feature_extractor": False, "bb_regressor": not keep, "classifier": not keep}
+    )

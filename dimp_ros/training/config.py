@@ -34,10 +34,10 @@ class TrainingConfig:
         every ``decay_every`` steps). :param learning_rates: by beginning of the parameters' names.
     :param data: data sets, each a mapping with ``kind`` and ``root``; see `dimp_ros.training.datasets.registry`.
     :param clip_frames: of a long clip at most so many frames are kept; 0 keeps all.
-    :param autocast: half precision (bfloat16) for convolutions where the device is a GPU. :param autocast_cpu: the same on
-        a CPU, which pays where it has instructions for it (AVX512-BF16, AMX).
-    :param keep_statistics: batch normalisation in the heads uses what it has learned, and learns no more, so that training
-        sees what tracking will see; for the end of a run, or weights that have been trained before.
+    :param autocast: half precision (bfloat16) for convolutions where the device is a GPU.
+    :param autocast_cpu: the same on a CPU, which pays where it has instructions for it (AVX512-BF16, AMX).
+    :param keep_statistics: batch normalisation in the heads uses what it has learned, and learns no more, so that
+        training sees what tracking will see; for the end of a run, or weights that have been trained before.
     :param validate_every: steps between two looks at pictures that are never trained on; 0 for none.
     """
 

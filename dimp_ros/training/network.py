@@ -64,7 +64,7 @@ class TrainingNetwork(nn.Module):
                 module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> TrainingNetwork:
-        """Switch to training; the backbone keeps the batch statistics that it came with, the heads if they are told to."""
+        """Switch to training; the backbone keeps its batch statistics, and the heads theirs if they are told to."""
         super().train(mode)
         self.model.feature_extractor.eval()
         if self.config.keep_statistics:

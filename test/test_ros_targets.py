@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from itertools import pairwise
 
@@ -80,6 +81,33 @@ def test_a_dropped_target_leaves_the_others_as_they_are():
         assert client.drop().success and "'ball'" not in client.drop().message
         client.show(numbered_image(4))
         assert client.targets_of(numbered_image(4)) == {}
+
+
+def test_a_target_that_was_just_taken_is_told_of_when_another_is_dropped_before_the_next_image():
+    tracker = ScriptedTracker()
+    with running(tracker, history_seconds=60.0) as client:
+        start_target(client, target_id="cup")
+        client.show(numbered_image(2))
+        tracker.seconds = 1.0
+        client.images.publish(numbered_image(3))
+        assert tracker.busy.wait(10)
+        client.images.publish(numbered_image(4))
+        giving = threading.Thread(target=client.init, args=(OTHER,), kwargs={"stamp": stamp_of(4), "target_id": "ball"})
+        giving.start()
+        time.sleep(0.2)  # both requests wait for the tracker then, one after the other, and before image 4
+        assert client.drop("cup").success and tracker.busy.is_set()
+        wait_until(lambda: ends_of(client, "cup"), "drop")
+        giving.join()
+        about = wait_until(
+            lambda: [
+                one
+                for one in list(client.arrays)
+                if one.header == numbered_image(3).header and [state.id for state in one.targets] == ["ball"]
+            ],
+            "targets after the drop, the new one among them",
+        )
+        assert about[0].targets[0].state == State.LOST, "it was not looked for in image 3"
+        assert is_zero(about[0].targets[0].bbox)
 
 
 def test_more_targets_than_allowed_are_refused_and_the_limit_is_named():
@@ -259,7 +287,7 @@ def test_a_detection_starts_a_target_and_starts_it_again_only_when_it_is_lost():
         publisher.publish(detections(2, ("person", 0.5, BOX), ("dog", 0.9, BOX)))
         publisher.publish(detections(2, ("person", 0.7, OTHER), ("person", 0.8, BOX), ("dog", 0.9, OTHER)))
         wait_until(lambda: tracker.inits == [(2, BOX, "who")], "the person with the best score, in its own image")
-        wait_until(lambda: client.targets_of(numbered_image(3))["who"].state == State.TRACKING, "the target")
+        wait_until(lambda: any(s.id == "who" and s.state == State.TRACKING for s in client.states), "the target")
         publisher.publish(detections(3, ("person", 0.9, OTHER)))
         assert client.show(numbered_image(4)).state == State.TRACKING and len(tracker.inits) == 1
         tracker.state = State.LOST

@@ -103,10 +103,12 @@ class DetectorInput:
     def _wanted(self) -> bool:
         """Tell whether there is no target of the detector's name, or it is lost."""
         name = self._settings["detector.target_id"]
-        states = {reading.target_id: reading.state for reading in self._pipeline.readings}
         if name not in self._pipeline.targets:
             return True
-        return states.get(name) is TargetState.LOST and name not in self._pipeline.late
+        found = next((reading for reading in self._pipeline.readings if reading.target_id == name), None)
+        looked_for = found is not None and found.frames_since_seen > 0  # not so in the moment after it was taken
+        lost = looked_for and found is not None and found.state is TargetState.LOST
+        return lost and name not in self._pipeline.late
 
     def _choose(self, message: Detection2DArray) -> Detection2D | None:
         settings = self._settings

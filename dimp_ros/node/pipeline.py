@@ -169,7 +169,10 @@ class Pipeline:
         self._late.discard(target_id)
         if image.header == self._header:  # otherwise the image is yet to be processed
             self._publish(image, picture, {**self._readings, target_id: reading}, overruled)
-        elif when < self._stamp and stamp_ns(image.header.stamp):
+            return None
+        with self._publishing:  # whatever is published about the last image from now on tells of the target, too
+            self._readings = {**self._readings, target_id: self._targets.unseen(target_id, when)}
+        if when < self._stamp and stamp_ns(image.header.stamp):
             return self._late.add(target_id, when)
         return None
 

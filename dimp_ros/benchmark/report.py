@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark's figures for people: what is wanted and met, ratios, stages, and only then times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+Result = dict[str, Any]
+
+
+class Goal(NamedTuple):
+    """A figure that is wanted: what it is, what it was, and if that is enough."""
+
+    text: str
+    value: str
+    met: bool
+
+
+def goals(result: Result) -> list[Goal]:
+    """Return what is wanted of `dimp_lite` at 640x480 in float32, as far as it was measured, and of other devices."""
+    found: list[Goal] = []
+    rows = [
+        row
+        for row in result["rows"]
+        if row["size"] == "640x480" and row.get("model") == "dimp_lite" and row["precision"] == "float32"
+    ]
+
+    def add(text: str, row: Result, value: float | None, unit: str, met: Callable[[float], bool]) -> None:
+        if value is not None:
+            found.append(Goal(f"{row['name']} on {row['device']}: {text}", f"{value:.2f}{unit}", met(value)))
+
+    for row in rows:
+        if row["targets"] == 1:
+            add("naive takes at least 3 times as long", row, row["naive_over_it"]["value"], "", lambda v: v >= 3)
+            csrt = row.get("times_csrt", {}).get("value")
+            add("not slower than CSRT", row, csrt, " of its time", lambda v: v <= 1)
+            add("a frame below 16 ms", row, row["median_ms"], " ms", lambda v: v < 16)
+            add("learned within 0.5 s", row, row["init_ms"] / 1e3, " s", lambda v: v < 0.5)
+        elif row["targets"] == 2:
+            add("the second costs at most 60 % of the first", row, row["further_target"], "", lambda v: v <= 0.6)
+    for one in result["agreement"]:
+        text = f"{one['model']} on {one['device']}: scores within 2 % of the peak, boxes within 0.5 px of the CPU's"
+        found.append(Goal(text, f"{one['scores']:.2%}, {one['boxes']:.2f} px", one["good"]))
+    return found
+
+
+def text(result: Result) -> str:
+    """Write the result as Markdown."""
+    machine, plan = result["machine"], result["plan"]
+    where = f"{machine['cpu']}, {machine['threads']} threads" + (f"; {machine['gpu']}" if machine["gpu"] else "")
+    parts = [
+        f"{where}; Python {machine['python']}, torch {machine['torch']}, OpenCV {machine['opencv']}. "
+        f"{plan['repeats']} repeats of {plan['frames']} frames, by turns of {plan['block']}."
+    ]
+    wanted = goals(result)
+    if wanted:
+        lines = ([goal.text, goal.value, "yes" if goal.met else "NO"] for goal in wanted)
+        parts.append("Wanted\n\n" + table(("what", "is", "met"), lines))
+    parts.append("Ratios; in brackets the least and the most of the repeats\n\n" + _ratios(result["rows"]))
+    parts.append("Stages of one target; the floor is what the ceilings below allow\n\n" + _stages(result["rows"]))
+    parts.append("Ceilings\n\n" + _ceilings(result["ceilings"]))
+    parts.append("Times\n\n" + _times(result["rows"]))
+    return "\n\n".join(parts) + "\n"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _ratio(value: Result | None, digits: int = 2) -> str:
+    if value is None:
+        return ""
+    return f"{value['value']:.{digits}f} ({value['least']:.{digits}f} to {value['most']:.{digits}f})"
+
+
+def _ratios(rows: Sequence[Result]) -> str:
+    head = (
+        "frames",
+        "who",
+        "naive's time / its",
+        "its time / CSRT's",
+        "a further target / the first",
+        "naive's init / its",
+    )
+    return table(
+        head,
+        (
+            [
+                row["size"],
+                _who(row),
+                _ratio(row.get("naive_over_it")),
+                _ratio(row.get("times_csrt")),
+                f"{row['further_target']:.2f}" if "further_target" in row else "",
+                f"{row['naive_init_over_it']:.2f}" if "naive_init_over_it" in row else "",
+            ]
+            for row in rows
+        ),
+    )
+
+
+def _stages(rows: Sequence[Result]) -> str:
+    head = ("frames", "who", "stage", "time / floor", "share of the frame", "GFLOP", "MB", "median, ms", "p99, ms")
+    lines = []
+    for row in rows:
+        for stage, one in row.get("stages", {}).items() if row["targets"] == 1 else ():
+            known = "floor_ms" in one
+            lines.append(
+                [
+                    row["size"],
+                    _who(row),
+                    stage,
+                    f"{one['times_floor']:.1f}" if known else "",
+                    f"{one['median_ms'] / row['median_ms']:.0%}",
+                    f"{one['gflop']:.3f}" if known else "",
+                    f"{one['mbyte']:.1f}" if known else "",
+                    f"{one['median_ms']:.2f}",
+                    f"{one['p99_ms']:.2f}",
+                ]
+            )
+    return table(head, lines)
+
+
+def _ceilings(ceilings: Sequence[Result]) -> str:
+    lines = (
+        [
+            one["device"],
+            one["precision"],
+            f"{one['flops'] / 1e9:.0f}",
+            f"{one['bandwidth'] / 1e9:.0f}",
+            f"{one['upload'] / 1e9:.1f}" if one["upload"] else "",
+        ]
+        for one in ceilings
+    )
+    return table(("device", "numbers", "matrix product, GFLOP/s", "copy, GB/s read and written", "upload, GB/s"), lines)
+
+
+def _times(rows: Sequence[Result]) -> str:
+    head = ("frames", "who", "median, ms", "repeats, ms", "p99, ms", "init, ms", "in sight")
+    return table(
+        head,
+        (
+            [
+                row["size"],
+                _who(row),
+                f"{row['median_ms']:.1f}",
+                f"{min(row['repeats_ms']):.1f} to {max(row['repeats_ms']):.1f}",
+                f"{row['p99_ms']:.1f}",
+                f"{row['init_ms']:.0f}",
+                f"{row['followed']:.0%}",
+            ]
+            for row in rows
+        ),
+    )
+
+
+def _who(row: Result) -> str:
+    """Name a contestant, with its device where that is not the CPU and with a word where its weights mean nothing."""
+    device = row.get("device", "cpu")
+    return row["name"] + ("" if device == "cpu" else f" on {device}") + (" (random)" if row.get("random") else "")

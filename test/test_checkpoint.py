@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Weights files: round trips, and what is said of broken ones."""
 
+import json
+import math
 import pickle
 
 import pytest
@@ -98,3 +100,28 @@ def test_numbers_beyond_half_precision_are_not_stored_in_it(tmp_path):
     model.feature_extractor.bn0.running_var.fill_(1e6)
     with pytest.raises(ValueError, match=r"feature_extractor\.bn0\.running_var.*store them in float32"):
         save_weights(tmp_path / "half.safetensors", model, WeightsInfo("dimp_lite"), torch.float16)
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"architecture": ["dimp_lite"]}, "architecture is"),
+        ({"architecture": "damp_lite"}, "'damp_lite', which is not known here, only dimp18"),
+        ({"crop_size": "large"}, "crop_size is 'large'"),
+        ({"crop_size": 10**400}, "crop_size is 1000"),
+        ({"search_scale": None}, "search_scale is None"),
+        ({"confidence_midpoint": [0.4]}, r"confidence_midpoint is \[0.4\]"),
+        ({"confidence_slope": 0}, "knots are"),
+        ({"confidence_slope": math.nan}, "confidence_slope is nan"),
+        ({"confidence_knots": [[0, 0], [10**400, 1]]}, "knots are beyond"),
+        ({"details": "DEEP"}, "nested too deeply"),
+    ],
+    ids=str,
+)
+def test_what_a_file_says_of_its_weights_is_checked_and_refused_with_the_name_of_the_file(tmp_path, entries, words):
+    text = json.dumps({"architecture": "dimp_lite", **entries}).replace('"DEEP"', "[" * 100_000 + "]" * 100_000)
+    path = tmp_path / "odd.safetensors"
+    save_file({"surplus": torch.zeros(1)}, path, metadata={"dimp_ros": text})
+    with pytest.raises(ValueError, match=words) as error:
+        load_model(str(path))
+    assert "odd.safetensors" in str(error.value)

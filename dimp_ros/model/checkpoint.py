@@ -26,6 +26,7 @@ from dimp_ros.model.torch_file import read_torch_file
 WEIGHTS_DIRECTORY = Path(__file__).resolve().parent.parent / "weights"
 TORCH_SUFFIXES = (".pth", ".pth.tar", ".pt")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
+_LARGEST = 1e6
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,20 @@ class WeightsInfo:
     details: dict[str, object] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Check the knots, which come from a file as lists."""
+        """Check what is computed with, which may be anything in a file; knots come as lists.
+
+        :raises ValueError: naming the entry, its value and what it must be.
+        """
+        if not isinstance(self.architecture, str):
+            raise ValueError(f"architecture is {self.architecture!r}; it must be the name of a model")
+        if type(self.crop_size) is not int:
+            raise ValueError(f"crop_size is {self.crop_size!r}; it must be a whole number of pixels")
+        for name in ("crop_size", "search_scale", "confidence_midpoint", "confidence_slope"):
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not abs(value) <= _LARGEST:
+                raise ValueError(f"{name} is {value!r}; it must be a number from {-_LARGEST:g} to {_LARGEST:g}")
         object.__setattr__(self, "confidence_knots", read_knots(self.confidence_knots))
+        _ = self.confidence  # is none where the slope is 0, for one
 
     @property
     def confidence(self) -> ConfidenceMap:
@@ -63,7 +76,10 @@ class WeightsInfo:
     @classmethod
     def parse(cls, values: Any) -> WeightsInfo:
         """Make it from what `asdict` made of it; raise TypeError or ValueError if that is something else."""
-        values = json.loads(values if isinstance(values, str) else json.dumps(values))
+        try:
+            values = json.loads(values if isinstance(values, str) else json.dumps(values))
+        except RecursionError as error:
+            raise ValueError("what is said of the weights is nested too deeply") from error
         return replace(cls(**values), mean=tuple(values.get("mean", ())), std=tuple(values.get("std", ())))
 
 
@@ -197,6 +213,11 @@ def fill_model(weights: Weights, path: Path) -> DimpNet:
 
     :raises ValueError: naming every key that is missing, unexpected, or of a wrong shape or type.
     """
+    if weights.info.architecture not in ARCHITECTURES:
+        raise ValueError(
+            f"weights file {str(path)!r} is of a model {weights.info.architecture!r}, which is not known here, only "
+            f"{', '.join(sorted(ARCHITECTURES))}: see that file and package are of the same version"
+        )
     net = build_empty_model(weights.info.architecture)
     problem = mismatch(weights.tensors, expected_tensors(weights.info.architecture))
     if problem:

@@ -53,11 +53,15 @@ class ConfidenceMap:
     def logistic(cls, midpoint: float, slope: float) -> ConfidenceMap:
         """Return 1 / (1 + exp(-slope * (peak - midpoint))), up to 2e-4, as a map of this kind."""
         log_odds = np.linspace(-9, 9, 181)
-        peaks, confidences = midpoint + log_odds / slope, 1 / (1 + np.exp(-log_odds))
+        with np.errstate(divide="ignore", invalid="ignore"):  # a slope of 0 is refused below, as any that is no map
+            peaks, confidences = midpoint + log_odds / slope, 1 / (1 + np.exp(-log_odds))
         return cls(tuple(zip(peaks.tolist(), confidences.tolist(), strict=True)))
 
 
 def read_knots(values: Sequence[Sequence[float]]) -> Knots:
     """Return knots as they come from a file as pairs of floats; raise ValueError if they are no map."""
-    knots = tuple((float(peak), float(confidence)) for peak, confidence in values)
+    try:
+        knots = tuple((float(peak), float(confidence)) for peak, confidence in values)
+    except OverflowError as error:  # a whole number beyond all floats
+        raise ValueError(f"knots are beyond the range of numbers ({error}): fit them anew") from error
     return ConfidenceMap(knots).knots if knots else ()

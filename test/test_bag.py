@@ -374,3 +374,29 @@ def test_an_mcap_file_of_another_system_is_not_taken_for_one_that_was_cut_off(tm
     file.write_bytes(file.read_bytes().replace(b"\x04\x00\x00\x00ros2", b"\x04\x00\x00\x00ros1", 1))
     with pytest.raises(ValueError, match="cannot be opened: ReaderError: Profile is not ros2"):
         ImageBag(str(file))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("UPDATE topics SET name = X'2F61'", "is no text"),
+        ("UPDATE topics SET type = 7.5", ""),
+        ("UPDATE messages SET timestamp = 'noon' WHERE id > 5", ""),
+        ("UPDATE messages SET data = 0.5 WHERE id = 6", "damaged after 5 images"),
+        ("UPDATE messages SET data = 'text' WHERE id = 6", "damaged after 5 images"),
+    ],
+)
+def test_a_database_with_numbers_for_texts_is_refused_or_read_up_to_there(
+    tmp_path: Path, change: str, words: str
+) -> None:
+    file = write_ros2(tmp_path / "made", shots(), "sqlite3") / "made.db3"
+    database = sqlite3.connect(file)
+    database.execute(change)
+    database.commit()
+    database.close()
+    try:
+        frames, damage = read(file)
+    except ValueError as error:
+        frames, damage = [], str(error)
+    assert words in damage and len(damage) > 20 and len(frames) <= 5
+    assert all(frame.picture is not None for frame in frames)

@@ -71,7 +71,24 @@ def _open_reader(path: Path) -> Any:
 
     reader = (Reader1 if path.suffix == ".bag" else Reader2)(path)
     reader.open()
+    try:
+        _check(reader)
+    except ValueError:
+        reader.close()
+        raise
     return reader
+
+
+def _check(reader: Any) -> None:
+    """Check what a reader says of a bag: in a database, a text may be a number, and a number a text.
+
+    :raises ValueError: with what is none.
+    """
+    for connection in reader.connections:
+        if not isinstance(connection.topic, str) or not isinstance(connection.msgtype, str):
+            raise ValueError(f"it is damaged: topic {connection.topic!r} of type {connection.msgtype!r} is no text")
+    if not isinstance(reader.start_time, int) or not isinstance(reader.end_time, int):
+        raise ValueError(f"it is damaged: its times, {reader.start_time!r} to {reader.end_time!r}, are none")
 
 
 def _remedy(path: Path) -> str:

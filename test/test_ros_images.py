@@ -172,3 +172,25 @@ def test_compressed_images_are_followed_and_a_damaged_one_loses_the_target_for_t
             assert client.show(compressed(5)).state == State.TRACKING
             assert tracker.updates == [2, 5]
     assert "image is not used" in capfd.readouterr().err
+
+
+def test_a_damaged_file_that_only_the_debug_image_opens_is_a_bad_image_and_no_failure_of_the_tracker(capfd):
+    damaged = compressed(2)
+    damaged.data = damaged.data[:50] + array.array("B", bytes(len(damaged.data) - 66)) + damaged.data[-16:]
+    tracker = ScriptedTracker()
+    with context():
+        node = tracker_node(tracker, image_transport="compressed")
+        client = Client()
+        client.images = client.node.create_publisher(CompressedImage, "image/compressed", RELIABLE)
+        seen: list[Image] = []
+        client.node.create_subscription(Image, "debug_image", seen.append, RELIABLE)
+        with spinning(node, client.node):
+            client.wait_for(node)
+            wait_until(lambda: client.show(compressed(1)) and seen, "a debug image")
+            client.show(damaged)
+            client.show(compressed(3))
+            assert client.init().success and client.show(compressed(4)).state == State.TRACKING
+            figures = node._statistics.snapshot()
+            assert figures.total["bad"] >= 1 and figures.total["failed"] == 0
+    log = capfd.readouterr().err
+    assert "image is not used" in log and "tracking failed" not in log

@@ -210,8 +210,8 @@ class Pipeline:
             if self.enabled:
                 readings = self._follow(picture, when, following)
         except BadImage as error:
-            self._statistics.on_error(str(error), bad_image=True)
-            self._logger.error(f"image is not used: {error}", throttle_duration_sec=LOG_PERIOD_SECONDS)
+            picture = None
+            self._complain(error)
         except Exception as error:
             self._report(error)
         said = {name: readings.get(name) or self._targets.skip(name, when) for name in self._targets.ids}
@@ -296,7 +296,10 @@ class Pipeline:
             age = self._outputs.publish(image.header, said, self._size)
         self._statistics.on_processed(age, self._targets.stage_ms)
         if picture is not None and self._outputs.debug_image_wanted:
-            self._outputs.publish_debug_image(image.header, picture, said)
+            try:
+                self._outputs.publish_debug_image(image.header, picture, said)
+            except BadImage as error:  # nobody has looked at the pixels before
+                self._complain(error)
 
     def _valid(self, readings: dict[str, Reading]) -> list[Reading]:
         """Return readings without those of targets that were dropped."""
@@ -305,6 +308,11 @@ class Pipeline:
     def _when(self, image: StampedImage) -> int:
         """Return the time of an image, nanoseconds: its stamp, or now by a steady clock where it has none."""
         return stamp_ns(image.header.stamp) or time.monotonic_ns()
+
+    def _complain(self, error: BadImage) -> None:
+        """Log why an image is not used."""
+        self._statistics.on_error(str(error), bad_image=True)
+        self._logger.error(f"image is not used: {error}", throttle_duration_sec=LOG_PERIOD_SECONDS)
 
     def _report(self, error: Exception) -> None:
         """Log what went wrong in the thread; it goes on with the next image."""

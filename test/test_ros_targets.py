@@ -15,6 +15,7 @@ from ros_harness import (
     ScriptedTracker,
     State,
     TargetState,
+    Time,
     is_zero,
     numbered_image,
     running,
@@ -311,3 +312,15 @@ def test_a_detection_that_cannot_be_taken_is_told_in_the_log_and_does_no_harm(ca
 
         wait_until(told, "the reason")
         assert client.show(numbered_image(2)).id == "cup" and len(tracker.inits) == 1
+
+
+def test_stamps_at_the_end_of_time_with_more_nanoseconds_than_a_second_has_are_told_as_they_are():
+    images = [numbered_image(number) for number in range(1, 4)]
+    for image, billions in zip(images, (1, 2, 3), strict=True):
+        image.header.stamp = Time(sec=2**31 - 1, nanosec=billions * 10**9)
+    with running(ScriptedTracker(), history_seconds=60.0) as client:
+        for image in images:
+            client.show(image)
+        answer = client.init(stamp=images[0].header.stamp, target_id="cup")
+        assert answer.success and answer.reached == images[2].header.stamp and answer.frames_caught_up == 2
+        assert client.show(numbered_image(4)).state == State.TRACKING

@@ -31,6 +31,8 @@ from ros_harness import (
     wait_until,
 )
 
+from dimp_ros.node.requests import MAX_NAME
+
 
 def test_states_have_the_numbers_of_the_message():
     assert {state.name: state.value for state in State} == {
@@ -178,6 +180,15 @@ def test_what_the_tracker_refuses_is_handed_on_and_the_old_target_stays(failure)
         assert not answer.success and str(failure) in answer.message
         tracker.failure = None
         assert client.show(numbered_image(2)).id == "old"
+
+
+def test_a_name_that_would_be_a_burden_to_every_message_is_refused_and_shown_in_short():
+    with running(ScriptedTracker()) as client:
+        start_target(client, target_id="x" * MAX_NAME)
+        for answer in (client.init(target_id="y" * 70_000), client.drop("y" * 70_000)):
+            assert not answer.success and "yyy..." in answer.message and len(answer.message) < 500
+        assert str(MAX_NAME) in client.init(target_id="y" * (MAX_NAME + 1)).message
+        assert client.show(numbered_image(2)).id == "x" * MAX_NAME
 
 
 def test_a_rotated_box_is_refused():

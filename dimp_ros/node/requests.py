@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import itertools
+import reprlib
 import traceback
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as RequestTimeout
@@ -23,8 +24,13 @@ if TYPE_CHECKING:
     from dimp_ros.node.history import StampedImage
     from dimp_ros.node.pipeline import Pipeline, Settings
 
+MAX_NAME = 255
+"""Longest name of a target, characters: it is in every message about the target, and drawn on the debug image."""
+
 CATCH_UP_PATIENCE_SECONDS = 1.0
 """How long the answer to a late request waits for the target to be up to date, before it says how far it is."""
+
+_LAST_SECOND = 2**31 - 1
 
 T = TypeVar("T")
 
@@ -67,6 +73,10 @@ class Requests:
         pipeline = self._pipeline
         if not pipeline.enabled:
             raise RequestRefused("tracking is disabled; call ~/set_enabled with data: true first")
+        if len(target_id) > MAX_NAME:
+            raise RequestRefused(
+                f"id {_shown(target_id)} has {len(target_id)} characters and must have {MAX_NAME} at most: shorten it"
+            )
         image = self.find(stamp)
         try:
             picture = pipeline.open_image(image)
@@ -92,7 +102,7 @@ class Requests:
         known = self._pipeline.targets
         if target_id and target_id not in known:
             names = f"followed are {', '.join(map(repr, known))}" if known else "no target is followed"
-            raise RequestRefused(f"target {target_id!r} is unknown: {names}")
+            raise RequestRefused(f"target {_shown(target_id)} is unknown: {names}")
         dropped = (target_id,) if target_id else known
         for name in dropped:
             self._pipeline.drop(name)
@@ -142,6 +152,13 @@ class Requests:
         return result
 
 
+def _shown(target_id: str) -> str:
+    """Return a name as it is shown to people; of one that nobody can have, no more than its ends."""
+    return repr(target_id) if len(target_id) <= MAX_NAME else reprlib.repr(target_id)
+
+
 def _time(late: Late) -> Time:
-    """Return how far a late target has come."""
-    return Time(sec=late.reached // NANOSECONDS, nanosec=late.reached % NANOSECONDS)
+    """Return how far a late target has come; the stamp of an image may have more nanoseconds than a second has."""
+    reached = late.reached  # once: it goes on meanwhile
+    sec = min(reached // NANOSECONDS, _LAST_SECOND)
+    return Time(sec=sec, nanosec=reached - sec * NANOSECONDS)

@@ -17,6 +17,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the harness lies beside its tests
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rcl_interfaces.msg import Parameter, ParameterValue
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.lifecycle import TransitionCallbackReturn
 from ros_harness import (
     BOX,
@@ -390,3 +392,19 @@ def test_a_flood_of_requests_is_answered_and_the_images_go_on():
         wait_until(lambda: all(future.done() for future in futures[-5:]), "the last answers")
         assert all(not future.result().success for future in futures if future.done())
         assert client.show(numbered_image(3)).state == State.TRACKING
+
+
+def test_a_parameter_of_a_type_that_does_not_exist_is_refused_in_words_and_does_not_end_the_node(capfd):
+    """The services are rclpy's, which raise for it: that would end the executor."""
+    good = Parameter(name="give_up_after", value=ParameterValue(type=3, double_value=5.0))
+    strange = Parameter(name="give_up_after", value=ParameterValue(type=255))
+    with running(ScriptedTracker()) as client:
+        setter = client.node.create_client(SetParameters, "tracker_node/set_parameters")
+        atomic = client.node.create_client(SetParametersAtomically, "tracker_node/set_parameters_atomically")
+        result = client._call(atomic, SetParametersAtomically.Request(parameters=[strange, good])).result
+        assert not result.successful and "255" in result.reason
+        results = client._call(setter, SetParameters.Request(parameters=[good, strange, good])).results
+        assert [one.successful for one in results] == [True, False, False] and "255" in results[1].reason
+        start_target(client)
+        assert client.show(numbered_image(2)).state == State.TRACKING
+    assert "a request failed" in capfd.readouterr().err

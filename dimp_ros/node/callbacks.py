@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rclpy.impl.rcutils_logger import RcutilsLogger
+    from rclpy.node import Node
 
 LOG_PERIOD_SECONDS = 5.0
 
@@ -35,3 +36,39 @@ def logged(callback: Callable[..., None], logger: RcutilsLogger) -> Callable[...
                 silent_until = time.monotonic() + LOG_PERIOD_SECONDS
 
     return wrapper
+
+
+def answer_anything(node: Node) -> None:
+    """Have every service that ``node`` has by now answer whatever it is asked; what its callback raises is logged.
+
+    rclpy's own are meant: asked for a parameter of a type that does not exist, they raise, which ends the program.
+    """
+    for service in node.services:
+        service.callback = _answered(service.callback, node.get_logger())
+
+
+def _answered(callback: Callable[[Any, Any], Any], logger: RcutilsLogger) -> Callable[[Any, Any], Any]:
+    """Return a service's callback that answers with what it had so far where ``callback`` raises."""
+
+    @wraps(callback)
+    def wrapper(request: Any, response: Any) -> Any:
+        try:
+            return callback(request, response)
+        except Exception as error:
+            logger.error(f"a request failed: {type(request).__qualname__}:\n{traceback.format_exc()}")
+            return _refusal(request, response, f"{type(error).__name__}: {error}")
+
+    return wrapper
+
+
+def _refusal(request: Any, response: Any, reason: str) -> Any:
+    """Return the response to a request that failed, with ``reason`` for the parameters that were to be set by it."""
+    from rcl_interfaces.msg import SetParametersResult
+    from rcl_interfaces.srv import SetParameters, SetParametersAtomically
+
+    refused = SetParametersResult(successful=False, reason=reason)
+    if isinstance(response, SetParametersAtomically.Response):
+        response.result = refused
+    elif isinstance(response, SetParameters.Response):  # those before the one that failed were set
+        response.results = [*response.results, *[refused] * (len(request.parameters) - len(response.results))]
+    return response

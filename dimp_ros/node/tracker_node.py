@@ -17,7 +17,7 @@ from rclpy.qos import QoSProfile
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool
 
-from dimp_ros.node.callbacks import logged
+from dimp_ros.node.callbacks import answer_anything, logged
 from dimp_ros.node.detector import DetectorInput
 from dimp_ros.node.diagnostics import Snapshot
 from dimp_ros.node.history import FrameHistory
@@ -87,6 +87,7 @@ class TrackerNode(LifecycleNode):
             (SetBool, "~/set_enabled", self._on_set_enabled),
         ):
             self.create_service(kind, name, callback, callback_group=MutuallyExclusiveCallbackGroup())
+        answer_anything(self)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # timers run whatever simulated time does
         # Its own group: what it asks of the graph may take a while, and requests must not wait for it.
         self._watch = self.create_timer(

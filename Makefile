@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak lint format footage clean
+.PHONY: help setup demo test soak fuzz lint format footage clean
 
 help: ## show this list
 	@echo "make TARGET [ARGS='...'] [PYTHON=python3.11]"
@@ -23,6 +23,9 @@ test: setup ## run the tests; ARGS go to pytest, like ARGS="-k pooling"
 
 soak: setup ## images and requests at a node for half an hour, and what it took; ARGS="--minutes 5"
 	@tools/env python tools/soak.py $(ARGS)
+
+fuzz: setup ## throw odd inputs at all that takes some; ARGS="--inputs 100000 --seed 1", or "--surface bags"
+	@tools/env python tools/fuzz.py $(ARGS)
 
 lint: setup ## ruff (lint and format) and mypy
 	@tools/env python -m ruff check --quiet .

@@ -17,6 +17,7 @@ from rclpy.qos import QoSProfile
 from rclpy.timer import Timer
 from std_srvs.srv import SetBool
 
+from dimp_ros.node.allocator import limit_arenas
 from dimp_ros.node.callbacks import answer_anything, logged
 from dimp_ros.node.detector import DetectorInput
 from dimp_ros.node.diagnostics import Snapshot
@@ -329,6 +330,7 @@ class TrackerNode(LifecycleNode):
 
 def main(args: Sequence[str] | None = None, *, tracker_factory: TrackerFactory = load_tracker) -> int:
     """Run the node until SIGINT or SIGTERM."""
+    limit_arenas()
     return run(lambda _finish: TrackerNode(tracker_factory=tracker_factory), args)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dimp_ros.tracker import DimpTracker, TrackerConfig
+from dimp_ros.tracker.device import choose_precision
 
 CONFIG = TrackerConfig(not_found_threshold=-1.0)  # random weights: follow whatever scores highest
 
@@ -66,3 +67,20 @@ def test_a_device_that_is_not_there_is_refused_and_the_tracker_stays_where_it_is
     with pytest.raises(ValueError, match="tpu"):
         tracker.to("tpu")
     assert tracker.device.type == "cpu" and tracker.update(pictures[1]).box is not None
+
+
+def test_auto_takes_half_precision_where_the_device_computes_in_it(monkeypatch):
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    assert choose_precision("auto", gpu) is torch.float16
+    for has, expected in ((True, torch.bfloat16), (False, torch.float32)):
+        monkeypatch.setattr("dimp_ros.tracker.device._multiplies_bfloat16", lambda has=has: has)
+        monkeypatch.setattr("dimp_ros.tracker.device.onednn_fuses", lambda _: True)
+        assert choose_precision("auto", cpu) is expected
+    assert choose_precision("float32", gpu) is torch.float32
+
+
+def test_a_precision_that_cannot_be_had_is_refused():
+    with pytest.raises(ValueError, match="'int8' is unknown; choose auto, float32"):
+        choose_precision("int8", torch.device("cpu"))
+    with pytest.raises(ValueError, match="on a CPU choose auto"):
+        choose_precision("float16", torch.device("cpu"))

@@ -36,8 +36,8 @@ def test_our_tracker_is_measured_by_the_last_box_it_believed_in(monkeypatch: pyt
         confidence: float
 
     class LosesIt:
-        def __init__(self, model: str, device: str) -> None:
-            assert (model, device) == ("some/file.safetensors", "cpu")
+        def __init__(self, model: str, device: str, precision: str) -> None:
+            assert (model, device, precision) == ("some/file.safetensors", "cpu", "float32")
             self.config = _Config(sides=(7,))
 
         def warm_up(self) -> None:

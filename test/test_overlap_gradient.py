@@ -43,12 +43,12 @@ def made_target(net, batch=2):
 
 def compare(net, boxes):
     modulation, maps = made_target(net, len(boxes))
-    head = OverlapHead(net)
-    value, gradient = head.value_and_gradient(modulation, maps, boxes)
+    overlap = OverlapHead(net).of(modulation, maps)
+    value, gradient = overlap.value_and_gradient(boxes)
     wanted, slope = overlap_and_gradient(net, modulation, maps, boxes)
     torch.testing.assert_close(value, wanted, rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(gradient, slope, rtol=1e-7, atol=1e-10)
-    torch.testing.assert_close(head(modulation, maps, boxes), wanted, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(overlap(boxes), wanted, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["dimp_lite", "dimp18"])
@@ -71,7 +71,7 @@ def test_a_degenerate_box_has_no_gradient(box):
     net = made_net("dimp_lite")
     modulation, maps = made_target(net, 1)
     boxes = torch.tensor([[box]], dtype=torch.float64)
-    value, gradient = OverlapHead(net).value_and_gradient(modulation, maps, boxes)
+    value, gradient = OverlapHead(net).of(modulation, maps).value_and_gradient(boxes)
     assert torch.equal(gradient, torch.zeros_like(gradient))
     torch.testing.assert_close(value, net(modulation, maps, boxes))
 

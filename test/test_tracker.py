@@ -374,9 +374,9 @@ EAGER = TrackerConfig(
 @pytest.fixture
 def batches(random_tracker, monkeypatch):
     """Return how many windows went through the backbone in each frame, as they go."""
-    counts, extract = [], tracker_module.extract
-    count = lambda net, crops, device: counts.append(len(crops)) or extract(net, crops, device)  # noqa: E731
-    monkeypatch.setattr(tracker_module, "extract", count)
+    counts, upload = [], tracker_module.upload
+    count = lambda crops, device: counts.append(len(crops)) or upload(crops, device)  # noqa: E731
+    monkeypatch.setattr(tracker_module, "upload", count)
     yield counts
     random_tracker.drop()
     random_tracker.config = CONFIG
@@ -479,16 +479,6 @@ def test_a_target_that_comes_back_late_at_its_last_place_is_confirmed_first(trac
     results = [tracker.update(SCENE.frame(300, 200)) for _ in range(tracker.config.find_frames)]
     assert [result.confirming for result in results] == [True] * (len(results) - 1) + [False]
     assert results[-1].state is TargetState.TRACKING
-
-
-def test_windows_have_the_same_features_together_as_each_alone(random_tracker):
-    crops = list(np.random.default_rng(0).integers(0, 255, (3, 96, 96, 3), dtype=np.uint8))
-    together = random_tracker.net.extract(torch.from_numpy(np.stack(crops)[..., ::-1].copy()).permute(0, 3, 1, 2))
-    for ours, expected in zip(
-        tracker_module.extract(random_tracker.net, crops, torch.device("cpu")), together, strict=True
-    ):
-        assert ours.shape == expected.shape
-        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-5)
 
 
 # Settings that change under running targets

@@ -170,7 +170,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _make_dimp(model: str, device: str) -> DimpTracker:
     from dimp_ros.tracker import DimpTracker
 
-    return DimpTracker(model=model, device=device)
+    return DimpTracker(model=model, device=device, precision="auto")
 
 
 def _boxes(arguments: argparse.Namespace) -> dict[str, Box]:

@@ -66,8 +66,10 @@ class DimpBenchmark:
         from dimp_ros.tracker import DimpTracker
 
         torch.set_num_threads(threads)
-        self._tracker = DimpTracker(model=model, device=_own_device(device))
-        self._tracker.config = override(self._tracker.config, settings)  # on top of what the weights ask for
+        own = dict(settings)
+        precision = own.pop("precision", "float32")
+        self._tracker = DimpTracker(model, _own_device(device), precision=precision)
+        self._tracker.config = override(self._tracker.config, own)  # on top of what the weights ask for
         self._tracker.warm_up()
 
     def init(self, image: NDArray[np.uint8], box: Box) -> None:
@@ -96,8 +98,8 @@ class TrackerSpec:
 
     `name`: a peer (`kcf`, `csrt`, `mil`, `nanotrack_v1`, `nanotrack_v2`), a model of ours by name, or `dimp:PATH` for a
     weights file. A model may be followed by settings of its own, as in ``dimp_lite@init_steps=0@update_steps=0``, so
-    that one run holds several variants of it. `settings` override fields of the configuration of all our models; a
-    variant's own come on top.
+    that one run holds several variants of it; `precision` is a setting too. `settings` override fields of the
+    configuration of all our models; a variant's own come on top.
     """
 
     name: str
@@ -145,10 +147,13 @@ class TrackerSpec:
             return
         if self.base.startswith("dimp:") and not Path(self.model).is_file():
             raise ValueError(f"no weights file {self.model}; give the path of an existing file after 'dimp:'")
-        if self.all_settings:
+        if settings := self.all_settings:
             from dimp_ros.tracker.config import TrackerConfig
+            from dimp_ros.tracker.device import choose_device, choose_precision
 
-            override(TrackerConfig(), self.all_settings)
+            if (precision := settings.pop("precision", None)) is not None:
+                choose_precision(precision, choose_device(_own_device(self.device)))
+            override(TrackerConfig(), settings)
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what a stored result depends on, so that a resumed run never mixes results of different set-ups."""

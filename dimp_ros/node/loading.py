@@ -104,7 +104,13 @@ def _load(parameters: ParameterHandler, device: str) -> Tracker:
         choose_device(device)
     except ValueError as error:
         raise (_DeviceMissing if re.fullmatch(r"cuda(:\d+)?", device) else ValueError)(str(error)) from error
-    tracker = DimpTracker(parameters["model"], device, weights=parameters["weights"] or None)
+    tracker = DimpTracker(
+        parameters["model"],
+        device,
+        weights=parameters["weights"] or None,
+        # What a CPU that stands in for a GPU cannot do is no reason to stand still.
+        precision="auto" if device == "cpu" and parameters["precision"] == "float16" else parameters["precision"],
+    )
     tracker.config = tracker_config(parameters, tracker)
     tracker.warm_up()
     return tracker

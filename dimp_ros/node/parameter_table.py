@@ -106,6 +106,12 @@ NODE_PARAMETERS = (
     ),
     Parameter("device", "auto", "Device that computes: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1` ..."),
     Parameter(
+        "precision",
+        "auto",
+        "Of the networks: `auto` is float16 on a GPU, bfloat16 on a CPU with instructions for it, else float32.",
+        choices=("auto", "float32", "bfloat16", "float16"),
+    ),
+    Parameter(
         "device_fallback",
         True,
         "Compute on the CPU, with a warning, when the GPU asked for is missing, fails or has no memory left.",

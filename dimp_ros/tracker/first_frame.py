@@ -9,13 +9,13 @@ from torch import Tensor
 
 from dimp_ros.geometry import Box
 from dimp_ros.model.backbone import Features
-from dimp_ros.model.dimp import DimpNet
+from dimp_ros.model.inference import InferenceNet
 from dimp_ros.model.target_filter import apply_filter
 from dimp_ros.tracker.augment import first_frame_views
 from dimp_ros.tracker.clock import StageClock
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
-from dimp_ros.tracker.device import extract
+from dimp_ros.tracker.device import upload
 from dimp_ros.tracker.images import Picture, to_color
 from dimp_ros.tracker.localize import highest
 from dimp_ros.tracker.memory import SampleMemory
@@ -24,7 +24,7 @@ from dimp_ros.tracker.target import Frame, Target
 
 
 def learn_first_frame(
-    net: DimpNet, picture: Picture, box: Box, config: TrackerConfig, device: torch.device, clock: StageClock
+    net: InferenceNet, picture: Picture, box: Box, config: TrackerConfig, device: torch.device, clock: StageClock
 ) -> Target:
     """Learn a target's filter from views of its first frame, and what the overlap network has to know of it.
 
@@ -34,18 +34,20 @@ def learn_first_frame(
     large = crop(picture, SearchWindow.around(box.center, 2 * window.side, 2 * config.crop_size))
     views = first_frame_views(to_color(large), window.box_to_crop(box), config, np.random.default_rng(config.seed))
     clock.lap("crop")
-    backbone = extract(net, [view.image for view in views], device)
+    backbone = net.extract(upload([view.image for view in views], device))
     boxes = torch.tensor([view.box for view in views], device=device)
     clock.lap("backbone")
 
     generator = torch.Generator().manual_seed(config.seed)
     stride16 = torch.cat((backbone.stride16, _dropout_copies(backbone.stride16[:1], config, generator)))
     boxes = torch.cat((boxes, boxes[:1].expand(config.dropout_copies, -1)))
-    features = net.classifier.features(stride16)
-    first = net.classifier.filter_initializer(features[None], boxes[None])
-    weights = net.classifier.filter_optimizer(first, features[None], boxes[None], steps=config.init_steps)[-1]
+    features = net.target_features(stride16)
+    classifier = net.net.classifier
+    first = classifier.filter_initializer(features[None], boxes[None])
+    weights = classifier.filter_optimizer(first, features[None], boxes[None], steps=config.init_steps)[-1]
     clock.lap("learn")
-    modulation = net.bb_regressor.modulation(Features(*(f[:1] for f in backbone)), boxes[:1])
+    plain = Features(*(maps[:1].float() for maps in backbone))
+    modulation = net.net.bb_regressor.modulation(plain, boxes[:1])
     memory = SampleMemory(features, boxes, config.memory_size, config.first_frame_share)
     scores = apply_filter(features[None, :1], weights)[0, 0].cpu().numpy()
     frame = Frame(window, views[0].image, scores, weights, highest(scores))

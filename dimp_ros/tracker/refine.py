@@ -12,7 +12,9 @@ from torch import Tensor
 
 from dimp_ros.geometry import Box
 from dimp_ros.model.backbone import Features
-from dimp_ros.model.iou_net import IoUNet, Modulation
+from dimp_ros.model.inference import InferenceNet
+from dimp_ros.model.iou_net import Modulation
+from dimp_ros.model.region import Region
 from dimp_ros.model.target_filter import STRIDE
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.target import Target
@@ -31,28 +33,68 @@ def starting_boxes(box: Box, config: TrackerConfig, generator: torch.Generator) 
 
 
 class Overlap(Protocol):
-    """Predicts ``2 * IoU - 1`` of boxes; `OverlapHead` does."""
+    """Predicts ``2 * IoU - 1`` of boxes ``Tensor[B, P, 4]`` in the search windows of B targets."""
 
-    def __call__(self, modulation: Modulation, features: Features, boxes: Tensor) -> Tensor:
-        """Return the predictions."""
+    def __call__(self, boxes: Tensor) -> Tensor:
+        """Return the predictions ``Tensor[B, P]``."""
         ...
 
-    def value_and_gradient(self, modulation: Modulation, features: Features, boxes: Tensor) -> tuple[Tensor, Tensor]:
+    def value_and_gradient(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Return the predictions, and the gradient of each in its own box."""
         ...
 
 
-def ascend(
-    overlap: Overlap, modulation: Modulation, features: Features, boxes: Tensor, steps: int, length: float
-) -> tuple[Tensor, Tensor]:
+class FrameOverlap:
+    """The overlap with given targets in given pictures.
+
+    On a CPU the network's features are computed only where the boxes are; when a box leaves that region, everywhere. A
+    GPU has time for all of them, but none to be asked where the boxes are.
+
+    :param backbone: of B pictures. :param boxes: ``Tensor[B, P, 4]`` in crop pixels, the first ones to be asked about.
+    """
+
+    def __init__(self, net: InferenceNet, modulation: Modulation, backbone: Features, boxes: Tensor) -> None:
+        self._net, self._modulation, self._backbone = net, modulation, backbone
+        self._cells = backbone.stride16.shape[-1]
+        regions: list[Region | None] = [None] * len(boxes)
+        if boxes.device.type == "cpu":
+            regions = [Region.around(own, self._cells) for own in boxes]
+            least = max((region.size if region else self._cells) for region in regions)
+            if len(boxes) > 1:  # all of one size
+                regions = [Region.around(own, self._cells, least=least) for own in boxes]
+        self._look_at(regions)
+
+    def __call__(self, boxes: Tensor) -> Tensor:
+        """Predict ``2 * IoU - 1`` of boxes ``Tensor[B, P, 4]`` in crop pixels."""
+        self._follow(boxes)
+        return self._overlap(boxes - self._corners)
+
+    def value_and_gradient(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict, and differentiate in the boxes."""
+        self._follow(boxes)
+        return self._overlap.value_and_gradient(boxes - self._corners)
+
+    def _follow(self, boxes: Tensor) -> None:
+        """Look at everything from now on if a box has left its region."""
+        if not all(r is None or r.holds(own, self._cells) for r, own in zip(self._regions, boxes, strict=True)):
+            self._look_at([None] * len(self._regions))
+
+    def _look_at(self, regions: list[Region | None]) -> None:
+        self._regions = regions
+        self._overlap = self._net.overlap.of(self._modulation, self._net.overlap_features(self._backbone, regions))
+        corners = [(*(region.corner if region else (0, 0)), 0, 0) for region in regions]
+        self._corners = torch.tensor(corners, dtype=torch.float32, device=self._backbone.stride16.device)[:, None]
+
+
+def ascend(overlap: Overlap, boxes: Tensor, steps: int, length: float) -> tuple[Tensor, Tensor]:
     """Move boxes uphill on the predicted overlap: ``b <- b + length * gradient * (w, h, w, h)``, ``steps`` times.
 
     :param boxes: ``Tensor[B, P, 4]`` of B pictures. :return: the boxes and the prediction ``2 * IoU - 1`` for them.
     """
     for _ in range(steps):
-        _, gradient = overlap.value_and_gradient(modulation, features, boxes)
+        _, gradient = overlap.value_and_gradient(boxes)
         boxes = boxes + length * gradient * boxes[..., 2:].repeat(1, 1, 2)
-    return boxes, overlap(modulation, features, boxes)
+    return boxes, overlap(boxes)
 
 
 def choose(boxes: Tensor, overlaps: Tensor, config: TrackerConfig) -> Box | None:
@@ -83,8 +125,7 @@ def inside(box: Box, size: tuple[int, int], config: TrackerConfig) -> Box:
 
 def refine(
     targets: Sequence[Target],
-    net: IoUNet,
-    overlap: Overlap,
+    net: InferenceNet,
     backbone: Features,
     size: tuple[int, int],
     config: TrackerConfig,
@@ -104,8 +145,9 @@ def refine(
         torch.cat([target.modulation.stride8 for target in targets]),
         torch.cat([target.modulation.stride16 for target in targets]),
     )
-    features, first = net.features(backbone), proposals.to(backbone.stride16.device)
-    boxes, overlaps = ascend(overlap, modulation, features, first, config.refine_steps, config.refine_step_length)
+    first = proposals.to(backbone.stride16.device)
+    overlap = FrameOverlap(net, modulation, backbone, first)
+    boxes, overlaps = ascend(overlap, first, config.refine_steps, config.refine_step_length)
     boxes, overlaps = boxes.cpu(), overlaps.cpu()
     result = []
     for n, target in enumerate(targets):

@@ -14,12 +14,12 @@ from dimp_ros.geometry import Box, check_box
 from dimp_ros.model.backbone import Features
 from dimp_ros.model.checkpoint import WeightsInfo, load_model
 from dimp_ros.model.dimp import build_model
-from dimp_ros.model.overlap_gradient import OverlapHead
+from dimp_ros.model.inference import InferenceNet
 from dimp_ros.model.target_filter import STRIDE, apply_filter
 from dimp_ros.tracker.clock import StageClock
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
-from dimp_ros.tracker.device import choose_device, extract
+from dimp_ros.tracker.device import choose_device, choose_precision, upload
 from dimp_ros.tracker.first_frame import learn_first_frame
 from dimp_ros.tracker.images import Picture, as_picture, to_color
 from dimp_ros.tracker.learn import learn
@@ -43,6 +43,7 @@ class DimpTracker:
     :param device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
     :param config: the procedure's constants; crop size and search scale come from the weights where it is None.
     :param weights: ``random`` builds the named model without weights, for tests and benchmarks.
+    :param precision: of the networks: ``float32``, ``bfloat16``, ``float16`` or ``auto``; see `choose_precision`.
     :raises FileNotFoundError: if the weights are not there. :raises ValueError: if they do not fit.
     """
 
@@ -53,8 +54,11 @@ class DimpTracker:
         config: TrackerConfig | None = None,
         *,
         weights: str | None = None,
+        precision: str = "float32",
     ) -> None:
         self.device = choose_device(device)
+        self._precision = precision
+        choose_precision(precision, self.device)
         if weights == "random":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config.seed if config else 0)
@@ -67,7 +71,7 @@ class DimpTracker:
         self._targets: dict[str, Target] = {}
         self._config = config or TrackerConfig(crop_size=info.crop_size, search_scale=info.search_scale)
         self.net = net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._overlap: OverlapHead | None = None
+        self._inference = self._prepared()
 
     @property
     def config(self) -> TrackerConfig:
@@ -113,7 +117,7 @@ class DimpTracker:
         self.net = self.net.to(self.device)
         for target in self._targets.values():
             target.to(self.device)
-        self._overlap = OverlapHead(self.net.bb_regressor)
+        self._inference = self._prepared()
 
     def device_bytes(self) -> int | None:
         """Return how much of the device's memory is taken by this program; None where that is not known (the CPU)."""
@@ -130,7 +134,7 @@ class DimpTracker:
         finally:
             self._targets = kept
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def init(self, image: NDArray[np.uint8] | Picture, box: Sequence[float], *, target_id: str = "0") -> TrackResult:
         """Start to follow what is in ``box``; an id that is already followed starts over.
 
@@ -141,9 +145,9 @@ class DimpTracker:
         clock = StageClock()
         picture = as_picture(image)
         checked = check_box(box, picture.width, picture.height, min_side=self.config.min_target_side)
-        target = learn_first_frame(self.net, picture, checked, self.config, self.device, clock)
-        # Made anew with every target, so that weights which were put into `net` since then are noticed.
-        self._overlap = OverlapHead(self.net.bb_regressor)
+        if not self._inference.up_to_date():  # somebody has put other weights into `net`
+            self._inference = self._prepared()
+        target = learn_first_frame(self._inference, picture, checked, self.config, self.device, clock)
         self._targets[target_id] = target
         return self._result(target_id, target, clock.stages)
 
@@ -159,7 +163,7 @@ class DimpTracker:
             )
         return next(iter(self.update_all(image).values()))
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def update_all(
         self, image: NDArray[np.uint8] | Picture, only: Collection[str] | None = None
     ) -> dict[str, TrackResult]:
@@ -180,9 +184,9 @@ class DimpTracker:
         owners = [n for n, own in enumerate(windows) for _ in own]
         crops = [to_color(crop(picture, window)) for own in windows for window in own]
         clock.lap("crop")
-        backbone = extract(self.net, crops, self.device)
+        backbone = self._inference.extract(upload(crops, self.device))
         clock.lap("backbone")
-        features = self.net.classifier.features(backbone.stride16)
+        features = self._inference.target_features(backbone.stride16)
         filters = torch.cat([target.filter for target in targets])
         scores = apply_filter(features[:, None], filters[owners] if len(owners) > len(targets) else filters)
         maps = scores[:, 0].cpu().numpy()
@@ -221,6 +225,10 @@ class DimpTracker:
         """Return the confidence for a score peak, by the map that is kept with the weights."""
         return self._confidence(peak)
 
+    def _prepared(self) -> InferenceNet:
+        """Return the network as it is run."""
+        return InferenceNet(self.net, choose_precision(self._precision, self.device))
+
     def _chosen(self, only: Collection[str] | None) -> dict[str, Target]:
         """Return the targets to be updated, oldest first."""
         if only is None:
@@ -256,11 +264,10 @@ class DimpTracker:
         found = [n for n, target in enumerate(targets) if target.belief is not Belief.LOST]
         boxes: dict[int, Box] = {}
         if found:
-            assert self._overlap is not None, "a target has been started"
             rows = [seen[n] for n in found]
             chosen = Features(*(f[rows] for f in backbone))
-            net, few = self.net.bb_regressor, [targets[n] for n in found]
-            boxes = dict(zip(found, refine(few, net, self._overlap, chosen, size, self.config), strict=True))
+            few = [targets[n] for n in found]
+            boxes = dict(zip(found, refine(few, self._inference, chosen, size, self.config), strict=True))
         for n, target in enumerate(targets):
             box = boxes.get(n)
             target.belief = target.search.settle(target.belief, target.place, box, self.config)

@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The part of a search window that box refinement looks at."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from torch import Tensor
+
+from dimp_ros.model.target_filter import STRIDE
+
+
+class Region(NamedTuple):
+    """A square of ``size`` times ``size`` cells of 16 crop pixels, its first cell at ``column`` and ``row``."""
+
+    column: int
+    row: int
+    size: int
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        """Its first cell's x and y in crop pixels."""
+        return self.column * STRIDE, self.row * STRIDE
+
+    @classmethod
+    def around(cls, boxes: Tensor, cells: int, growth: float = 0.15, least: int = 0) -> Region | None:
+        """Return the region in which boxes can be pooled, and can move and grow a little; None where that is all.
+
+        :param boxes: ``Tensor[P, 4]`` in crop pixels. :param cells: side of the search window in cells.
+        :param growth: how much room is left on each side, as a share of the longest side.
+        :param least: size that it has at least.
+        """
+        bounds = _bounds(boxes)
+        room = growth * max(bounds[2] - bounds[0], bounds[3] - bounds[1])
+        if not math.isfinite(room):
+            return None
+        first = [math.floor((low - room) / STRIDE) for low in bounds[:2]]
+        last = [math.ceil((high + room) / STRIDE) for high in bounds[2:]]
+        # Even sizes only: convolutions are prepared for each size anew.
+        size = max(2 * math.ceil((max(b - a for a, b in zip(first, last, strict=True)) + 1) / 2), least)
+        if size >= cells:
+            return None
+        column, row = (min(max((a + b + 1 - size) // 2, 0), cells - size) for a, b in zip(first, last, strict=True))
+        return cls(column, row, size)
+
+    def holds(self, boxes: Tensor, cells: int) -> bool:
+        """Say whether boxes ``Tensor[P, 4]`` (crop pixels) can be pooled in it as in the whole search window."""
+        x0, y0, x1, y1 = _bounds(boxes)
+        # Pooling reaches to the next pixel on each side, and beyond the search window there is nothing.
+        return all(
+            (start == 0 or low >= start * STRIDE)
+            and (start + self.size == cells or high <= (start + self.size - 1) * STRIDE)
+            for start, low, high in ((self.column, x0, x1), (self.row, y0, y1))
+        )
+
+
+def _bounds(boxes: Tensor) -> list[float]:
+    """Return the left, top, right and bottom end of boxes."""
+    corners = boxes[:, :2]
+    ends: list[float] = [*corners.amin(0).tolist(), *(corners + boxes[:, 2:]).amax(0).tolist()]
+    return ends

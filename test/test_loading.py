@@ -20,7 +20,14 @@ class Parameters(dict):
 
     def __init__(self, settings: dict | None = None, **values: Any) -> None:
         super().__init__(
-            {"model": "dimp_lite", "weights": "random", "device": "cpu", "precision": "float32", "device_fallback": True, **values}
+            {
+                "model": "dimp_lite",
+                "weights": "random",
+                "device": "cpu",
+                "precision": "float32",
+                "device_fallback": True,
+                **values,
+            }
         )
         self._settings = settings or {}
         self.notes: list[str] = []

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ros_harness import context
+from soak_client import ANSWER_SECONDS, Client
 from soak_report import Ledger, Report, Sample, judge_resources, sample
-from soak_traffic import ANSWER_SECONDS, MAX_TARGETS, Camera, Client, Watcher
+from soak_traffic import MAX_TARGETS, Camera, Watcher
 
 STOP_SECONDS = 5.0
 START_SECONDS = 60.0

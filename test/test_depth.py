@@ -182,6 +182,18 @@ def test_the_depth_image_nearest_in_time_is_used_and_none_that_is_too_far_off():
     assert "0.1 s older" in where.complaint and "depth_tolerance" in where.complaint
 
 
+def test_of_depth_images_with_one_stamp_the_last_counts_so_that_a_bad_one_is_overcome():
+    where = positioner()
+    where.on_depth(depth_image(DEPTH, encoding="32FC1"))
+    bad = depth_image(DEPTH)
+    bad.data = bad.data[:100]
+    where.on_depth(bad)
+    assert where.position(header(), 640, 480, BOX) is None and "100 bytes" in where.complaint
+    where.on_depth(depth_image(DEPTH))
+    np.testing.assert_allclose(place_of(where.position(header(), 640, 480, BOX)), PLACE, atol=0.002)
+    assert not where.complaint
+
+
 def test_depth_of_another_frame_is_not_taken_for_aligned():
     where = positioner()
     where.on_depth(depth_image(DEPTH, frame_id="depth_lens"))

@@ -53,12 +53,15 @@ class DepthHistory:
                 total -= self._images.popleft()[1]
 
     def nearest(self, stamp: Time) -> tuple[Image, float] | None:
-        """Return the image whose stamp is nearest to ``stamp``, and how far off it is in seconds; None without any."""
+        """Return the image whose stamp is nearest to ``stamp``, and how far off it is in seconds; None without any.
+
+        Of several with that stamp it is the one that came last.
+        """
         wanted = stamp_ns(stamp)
         with self._lock:
             if not self._images:
                 return None
-            found, _, image = min(self._images, key=lambda entry: abs(entry[0] - wanted))
+            found, _, image = min(reversed(self._images), key=lambda entry: abs(entry[0] - wanted))
         return image, (found - wanted) / NANOSECONDS
 
     def clear(self) -> None:

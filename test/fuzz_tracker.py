@@ -24,6 +24,7 @@ CROP_SIZE = 96
 MOST_STEPS = 6
 """Of what a setting counts: more would only take longer."""
 
+_KEPT = ("crop_size", "memory_size", "dropout_copies", "min_target_side")
 _IN_SIGHT = (TargetState.TRACKING, TargetState.UNCERTAIN)
 
 
@@ -105,7 +106,7 @@ def _config(draw: Random) -> TrackerConfig:
     fields = [one for one in dataclasses.fields(TrackerConfig) if one.metadata["range"][0] is not None]
     for one in draw.sample(fields, draw.choice((0, 2, 8))):
         low, high = one.metadata["range"]
-        if isinstance(one.default, tuple) or one.name in ("crop_size", "memory_size", "dropout_copies", "min_target_side"):
+        if isinstance(one.default, tuple) or one.name in _KEPT:
             continue
         high = high if high is not None else 1e6
         if isinstance(one.default, int):

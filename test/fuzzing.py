@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 LIMIT_SECONDS = 1.0
-"""What an input may take, less the time in which other programs had the cores; if it takes longer, it is tried again."""
+"""What an input may take, less the time in which other programs had the cores; what takes longer is tried again."""
 
 HANG_SECONDS = 20.0
 """After this, the process is ended and the stacks of its threads are in the log."""

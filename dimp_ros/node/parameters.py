@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tracker node's parameters as they are: declared from the table, checked at every change, handed out."""
+"""A node's parameters as they are: declared from the table, checked at every change, handed out."""
 
 from __future__ import annotations
 
 import math
 import threading
 import traceback
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dimp_ros.node.parameter_table import NODE_PARAMETERS, TRACKER_PREFIX, Parameter, range_text, tracker_parameters
@@ -39,11 +39,13 @@ class ParameterHandler:
 
     A parameter file may hold a wrong value. The node starts all the same, with the default in its place, and `problems`
     says what was wrong until the parameter is set anew; see `require_valid`.
+
+    :param rows: the table; None for the tracker node's. Another one holds nothing of the tracker's configuration.
     """
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, rows: Sequence[Parameter] | None = None) -> None:
         self._node = node
-        self._rows = {row.name: row for row in NODE_PARAMETERS + tracker_parameters()}
+        self._rows = {row.name: row for row in (NODE_PARAMETERS + tracker_parameters() if rows is None else rows)}
         self._values: dict[str, Any] = {}
         self._given: frozenset[str] = frozenset()
         self._listeners: list[Callable[[Change], None]] = []
@@ -58,7 +60,8 @@ class ParameterHandler:
         for row in self._rows.values():
             self._declare(row)
         try:
-            self.tracker_config()
+            if rows is None:
+                self.tracker_config()
         except ValueError as error:
             self.problems[TRACKER_PREFIX] = f"parameters {TRACKER_PREFIX}*: {error}"
         node.add_on_set_parameters_callback(self._on_set)

@@ -38,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--box", type=_box, help="x,y,w,h in pixels of the target in the first of --frames")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--length", type=int, default=24, help="frames of a repeat, a multiple of 8")
+    parser.add_argument("--quick", action="store_true", help="one repeat of 8 frames: to see that everything runs")
     parser.add_argument("--out", type=Path, default=Path("build/bench"), help="folder for bench.json and bench.md")
     return parser
 
@@ -66,6 +67,8 @@ def _bench(given: argparse.Namespace) -> int:
     cv2.setNumThreads(torch.get_num_threads())
     choices = [ModelChoice.find(model, given.device, each) for model in given.models for each in given.precision]
     plan = Plan(repeats=given.repeats, frames=given.length)
+    if given.quick:
+        plan = Plan(repeats=1, frames=8, warm=16, inits=1)
     plan.check()
     scope = Scope(choices, given.targets, given.against, given.peers, plan)
     begin = time.monotonic()

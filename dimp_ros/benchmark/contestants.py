@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import inspect
 import math
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -19,11 +18,11 @@ from dimp_ros.model.checkpoint import find_weights
 from dimp_ros.model.dimp import ARCHITECTURES
 from dimp_ros.tracker import DimpTracker, TargetState, TrackerConfig
 from dimp_ros.tracker.clock import StageClock
-from dimp_ros.tracker.device import choose_device
+from dimp_ros.tracker.device import choose_device, choose_precision
 from dimp_ros.tracker.localize import Outcome
 
 PRECISION = "float32"
-"""Of all numbers, unless another is asked for."""
+"""What the yardstick computes in, and the filter's optimiser whatever the networks do."""
 
 AS_RANDOM: dict[str, Any] = {"not_found_threshold": -1.0, "distractor_threshold": 1.0, "hard_negative_threshold": 1.0}
 """Settings with which random weights do what trained ones do: follow, and learn at intervals."""
@@ -51,7 +50,7 @@ class Contestant(Protocol):
 
 
 class ModelChoice(NamedTuple):
-    """A model and how it computes; ``weights`` as for `DimpTracker`."""
+    """A model, where and in what type it computes; ``weights`` as for `DimpTracker`."""
 
     model: str
     device: torch.device
@@ -60,17 +59,19 @@ class ModelChoice(NamedTuple):
 
     @classmethod
     def find(cls, model: str, device: str, precision: str = PRECISION) -> ModelChoice:
-        """Choose a model by name or path, with random weights if none are shipped for the name.
+        """Choose a model by name or path, with random weights if none are shipped for the name; find out what is auto.
 
         :raises ValueError, FileNotFoundError: if there is no such model, file or device.
         """
         try:
             find_weights(model)
+            weights = None
         except FileNotFoundError:
             if model not in ARCHITECTURES:
                 raise
-            return cls(model, choose_device(device), precision, "random")
-        return cls(model, choose_device(device), precision)
+            weights = "random"
+        chosen = choose_device(device)
+        return cls(model, chosen, str(choose_precision(precision, chosen)).removeprefix("torch."), weights)
 
     @property
     def name(self) -> str:
@@ -78,16 +79,9 @@ class ModelChoice(NamedTuple):
         return Path(self.model).stem + ("" if self.precision == PRECISION else f" {self.precision}")
 
     def tracker(self, config: TrackerConfig | None = None) -> DimpTracker:
-        """Make the tracker.
-
-        :raises ValueError: for a precision that it does not know.
-        """
-        more: dict[str, Any] = {}
-        if self.precision != PRECISION:
-            if "precision" not in inspect.signature(DimpTracker).parameters:
-                raise ValueError(f"precision is {self.precision!r}, but the tracker computes in {PRECISION} only")
-            more["precision"] = self.precision
-        return DimpTracker(self.model, str(self.device), self._config(config), weights=self.weights, **more)
+        """Make the tracker."""
+        settings, precision = self._config(config), self.precision
+        return DimpTracker(self.model, str(self.device), settings, weights=self.weights, precision=precision)
 
     def naive(self, config: TrackerConfig | None = None) -> NaiveTracker:
         """Make the yardstick, on the same device; it always computes in float32."""

@@ -60,7 +60,8 @@ def stage_work(
 ) -> dict[str, StageWork]:
     """Count a frame's work by the names of `TrackResult.stage_ms`; ``optimize`` is an update that improves the filter.
 
-    :param itemsize: bytes of a number. :param window: side of the search window in the image, pixels.
+    :param itemsize: bytes of a number in the networks; the optimiser's have four.
+    :param window: side of the search window in the image, pixels.
     """
     with torch.device("meta"):
         net = build_model(architecture).eval()
@@ -74,10 +75,11 @@ def stage_work(
     count(net.bb_regressor, lambda: net.bb_regressor.features(under))
     refine = [*count.taken(), *_ascent(net, config, targets, itemsize)]
     crop = targets * 3 * (window**2 + config.crop_size**2)
-    step = [_correlation(features[:1], config.memory_size, itemsize)] * 3  # scores, gradient, curvature
+    step = [_correlation(features[:1], config.memory_size, 4)] * 3  # scores, gradient, curvature
     return {
         "crop": StageWork([Work(0, crop)]),
-        "backbone": StageWork(backbone, upload=targets * 3 * config.crop_size**2),
+        "upload": StageWork([], upload=targets * 3 * config.crop_size**2),
+        "backbone": StageWork(backbone),
         "classify": StageWork(classify),
         "refine": StageWork(refine),
         "optimize": StageWork(step * config.update_steps * targets),

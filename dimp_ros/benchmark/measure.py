@@ -43,7 +43,7 @@ def measure(
     """
     if 1 not in scope.targets:
         raise ValueError(f"targets are {list(scope.targets)}; 1 must be among them, it is what the ratios are of")
-    kinds = sorted({(str(choice.device), choice.precision) for choice in scope.choices})
+    kinds = sorted({(str(c.device), precision) for c in scope.choices for precision in (c.precision, PRECISION)})
     tell("ceilings")
     ceilings = {kind: _ceilings(*kind) for kind in kinds}
     contests = [_contest(scope, footage, tell) for footage in footages]
@@ -148,7 +148,10 @@ def _stages(one: Ours, choice: ModelChoice, count: int, timing: Timing) -> dict[
 
 def _add_floors(row: dict[str, Any], ceilings: dict[tuple[str, str], Ceilings]) -> None:
     """Put the least time of each stage whose work is known beside what it took."""
-    for figures in row.get("stages", {}).values():
-        if "work" in figures:
-            figures["floor_ms"] = figures.pop("work").floor(ceilings[row["device"], row["precision"]]) * 1e3
-            figures["times_floor"] = figures["median_ms"] / figures["floor_ms"]
+    for stage, figures in row.get("stages", {}).items():
+        if "work" not in figures:
+            continue
+        precision = PRECISION if stage == "optimize" else row["precision"]
+        floor = figures.pop("work").floor(ceilings[row["device"], precision]) * 1e3
+        if floor > 0:
+            figures |= {"floor_ms": floor, "times_floor": figures["median_ms"] / floor}

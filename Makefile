@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak fuzz lint format footage clean
+.PHONY: help setup demo test soak fuzz bench lint format footage clean
 
 help: ## show this list
 	@echo "make TARGET [ARGS='...'] [PYTHON=python3.11]"
@@ -26,6 +26,9 @@ soak: setup ## images and requests at a node for half an hour, and what it took;
 
 fuzz: setup ## throw odd inputs at all that takes some; ARGS="--inputs 100000 --seed 1", or "--surface bags"
 	@tools/env python tools/fuzz.py $(ARGS)
+
+bench: setup ## where the time of a frame goes, against ceilings, a naive run and peers; ARGS="--ros": the node
+	@tools/env python tools/bench.py $(ARGS)
 
 lint: setup ## ruff (lint and format) and mypy
 	@tools/env python -m ruff check --quiet .

@@ -251,5 +251,5 @@ def main(argv: Sequence[str]) -> int:
     (given.out / "ros.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     summary = text(result)
     (given.out / "ros.md").write_text(summary, encoding="utf-8")
-    print(summary)
+    print(summary, end="")
     return 0

@@ -81,7 +81,7 @@ def _bench(given: argparse.Namespace) -> int:
     (given.out / "bench.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     summary = text(result)
     (given.out / "bench.md").write_text(summary, encoding="utf-8")
-    print(summary)
+    print(summary, end="")
     return 0
 
 

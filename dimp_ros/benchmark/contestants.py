@@ -39,6 +39,7 @@ class Contestant(Protocol):
     """Something that follows targets, and ends with the frame done: whatever a device does, it has waited for."""
 
     name: str
+    targets: int
 
     def start(self, footage: Footage, number: int) -> None:
         """Learn the targets from a frame."""
@@ -130,6 +131,8 @@ class Ours:
 class Naive:
     """The yardstick with one target."""
 
+    targets = 1
+
     def __init__(self, choice: ModelChoice) -> None:
         self.name = f"naive {Path(choice.model).stem}"
         self.tracker = choice.naive()
@@ -148,6 +151,8 @@ class Naive:
 
 class Peer:
     """One of OpenCV's trackers, on the CPU."""
+
+    targets = 1
 
     def __init__(self, name: str, folder: Path | None = None) -> None:
         from dimp_ros.evaluation.opencv_peers import OpenCVPeer

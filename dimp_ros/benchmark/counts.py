@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from dimp_ros.benchmark.ceilings import Ceilings
 from dimp_ros.model.backbone import Features
-from dimp_ros.model.dimp import DimpNet, build_model
+from dimp_ros.model.dimp import DimpNet, build_empty_model
 from dimp_ros.tracker.config import TrackerConfig
 
 T = TypeVar("T")
@@ -64,7 +64,7 @@ def stage_work(
     :param window: side of the search window in the image, pixels.
     """
     with torch.device("meta"):
-        net = build_model(architecture).eval()
+        net = build_empty_model(architecture).eval()
     image = torch.zeros(targets, 3, config.crop_size, config.crop_size, device="meta")
     count = _Counter(itemsize)
     stride8, stride16 = count(net.feature_extractor, lambda: net.feature_extractor(image))

@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the harness lies beside its tests
+from rcl_interfaces.msg import Parameter, ParameterValue
+from rcl_interfaces.srv import SetParameters
 from ros_harness import (
     Client,
     InitTarget,
@@ -175,3 +177,33 @@ def test_an_error_that_escapes_into_the_executor_ends_the_program_as_a_failure_w
     with program(FAILING) as process:
         _, errors = process.communicate(timeout=20)
         assert process.returncode == 1 and "nobody has foreseen this" in errors
+
+
+PLAIN = """
+from rclpy.node import Node
+from dimp_ros.node.spinning import run
+
+class Plain(Node):
+    def __init__(self):
+        super().__init__("plain")
+        self.declare_parameter("speed", 1.0)
+    def close(self):
+        return True
+
+raise SystemExit(run(lambda finish: Plain(), []))
+"""
+
+
+def test_a_program_answers_a_parameter_of_a_type_that_does_not_exist_and_goes_on():
+    with program(PLAIN) as process, context():
+        asker = Client()
+        with spinning(asker.node):
+            setter = asker.node.create_client(SetParameters, "plain/set_parameters")
+            for kind, taken in ((255, False), (3, True)):
+                value = ParameterValue(type=kind, double_value=2.0)
+                request = SetParameters.Request(parameters=[Parameter(name="speed", value=value)])
+                (result,) = asker._call(setter, request).results
+                assert result.successful == taken, result.reason
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+        assert process.returncode == 0 and "255 is not a valid" in errors

@@ -42,9 +42,11 @@ def answer_anything(node: Node) -> None:
     """Have every service that ``node`` has by now answer whatever it is asked; what its callback raises is logged.
 
     rclpy's own are meant: asked for a parameter of a type that does not exist, they raise, which ends the program.
+    May be called again when there are more services.
     """
     for service in node.services:
-        service.callback = _answered(service.callback, node.get_logger())
+        if not hasattr(service.callback, "answers_anything"):
+            service.callback = _answered(service.callback, node.get_logger())
 
 
 def _answered(callback: Callable[[Any, Any], Any], logger: RcutilsLogger) -> Callable[[Any, Any], Any]:
@@ -58,6 +60,7 @@ def _answered(callback: Callable[[Any, Any], Any], logger: RcutilsLogger) -> Cal
             logger.error(f"a request failed: {type(request).__qualname__}:\n{traceback.format_exc()}")
             return _refusal(request, response, f"{type(error).__name__}: {error}")
 
+    wrapper.answers_anything = True  # type: ignore[attr-defined]
     return wrapper
 
 

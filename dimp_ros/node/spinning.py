@@ -17,6 +17,8 @@ from rclpy.exceptions import InvalidHandle
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
+from dimp_ros.node.callbacks import answer_anything
+
 GRACE_SECONDS = 1.5
 """What an orderly end may take; after that the process ends all the same."""
 
@@ -48,6 +50,7 @@ def run(create: Callable[[Finish], Program], args: Sequence[str] | None = None, 
     try:
         try:
             node = create(ends.put)
+            answer_anything(node)
         except Exception as error:  # a wrong parameter, mostly: one line helps more than a traceback
             print(f"cannot start: {error}", file=sys.stderr)
             return 1

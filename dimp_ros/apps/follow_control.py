@@ -13,13 +13,15 @@ and the yaw rate is u, a speed is u times the distance.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 
-from dimp_ros.apps.prediction import DelayedValue
-from dimp_ros.apps.safety import Command, CommandLimiter, Observation, SafetyConfig, Twist, refusal
+from dimp_ros.apps.gated_control import GatedControl
+from dimp_ros.apps.prediction import DelayedValue, beyond
+from dimp_ros.apps.safety import Command, Observation, SafetyConfig, Twist, fits_box
 from dimp_ros.apps.settings import setting
 from dimp_ros.camera import Camera
 
@@ -37,6 +39,7 @@ _BORDER = 0.01
 class FollowConfig(SafetyConfig):
     """Settings of `FollowControl`. Checked when made."""
 
+    frame_id: str = setting("base_link", "frame_id of the commands: the body's, x forward, y left, z up.")
     horizontal: str = setting(
         "yaw",
         "How the target is centred left and right: turning, flying or rolling sideways, or not at all.",
@@ -63,7 +66,7 @@ class FollowConfig(SafetyConfig):
         0.0, "Size that is kept, sqrt(box area / image area); 0 for the one at the time of enabling.", (0.0, 1.0)
     )
     camera_pitch: float = setting(0.0, "How far the camera looks below the body's x axis, in degrees.", (-80.0, 80.0))
-    horizontal_gain: float = setting(2.0, "Gain of the centring left and right, 1/s.", (0.0, 10.0))
+    horizontal_gain: float = setting(2.5, "Gain of the centring left and right, 1/s.", (0.0, 10.0))
     vertical_gain: float = setting(1.0, "Gain of the centring up and down, 1/s.", (0.0, 10.0))
     forward_gain: float = setting(0.8, "Gain of the distance, 1/s.", (0.0, 10.0))
     feed_forward: float = setting(
@@ -75,10 +78,12 @@ class FollowConfig(SafetyConfig):
     )
     distance_dead_band: float = setting(0.05, "The same for the distance, as a share of it.", (0.0, 1.0))
     rate_time: float = setting(
-        0.25, "Time constant of the estimate of the target's own motion, in seconds.", (0.02, 5.0)
+        0.15, "Time constant of the estimate of the target's own motion, in seconds.", (0.02, 5.0)
     )
     response_time: float = setting(
-        0.1, "Time constant of the lag with which the robot follows a command, in seconds.", (0.0, 2.0)
+        0.2,
+        "Time constant of the lag with which the robot follows a command, in seconds; rather too long than too short.",
+        (0.0, 2.0),
     )
     image_width: int = setting(0, "Without a calibration: width of the images, in pixels.", (0, 100000))
     image_height: int = setting(0, "Their height, in pixels.", (0, 100000))
@@ -103,70 +108,41 @@ class _Axis(NamedTuple):
     dead_band: float
 
 
-class FollowControl:
-    """Follows a target: one observation after the other in, one velocity after the other out.
+class FollowControl(GatedControl[FollowConfig]):
+    """Follows a target with a body that flies, drives or turns; see `GatedControl`.
 
-    Nothing moves before `set_enabled` was called. All times are seconds; ``now`` is of a monotonic clock.
-
-    :param camera: what the observations were made with; None until it is known. May be replaced at any time.
+    The error of a command is (azimuth, elevation, log of the distance over the desired one), in rad, rad and 1.
     """
 
     def __init__(self, config: FollowConfig | None = None, camera: Camera | None = None) -> None:
-        self.config = config or FollowConfig()
-        self.camera = camera
-        self._enabled = False
+        super().__init__(config or FollowConfig(), camera, uniform=False)
         self._azimuth, self._elevation, self._log_distance = (DelayedValue() for _ in range(3))
-        self._limiter = CommandLimiter()
-        self._followed: tuple[str, Camera | None] | None = None  # target and camera that the values are of
-        self._last_position: tuple[float, float] | None = None  # stamp, and when it was taken
+        self._last_pose: float | None = None  # when the last image with a position was taken
         self._by_pose = False
         self._size: float | None = None  # the desired one, taken at the time of enabling
 
-    @property
-    def enabled(self) -> bool:
-        """Whether the robot may move at all."""
-        return self._enabled
-
     def set_enabled(self, enabled: bool) -> None:
-        """Allow motion, or end it. The size and the way of looking at the target are learned anew."""
-        self._enabled, self._size = enabled, None
-        self._forget()
+        """Allow motion, or end it; with desired_size 0 the size that the target has then is the one that is kept."""
+        self._size = None
+        super().set_enabled(enabled)
 
     def configure(self, config: FollowConfig) -> None:
         """Go on with another configuration."""
-        before, self.config = self.config, config
+        before = self.config
         if (before.forward, before.desired_size) != (config.forward, config.desired_size):
             self._log_distance.forget()
+        super().configure(config)
 
-    def update(self, observation: Observation | None, now: float, clock: float | None = None) -> Command:
-        """Return the command for this moment; to be called `rate` times a second, whether or not there is news.
-
-        The error of the command is (azimuth, elevation, log of distance over the desired one), in rad and rad and 1.
-
-        :param observation: the latest one. :param clock: ROS time in seconds, None if there is no other clock than
-            the monotonic one.
-        """
-        self._advance(now)
-        reason = "not enabled" if not self._enabled else ""
-        reason = reason or refusal(observation, self.camera, self.config, now, clock)
-        if reason or observation is None or self.camera is None:
-            self._forget()
-            return Command(Twist(*self._limiter.stop(now, self.config.stop_seconds).tolist()), reason)
-        followed = (observation.target_id, self.camera)
-        if followed != self._followed:
-            self._forget()
-            self._followed = followed
-        notes = self._look(observation, self.camera)
-        return self._steer(observation, self.camera, now, notes)
+    @property
+    def _values(self) -> Sequence[DelayedValue]:
+        return self._azimuth, self._elevation, self._log_distance
 
     def _forget(self) -> None:
-        self._followed, self._last_position = None, None
-        for value in (self._azimuth, self._elevation, self._log_distance):
-            value.forget()
+        super()._forget()
+        self._last_pose = None
 
-    def _advance(self, now: float) -> None:
-        """Note what the last command does to the three values until now."""
-        vx, vy, vz, _, _, wz = self._limiter.command
+    def _advance(self, now: float, twist: Sequence[float]) -> None:
+        vx, vy, vz, _, _, wz = twist
         lag, distance = self.config.response_time, self._distance(now)
         self._azimuth.advance(now, -wz - vy / distance, lag)
         self._elevation.advance(now, -vz / distance, lag)
@@ -188,13 +164,13 @@ class FollowControl:
         size = math.sqrt(observation.box.area / (camera.width * camera.height))
         if self._size is None:
             self._size = size
-        if config.forward in ("auto", "pose") and _fits(observation, camera):
+        if config.forward in ("auto", "pose") and fits_box(observation, camera):
             assert observation.position is not None
-            self._last_position = observation.stamp, observation.taken
+            self._last_pose = observation.taken
             self._choose(by_pose=True)
             distance = math.hypot(*observation.position)
             self._log_distance.measure(math.log(distance / config.distance), observation.taken, *timing)
-        elif self._last_position and observation.taken - self._last_position[1] <= config.timeout:
+        elif self._last_pose is not None and observation.taken - self._last_pose <= config.timeout:
             pass  # between two poses: the last one is still good
         elif config.forward in ("auto", "size"):
             self._choose(by_pose=False)
@@ -210,8 +186,8 @@ class FollowControl:
             self._by_pose = by_pose
             self._log_distance.forget()
 
-    def _steer(self, observation: Observation, camera: Camera, now: float, notes: tuple[str, ...]) -> Command:
-        config = self.config
+    def _steer(self, observation: Observation, camera: Camera, now: float) -> Command:
+        config, notes = self.config, self._look(observation, camera)
         at = now + config.response_time
         set_azimuth, set_elevation = direction(
             camera, config.set_point_x * camera.width, config.set_point_y * camera.height, config.camera_pitch
@@ -270,16 +246,6 @@ def direction(camera: Camera, x: float, y: float, pitch: float) -> tuple[float, 
     return math.atan2(left, forward), math.atan2(up, math.hypot(forward, left))
 
 
-def _fits(observation: Observation, camera: Camera) -> bool:
-    """Say whether there is a position, and it lies where the box is: a pose does not tell which target it is of."""
-    if observation.position is None or not all(0.0 <= abs(value) < 1e3 for value in observation.position):
-        return False
-    box, distance = observation.box, math.hypot(*observation.position)
-    ray = camera.bearing(*box.center)
-    width = math.hypot(box.w / camera.fx, box.h / camera.fy)
-    return distance > 0.05 and float(ray @ np.array(observation.position)) > distance * math.cos(min(0.1 + width, 1.0))
-
-
 def _cut_off(observation: Observation, camera: Camera) -> bool:
     """Say whether a part of the target may be out of the image."""
     box, margin_x, margin_y = observation.box, _BORDER * camera.width, _BORDER * camera.height
@@ -295,9 +261,4 @@ def _law(axis: _Axis, set_point: float, at: float) -> tuple[float, float]:
     """Return the error of an axis at a time, and its answer to it, 1/s."""
     error = axis.value.predict(at) - set_point
     rate = axis.value.rate
-    return error, axis.gain * _beyond(error, axis.dead_band) + axis.feed_forward * _beyond(rate, axis.dead_band)
-
-
-def _beyond(value: float, band: float) -> float:
-    """Return how far a value lies outside of a dead band."""
-    return math.copysign(max(abs(value) - band, 0.0), value)
+    return error, axis.gain * beyond(error, axis.dead_band) + axis.feed_forward * beyond(rate, axis.dead_band)

@@ -101,3 +101,8 @@ class DelayedValue:
             return history[0 if index == 0 else -1][1]
         (t0, own0), (t1, own1) = history[index - 1], history[index]
         return own0 + (own1 - own0) * (time - t0) / (t1 - t0)
+
+
+def beyond(value: float, band: float) -> float:
+    """Return how far a value lies outside of a dead band."""
+    return math.copysign(max(abs(value) - band, 0.0), value)

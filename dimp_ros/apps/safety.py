@@ -165,6 +165,16 @@ def _box_trouble(box: Box, camera: Camera | None) -> str:
     return ""
 
 
+def fits_box(observation: Observation, camera: Camera) -> bool:
+    """Say whether there is a position, and it lies where the box is: a pose does not tell which target it is of."""
+    if observation.position is None or not all(0.0 <= abs(value) < 1e3 for value in observation.position):
+        return False
+    box, distance = observation.box, math.hypot(*observation.position)
+    ray = camera.bearing(*box.center)
+    width = math.hypot(box.w / camera.fx, box.h / camera.fy)
+    return distance > 0.05 and float(ray @ np.array(observation.position)) > distance * math.cos(min(0.1 + width, 1.0))
+
+
 class CommandLimiter:
     """The last command, and the next one that may follow it.
 

@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operator console as a node: it listens to the camera and the tracker while a browser looks."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray
+from numpy.typing import NDArray
+from rcl_interfaces.msg import ParameterDescriptor
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+
+from dimp_ros.apps.console.board import Board, Target, Tracker
+from dimp_ros.apps.console.robot import TrackerServices
+from dimp_ros.apps.console.server import ConsoleServer
+from dimp_ros.apps.console.settings import ConsoleSettings, console_parameters
+from dimp_ros.msg import TargetState, TargetStateArray
+from dimp_ros.node.callbacks import answer_anything, logged
+from dimp_ros.node.compressed import compressed_picture
+from dimp_ros.node.history import stamp_ns
+from dimp_ros.node.image_conversion import to_bgr
+from dimp_ros.node.image_watch import explain_silence, publisher_trouble
+from dimp_ros.node.inputs import IMAGE_TYPES, image_topic
+from dimp_ros.node.levels import Levels
+from dimp_ros.node.parameters import ParameterHandler
+from dimp_ros.node.qos import image_qos, reliable_qos, sensor_qos, subscription_options
+from dimp_ros.node.spinning import Finish, run
+
+STATE_NAMES = {getattr(TargetState, name): name for name in ("UNINITIALIZED", "TRACKING", "UNCERTAIN", "LOST")}
+WATCH_SECONDS = 0.2
+LINGER_WATCHES = 25
+"""Images are received for so many more watches after the last browser has gone: it may only have been reloaded."""
+
+CLOSE_SECONDS = 1.2
+
+
+class ConsoleNode(Node):
+    """Serves the operator console. Images are subscribed only while a browser looks.
+
+    :param finish: not called: the console ends with a signal.
+    """
+
+    def __init__(self, finish: Finish = lambda code: None, **node_options: Any) -> None:
+        self._server: ConsoleServer | None = None
+        super().__init__("console", **node_options)
+        settings = self._configure()
+        self._transport = settings.image_transport
+        self._max_megapixels = settings.max_megapixels
+        self._stale_after = settings.stale_after
+        self._levels = Levels()
+        self._image_qos = image_qos()
+        self._images: Any = None
+        self._watchers = self._linger = 0
+        self._enabled: bool | None = None  # as the tracker's diagnostics have it
+        self._trouble: dict[str, str] = {}
+        self.board = Board(settings.pair_seconds, settings.stale_after)
+        self._services = TrackerServices(self, settings.tracker, settings.request_timeout)
+        self._subscribe(TargetStateArray, "targets", self._on_targets, reliable_qos(1, latched=True))
+        self._subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, sensor_qos(10))
+        self.create_timer(
+            WATCH_SECONDS,
+            logged(self._on_watch, self.get_logger()),
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+            callback_group=MutuallyExclusiveCallbackGroup(),
+        )
+        answer_anything(self)
+        server = ConsoleServer(
+            settings, self.board, self._services, watchers=self._set_watchers, log=self.get_logger().info
+        )
+        server.start()
+        self._server = server
+        how = "with the token" if settings.token else "from this machine only"
+        self.get_logger().info(f"the console is at {server.url} ({how})")
+
+    @property
+    def server(self) -> ConsoleServer:
+        """The web server."""
+        assert self._server is not None
+        return self._server
+
+    def _configure(self) -> ConsoleSettings:
+        """Declare the parameters and return their values; the token is not left where the graph can read it.
+
+        :raises ValueError: for values that are not allowed.
+        """
+        rows = [row for row in console_parameters() if row.name != "token"]
+        handler = ParameterHandler(self, rows)
+        handler.require_valid()
+        token = self.declare_parameter("token", "", ParameterDescriptor(dynamic_typing=True)).value
+        self.undeclare_parameter("token")
+        if not isinstance(token, str):
+            raise ValueError(f"parameter token is of type {type(token).__name__}, but must be a text: put it in quotes")
+        return ConsoleSettings(token=token, **{row.name: handler[row.name] for row in rows})
+
+    def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None], qos: Any) -> Any:
+        return self.create_subscription(
+            kind,
+            topic,
+            logged(callback, self.get_logger()),
+            qos,
+            callback_group=MutuallyExclusiveCallbackGroup(),
+            **subscription_options(),
+        )
+
+    def _set_watchers(self, count: int) -> None:
+        self._watchers = count
+
+    # From the graph
+
+    def _on_image(self, image: Any) -> None:
+        self.board.on_image(stamp_ns(image.header.stamp), len(image.data), partial(self._open, image))
+
+    def _open(self, image: Any) -> NDArray[np.uint8]:
+        """Return the picture in an image message, raw or compressed, as HxWx3 BGR."""
+        if self._transport == "raw":
+            return to_bgr(image)
+        return to_bgr(compressed_picture(image, self._levels, self._max_megapixels))
+
+    def _on_targets(self, message: TargetStateArray) -> None:
+        self.board.on_targets(stamp_ns(message.header.stamp), [target_of(state) for state in message.targets])
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        """Note whether the tracker is enabled, and what it complains about."""
+        for status in message.status:
+            node, _, part = status.name.rpartition(": ")
+            if node != self._services.name or part not in ("input", "tracking", "node"):
+                continue
+            level = status.level[0] if isinstance(status.level, bytes) else int(status.level)
+            lost = status.message.startswith("lost: ")  # is told with the targets
+            self._trouble[part] = status.message if level and not lost else ""
+            for pair in status.values:
+                if part == "node" and pair.key == "enabled":
+                    self._enabled = self._services.enabled = pair.value == "true"
+
+    def _on_watch(self) -> None:
+        """Subscribe images while somebody looks; find out why none come, and whether the tracker is there."""
+        topic, kind = image_topic(self, self._transport), IMAGE_TYPES[self._transport]
+        self._linger = LINGER_WATCHES if self._watchers else max(0, self._linger - 1)
+        if self._linger and self._images is None:
+            self._images = self._subscribe(kind, topic, self._on_image, self._image_qos)
+        elif not self._linger and self._images is not None:
+            self.destroy_subscription(self._images)
+            self._images = None
+            self.board.forget_images()
+        if not self._watchers:
+            return
+        silent = self.board.seconds_without_image
+        quiet = silent is None or silent >= self._stale_after
+        question = explain_silence if quiet else publisher_trouble
+        self.board.set_silence(question(self, topic, self._image_qos, kind))
+        there = self._services.are_there
+        if not there:
+            self._services.enabled = None
+            self._trouble.clear()
+        trouble = next((text for text in map(self._trouble.get, ("node", "tracking", "input")) if text), "")
+        self.board.set_tracker(Tracker(there, self._services.enabled, trouble))
+
+    # End
+
+    def close(self) -> bool:
+        """Close all connections; return whether the server's thread has ended."""
+        return self._server is None or self._server.stop(CLOSE_SECONDS)
+
+    def destroy_node(self) -> None:
+        """Stop the server, then destroy the node."""
+        self.close()
+        super().destroy_node()
+
+
+def target_of(state: TargetState) -> Target:
+    """Return what a message says of a target; numbers that are none are not passed on."""
+    centre, w, h = state.bbox.center.position, state.bbox.size_x, state.bbox.size_y
+    box = (centre.x - w / 2, centre.y - h / 2, w, h)
+    return Target(
+        state.id,
+        STATE_NAMES.get(state.state, "UNINITIALIZED"),
+        box if w > 0 and h > 0 and all(map(math.isfinite, box)) else None,
+        *(value if math.isfinite(value) else 0.0 for value in (state.confidence, state.age, state.seconds_since_seen)),
+    )
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Serve the console until SIGINT or SIGTERM."""
+    return run(ConsoleNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The console's web server: some fixed files, and a WebSocket for each browser, in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import traceback
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import WSMsgType, web
+
+from dimp_ros.apps.console.access import AccessDenied, Gate
+from dimp_ros.apps.console.pictures import PictureMaker, ladder
+from dimp_ros.apps.console.protocol import MAX_BYTES, BadMessage, Login, parse
+from dimp_ros.apps.console.session import Close, Robot, Session
+
+if TYPE_CHECKING:
+    from dimp_ros.apps.console.board import Board
+    from dimp_ros.apps.console.settings import ConsoleSettings
+
+STATIC = Path(__file__).resolve().parent / "static"
+TYPES = {
+    ".html": "text/html",
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+}
+HEADERS = {
+    # The page loads nothing but its own files, runs no script and no style that is written into it, and cannot be
+    # framed by another page.
+    "Content-Security-Policy": (
+        "default-src 'self'; img-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-cache",
+}
+LOGIN_SECONDS = 5.0
+WRONG_TOKEN_SECONDS = 1.0
+"""How long the answer to a wrong token is held back."""
+
+WRONG_TOKEN, FULL = 4401, 4503
+START_SECONDS = 10.0
+CLOSE_SECONDS = 1.5
+
+
+class ConsoleServer:
+    """Serves the page and its WebSocket from `start` to `stop`.
+
+    :param watchers: called with how many browsers look, whenever that changes.
+    :param log: takes a line about what happens; never a token.
+    """
+
+    def __init__(
+        self,
+        settings: ConsoleSettings,
+        board: Board,
+        robot: Robot,
+        *,
+        watchers: Callable[[int], None] = lambda count: None,
+        log: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self._settings = settings
+        self._board = board
+        self._robot = robot
+        self._watchers = watchers
+        self._log = log
+        self._gate = Gate(settings)
+        self._files = {f"/{path.name}": (path.read_bytes(), TYPES[path.suffix]) for path in STATIC.iterdir()}
+        self._files["/"] = self._files["/index.html"]
+        self._pictures = PictureMaker(ladder(settings.max_width))
+        self._sessions: set[Session] = set()
+        self._handlers: set[asyncio.Task[Any]] = set()
+        self._waiting = 0  # connections that have yet to show the token
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._run, name="console_server", daemon=True)
+        self._started = threading.Event()
+        self._failure: OSError | None = None
+        self._stopping = asyncio.Event()
+        self.port = settings.port
+        """The port that is served on, once started."""
+
+    @property
+    def url(self) -> str:
+        """The page's address, without the token."""
+        host = f"[{self._settings.host}]" if ":" in self._settings.host else self._settings.host
+        return f"http://{host}:{self.port}/"
+
+    @property
+    def encoded(self) -> int:
+        """How many JPEGs were made so far."""
+        return self._pictures.count
+
+    # From other threads
+
+    def start(self) -> None:
+        """Open the port and serve.
+
+        :raises ValueError: if the port cannot be opened.
+        """
+        self._thread.start()
+        self._started.wait(START_SECONDS)
+        if self._failure is not None:
+            raise ValueError(
+                f"{self._settings.host}:{self._settings.port} cannot be served on ({self._failure.strerror}): choose "
+                "another port, or an address of this machine"
+            )
+        self._board.listen(self._changed)
+
+    def stop(self, timeout: float) -> bool:
+        """Close all connections and end; return whether the thread has ended within ``timeout`` seconds."""
+        if self._thread.is_alive():
+            self._call(self._stopping.set)
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _changed(self) -> None:
+        self._call(self._wake_all)
+
+    def _call(self, act: Callable[[], None]) -> None:
+        try:
+            self._loop.call_soon_threadsafe(act)
+        except RuntimeError:  # the loop has ended
+            pass
+
+    # In the server's thread
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._loop.run_until_complete(self._serve())
+        finally:
+            self._started.set()
+            self._pictures.close()
+            self._loop.close()
+
+    async def _serve(self) -> None:
+        application = web.Application(middlewares=[self._guard], client_max_size=MAX_BYTES)
+        application.router.add_get("/socket", self._on_socket)
+        for path in self._files:
+            application.router.add_get(path, self._on_file)
+        runner = web.AppRunner(application, access_log=None)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, self._settings.host, self._settings.port)
+            await site.start()
+            self.port = runner.addresses[0][1]
+            self._started.set()
+            await self._stopping.wait()
+        except OSError as error:
+            self._failure = error
+        finally:
+            for handler in self._handlers:
+                handler.cancel()
+            await asyncio.gather(*self._handlers, return_exceptions=True)
+            await runner.cleanup()
+
+    def _wake_all(self) -> None:
+        for session in self._sessions:
+            session.wake()
+
+    @web.middleware
+    async def _guard(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        """Turn away what was not addressed to this machine; put the headers on every answer."""
+        try:
+            self._gate.check_host(request.headers.get("Host"))
+            response = await handler(request)
+        except AccessDenied as denied:
+            response = web.Response(status=403, text=f"{denied}\n")
+        except web.HTTPException as error:
+            response = web.Response(status=error.status, text=f"{error.reason}\n")
+        if not response.prepared:
+            response.headers.update(HEADERS)
+        return response
+
+    async def _on_file(self, request: web.Request) -> web.StreamResponse:
+        """Answer with one of the fixed files: no path is ever looked up."""
+        content, kind = self._files[request.path]
+        return web.Response(body=content, content_type=kind, charset="utf-8")
+
+    async def _on_socket(self, request: web.Request) -> web.StreamResponse:
+        self._gate.check_origin(request.headers.get("Origin"), request.headers.get("Host"))
+        socket = web.WebSocketResponse(max_msg_size=MAX_BYTES, compress=False, timeout=1.0)
+        socket.headers.update(HEADERS)
+        await socket.prepare(request)
+        handler = asyncio.current_task()
+        assert handler is not None
+        self._handlers.add(handler)
+        why: Close | None = Close(1011, "the console failed; its log says why")
+        try:
+            why = await self._admit(socket) or await self._serve_session(socket, request.remote)
+        except (ConnectionError, asyncio.TimeoutError):
+            why = None
+        except asyncio.CancelledError:
+            why = Close(1001, "the console has ended")
+        except Exception:
+            self._log(f"a browser could not be served:\n{traceback.format_exc()}")
+        finally:
+            self._handlers.discard(handler)
+            await _end(request, socket, why)
+        return socket
+
+    async def _admit(self, socket: web.WebSocketResponse) -> Close | None:
+        """Let a browser in, if it has the token and there is room; otherwise return why not."""
+        if not self._gate.needs_token:
+            return None if len(self._sessions) < self._settings.max_clients else self._full()
+        if self._waiting >= 2 * self._settings.max_clients:
+            return self._full()
+        self._waiting += 1
+        try:
+            await socket.send_json({"type": "login"})
+            if not self._gate.admits(await _token(socket)):
+                await asyncio.sleep(WRONG_TOKEN_SECONDS)
+                self._log("a browser was turned away: wrong token")
+                return Close(WRONG_TOKEN, "this token is not the right one")
+        except (BadMessage, asyncio.TimeoutError):
+            return Close(WRONG_TOKEN, "the token must be shown first")
+        finally:
+            self._waiting -= 1
+        return None if len(self._sessions) < self._settings.max_clients else self._full()
+
+    def _full(self) -> Close:
+        return Close(FULL, f"{self._settings.max_clients} browsers look already, no more are let in")
+
+    async def _serve_session(self, socket: web.WebSocketResponse, remote: str | None) -> Close | None:
+        session = Session(socket, self._board, self._pictures, self._robot, self._settings)
+        self._sessions.add(session)
+        self._watchers(len(self._sessions))
+        self._log(f"a browser at {remote} looks, {len(self._sessions)} in all")
+        why: Close | None = None
+        try:
+            settings = self._settings
+            hello: dict[str, Any] = {
+                "type": "hello",
+                "stale_after": settings.stale_after,
+                "freeze_seconds": settings.freeze_seconds,
+                "tracker": settings.tracker,
+            }
+            await asyncio.wait_for(socket.send_json(hello), settings.client_timeout)
+            why = await session.serve()
+        finally:
+            self._sessions.discard(session)
+            self._watchers(len(self._sessions))
+            self._log(f"a browser at {remote} {why.text if why else 'has gone'}, {len(self._sessions)} left")
+        return why
+
+
+async def _end(request: web.Request, socket: web.WebSocketResponse, why: Close | None) -> None:
+    """Close a connection: politely with a reason, if that can be sent; otherwise at once."""
+    if why is None:
+        return
+    with suppress(ConnectionError, asyncio.TimeoutError):
+        await asyncio.wait_for(socket.close(code=why.code, message=why.text.encode()[:120]), CLOSE_SECONDS)
+    if request.transport is not None:
+        request.transport.abort()  # a browser that does not read would keep what was sent in memory
+
+
+async def _token(socket: web.WebSocketResponse) -> str:
+    """Return the token of the first message.
+
+    :raises BadMessage: if the first message is another one. :raises asyncio.TimeoutError: if none comes.
+    """
+    message = await asyncio.wait_for(socket.receive(), LOGIN_SECONDS)
+    said = parse(message.data) if message.type is WSMsgType.TEXT else None
+    if not isinstance(said, Login):
+        raise BadMessage("the token must be shown first")
+    return said.token

@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One browser: what it is sent, as fast as it takes it, and what it asks for."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import Any, NamedTuple, Protocol
+
+from aiohttp import WSMsgType, web
+
+from dimp_ros.apps.console.access import Allowance
+from dimp_ros.apps.console.board import Board, Shown, news_fields, stamp_fields
+from dimp_ros.apps.console.link import Link
+from dimp_ros.apps.console.pictures import PictureMaker
+from dimp_ros.apps.console.protocol import Ack, Drop, Enable, Init, Login, pack_picture, parse
+from dimp_ros.apps.console.settings import ConsoleSettings
+
+STATUS_SECONDS = 0.5
+"""States are told so often even if nothing has changed: that is how a browser knows that the robot is there."""
+
+CHANGE_SECONDS = 0.05
+"""A change is told no sooner than so long after the last status."""
+
+REQUESTS_AT_ONCE = 4
+MESSAGES_A_SECOND, MESSAGES_IN_RESERVE = 150.0, 300.0
+REQUESTS_A_SECOND, REQUESTS_IN_RESERVE = 5.0, 10.0
+
+
+class Close(NamedTuple):
+    """Why a connection is ended: a WebSocket close code, and a text for the person."""
+
+    code: int
+    text: str
+
+
+PROTOCOL_ERROR, FLOOD, TOO_SLOW = 4400, 4429, 4408
+
+
+class Answer(NamedTuple):
+    """Whether a request was carried out, and what was said to it."""
+
+    success: bool
+    message: str
+
+
+class Robot(Protocol):
+    """What a browser can ask of the robot; all of it."""
+
+    async def init_target(
+        self, stamp: tuple[int, int], box: tuple[float, float, float, float], target_id: str
+    ) -> Answer:
+        """Follow what is in a box in the image with a stamp."""
+        ...
+
+    async def drop_target(self, target_id: str) -> Answer:
+        """Stop following a target; an empty name means all."""
+        ...
+
+    async def set_enabled(self, enabled: bool) -> Answer:
+        """Let the tracker work, or rest."""
+        ...
+
+
+class Session:
+    """Serves one browser that was let in, until it goes, does what it must not, or takes nothing any more.
+
+    There is no queue: what is sent is composed when there is room for it, of what holds at that moment.
+    """
+
+    def __init__(
+        self,
+        socket: web.WebSocketResponse,
+        board: Board,
+        pictures: PictureMaker,
+        robot: Robot,
+        settings: ConsoleSettings,
+    ) -> None:
+        self._socket = socket
+        self._board = board
+        self._pictures = pictures
+        self._robot = robot
+        self._settings = settings
+        self._woken = asyncio.Event()
+        now = time.monotonic()
+        self.link = Link(len(pictures.levels), settings.max_rate, now)
+        self._number = 0
+        self._status_at = now - STATUS_SECONDS
+        self._told: Any = None
+        self._frame = 0
+        self._messages = Allowance(MESSAGES_A_SECOND, MESSAGES_IN_RESERVE)
+        self._requests = Allowance(REQUESTS_A_SECOND, REQUESTS_IN_RESERVE)
+        self._asking: set[asyncio.Task[None]] = set()
+
+    def wake(self) -> None:
+        """Have this session look at the board: something has changed there."""
+        self._woken.set()
+
+    async def serve(self) -> Close | None:
+        """Serve until the connection ends; return why it is to be closed, None if the browser did it."""
+        sender, receiver = asyncio.ensure_future(self._send()), asyncio.ensure_future(self._receive())
+        done, pending = await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
+        for task in (*pending, *self._asking):
+            task.cancel()
+        await asyncio.gather(*pending, *self._asking, return_exceptions=True)
+        first = done.pop()
+        error = first.exception()
+        if error is not None and not isinstance(error, ConnectionError):
+            raise error
+        return None if error is not None else first.result()
+
+    # What the browser says
+
+    async def _receive(self) -> Close | None:
+        async for message in self._socket:
+            if message.type is not WSMsgType.TEXT:
+                return Close(PROTOCOL_ERROR, "only text messages are taken")
+            if not self._messages.take():
+                return Close(FLOOD, "too many messages")
+            try:
+                said = parse(message.data)
+                if isinstance(said, Ack):
+                    self.link.acknowledged(said.number, time.monotonic())
+                    self._woken.set()
+                elif not isinstance(said, Login):
+                    await self._ask(said)
+            except ValueError as error:
+                return Close(PROTOCOL_ERROR, str(error)[:100])
+        return None
+
+    async def _ask(self, said: Init | Drop | Enable) -> None:
+        if not self._requests.take() or len(self._asking) >= REQUESTS_AT_ONCE:
+            await self._answer(said.request, Answer(False, "too many requests at once: wait for the answers first"))
+            return
+        if isinstance(said, Init):
+            answer = self._robot.init_target(said.stamp, said.box, said.target_id)
+        elif isinstance(said, Drop):
+            answer = self._robot.drop_target(said.target_id)
+        else:
+            answer = self._robot.set_enabled(said.enabled)
+        task = asyncio.ensure_future(self._answer_later(said.request, answer))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def _answer_later(self, request: int, answer: Awaitable[Answer]) -> None:
+        try:
+            given = await answer
+        except Exception as error:  # whoever asked must get an answer
+            given = Answer(False, f"the request failed: {type(error).__name__}: {error}")
+        with suppress(ConnectionError):
+            await self._answer(request, given)
+
+    async def _answer(self, request: int, answer: Answer) -> None:
+        fields = {"type": "answer", "request": request, "success": answer.success, "message": answer.message}
+        await self._timely(self._socket.send_json(fields))
+
+    # What the browser is told
+
+    async def _send(self) -> Close | None:
+        while not self._socket.closed:
+            self._woken.clear()
+            now = time.monotonic()
+            if self.link.seconds_unanswered(now) > self._settings.client_timeout:
+                break
+            status = self._board.status()
+            if self._status_is_due(status, now):
+                sent: bool | None = await self._send_status(status)
+            else:
+                sent = await self._send_picture(now)
+            if sent is False:
+                break
+            if sent is None:
+                await self._wait(status)
+        return Close(TOO_SLOW, "this browser takes nothing any more: the link, or the machine, is too slow")
+
+    def _status_is_due(self, status: dict[str, Any], now: float) -> bool:
+        if not self.link.may_send_status():
+            return False
+        if self.link.wants_probe(now) and self.link.is_idle():
+            return True
+        since = now - self._status_at
+        return since >= STATUS_SECONDS or (since >= CHANGE_SECONDS and _lasting(status) != self._told)
+
+    async def _send_status(self, status: dict[str, Any]) -> bool:
+        self._status_at, self._told = time.monotonic(), _lasting(status)
+        self._number += 1
+        link = self.link
+        told = {
+            "type": "status",
+            "number": self._number,
+            **status,
+            "link": {"round_trip": round(link.round_trip(), 3), "rate": round(link.rate(self._status_at), 1)},
+        }
+        link.sent(self._number, time.monotonic(), picture=False)
+        return await self._timely(self._socket.send_json(told))
+
+    async def _send_picture(self, now: float) -> bool | None:
+        """Send the next picture; return None if there is none to send now, False if it could not be sent."""
+        shown = self._board.shown()
+        if shown is None or shown.frame.number <= self._frame or not self.link.may_send_picture(now):
+            return None
+        self._frame = shown.frame.number
+        level = self.link.level
+        try:
+            made = await self._pictures.get(shown.frame, level)
+        except ValueError as error:
+            self._board.on_bad_image(str(error))
+            return None
+        self._board.on_bad_image("")
+        self._number += 1
+        header = picture_header(self._number, shown, (made.width, made.height), level, time.monotonic())
+        self.link.sent(self._number, time.monotonic(), picture=True)
+        return await self._timely(self._socket.send_bytes(pack_picture(header, made.jpeg)))
+
+    async def _timely(self, sending: Awaitable[None]) -> bool:
+        """Send, and return whether that was done in time: with full buffers it waits for the browser."""
+        try:
+            await asyncio.wait_for(sending, self._settings.client_timeout)
+        except asyncio.TimeoutError:
+            return False
+        return True
+
+    async def _wait(self, status: dict[str, Any]) -> None:
+        """Wait for news, for an acknowledgement, or for the time of the next message."""
+        now = time.monotonic()
+        period = CHANGE_SECONDS if _lasting(status) != self._told else STATUS_SECONDS
+        times = (self._status_at + period - now, self.link.wait_seconds(now))
+        seconds = min((wait for wait in times if wait > 0), default=STATUS_SECONDS)
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), seconds)
+
+
+def picture_header(number: int, shown: Shown, size: tuple[int, int], level: int, now: float) -> dict[str, Any]:
+    """Return what goes with a picture, for JSON; ``size`` is the image's own, in pixels."""
+    frame, news = shown
+    return {
+        "type": "picture",
+        "number": number,
+        "stamp": stamp_fields(frame.stamp),
+        "width": size[0],
+        "height": size[1],
+        "age": round(now - frame.at, 3),
+        "level": level,
+        "targets": news_fields(news, now),
+    }
+
+
+def _lasting(status: dict[str, Any]) -> Any:
+    """Return what of a status is worth a message of its own when it changes; ages and boxes are not."""
+    targets = status["targets"]
+    names = None if targets is None else [(target["id"], target["state"]) for target in targets["list"]]
+    video = status["video"]
+    return video["state"], video["reason"], status["tracker"], names

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The console's parameters, and the checks that concern more than one of them."""
+
+from __future__ import annotations
+
+import ipaddress
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dimp_ros.apps.settings import check_settings, parameter_rows, setting
+from dimp_ros.node.parameter_table import Parameter
+
+MIN_TOKEN = 16
+"""Fewest characters of a token: it is all that stands between the network and the robot."""
+
+
+def _setting(
+    default: Any, text: str, range: tuple[float, float] | None = None, *, choices: tuple[str, ...] = ()
+) -> Any:
+    return setting(default, text, range, choices=choices, at_start=True)
+
+
+@dataclass(frozen=True, repr=False)  # the token must not get into a log by way of its text
+class ConsoleSettings:
+    """How the console is served, what it talks to and what it shows. Checked when made."""
+
+    # Where the page is
+    host: str = _setting("127.0.0.1", "Address that the page is served on; all but loopback addresses need a token.")
+    port: int = _setting(8080, "Port of the page; 0 takes a free one, which the log tells.", (0, 65535))
+    token: str = _setting("", "What a person must know to see and to do anything; better is token_file.")
+    token_file: str = _setting("", "Path of a file that holds the token, readable for its owner only.")
+    allowed_hosts: tuple[str, ...] = _setting(
+        (), "Names of this machine in browsers' address lines, beside addresses and localhost."
+    )
+    max_clients: int = _setting(10, "How many browsers may look at the same time.", (1, 100))
+    # What it talks to
+    tracker: str = _setting("tracker_node", "Name of the tracker's node.")
+    image_transport: str = _setting(
+        "raw",
+        "`raw` subscribes image, `compressed` image/compressed; remapping image moves both.",
+        choices=("raw", "compressed"),
+    )
+    max_megapixels: float = _setting(50.0, "Compressed pictures larger than this are not shown.", (0.01, 1000.0))
+    request_timeout: float = _setting(
+        15.0, "How long a request waits for the tracker's answer, in seconds.", (0.1, 600.0)
+    )
+    # What is shown
+    max_rate: float = _setting(20.0, "Pictures a second that a browser gets at most.", (0.5, 60.0))
+    max_width: int = _setting(1280, "Width of the pictures that a browser gets at most, in pixels.", (160, 4096))
+    pair_seconds: float = _setting(
+        0.5,
+        "How long a picture may be held back, in seconds of stamps, to be shown with the boxes found in it.",
+        (0.0, 5.0),
+    )
+    stale_after: float = _setting(
+        1.0, "Seconds without an image, or without news of the targets, after which that is said.", (0.1, 60.0)
+    )
+    freeze_seconds: float = _setting(
+        1.0, "How long the picture may stand still while a box is drawn on it.", (0.0, 30.0)
+    )
+    client_timeout: float = _setting(10.0, "Seconds after which a browser that takes nothing is dropped.", (0.5, 120.0))
+
+    def __post_init__(self) -> None:
+        check_settings(self)
+        if self.token_file:
+            if self.token:
+                raise ValueError("token and token_file are both set: keep token_file only")
+            object.__setattr__(self, "token", read_token(Path(self.token_file)))
+        if not self.is_loopback and not self.token:
+            raise ValueError(
+                f"host is {self.host!r}, which others can reach, and there is no token: set token_file, or serve on "
+                "127.0.0.1 and reach it through ssh -L"
+            )
+        if self.token and (len(self.token) < MIN_TOKEN or not self.token.isascii() or not self.token.isprintable()):
+            raise ValueError(
+                f"the token must have {MIN_TOKEN} printable ASCII characters at least, this one has "
+                f"{len(self.token)}; make one with: openssl rand -hex 16"
+            )
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the page can be reached from this machine only.
+
+        :raises ValueError: for a host that is neither an address nor localhost.
+        """
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            raise ValueError(
+                f"host is {self.host!r}, but must be an address of this machine such as 127.0.0.1, localhost, or "
+                "0.0.0.0 for all"
+            ) from None
+
+
+def console_parameters() -> tuple[Parameter, ...]:
+    """Return the table of the node's parameters."""
+    return parameter_rows(ConsoleSettings)
+
+
+def read_token(path: Path) -> str:
+    """Return the token in a file, without the white space around it.
+
+    :raises ValueError: if the file cannot be read, is empty, or may be read by others.
+    """
+    try:
+        mode, text = path.stat().st_mode, path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"token_file {str(path)!r} cannot be read: {error}") from error
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        raise ValueError(f"token_file {str(path)!r} may be read by others (mode {mode & 0o777:o}): chmod 600 it")
+    if not text:
+        raise ValueError(f"token_file {str(path)!r} is empty; fill it with: openssl rand -hex 16")
+    return text

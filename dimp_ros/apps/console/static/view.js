@@ -1,0 +1,149 @@
+// SPDX-License-Identifier: Apache-2.0
+// The video with what belongs to it: the targets' boxes and the box that is being drawn.
+
+import { STATES } from "./palette.js";
+
+const FONT = "600 14px system-ui, sans-serif";
+const HALO = "rgba(0, 0, 0, 0.75)";
+
+export class View {
+  #canvas;
+  #context;
+  #numbers;
+  #picture = null;
+  #bitmap = null;
+  #labels = [];
+
+  constructor(canvas, numbers) {
+    this.#canvas = canvas;
+    this.#context = canvas.getContext("2d");
+    this.#numbers = numbers;
+    this.draft = null;
+    this.dimmed = false;
+    this.staleAfter = 1;
+    new ResizeObserver(() => this.draw()).observe(canvas);
+  }
+
+  /** The header of the picture on the screen, null before the first. */
+  get picture() {
+    return this.#picture;
+  }
+
+  /** Width and height of that picture's image, pixels. */
+  get size() {
+    return this.#picture ? [this.#picture.width, this.#picture.height] : null;
+  }
+
+  /** Put another picture on the screen. */
+  show(header, bitmap) {
+    this.#bitmap?.close();
+    if (!this.#picture || this.#picture.width !== header.width || this.#picture.height !== header.height) {
+      this.#canvas.parentElement.style.setProperty("--aspect", String(header.width / header.height));
+    }
+    this.#picture = header;
+    this.#bitmap = bitmap;
+    this.draw();
+  }
+
+  /** Pixels of the image at a place of the window. */
+  toImage(clientX, clientY) {
+    const frame = this.#canvas.getBoundingClientRect();
+    const { scale, left, top } = this.#placement();
+    return [(clientX - frame.left - left) / scale, (clientY - frame.top - top) / scale];
+  }
+
+  /** Pixels of the window for one of the image. */
+  get scale() {
+    return this.#placement().scale;
+  }
+
+  #placement() {
+    const [width, height] = this.size ?? [16, 9];
+    const scale = Math.min(this.#canvas.clientWidth / width, this.#canvas.clientHeight / height) || 1;
+    const left = (this.#canvas.clientWidth - width * scale) / 2;
+    return { scale, left, top: (this.#canvas.clientHeight - height * scale) / 2, width, height };
+  }
+
+  /** Draw everything anew. */
+  draw() {
+    const [canvas, context, ratio] = [this.#canvas, this.#context, window.devicePixelRatio || 1];
+    const [width, height] = [canvas.clientWidth, canvas.clientHeight];
+    if (canvas.width !== Math.round(width * ratio) || canvas.height !== Math.round(height * ratio)) {
+      canvas.width = Math.round(width * ratio);
+      canvas.height = Math.round(height * ratio);
+    }
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.clearRect(0, 0, width, height);
+    if (!this.#bitmap) return;
+    const place = this.#placement();
+    context.filter = this.dimmed ? "grayscale(1) brightness(0.5)" : "none";
+    context.drawImage(this.#bitmap, place.left, place.top, place.width * place.scale, place.height * place.scale);
+    context.filter = "none";
+    this.#labels = [];
+    if (!this.dimmed) this.#drawTargets(place);
+    if (this.draft) this.#drawDraft(place);
+  }
+
+  /** Draw the boxes that were found in this picture; thin and dotted those of an earlier one, and how much earlier. */
+  #drawTargets(place) {
+    const news = this.#picture.targets ?? this.#picture.earlier;
+    if (!news) return;
+    const own = news === this.#picture.targets;
+    const behind = own ? 0 : seconds(this.#picture.stamp) - seconds(news.stamp);
+    if (!own && (behind < 0 || behind > this.staleAfter)) return;
+    for (const target of news.list) {
+      if (!target.box) continue;
+      const state = STATES[target.state];
+      const colour = this.#numbers.colour(target.id);
+      this.#stroke(place, target.box, colour, own ? state.dash : [2, 4], own ? 3 : 1.5);
+      const words = [`${this.#numbers.of(target.id)} ${target.id}`, target.confidence.toFixed(2)];
+      if (target.state !== "TRACKING") words.push(state.word);
+      if (!own) words.push(`${behind.toFixed(1)} s earlier`);
+      this.#label(place, target.box, words.join(" · "), colour);
+    }
+  }
+
+  #drawDraft(place) {
+    this.#stroke(place, this.draft, "#ffffff", [6, 4], 2);
+    const [, , w, h] = this.draft;
+    this.#label(place, this.draft, `${Math.round(w)} × ${Math.round(h)}`, "#ffffff");
+  }
+
+  #stroke(place, [x, y, w, h], colour, dash, thickness) {
+    const context = this.#context;
+    const box = [place.left + x * place.scale, place.top + y * place.scale, w * place.scale, h * place.scale];
+    context.setLineDash([]);
+    context.lineWidth = thickness + 3;
+    context.strokeStyle = HALO;
+    context.strokeRect(...box);
+    context.setLineDash(dash);
+    context.lineWidth = thickness;
+    context.strokeStyle = colour;
+    context.strokeRect(...box);
+    context.setLineDash([]);
+  }
+
+  /** Write above a box, below it where there is no room, and never over another label. */
+  #label(place, [x, y, , h], text, colour) {
+    const context = this.#context;
+    context.font = FONT;
+    const [width, height] = [Math.min(context.measureText(text).width + 14, this.#canvas.clientWidth), 22];
+    const left = Math.max(0, Math.min(place.left + x * place.scale - 2, this.#canvas.clientWidth - width));
+    const bottom = place.top + (y + h) * place.scale + 4;
+    let top = place.top + y * place.scale - height - 4;
+    if (top < 0) top = Math.min(bottom, this.#canvas.clientHeight - height);
+    const overlaps = (other) => left < other[0] + other[2] && other[0] < left + width && Math.abs(top - other[1]) < height;
+    for (let tries = 0; tries < 12 && this.#labels.some(overlaps); tries += 1) top += height;
+    this.#labels.push([left, top, width]);
+    context.fillStyle = HALO;
+    context.fillRect(left, top, width, height);
+    context.fillStyle = colour;
+    context.fillRect(left, top, 4, height);
+    context.textBaseline = "middle";
+    context.fillText(text, left + 9, top + height / 2 + 1, width - 12);
+  }
+}
+
+function seconds([whole, nanoseconds]) {
+  return whole + nanoseconds / 1e9;
+}

@@ -16,7 +16,7 @@ from dimp_ros.model.checkpoint import WEIGHTS_DIRECTORY
 from dimp_ros.model.iou_net import Modulation
 from dimp_ros.model.target_filter import apply_filter
 from dimp_ros.tracker import DimpTracker, TargetState, TrackerConfig
-from dimp_ros.tracker import tracker as tracker_module
+from dimp_ros.tracker import engine as engine_module
 from dimp_ros.tracker.crop import crop
 
 CONFIG = TrackerConfig(not_found_threshold=-1.0)  # random weights: follow whatever scores highest
@@ -374,9 +374,9 @@ EAGER = TrackerConfig(
 @pytest.fixture
 def batches(random_tracker, monkeypatch):
     """Return how many windows went through the backbone in each frame, as they go."""
-    counts, upload = [], tracker_module.upload
+    counts, upload = [], engine_module.upload
     count = lambda crops, device: counts.append(len(crops)) or upload(crops, device)  # noqa: E731
-    monkeypatch.setattr(tracker_module, "upload", count)
+    monkeypatch.setattr(engine_module, "upload", count)
     yield counts
     random_tracker.drop()
     random_tracker.config = CONFIG

@@ -36,6 +36,11 @@ class InferenceNet:
     def __init__(self, net: DimpNet, dtype: torch.dtype = torch.float32) -> None:
         self.net, self.dtype = net, dtype
         self._versions = _versions(net)
+        device = next(net.parameters()).device
+        self._mean, self._std = (
+            torch.tensor(values, device=device).view(3, 1, 1) * 255
+            for values in (net.feature_extractor.mean, net.feature_extractor.std)
+        )
         self._early, self._late = _backbone(net.feature_extractor, dtype)
         *blocks, convolution, self._norm = net.classifier.feature_extractor
         self._classify = _chain([*(_residual(b, dtype) for b in blocks), FoldedConvolution(convolution, dtype=dtype)])
@@ -60,7 +65,8 @@ class InferenceNet:
         return Features(*(torch.cat(maps) for maps in zip(*parts, strict=True)))
 
     def _extract(self, images: Tensor) -> Features:
-        x = self.net.feature_extractor.normalize(images).to(self.dtype, memory_format=torch.channels_last)
+        normalized = (images.float() - self._mean) / self._std  # as `Backbone.normalize` does
+        x = normalized.to(self.dtype, memory_format=torch.channels_last)
         stride8 = self._early(x)
         return Features(stride8, self._late(stride8))
 

@@ -6,13 +6,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dimp_ros.model.optimizer import DiscriminativeOptimizer
 from dimp_ros.tracker.config import TrackerConfig
+from dimp_ros.tracker.engine import Engine
 from dimp_ros.tracker.localize import Outcome
 from dimp_ros.tracker.target import Target
 
 
-def learn(target: Target, features: Tensor, optimizer: DiscriminativeOptimizer, config: TrackerConfig) -> None:
+def learn(target: Target, features: Tensor, engine: Engine, config: TrackerConfig) -> None:
     """Add a target's last frame to its memory and improve its filter, as the outcome tells.
 
     :param features: classification features of the frame's crop, ``Tensor[C, H, W]``.
@@ -29,5 +29,4 @@ def learn(target: Target, features: Tensor, optimizer: DiscriminativeOptimizer, 
     else:
         steps = config.update_steps if target.frame % config.update_interval == 0 else 0
     if steps:
-        samples = memory.features[None], memory.boxes[None], memory.weights[None]
-        target.filter = optimizer(target.filter, *samples, steps)[-1]
+        target.filter = engine.improve(target.filter, memory, steps)

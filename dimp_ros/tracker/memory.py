@@ -45,6 +45,14 @@ class SampleMemory:
         """Weights of the samples held, ``Tensor[count]``, summing to 1."""
         return self._weights[: self.count].to(self._features)
 
+    def samples(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return features, boxes and weights of the samples held."""
+        return self.features, self.boxes, self.weights
+
+    def places(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the same of all places; those without a sample weigh nothing, and their features are zeros."""
+        return self._features, self._boxes, self._weights.to(self._features)
+
     def to(self, device: torch.device) -> None:
         """Move the samples to a device."""
         self._features, self._boxes = self._features.to(device), self._boxes.to(device)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -18,6 +18,8 @@ from dimp_ros.model.region import Region
 from dimp_ros.model.target_filter import STRIDE
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.target import Target
+
+Climb = Callable[[Modulation, Features, Tensor, int, float], tuple[Tensor, Tensor]]
 
 
 def starting_boxes(box: Box, config: TrackerConfig, generator: torch.Generator) -> Tensor:
@@ -83,7 +85,7 @@ class FrameOverlap:
         self._regions = regions
         self._overlap = self._net.overlap.of(self._modulation, self._net.overlap_features(self._backbone, regions))
         corners = [(*(region.corner if region else (0, 0)), 0, 0) for region in regions]
-        self._corners = torch.tensor(corners, dtype=torch.float32, device=self._backbone.stride16.device)[:, None]
+        self._corners = torch.tensor(corners, dtype=torch.float32)[:, None] if any(regions) else 0
 
 
 def ascend(overlap: Overlap, boxes: Tensor, steps: int, length: float) -> tuple[Tensor, Tensor]:
@@ -125,13 +127,14 @@ def inside(box: Box, size: tuple[int, int], config: TrackerConfig) -> Box:
 
 def refine(
     targets: Sequence[Target],
-    net: InferenceNet,
+    climb: Climb,
     backbone: Features,
     size: tuple[int, int],
     config: TrackerConfig,
 ) -> list[Box]:
     """Return the boxes of targets at the peaks of their last frames, in image pixels.
 
+    :param climb: see `Engine.climb`.
     :param backbone: features of those frames' crops. :param size: width and height of the image.
     """
     starts = []
@@ -145,10 +148,7 @@ def refine(
         torch.cat([target.modulation.stride8 for target in targets]),
         torch.cat([target.modulation.stride16 for target in targets]),
     )
-    first = proposals.to(backbone.stride16.device)
-    overlap = FrameOverlap(net, modulation, backbone, first)
-    boxes, overlaps = ascend(overlap, first, config.refine_steps, config.refine_step_length)
-    boxes, overlaps = boxes.cpu(), overlaps.cpu()
+    boxes, overlaps = climb(modulation, backbone, proposals, config.refine_steps, config.refine_step_length)
     result = []
     for n, target in enumerate(targets):
         frame = target.last

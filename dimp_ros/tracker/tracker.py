@@ -14,12 +14,12 @@ from dimp_ros.geometry import Box, check_box
 from dimp_ros.model.backbone import Features
 from dimp_ros.model.checkpoint import WeightsInfo, load_model
 from dimp_ros.model.dimp import build_model
-from dimp_ros.model.inference import InferenceNet
-from dimp_ros.model.target_filter import STRIDE, apply_filter
+from dimp_ros.model.target_filter import STRIDE
 from dimp_ros.tracker.clock import StageClock
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
-from dimp_ros.tracker.device import choose_device, choose_precision, upload
+from dimp_ros.tracker.device import choose_device, choose_precision
+from dimp_ros.tracker.engine import Engine
 from dimp_ros.tracker.first_frame import learn_first_frame
 from dimp_ros.tracker.images import Picture, as_picture, to_color
 from dimp_ros.tracker.learn import learn
@@ -58,7 +58,7 @@ class DimpTracker:
     ) -> None:
         self.device = choose_device(device)
         self._precision = precision
-        choose_precision(precision, self.device)
+        choose_precision(precision, self.device)  # refuses, before anything is loaded
         if weights == "random":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config.seed if config else 0)
@@ -71,7 +71,7 @@ class DimpTracker:
         self._targets: dict[str, Target] = {}
         self._config = config or TrackerConfig(crop_size=info.crop_size, search_scale=info.search_scale)
         self.net = net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._inference = self._prepared()
+        self._engine = Engine(self.net, self.device, self._precision)
 
     @property
     def config(self) -> TrackerConfig:
@@ -117,7 +117,7 @@ class DimpTracker:
         self.net = self.net.to(self.device)
         for target in self._targets.values():
             target.to(self.device)
-        self._inference = self._prepared()
+        self._engine = Engine(self.net, self.device, self._precision)
 
     def device_bytes(self) -> int | None:
         """Return how much of the device's memory is taken by this program; None where that is not known (the CPU)."""
@@ -145,9 +145,9 @@ class DimpTracker:
         clock = StageClock()
         picture = as_picture(image)
         checked = check_box(box, picture.width, picture.height, min_side=self.config.min_target_side)
-        if not self._inference.up_to_date():  # somebody has put other weights into `net`
-            self._inference = self._prepared()
-        target = learn_first_frame(self._inference, picture, checked, self.config, self.device, clock)
+        if not self._engine.up_to_date():  # somebody has put other weights into `net`
+            self._engine = Engine(self.net, self.device, self._precision)
+        target = learn_first_frame(self._engine.net, picture, checked, self.config, self.device, clock)
         self._targets[target_id] = target
         return self._result(target_id, target, clock.stages)
 
@@ -184,13 +184,7 @@ class DimpTracker:
         owners = [n for n, own in enumerate(windows) for _ in own]
         crops = [to_color(crop(picture, window)) for own in windows for window in own]
         clock.lap("crop")
-        backbone = self._inference.extract(upload(crops, self.device))
-        clock.lap("backbone")
-        features = self._inference.target_features(backbone.stride16)
-        filters = torch.cat([target.filter for target in targets])
-        scores = apply_filter(features[:, None], filters[owners] if len(owners) > len(targets) else filters)
-        maps = scores[:, 0].cpu().numpy()
-        clock.lap("classify")
+        backbone, features, maps = self._engine.look(crops, torch.cat([targets[n].filter for n in owners]), clock)
         seen = []  # for each target, the number of the window in which it is
         first = 0
         for target, own in zip(targets, windows, strict=True):
@@ -205,7 +199,7 @@ class DimpTracker:
         for target, at in zip(targets, seen, strict=True):
             target.frame += 1
             if target.belief is Belief.BELIEVED:
-                learn(target, features[at], self.net.classifier.filter_optimizer, self.config)
+                learn(target, features[at], self._engine, self.config)
         clock.lap("update")
         return {target_id: self._result(target_id, target, clock.stages) for target_id, target in chosen.items()}
 
@@ -224,10 +218,6 @@ class DimpTracker:
     def confidence(self, peak: float) -> float:
         """Return the confidence for a score peak, by the map that is kept with the weights."""
         return self._confidence(peak)
-
-    def _prepared(self) -> InferenceNet:
-        """Return the network as it is run."""
-        return InferenceNet(self.net, choose_precision(self._precision, self.device))
 
     def _chosen(self, only: Collection[str] | None) -> dict[str, Target]:
         """Return the targets to be updated, oldest first."""
@@ -267,7 +257,7 @@ class DimpTracker:
             rows = [seen[n] for n in found]
             chosen = Features(*(f[rows] for f in backbone))
             few = [targets[n] for n in found]
-            boxes = dict(zip(found, refine(few, self._inference, chosen, size, self.config), strict=True))
+            boxes = dict(zip(found, refine(few, self._engine.climb, chosen, size, self.config), strict=True))
         for n, target in enumerate(targets):
             box = boxes.get(n)
             target.belief = target.search.settle(target.belief, target.place, box, self.config)

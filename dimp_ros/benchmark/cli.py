@@ -20,13 +20,13 @@ def build_parser() -> argparse.ArgumentParser:
         prog="bench",
         description="Time the tracker by stages, against the device's ceilings, a naive run of its network, and peers.",
     )
-    parser.add_argument("--models", type=_names, default=["dimp_lite"], help="names or paths, separated by commas")
+    parser.add_argument("--models", type=_names, help="names or paths with commas; dimp_lite, on a GPU all three")
     parser.add_argument(
         "--sizes", type=_sizes, default=[(640, 480), (1280, 720), (1920, 1080)], help="like 640x480,1280x720"
     )
     parser.add_argument("--targets", type=_numbers, default=[1, 2, 4, 8], help="numbers of targets")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--precision", type=_names, default=["float32"], help="types of numbers, separated by commas")
+    parser.add_argument("--precision", type=_names, help="types of numbers; float32, on a GPU float16 as well")
     parser.add_argument(
         "--threads", type=int, default=0, help="of torch and OpenCV; 0: as many as torch takes by itself"
     )
@@ -61,11 +61,16 @@ def _bench(given: argparse.Namespace) -> int:
     from dimp_ros.benchmark.contestants import ModelChoice
     from dimp_ros.benchmark.measure import Scope, measure
     from dimp_ros.benchmark.report import text
+    from dimp_ros.model.dimp import ARCHITECTURES
+    from dimp_ros.tracker.device import choose_device
 
     if given.threads:
         torch.set_num_threads(given.threads)
     cv2.setNumThreads(torch.get_num_threads())
-    choices = [ModelChoice.find(model, given.device, each) for model in given.models for each in given.precision]
+    on_gpu = choose_device(given.device).type == "cuda"
+    models = given.models or (sorted(ARCHITECTURES) if on_gpu else ["dimp_lite"])
+    precisions = given.precision or (["float32", "float16"] if on_gpu else ["float32"])
+    choices = [ModelChoice.find(model, given.device, each) for model in models for each in precisions]
     plan = Plan(repeats=given.repeats, frames=given.length)
     if given.quick:
         plan = Plan(repeats=1, frames=8, warm=16, inits=1)

@@ -70,7 +70,9 @@ class Carrier:
         """Move on from ``start`` by ``seconds``."""
         count = max(1, math.ceil(seconds / STEP - 1e-9))
         step = seconds / count
-        keep = math.exp(-step / self._config.lag) if self._config.lag > 0.0 else 0.0
+        lag = self._config.lag
+        keep = math.exp(-step / lag) if lag > 0.0 else 0.0
+        mean = (1.0 - keep) * lag / step  # of what is kept, over the step
         for index in range(count):
             now = start + index * step
             if (taken := self._line.pop(now)) is not None:
@@ -79,7 +81,7 @@ class Carrier:
             wanted = self._wanted if now < self._until else np.zeros(6)
             before = self.velocity
             self.velocity = wanted + (before - wanted) * keep
-            self._integrate((before + self.velocity) / 2, step)
+            self._integrate(wanted + (before - wanted) * mean, step)
 
     def _integrate(self, velocity: Floats, step: float) -> None:
         """Move with a constant velocity for a step; a turn is halved before and after the way, to second order."""

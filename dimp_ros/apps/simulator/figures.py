@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How well a closed loop kept a target where it should be: from what was recorded of it to a few figures."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+BAND = 0.10
+"""A target is on its set point within this share of the image's width across and of its height down."""
+HOLD_SECONDS = 1.0
+"""A loop has settled when the target enters the band and stays in it for so long."""
+SEEN = 0.5
+"""A target of which the image shows less than this share counts as hidden."""
+STILL = 1e-6
+"""A command whose components are all smaller is zero."""
+
+
+class Error(NamedTuple):
+    """Where the target truly was, relative to its set point: ``x``, ``y`` in image widths and heights.
+
+    NaN where there was no target; ``visible`` is the share of it in sight.
+    """
+
+    time: float
+    x: float
+    y: float
+    visible: float
+
+
+class Said(NamedTuple):
+    """What the tracker said, when it was heard. ``age`` in seconds."""
+
+    time: float
+    state: str
+    confidence: float
+    age: float
+
+
+class Commanded(NamedTuple):
+    """A command, when it was heard."""
+
+    time: float
+    twist: tuple[float, ...]
+
+    @property
+    def zero(self) -> bool:
+        """Whether it tells the camera to stand still."""
+        return max(map(abs, self.twist)) < STILL
+
+
+@dataclass
+class Recording:
+    """What happened in a loop, on one clock in seconds, each list in order of time.
+
+    :param size: width and height of the images, pixels. :param enabled: when the loop was closed.
+    :param killed: when the tracker was killed; None if it was not.
+    """
+
+    size: tuple[int, int]
+    errors: list[Error] = field(default_factory=list)
+    said: list[Said] = field(default_factory=list)
+    commands: list[Commanded] = field(default_factory=list)
+    enabled: float = 0.0
+    killed: float | None = None
+
+
+@dataclass(frozen=True)
+class LoopFigures:
+    """The figures of a loop; None where there was nothing to measure.
+
+    :param settling_seconds: from the closing of the loop until the target was in the band for good (`HOLD_SECONDS`).
+    :param within_share: of the images after that in which the target was in the band, 0..1. What is between a hiding
+        and the settling after it does not count.
+    :param median_error: of those images, the larger one of x and y, in image widths and heights; also the 95 % mark.
+    :param final_error_px: mean distance of the target from the set point in the last second before the end, pixels.
+    :param losses: how often the tracker lost the target. :param stop_seconds: the longest time from word of that until
+        the command was zero. :param stop_after_hiding_seconds: the same from the image that shows less than half.
+    :param resume_seconds: the longest time from the tracker's having it again until a command moved the camera.
+    :param resettling_seconds: the longest time from then until the target was in the band for good.
+    :param kill_stop_seconds: from the death of the tracker until the command was zero for good.
+    """
+
+    settling_seconds: float | None
+    within_share: float | None
+    median_error: float | None
+    error_95: float | None
+    final_error_px: float | None
+    losses: int
+    stop_seconds: float | None
+    stop_after_hiding_seconds: float | None
+    resume_seconds: float | None
+    resettling_seconds: float | None
+    kill_stop_seconds: float | None
+    age_ms_median: float | None
+
+    @classmethod
+    def of(cls, recording: Recording) -> LoopFigures:
+        """Take the figures of a recording."""
+        end = math.inf if recording.killed is None else recording.killed
+        errors = [one for one in recording.errors if recording.enabled <= one.time < end]
+        said = [one for one in recording.said if recording.enabled <= one.time < end]
+        settled = _settled(errors, recording.enabled)
+        losses, finds = _losses(said)
+        counted, resettling = _counted(errors, settled, finds)
+        sizes = [max(abs(one.x), abs(one.y)) for one in counted]
+        return cls(
+            settling_seconds=_since(settled, recording.enabled),
+            within_share=_rounded(float(np.mean([size <= BAND for size in sizes])), 4) if sizes else None,
+            median_error=_rounded(float(np.median(sizes)), 4) if sizes else None,
+            error_95=_rounded(float(np.percentile(sizes, 95)), 4) if sizes else None,
+            final_error_px=_final_error(errors, recording.size),
+            losses=len(losses),
+            stop_seconds=_longest(recording.commands, losses, zero=True),
+            stop_after_hiding_seconds=_longest(recording.commands, _hidings(errors), zero=True),
+            resume_seconds=_longest(recording.commands, finds, zero=False),
+            resettling_seconds=resettling,
+            kill_stop_seconds=_stop_for_good(recording.commands, recording.killed),
+            age_ms_median=_rounded(float(np.median([one.age for one in said])) * 1e3, 1) if said else None,
+        )
+
+
+def _rounded(value: float, digits: int) -> float:
+    return round(value, digits)
+
+
+def _since(time: float | None, start: float) -> float | None:
+    return None if time is None else _rounded(time - start, 3)
+
+
+def _in_band(error: Error) -> bool:
+    return abs(error.x) <= BAND and abs(error.y) <= BAND  # a NaN is not
+
+
+def _settled(errors: Sequence[Error], start: float) -> float | None:
+    """Return when the target entered the band to stay for `HOLD_SECONDS`, at ``start`` or later."""
+    entered: float | None = None
+    for error in errors:
+        if error.time < start:
+            continue
+        if not _in_band(error):
+            entered = None
+        elif entered is None:
+            entered = error.time
+        if entered is not None and error.time - entered >= HOLD_SECONDS:
+            return entered
+    return None
+
+
+def _losses(said: Sequence[Said]) -> tuple[list[float], list[float]]:
+    """Return when the tracker was heard to have stopped to track, and when it was heard to do so again."""
+    losses: list[float] = []
+    finds: list[float] = []
+    tracking = False
+    for one in said:
+        now = one.state == "TRACKING"
+        if tracking and not now:
+            losses.append(one.time)
+        elif now and not tracking and losses:
+            finds.append(one.time)
+        tracking = now
+    return losses, finds
+
+
+def _hidings(errors: Sequence[Error]) -> list[float]:
+    """Return the times of the images in which the target went out of sight."""
+    return [later.time for earlier, later in pairwise(errors) if earlier.visible >= SEEN > later.visible]
+
+
+def _counted(
+    errors: Sequence[Error], settled: float | None, finds: Sequence[float]
+) -> tuple[list[Error], float | None]:
+    """Return the errors in the settled state, and the longest time that settling again after a find took.
+
+    A hiding ends the settled state; it is back when the loop has settled after the next find.
+    """
+    if settled is None:
+        return [], None
+    counted: list[Error] = []
+    longest: float | None = None
+    since: float | None = settled
+    for error in errors:
+        if error.time < settled:
+            continue
+        if error.visible < SEEN:
+            since = None
+        elif since is None:
+            index = bisect_right(finds, error.time) - 1
+            hidden = counted[-1].time if counted else settled
+            if index >= 0 and finds[index] > hidden:
+                since = _settled(errors, finds[index])
+                since = math.inf if since is None else since
+                longest = max(longest or 0.0, since - finds[index])
+        if since is not None and error.time >= since:
+            counted.append(error)
+    return counted, None if longest is None else _rounded(longest, 3)
+
+
+def _final_error(errors: Sequence[Error], size: tuple[int, int]) -> float | None:
+    """Return the mean distance in the last second, pixels."""
+    last = [one for one in errors if one.time >= errors[-1].time - 1.0] if errors else []
+    distances = [math.hypot(one.x * size[0], one.y * size[1]) for one in last]
+    return _rounded(float(np.mean(distances)), 3) if distances and math.isfinite(sum(distances)) else None
+
+
+def _longest(commands: Sequence[Commanded], moments: Sequence[float], *, zero: bool) -> float | None:
+    """Return the longest time from a moment to the next command that is zero, or is not; infinity if none came."""
+    times = [one.time for one in commands]
+    waits = []
+    for moment in moments:
+        following = commands[bisect_right(times, moment) :]
+        first = next((one.time for one in following if one.zero == zero), math.inf)
+        waits.append(first - moment)
+    return _rounded(max(waits), 3) if waits else None
+
+
+def _stop_for_good(commands: Sequence[Commanded], killed: float | None) -> float | None:
+    """Return how long after ``killed`` the last command that was not zero came; infinity if they did not stop."""
+    if killed is None:
+        return None
+    after = [one for one in commands if one.time > killed]
+    if not after or not after[-1].zero:
+        return math.inf
+    moving = [one.time for one in after if not one.zero]
+    first_zero = next((one.time for one in after if not moving or one.time > moving[-1]), math.inf)
+    return _rounded(first_zero - killed, 3)

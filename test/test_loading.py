@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ class Parameters(dict):
                 "weights": "random",
                 "device": "cpu",
                 "precision": "float32",
+                "threads": 0,
                 "device_fallback": True,
                 **values,
             }
@@ -113,6 +115,20 @@ def test_weights_that_are_cut_off_become_one_line_that_names_the_file(tmp_path, 
     path.write_bytes(WEIGHTS.read_bytes()[:size])
     text = refusal(Parameters(model=str(path), weights=""))
     assert str(path) in text and "fetch it again" in text
+
+
+def test_the_networks_get_as_many_threads_as_wanted_in_threads_that_start_later_too():
+    import torch
+
+    before, seen = torch.get_num_threads(), []
+    try:
+        load_tracker(Parameters(threads=1))
+        worker = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
+        worker.start()
+        worker.join()
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1]
 
 
 def test_changed_settings_reach_the_tracker_and_the_others_stay_as_the_weights_ask():

@@ -43,4 +43,4 @@ def test_launch_arguments_that_are_named_exist(launch_file):
 
 
 def test_it_is_short_enough_to_be_read():
-    assert len(README.read_text(encoding="utf-8").splitlines()) < 250
+    assert len(README.read_text(encoding="utf-8").splitlines()) < 330

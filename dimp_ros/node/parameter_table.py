@@ -112,6 +112,12 @@ NODE_PARAMETERS = (
         choices=("auto", "float32", "bfloat16", "float16"),
     ),
     Parameter(
+        "threads",
+        0,
+        "CPU threads of the networks; 0 leaves it to torch. Fewer than cores, where other programs need them too.",
+        (0, 256),
+    ),
+    Parameter(
         "device_fallback",
         True,
         "Compute on the CPU, with a warning, when the GPU asked for is missing, fails or has no memory left.",

@@ -71,6 +71,11 @@ def _multiplies_bfloat16() -> bool:
     return any(re.search(rf"^flags\b.*\b{name}\b", flags, re.MULTILINE) for name in names)
 
 
+def limit_threads(count: int) -> None:
+    """Let the CPU compute with ``count`` threads, from this thread and those that start later."""
+    torch.set_num_threads(count)
+
+
 def upload(crops: Sequence[NDArray[np.uint8]], device: torch.device) -> Tensor:
     """Return BGR crops ``[S, S, 3]``, N of them, as RGB images ``Tensor[N, 3, S, S]`` uint8 on the device."""
     rgb = np.stack([cv2.cvtColor(crop, cv2.COLOR_BGR2RGB) for crop in crops])

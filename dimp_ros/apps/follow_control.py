@@ -66,7 +66,7 @@ class FollowConfig(SafetyConfig):
         0.0, "Size that is kept, sqrt(box area / image area); 0 for the one at the time of enabling.", (0.0, 1.0)
     )
     camera_pitch: float = setting(0.0, "How far the camera looks below the body's x axis, in degrees.", (-80.0, 80.0))
-    horizontal_gain: float = setting(2.5, "Gain of the centring left and right, 1/s.", (0.0, 10.0))
+    horizontal_gain: float = setting(3.0, "Gain of the centring left and right, 1/s.", (0.0, 10.0))
     vertical_gain: float = setting(1.0, "Gain of the centring up and down, 1/s.", (0.0, 10.0))
     forward_gain: float = setting(0.8, "Gain of the distance, 1/s.", (0.0, 10.0))
     feed_forward: float = setting(
@@ -78,7 +78,7 @@ class FollowConfig(SafetyConfig):
     )
     distance_dead_band: float = setting(0.05, "The same for the distance, as a share of it.", (0.0, 1.0))
     rate_time: float = setting(
-        0.15, "Time constant of the estimate of the target's own motion, in seconds.", (0.02, 5.0)
+        0.1, "Time constant of the estimate of the target's own motion, in seconds.", (0.02, 5.0)
     )
     response_time: float = setting(
         0.2,
@@ -96,7 +96,7 @@ class FollowConfig(SafetyConfig):
     max_vertical_speed: float = setting(0.5, "Largest speed up and down, m/s.", (0.0, 30.0))
     max_yaw_rate: float = setting(1.0, "Largest yaw rate, rad/s.", (0.0, 10.0))
     max_acceleration: float = setting(1.0, "Largest change of a speed, m/s².", (0.01, 100.0))
-    max_yaw_acceleration: float = setting(3.0, "Largest change of the yaw rate, rad/s².", (0.01, 100.0))
+    max_yaw_acceleration: float = setting(6.0, "Largest change of the yaw rate, rad/s².", (0.01, 100.0))
 
 
 class _Axis(NamedTuple):

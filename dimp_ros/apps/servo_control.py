@@ -198,8 +198,8 @@ def features(camera: Camera, x: float, y: float, side: float) -> tuple[float, fl
 def interaction_matrix(x: float, y: float, depth: float) -> Array:
     """Return L [3, 6] of the features (x, y, log of size) of a target at a depth in metres.
 
-    The columns are those of a twist of the camera in its optical frame. The last row is that of a small target that
-    shows the same side all the time: of an area a, log sqrt(a) has half the row of log a = 3 (y wx - x wy) + 2 vz / Z.
+    The columns are those of a twist of the camera in its optical frame. The last row is that of a small flat target
+    parallel to the image: half the row of the logarithm of its area, 2 vz / Z + 3 (y wx - x wy).
     """
     return np.array(
         [

@@ -1,0 +1,261 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The follower: which way it moves, when it does not, and how well it stays on a target in a simulated world."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+sys.path.insert(0, str(Path(__file__).parent))  # the closed loop lies beside its tests
+from steered_world import Moment, Tracker, close_loop, settled_after, share_within
+
+from dimp_ros.apps.follow_control import FollowConfig, FollowControl, camera_of_view, direction
+from dimp_ros.apps.safety import STOP_SECONDS, Command, Observation, Twist
+from dimp_ros.apps.simulator.config import WorldConfig
+from dimp_ros.geometry import Box
+from dimp_ros.tracker.result import TargetState
+
+CAMERA = camera_of_view(640, 480, 60.0)
+MIDDLE = Box(280.0, 200.0, 80.0, 80.0)
+TRACKING = int(TargetState.TRACKING)
+SMALL: dict[str, Any] = {"width": 160, "height": 120}
+"""A world that is made quickly; nobody looks at its pictures."""
+
+
+def seen(box: Box = MIDDLE, now: float = 0.0, **changes: Any) -> Observation:
+    """Return an observation of a moment ago."""
+    return Observation("cup", TRACKING, 0.9, box, now, 0.0, now)._replace(**changes)
+
+
+def moved(box: Box, *, seconds: float = 0.5, before: Box | None = None, **config: Any) -> Command:
+    """Return what is commanded after a target has stood somewhere for a while; ``before``: at the enabling."""
+    control = FollowControl(FollowConfig(feed_forward=0.0, forward_feed_forward=0.0, **config), CAMERA)
+    control.set_enabled(True)
+    command = control.update(seen(before or box), 0.0)
+    for tick in range(1, round(seconds / 0.02)):
+        command = control.update(seen(box, tick * 0.02), tick * 0.02)
+    assert command.reason == ""
+    return command
+
+
+def shifted(right: float, down: float) -> Box:
+    """Return the box in the middle, moved by pixels."""
+    return MIDDLE._replace(x=MIDDLE.x + right, y=MIDDLE.y + down)
+
+
+def grown(factor: float) -> Box:
+    """Return the box in the middle, with other sides."""
+    return Box.from_center(*MIDDLE.center, MIDDLE.w * factor, MIDDLE.h * factor)
+
+
+def test_a_target_at_its_set_point_moves_nothing():
+    assert moved(MIDDLE, vertical="climb").twist == (0.0,) * 6
+
+
+def test_a_target_on_the_left_is_turned_to_counter_clockwise_and_on_the_right_clockwise():
+    left, right = moved(shifted(-150, 0)).twist, moved(shifted(150, 0)).twist
+    assert left.wz > 0.2 and right.wz == pytest.approx(-left.wz)
+    assert left.vy == left.vz == left.wx == left.wy == 0.0
+
+
+def test_in_lateral_mode_it_goes_sideways_instead_left_being_positive():
+    left = moved(shifted(-150, 0), horizontal="lateral").twist
+    assert left.vy > 0.2 and left.wz == 0.0
+    assert moved(shifted(-150, 0), horizontal="none").twist == (0.0,) * 6
+
+
+def test_a_target_above_is_climbed_to_and_below_descended_to_where_that_is_wanted():
+    assert moved(shifted(0, -100), vertical="climb").twist.vz > 0.1
+    assert moved(shifted(0, 100), vertical="climb").twist.vz < -0.1
+    assert moved(shifted(0, 100)).twist.vz == 0.0
+
+
+def test_a_target_that_became_smaller_is_followed_and_a_larger_one_retreated_from():
+    assert moved(grown(0.6), before=MIDDLE).twist.vx > 0.2
+    assert moved(grown(1.6), before=MIDDLE).twist.vx < -0.2
+    assert moved(grown(0.6), before=MIDDLE, forward="none").twist.vx == 0.0
+
+
+def test_a_size_that_is_given_is_kept_instead_of_the_one_at_the_time_of_enabling():
+    size = 80.0 / math.sqrt(640 * 480)
+    assert moved(MIDDLE, desired_size=size).twist.vx == 0.0
+    assert moved(MIDDLE, desired_size=1.5 * size).twist.vx > 0.2
+
+
+def test_the_distance_of_a_pose_comes_before_the_size():
+    control = FollowControl(FollowConfig(distance=2.0, forward_feed_forward=0.0), CAMERA)
+    control.set_enabled(True)
+    for tick in range(30):
+        observation = seen(now=tick * 0.02, position=(0.0, 0.0, 4.0))
+        command = control.update(observation, tick * 0.02)
+    assert command.twist.vx > 0.2 and command.error[2] == pytest.approx(math.log(2.0), abs=0.3)
+
+
+def test_where_only_a_pose_will_do_the_distance_is_left_alone_without_one_and_that_is_told():
+    command = moved(grown(0.6), before=MIDDLE, forward="pose")
+    assert command.twist.vx == 0.0 and "no target_pose" in command.notes[0]
+
+
+def test_a_box_that_the_border_cuts_off_is_not_approached_by_its_size_but_may_be_retreated_from():
+    at_border = Box(0.0, 200.0, 30.0, 80.0)
+    before = at_border._replace(w=90.0)
+    assert moved(at_border, before=before, seconds=1.0).twist.vx <= 0.0
+    assert "border" in " ".join(moved(at_border, before=before, seconds=1.0).notes)
+    large = Box(0.0, 100.0, 300.0, 300.0)
+    assert moved(large, before=grown(1.0), seconds=1.0).twist.vx < 0.0
+
+
+def test_with_the_target_far_off_the_middle_it_turns_first():
+    quick = {"max_forward_speed": 10.0, "max_acceleration": 100.0, "distance": 2.0}
+    aside, away = Box(560.0, 200.0, 48.0, 48.0), Box(560.0, 200.0, 80.0, 80.0)
+    assert 0.0 < moved(aside, before=away, **quick).twist.vx < 0.6 * moved(grown(0.6), before=MIDDLE, **quick).twist.vx
+
+
+def test_a_set_point_beside_the_middle_is_kept():
+    assert moved(shifted(-160, 0), set_point_x=0.25).twist.wz == pytest.approx(0.0, abs=1e-9)
+    assert moved(MIDDLE, set_point_x=0.25).twist.wz < -0.2
+
+
+def test_directions_are_those_of_the_body_however_the_camera_is_tilted():
+    assert direction(CAMERA, 320.0, 240.0, 0.0) == pytest.approx((0.0, 0.0))
+    assert direction(CAMERA, 320.0, 240.0, 30.0) == pytest.approx((0.0, -math.radians(30.0)))
+    assert direction(CAMERA, 0.0, 240.0, 0.0) == pytest.approx((math.radians(30.0), 0.0))
+    # A camera that looks down sees the horizon at its upper edge where the field of view reaches it.
+    azimuth, elevation = direction(CAMERA, 320.0, 240.0 - CAMERA.fy * math.tan(math.radians(20.0)), 20.0)
+    assert (azimuth, elevation) == pytest.approx((0.0, 0.0), abs=1e-9)
+
+
+def test_without_being_enabled_nothing_moves_and_disabling_ends_all_motion_within_its_time():
+    control = FollowControl(FollowConfig(), CAMERA)
+    aside = shifted(200, 0)
+    assert control.update(seen(aside), 0.0) == Command(Twist(), "not enabled")
+    control.set_enabled(True)
+    for tick in range(50):
+        command = control.update(seen(aside, tick * 0.02), tick * 0.02)
+    assert command.twist.wz < -0.3
+    control.set_enabled(False)
+    for tick in range(50, 70):
+        command = control.update(seen(aside, tick * 0.02), tick * 0.02)
+        if (tick - 49) * 0.02 >= STOP_SECONDS:
+            assert command == Command(Twist(), "not enabled")
+
+
+WILD = st.floats(allow_nan=True, allow_infinity=True)
+SANE_BOX = st.tuples(st.floats(-50, 650), st.floats(-50, 490), st.floats(1, 700), st.floats(1, 500))
+OBSERVATIONS = st.builds(
+    Observation,
+    target_id=st.sampled_from(["cup", "plate"]),
+    state=st.sampled_from([TRACKING, TRACKING, TRACKING, 0, 2, 3, 200]),
+    confidence=st.one_of(st.just(0.9), WILD),
+    box=st.builds(Box._make, st.one_of(SANE_BOX, SANE_BOX, st.tuples(WILD, WILD, WILD, WILD))),
+    stamp=st.just(0.0),
+    age=st.one_of(st.just(0.05), st.floats(0.0, 0.4), WILD),
+    heard=st.just(0.0),
+    position=st.none()
+    | st.tuples(st.floats(-5, 5), st.floats(-5, 5), st.floats(0.1, 20))
+    | st.tuples(WILD, WILD, WILD),
+)
+TICKS = st.lists(
+    st.tuples(st.none() | OBSERVATIONS, st.sampled_from([0.02, 0.02, 0.02, 0.05, 0.0, 1.0, -1.0, math.nan])),
+    max_size=30,
+)
+
+
+@settings(deadline=None)
+@given(
+    ticks=TICKS,
+    horizontal=st.sampled_from(["yaw", "lateral"]),
+    vertical=st.sampled_from(["climb", "none"]),
+    gain=st.floats(0.0, 10.0),
+    lag=st.floats(0.0, 2.0),
+)
+def test_whatever_is_observed_the_command_is_finite_within_limits_and_slew_rates_and_zero_when_refused(
+    ticks, horizontal, vertical, gain, lag
+):
+    config = FollowConfig(
+        horizontal=horizontal, vertical=vertical, horizontal_gain=gain, forward_gain=gain, response_time=lag
+    )
+    high = np.array([config.max_forward_speed, config.max_lateral_speed, config.max_vertical_speed, 0.0, 0.0, 1.0])
+    low = np.array([-config.max_backward_speed, *(-high[1:])])
+    slew = np.array([config.max_acceleration] * 3 + [config.max_yaw_acceleration] * 3)
+    control = FollowControl(config, CAMERA)
+    control.set_enabled(True)
+    now, before, refused_since = 1000.0, np.zeros(6), None
+    for observation, step in ticks:
+        now = now + step if math.isfinite(now) else 1000.0
+        if observation is not None:
+            observation = observation._replace(heard=now, stamp=now - observation.age)
+        command = control.update(observation, now, now)
+        twist = np.array(command.twist)
+        assert np.isfinite(twist).all() and (low <= twist).all() and (twist <= high).all()
+        if command.reason:
+            refused_since = now if refused_since is None or not refused_since <= now else refused_since
+            assert (np.abs(twist) <= np.abs(before)).all()
+            if now - refused_since >= STOP_SECONDS:
+                assert not twist.any()
+        else:
+            refused_since = None
+            if twist.any():
+                assert (np.abs(twist - before) <= slew * max(step, 0.0) + 1e-9).all()
+        before = twist
+
+
+def zero_after(moments: list[Moment], time: float) -> float:
+    """Return how long after ``time`` the command became zero, for good or until the state is TRACKING again."""
+    later = [moment for moment in moments if moment.time >= time]
+    return next(moment.time for moment in later if not any(moment.command.twist)) - time
+
+
+@pytest.mark.parametrize(
+    ("path", "untold"), [("sine", 0.0), ("sine", 0.1), ("random", 0.1)], ids=["sine", "sine-late", "random-late"]
+)
+def test_a_target_that_moves_a_quarter_of_the_image_a_second_stays_near_its_set_point(path, untold):
+    control = FollowControl(FollowConfig(vertical="climb", distance=6.0))
+    world = WorldConfig(path=path, target_offset=(0.3, -0.2), **SMALL)
+    moments = close_loop(control, world, Tracker(untold=untold, noise=0.15), seconds=12.0)
+    settled = settled_after(moments)
+    assert settled < 3.0 and share_within(moments, settled) >= 0.95
+    assert 4.0 < min(moment.distance for moment in moments) and max(moment.distance for moment in moments) < 8.0
+
+
+def test_a_target_at_rest_is_not_circled_with_a_slow_robot_and_latency_that_nobody_tells_of():
+    control = FollowControl(FollowConfig(vertical="climb"))
+    world = WorldConfig(path="static", target_offset=(0.3, 0.2), lag=0.5, **SMALL)
+    moments = close_loop(control, world, Tracker(untold=0.1, noise=0.0), seconds=10.0)
+    assert settled_after(moments) < 3.0
+    assert max(moment.speed for moment in moments if moment.time > 8.0) < 0.03
+
+
+def test_a_hidden_target_stops_it_within_a_quarter_of_a_second_and_it_goes_on_when_the_target_is_back():
+    control = FollowControl(FollowConfig())
+    world = WorldConfig(path="sine", hide_from=5.0, hide_until=6.5, hide_by="vanish", **SMALL)
+    moments = close_loop(control, world, Tracker(noise=0.1), seconds=10.0)
+    lost = next(moment.time for moment in moments if moment.time > 1.0 and moment.state == TargetState.LOST)
+    found = next(moment.time for moment in moments if moment.time > lost and moment.state == TRACKING)
+    assert any(moment.command.twist.wz for moment in moments if lost - 0.5 < moment.time < lost)
+    assert zero_after(moments, lost) <= STOP_SECONDS
+    assert not any(any(m.command.twist) for m in moments if lost + STOP_SECONDS < m.time < found)
+    assert settled_after([moment for moment in moments if moment.time >= found]) - found < 3.0
+
+
+def test_when_the_tracker_is_killed_nothing_moves_after_its_timeout_and_a_quarter_of_a_second():
+    control = FollowControl(FollowConfig(timeout=0.3))
+    moments = close_loop(control, WorldConfig(path="sine", **SMALL), Tracker(noise=0.1, killed=4.0), seconds=7.0)
+    last_word = 4.0 + 0.1
+    assert any(moment.command.twist.wz for moment in moments if 3.5 < moment.time < 4.0)
+    late = [moment for moment in moments if moment.time > last_word + 0.3 + STOP_SECONDS]
+    assert late and not any(any(moment.command.twist) for moment in late)
+    assert "nothing new was heard" in late[-1].command.reason or "old" in late[-1].command.reason
+
+
+def test_the_distance_is_kept_by_poses():
+    control = FollowControl(FollowConfig(distance=4.0))
+    moments = close_loop(control, WorldConfig(path="static", **SMALL), Tracker(poses=True, noise=0.1), seconds=10.0)
+    assert moments[-1].distance == pytest.approx(4.0, rel=0.08)

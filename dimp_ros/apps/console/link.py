@@ -8,6 +8,9 @@ from typing import NamedTuple
 WINDOW = 2
 """Pictures under way at most. Two keep a link with a long way busy; more would only wait in its queues."""
 
+MAX_STATUSES = 4
+"""Small messages under way at most."""
+
 TOO_SLOW_SECONDS = 0.25
 QUICK_SECONDS = 0.08
 """Smoothed time that a picture takes beyond the way itself: above the first it is too large, below the second it may
@@ -17,7 +20,10 @@ MIN_PATIENCE, MAX_PATIENCE = 15, 480
 """Quick pictures in a row before the next are larger; doubled each time that turned out to be too much."""
 
 PROBE_SECONDS = 5.0
-"""Time after which the way itself is measured anew, by a small message that nothing is before."""
+"""Time after which the way itself is measured anew, by a small message that no picture is before."""
+
+PROBE_TRIPS = 20
+"""That costs a round trip or two without pictures, so it waits for so many of them at least."""
 
 FORGET_SECONDS = 60.0
 """Measurements of the way that are older count no more: links change."""
@@ -28,14 +34,14 @@ _SMOOTHING = 0.3
 class _Sent(NamedTuple):
     at: float
     picture: bool
-    alone: bool
+    free: bool
 
 
 class Link:
     """Keeps the account of what was sent to one client and what it has acknowledged.
 
     A fixed delay, as of a satellite, is no reason for worse pictures; a queue is. So what counts is the time beyond
-    that of a small message which nothing was before. All times are seconds of one clock that the caller reads.
+    that of a small message which no picture was before. All times are seconds of one clock that the caller reads.
 
     :param levels: how many qualities there are; 0 is the best. :param max_rate: pictures a second.
     """
@@ -45,7 +51,7 @@ class Link:
         self._period = 1.0 / max_rate
         self._under_way: dict[int, _Sent] = {}
         self._next_at = now
-        self._base: list[tuple[float, float]] = []  # when, round trip of a message that was alone
+        self._base: list[tuple[float, float]] = []  # when, round trip of a message that no picture was before
         self._extra: float | None = None
         self._slow = self._quick = 0
         self._patience = MIN_PATIENCE
@@ -60,12 +66,15 @@ class Link:
         return pictures < WINDOW and now >= self._next_at and not self.wants_probe(now)
 
     def may_send_status(self) -> bool:
-        """Return whether a small message may be sent now: some are in reserve beside the pictures."""
-        return len(self._under_way) < WINDOW + 4
+        """Return whether a small message may be sent now, beside the pictures."""
+        return sum(not sent.picture for sent in self._under_way.values()) < MAX_STATUSES
 
     def wants_probe(self, now: float) -> bool:
-        """Return whether the next message is to be a small one, with nothing under way before it."""
-        return not self._base or now - self._base[-1][0] >= PROBE_SECONDS
+        """Return whether the next message is to be a small one, that no picture is before."""
+        if not self._base:
+            return True
+        at, trip = self._base[-1]
+        return now - at >= max(PROBE_SECONDS, PROBE_TRIPS * trip)
 
     def is_idle(self) -> bool:
         """Return whether all that was sent is acknowledged."""
@@ -77,7 +86,8 @@ class Link:
 
     def sent(self, number: int, now: float, *, picture: bool) -> None:
         """Note that message ``number`` goes out."""
-        self._under_way[number] = _Sent(now, picture, not self._under_way)
+        free = not any(sent.picture for sent in self._under_way.values())
+        self._under_way[number] = _Sent(now, picture, free)
         if picture:
             self._next_at = max(self._next_at + self._period, now)  # what was late is not made up for in a burst
 
@@ -91,7 +101,7 @@ class Link:
             raise ValueError(f"message {number} is acknowledged but not under way")
         trip = now - sent.at
         if not sent.picture:
-            if sent.alone:
+            if sent.free:
                 self._base = [(at, value) for at, value in self._base if now - at < FORGET_SECONDS] + [(now, trip)]
             return
         self._arrivals = [*self._arrivals[-19:], now]

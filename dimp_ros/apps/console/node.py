@@ -61,7 +61,7 @@ class ConsoleNode(Node):
         self._enabled: bool | None = None  # as the tracker's diagnostics have it
         self._trouble: dict[str, str] = {}
         self.board = Board(settings.pair_seconds, settings.stale_after)
-        self._services = TrackerServices(self, settings.tracker, settings.request_timeout)
+        self._tracker = TrackerServices(self, settings.tracker, settings.request_timeout)
         self._subscribe(TargetStateArray, "targets", self._on_targets, reliable_qos(1, latched=True))
         self._subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, sensor_qos(10))
         self.create_timer(
@@ -72,7 +72,7 @@ class ConsoleNode(Node):
         )
         answer_anything(self)
         server = ConsoleServer(
-            settings, self.board, self._services, watchers=self._set_watchers, log=self.get_logger().info
+            settings, self.board, self._tracker, watchers=self._set_watchers, log=self.get_logger().info
         )
         server.start()
         self._server = server
@@ -130,14 +130,14 @@ class ConsoleNode(Node):
         """Note whether the tracker is enabled, and what it complains about."""
         for status in message.status:
             node, _, part = status.name.rpartition(": ")
-            if node != self._services.name or part not in ("input", "tracking", "node"):
+            if node != self._tracker.name or part not in ("input", "tracking", "node"):
                 continue
             level = status.level[0] if isinstance(status.level, bytes) else int(status.level)
             lost = status.message.startswith("lost: ")  # is told with the targets
             self._trouble[part] = status.message if level and not lost else ""
             for pair in status.values:
                 if part == "node" and pair.key == "enabled":
-                    self._enabled = self._services.enabled = pair.value == "true"
+                    self._enabled = self._tracker.enabled = pair.value == "true"
 
     def _on_watch(self) -> None:
         """Subscribe images while somebody looks; find out why none come, and whether the tracker is there."""
@@ -155,12 +155,12 @@ class ConsoleNode(Node):
         quiet = silent is None or silent >= self._stale_after
         question = explain_silence if quiet else publisher_trouble
         self.board.set_silence(question(self, topic, self._image_qos, kind))
-        there = self._services.are_there
+        there = self._tracker.are_there
         if not there:
-            self._services.enabled = None
+            self._tracker.enabled = None
             self._trouble.clear()
         trouble = next((text for text in map(self._trouble.get, ("node", "tracking", "input")) if text), "")
-        self.board.set_tracker(Tracker(there, self._services.enabled, trouble))
+        self.board.set_tracker(Tracker(there, self._tracker.enabled, trouble))
 
     # End
 

@@ -70,8 +70,7 @@ function showTargets() {
 /** Bring all words on the screen up to date. */
 function refresh() {
   const now = seconds();
-  if (drawing.isFrozen) situation.hold = "Picture held while you draw";
-  else situation.hold = "";
+  situation.hold = drawing.isFrozen ? "The picture is held while you draw." : "";
   situation.show(now, connection.silence);
   if (situation.targets) showTargets();
   const count = situation.targets?.list.length ?? 0;

@@ -85,7 +85,7 @@ export class Situation {
     byId("notice").hidden = !notice;
     set(byId("notice").firstElementChild, notice?.[0] ?? "");
     set(byId("notice").lastElementChild, notice?.[1] ?? "");
-    const said = notice ? "" : banner || this.hold;
+    const said = notice ? "" : banner;
     byId("banner").hidden = !said;
     set(byId("banner"), said);
     const dimmed = Boolean(notice) || video[0] === "bad";
@@ -122,6 +122,7 @@ export class Situation {
     if (video.state === "none") return [["bad", "no video"], ["No video", reason || "No image has come yet."], ""];
     if (video.state === "bad") return [["bad", "cannot be shown"], ["Video cannot be shown", reason], ""];
     if (!this.#picture) return [["off", "waiting"], null, ""];
+    if (this.hold) return [["fair", "held"], null, this.hold];
     const age = now - this.#picture.at;
     if (video.state === "stale" || age > this.staleAfter) {
       const why = video.state === "stale" ? reason : "The camera is well: the link is too slow.";

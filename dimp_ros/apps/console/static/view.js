@@ -76,12 +76,22 @@ export class View {
     context.clearRect(0, 0, width, height);
     if (!this.#bitmap) return;
     const place = this.#placement();
-    context.filter = this.dimmed ? "grayscale(1) brightness(0.5)" : "none";
     context.drawImage(this.#bitmap, place.left, place.top, place.width * place.scale, place.height * place.scale);
-    context.filter = "none";
+    if (this.dimmed) this.#dim(width, height);
     this.#labels = [];
     if (!this.dimmed) this.#drawTargets(place);
     if (this.draft) this.#drawDraft(place);
+  }
+
+  /** Take colour and light from the picture; canvas filters do the same, but slowly where there is no GPU. */
+  #dim(width, height) {
+    const context = this.#context;
+    context.fillStyle = "#000";
+    context.globalCompositeOperation = "saturation";
+    context.fillRect(0, 0, width, height);
+    context.globalCompositeOperation = "source-over";
+    context.fillStyle = "rgba(0, 0, 0, 0.45)";
+    context.fillRect(0, 0, width, height);
   }
 
   /** Draw the boxes that were found in this picture; thin and dotted those of an earlier one, and how much earlier. */

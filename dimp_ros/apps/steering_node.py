@@ -29,7 +29,7 @@ from dimp_ros.apps.steering_inputs import SteeringInputs
 from dimp_ros.apps.steering_report import steering_status
 from dimp_ros.camera import Camera
 from dimp_ros.msg import TargetStateArray
-from dimp_ros.node.callbacks import answer_anything, logged
+from dimp_ros.node.callbacks import logged
 from dimp_ros.node.history import NANOSECONDS
 from dimp_ros.node.parameters import ParameterHandler
 from dimp_ros.node.qos import publisher_options, reliable_qos, sensor_qos, subscription_options
@@ -72,7 +72,6 @@ class SteeringNode(Node, Generic[Config]):
         self.create_service(SetBool, "~/set_enabled", self._on_set_enabled, callback_group=requests)
         self.create_service(Trigger, "~/take_set_point", self._on_take_set_point, callback_group=requests)
         self.parameters.on_change(lambda _change: self._configure())
-        answer_anything(self)
         self._configure()
         self._tick_every(1.0 / config.rate, self._on_tick)
         self._tick_every(DIAGNOSTICS_SECONDS, logged(self._report, self.get_logger()))

@@ -41,12 +41,15 @@ class Plan(NamedTuple):
 class Timing:
     """A contestant's times in milliseconds.
 
-    :param frames: by repeat, of whole frames. :param stages: of all repeats, by stage. :param inits: of learning the
-        targets. :param followed: share of frames in which all targets were in sight.
+    :param frames: by repeat, of whole frames. :param cpu: the same by the time that this process was given, all its
+        threads together: with one thread that holds still on a machine that is busy with other things.
+    :param stages: of all repeats, by stage. :param inits: of learning the targets.
+    :param followed: share of frames in which all targets were in sight.
     """
 
     name: str
     frames: list[list[float]] = field(default_factory=list)
+    cpu: list[list[float]] = field(default_factory=list)
     stages: dict[str, list[float]] = field(default_factory=dict)
     inits: list[float] = field(default_factory=list)
     followed: float = 0.0
@@ -62,17 +65,21 @@ class Timing:
 
 
 class Ratio(NamedTuple):
-    """How many times as long one takes as another: by all frames, and the least and most that a repeat gave."""
+    """How many times as long one takes as another: the middle one of the repeats, the least and the most."""
 
     value: float
     least: float
     most: float
 
 
-def ratio(slow: Timing, fast: Timing) -> Ratio:
-    """Return the ratio of the medians of ``slow`` and ``fast``, who ran against each other."""
-    each = [float(np.median(a) / np.median(b)) for a, b in zip(slow.frames, fast.frames, strict=True)]
-    return Ratio(slow.median / fast.median, min(each), max(each))
+def ratio(slow: Timing, fast: Timing, *, cpu: bool = False) -> Ratio:
+    """Return the ratio of the medians of ``slow`` and ``fast`` in each repeat; ``cpu``: by CPU time.
+
+    Not of all repeats together: a machine that gets busy between two repeats would be in it.
+    """
+    pair = (slow.cpu, fast.cpu) if cpu else (slow.frames, fast.frames)
+    each = [float(np.median(a) / np.median(b)) for a, b in zip(*pair, strict=True)]
+    return Ratio(float(np.median(each)), min(each), max(each))
 
 
 def run(
@@ -106,6 +113,7 @@ def run(
         tell(f"repeat {repeat + 1} of {plan.repeats}")
         for timing in timings:
             timing.frames.append([])
+            timing.cpu.append([])
         for block in range(plan.frames // plan.block):
             images = [footage.frame(number + n) for n in range(plan.block)]
             first = (repeat + block) % len(contestants)  # none always comes after the same one's caches
@@ -121,9 +129,10 @@ def run(
 def _follow(one: Contestant, images: Sequence[np.ndarray], timing: Timing) -> None:
     """Time a block."""
     for image in images:
-        begin = time.perf_counter()
+        begin, given = time.perf_counter(), time.process_time()
         step = one.step(image)
         timing.frames[-1].append((time.perf_counter() - begin) * 1e3)
+        timing.cpu[-1].append((time.process_time() - given) * 1e3)
         timing.followed += step.followed
         for stage, milliseconds in step.stage_ms.items():
             timing.stages.setdefault(stage, []).append(milliseconds)

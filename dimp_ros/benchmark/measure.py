@@ -106,6 +106,7 @@ def _contest(scope: Scope, footage: Footage, tell: Callable[[str], None]) -> lis
         row = {"size": size, "targets": count, "choice": choice, **_figures(timing)}
         if csrt is not None and count == 1:
             row["times_csrt"] = ratio(timing, csrt)._asdict()
+            row["times_csrt_cpu"] = ratio(timing, csrt, cpu=True)._asdict()
         if choice is not None:
             assert isinstance(one, Ours)
             row |= {"model": choice.name, "device": str(choice.device), "precision": choice.precision}
@@ -114,9 +115,11 @@ def _contest(scope: Scope, footage: Footage, tell: Callable[[str], None]) -> lis
             yardstick = timings[naive[choice.model, str(choice.device)]]
             if count == 1:
                 row["naive_over_it"] = ratio(yardstick, timing)._asdict()
+                row["naive_over_it_cpu"] = ratio(yardstick, timing, cpu=True)._asdict()
                 row["naive_init_over_it"] = float(np.median(yardstick.inits) / np.median(timing.inits))
             else:
-                row["further_target"] = (timing.median / single.median - 1) / (count - 1)
+                row["further_target"] = (ratio(timing, single).value - 1) / (count - 1)
+                row["further_target_cpu"] = (ratio(timing, single, cpu=True).value - 1) / (count - 1)
         rows.append(row)
     return rows
 
@@ -125,6 +128,7 @@ def _figures(timing: Timing) -> dict[str, Any]:
     return {
         "name": timing.name,
         "median_ms": timing.median,
+        "cpu_ms": float(np.median(np.concatenate(timing.cpu))),
         "p99_ms": timing.quantile(0.99),
         "least_ms": timing.quantile(0.0),
         "repeats_ms": [float(np.median(each)) for each in timing.frames],

@@ -58,6 +58,7 @@ def text(result: Result) -> str:
         lines = ([goal.text, goal.value, "yes" if goal.met else "NO"] for goal in wanted)
         parts.append("Wanted\n\n" + table(("what", "is", "met"), lines))
     parts.append("Ratios; in brackets the least and the most of the repeats\n\n" + _ratios(result["rows"]))
+    parts.append("The same by CPU time, of all threads together\n\n" + _ratios(result["rows"], "_cpu"))
     parts.append("Stages of one target; the floor is what the ceilings below allow\n\n" + _stages(result["rows"]))
     parts.append("Ceilings\n\n" + _ceilings(result["ceilings"]))
     parts.append("Times\n\n" + _times(result["rows"]))
@@ -76,29 +77,24 @@ def _ratio(value: Result | None, digits: int = 2) -> str:
     return f"{value['value']:.{digits}f} ({value['least']:.{digits}f} to {value['most']:.{digits}f})"
 
 
-def _ratios(rows: Sequence[Result]) -> str:
-    head = (
-        "frames",
-        "who",
-        "naive's time / its",
-        "its time / CSRT's",
-        "a further target / the first",
-        "naive's init / its",
-    )
-    return table(
-        head,
-        (
-            [
-                row["size"],
-                _who(row),
-                _ratio(row.get("naive_over_it")),
-                _ratio(row.get("times_csrt")),
-                f"{row['further_target']:.2f}" if "further_target" in row else "",
-                f"{row['naive_init_over_it']:.2f}" if "naive_init_over_it" in row else "",
-            ]
-            for row in rows
-        ),
-    )
+def _ratios(rows: Sequence[Result], clock: str = "") -> str:
+    head = ["frames", "who", "naive's time / its", "its time / CSRT's", "a further target / the first"]
+    further = f"further_target{clock}"
+    lines = [
+        [
+            row["size"],
+            _who(row),
+            _ratio(row.get(f"naive_over_it{clock}")),
+            _ratio(row.get(f"times_csrt{clock}")),
+            f"{row[further]:.2f}" if further in row else "",
+        ]
+        for row in rows
+    ]
+    if not clock:
+        head.append("naive's init / its")
+        for line, row in zip(lines, rows, strict=True):
+            line.append(f"{row['naive_init_over_it']:.2f}" if "naive_init_over_it" in row else "")
+    return table(head, lines)
 
 
 def _stages(rows: Sequence[Result]) -> str:
@@ -138,7 +134,7 @@ def _ceilings(ceilings: Sequence[Result]) -> str:
 
 
 def _times(rows: Sequence[Result]) -> str:
-    head = ("frames", "who", "median, ms", "repeats, ms", "p99, ms", "init, ms", "in sight")
+    head = ("frames", "who", "median, ms", "repeats, ms", "p99, ms", "of the CPU, ms", "init, ms", "in sight")
     return table(
         head,
         (
@@ -148,6 +144,7 @@ def _times(rows: Sequence[Result]) -> str:
                 f"{row['median_ms']:.1f}",
                 f"{min(row['repeats_ms']):.1f} to {max(row['repeats_ms']):.1f}",
                 f"{row['p99_ms']:.1f}",
+                f"{row['cpu_ms']:.1f}",
                 f"{row['init_ms']:.0f}",
                 f"{row['followed']:.0%}",
             ]

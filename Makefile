@@ -5,11 +5,11 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak fuzz bench lint format footage clean
+.PHONY: help setup demo demo-follow demo-servo test soak fuzz bench lint format footage clean
 
 help: ## show this list
 	@echo "make TARGET [ARGS='...'] [PYTHON=python3.11]"
-	@sed -n 's/^\([a-z]*\):.*## /  \1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST)
 
 setup: ## make .venv and build/ (the other targets do this by themselves)
 	@$(PYTHON) tools/setup_home.py
@@ -17,6 +17,12 @@ setup: ## make .venv and build/ (the other targets do this by themselves)
 demo: ## follow a target through a real video over ROS 2 topics; results in build/demo/
 	@$(PYTHON) tools/setup_home.py --footage
 	@tools/env python tools/run_demo.py $(ARGS)
+
+demo-follow: setup ## a simulated vehicle follows a target, which hides, and stops when the tracker dies; build/demo-follow/
+	@tools/env python tools/run_loop_demo.py follow $(ARGS)
+
+demo-servo: setup ## a simulated camera on an arm is kept over a part, likewise; build/demo-servo/
+	@tools/env python tools/run_loop_demo.py servo $(ARGS)
 
 test: setup ## run the tests; ARGS go to pytest, like ARGS="-k pooling"
 	@tools/env python -m pytest $(ARGS)

@@ -25,14 +25,16 @@ from dimp_ros.apps.simulator.messages import camera_info_message, camera_pose, d
 from dimp_ros.apps.simulator.settings import configs, simulator_parameters
 from dimp_ros.apps.simulator.world import Truth, World
 from dimp_ros.apps.video import Picture
-from dimp_ros.msg import TargetState
+from dimp_ros.msg import TargetState, TargetStateArray
 from dimp_ros.node.callbacks import logged
 from dimp_ros.node.image_conversion import from_bgr
 from dimp_ros.node.parameters import ParameterHandler
 from dimp_ros.node.qos import publisher_options, reliable_qos, sensor_qos, subscription_options
 from dimp_ros.node.spinning import Finish, run
 
-COMMAND_TOPICS = {"vehicle": "cmd_vel", "arm": "servo_twist"}
+COMMAND_TOPICS = {"vehicle": "cmd_vel", "arm": "delta_twist_cmds"}
+"""Those of the follower and of the servo."""
+
 LONGEST_STEP = 1.0
 """What the world moves on by at most after the process has stood still, seconds."""
 DELIVERY_SECONDS = 0.005
@@ -69,7 +71,7 @@ class Simulator(Node):
         self._images = self._publisher(Image, "image", 10)
         self._infos = self._publisher(CameraInfo, "camera_info", 10)
         self._depths = self._publisher(Image, "depth", 5)
-        self._truths = self._publisher(TargetState, "ground_truth", 10)
+        self._truths = self._publisher(TargetStateArray, "ground_truth", 10)
         self._target_poses = self._publisher(PoseStamped, "ground_truth_pose", 10)
         self._camera_poses = self._publisher(PoseStamped, "camera_pose", 10)
         topic = COMMAND_TOPICS[config.mode]
@@ -151,7 +153,7 @@ class Simulator(Node):
             self._last_seen_ns = stamp.nanoseconds
         elif self._last_seen_ns is not None:
             state.seconds_since_seen = (stamp.nanoseconds - self._last_seen_ns) / 1e9
-        self._truths.publish(state)
+        self._truths.publish(TargetStateArray(header=view.header, targets=[state]))
         self._target_poses.publish(target_pose(view.header, view.truth))
         self._camera_poses.publish(camera_pose(view.header, view.truth))
 

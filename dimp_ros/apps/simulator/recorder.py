@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node that closes a loop in the simulator, watches it, and writes what came of it: plot, video and figures."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from geometry_msgs.msg import TwistStamped
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.client import Client
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+from std_srvs.srv import SetBool
+
+from dimp_ros.apps.recording import AnnotatedVideo, Observation
+from dimp_ros.apps.simulator.figures import BAND, Commanded, Error, LoopFigures, Recording, Said
+from dimp_ros.apps.simulator.node import COMMAND_TOPICS
+from dimp_ros.apps.simulator.plots import plot_loop
+from dimp_ros.geometry import Box
+from dimp_ros.msg import TargetState, TargetStateArray
+from dimp_ros.node.history import stamp_ns
+from dimp_ros.node.image_conversion import to_bgr
+from dimp_ros.node.qos import reliable_qos
+from dimp_ros.node.spinning import Finish
+from dimp_ros.srv import InitTarget
+
+POLL_SECONDS = 0.02
+STATE_NAMES = {getattr(TargetState, name): name for name in ("UNINITIALIZED", "TRACKING", "UNCERTAIN", "LOST")}
+
+
+class LoopFailed(RuntimeError):
+    """The loop cannot be closed; the text says why."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopPlan:
+    """What a recorder does.
+
+    :param mode: vehicle or arm. :param controller: name of the node that steers. :param out: folder for the results.
+    :param seconds: from the closing of the loop until the tracker is killed. :param after: how long it goes on then.
+    :param kill_tracker: kills the tracker's process. :param patience: seconds to wait for services and images.
+    """
+
+    mode: str
+    controller: str
+    out: Path
+    kill_tracker: Callable[[], None]
+    seconds: float = 25.0
+    after: float = 2.0
+    patience: float = 120.0
+
+
+class LoopRecorder(Node):
+    """Gives the tracker its target, lets the controller move and the target go, and kills the tracker in the end.
+
+    What it does is told in `_run`, in order, by a thread of its own; callbacks only take notes.
+
+    :param finish: called with the exit code: 0 if the figures are good, 1 if they are not, 2 if there are none.
+    """
+
+    def __init__(self, plan: LoopPlan, finish: Finish, **node_options: Any) -> None:
+        super().__init__("loop_recorder", **node_options)
+        self._plan, self._finish = plan, finish
+        self._closing = threading.Event()
+        self._lock = threading.Lock()  # guards all that follows
+        self._recording: Recording | None = None
+        self._truth: TargetState | None = None
+        self._size = (0, 0)
+        self._video = AnnotatedVideo(plan.out / "annotated.mp4")
+        group = MutuallyExclusiveCallbackGroup()
+        self._init = self.create_client(InitTarget, "tracker_node/init_target", callback_group=group)
+        self._enable = self.create_client(SetBool, f"{plan.controller}/set_enabled", callback_group=group)
+        self._play = self.create_client(SetBool, "simulator_node/set_playing", callback_group=group)
+        # A group for each: a picture that is being drawn on must not hold up what is timed.
+        for kind, topic, callback, depth in (
+            (Image, "image", self._on_image, 20),
+            (TargetStateArray, "ground_truth", self._on_truth, 50),
+            (TargetStateArray, "targets", self._on_targets, 50),
+            (TwistStamped, COMMAND_TOPICS[plan.mode], self._on_command, 100),
+        ):
+            self.create_subscription(
+                kind, topic, callback, reliable_qos(depth), callback_group=MutuallyExclusiveCallbackGroup()
+            )
+        self._thread = threading.Thread(target=self._main, name="recorder", daemon=True)
+        self._thread.start()
+
+    def _main(self) -> None:
+        try:
+            self._finish(self._run())
+        except LoopFailed as error:
+            print(f"[loop] {error}", file=sys.stderr)
+            self._finish(2)
+        except Exception as error:
+            if not self._closing.is_set():
+                print(f"[loop] {type(error).__name__}: {error}", file=sys.stderr)
+                self._finish(2)
+
+    def _run(self) -> int:
+        plan = self._plan
+        self._wait(lambda: self._truth is not None and self._size[0] > 0, "no image and no truth have come")
+        self._set_target()
+        with self._lock:
+            self._recording = Recording(self._size, enabled=time.monotonic())
+        self._call(self._enable, SetBool.Request(data=True))
+        self._call(self._play, SetBool.Request(data=True))
+        self._pause(plan.seconds)
+        plan.kill_tracker()
+        with self._lock:
+            self._recording.killed = time.monotonic()
+        self._pause(plan.after)
+        with self._lock:
+            recording, self._recording = self._recording, None
+            self._video.close()
+        return self._report(recording)
+
+    def _set_target(self) -> None:
+        """Ask for the target where it truly is; again until the tracker is ready."""
+        end = time.monotonic() + self._plan.patience
+        while True:
+            assert self._truth is not None
+            request = InitTarget.Request(stamp=self._truth.header.stamp, bbox=self._truth.bbox)
+            answer = self._call(self._init, request)
+            if answer.success:
+                self.get_logger().info(answer.message)
+                return
+            if time.monotonic() > end:
+                raise LoopFailed(f"the tracker refuses the target: {answer.message}")
+            self._pause(0.3)
+
+    def _wait(self, condition: Callable[[], bool], complaint: str) -> None:
+        end = time.monotonic() + self._plan.patience
+        while not condition():
+            self._pause(POLL_SECONDS)
+            if time.monotonic() > end:
+                raise LoopFailed(f"{complaint} within {self._plan.patience:g} s")
+
+    def _pause(self, seconds: float) -> None:
+        if self._closing.wait(seconds):
+            raise LoopFailed("interrupted")
+
+    def _call(self, client: Client, request: Any) -> Any:
+        self._wait(client.service_is_ready, f"there is no service {client.srv_name}")
+        future = client.call_async(request)
+        self._wait(future.done, f"{client.srv_name} has not answered")
+        answer = future.result()
+        if not answer.success and client is not self._init:
+            raise LoopFailed(f"{client.srv_name} refuses: {answer.message}")
+        return answer
+
+    def _on_image(self, image: Image) -> None:
+        with self._lock:
+            self._size = (image.width, image.height)
+            if self._recording is not None:
+                self._video.add_image(stamp_ns(image.header.stamp), to_bgr(image).copy())
+
+    def _on_truth(self, message: TargetStateArray) -> None:
+        now, truth = time.monotonic(), message.targets[0]
+        with self._lock:
+            if truth.state == TargetState.TRACKING:
+                self._truth = truth
+            if self._recording is None:
+                return
+            centre, (width, height) = truth.bbox.center.position, self._size
+            seen = truth.state == TargetState.TRACKING
+            x, y = (centre.x / width - 0.5, centre.y / height - 0.5) if seen else (math.nan, math.nan)
+            self._recording.errors.append(Error(now - truth.age, x, y, truth.confidence))
+
+    def _on_targets(self, message: TargetStateArray) -> None:
+        now = time.monotonic()
+        with self._lock:
+            if self._recording is None or not message.targets:
+                return
+            target = message.targets[0]
+            name, bbox = STATE_NAMES[target.state], target.bbox
+            self._recording.said.append(Said(now, name, target.confidence, target.age))
+            box = Box.from_center(bbox.center.position.x, bbox.center.position.y, bbox.size_x, bbox.size_y)
+            said = Observation(name, box if box.w > 0 else None, target.confidence, target.age)
+            self._video.add_observation(stamp_ns(message.header.stamp), said)
+
+    def _on_command(self, message: TwistStamped) -> None:
+        now, linear, angular = time.monotonic(), message.twist.linear, message.twist.angular
+        with self._lock:
+            if self._recording is not None:
+                twist = (linear.x, linear.y, linear.z, angular.x, angular.y, angular.z)
+                self._recording.commands.append(Commanded(now, twist))
+
+    def _report(self, recording: Recording) -> int:
+        """Write and print the figures, and return the exit code."""
+        figures, out = LoopFigures.of(recording), self._plan.out
+        more = {"images": len(recording.errors), "states": len(recording.said), "commands": len(recording.commands)}
+        more["rmw"] = rclpy.get_rmw_implementation_identifier()
+        values = {**dataclasses.asdict(figures), **more}
+        shown = {name: str(value) if value == math.inf else value for name, value in values.items()}  # JSON has no inf
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "result.json").write_text(json.dumps(shown, indent=2) + "\n", encoding="utf-8")
+        title = f"{self._plan.controller} in the simulator, set point at the middle of the image"
+        plot_loop(recording, figures, out / "plot.png", mode=self._plan.mode, title=title)
+        lines = "\n".join(f"  {name:<26} {value}" for name, value in shown.items() if value is not None)
+        print(f"[loop]\n{lines}\n  plot, video and figures in {out}", flush=True)
+        complaints = unmet(figures)
+        for complaint in complaints:
+            print(f"[loop] {complaint}", file=sys.stderr)
+        return 1 if complaints else 0
+
+    def close(self) -> bool:
+        """Stop the thread; return whether it has ended."""
+        self._closing.set()
+        self._thread.join(1.0)
+        return not self._thread.is_alive()
+
+
+def unmet(figures: LoopFigures) -> list[str]:
+    """Return what a loop has not done as it should have."""
+    limits = (
+        ("settling_seconds", 3.0, "settling took {:g} s, and may take {:g}"),
+        ("stop_seconds", 0.25, "the command was zero {:g} s after the word of the loss, and must be within {:g} s"),
+        ("kill_stop_seconds", 0.75, "the command was zero {:g} s after the tracker's death, and must be within {:g} s"),
+    )
+    complaints = []
+    for name, most, text in limits:
+        value = getattr(figures, name)
+        if value is not None and value > most:
+            complaints.append(text.format(value, most))
+    if figures.settling_seconds is None:
+        complaints.append("the target did not settle on its set point")
+    elif figures.within_share is not None and figures.within_share < 0.95:
+        complaints.append(f"the target was within {BAND:.0%} for {figures.within_share:.1%} of the time, not for 95 %")
+    return complaints

@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from dimp_ros.apps.settings import parameter_rows
 from dimp_ros.geometry import Box
 from dimp_ros.tracker.result import TargetState
 
+ROOT = Path(__file__).resolve().parents[1]
 CAMERA = camera_of_view(640, 480, 60.0)
 CONFIG = SafetyConfig(timeout=0.5, min_confidence=0.5)
 GOOD = Observation("cup", int(TargetState.TRACKING), 0.9, Box(300.0, 220.0, 40.0, 40.0), 99.9, 0.1, 100.0)
@@ -33,6 +36,16 @@ def test_every_parameter_is_described_and_its_default_is_allowed(config):
         assert len(row.text) > 10 and "|" not in row.text and "\n" not in row.text
         assert row.checked(row.default) == row.default
         assert row.range or row.choices or row.kind in (str, bool)
+
+
+@pytest.mark.parametrize("name", ["follower.md", "servo.md"])
+def test_the_table_of_parameters_is_the_one_made_from_the_code(name):
+    spec = importlib.util.spec_from_file_location("update_readme", ROOT / "tools" / "update_readme.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    path = ROOT / "docs" / name
+    text = path.read_text(encoding="utf-8")
+    assert tool.updated(text, tool.tables()[path]) == text, "run: tools/env python tools/update_readme.py"
 
 
 def test_a_configuration_out_of_range_is_refused_with_value_range_and_name():

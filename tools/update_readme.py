@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the generated part of README.md: the table of the node's parameters. Run it after changing a parameter."""
+"""Write the tables of parameters in README.md and docs/. Run it after changing a parameter."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
@@ -12,17 +14,32 @@ BEGIN = "<!-- parameters: made by tools/update_readme.py -->\n"
 END = "<!-- end -->\n"
 
 
-def updated(text: str) -> str:
-    """Return the README's text with the table as the code has it now."""
+def updated(text: str, parameters: Sequence[Any] | None = None) -> str:
+    """Return a file's text with the table as the code has it now; ``parameters`` as for `parameter_table`."""
     from dimp_ros.node.parameter_table import parameter_table
 
     before, _, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not end:
-        raise ValueError(f"README.md lacks the lines {BEGIN!r} and {END!r}")
-    return f"{before}{BEGIN}\n{parameter_table()}\n{END}{after}"
+        raise ValueError(f"the file lacks the lines {BEGIN!r} and {END!r}")
+    return f"{before}{BEGIN}\n{parameter_table(parameters)}\n{END}{after}"
+
+
+def tables() -> dict[Path, Sequence[Any] | None]:
+    """Return the files that hold a table, and whose parameters these are."""
+    from dimp_ros.apps.follow_control import FollowConfig
+    from dimp_ros.apps.servo_control import ServoConfig
+    from dimp_ros.apps.settings import parameter_rows
+
+    docs = ROOT / "docs"
+    return {
+        README: None,
+        docs / "follower.md": parameter_rows(FollowConfig),
+        docs / "servo.md": parameter_rows(ServoConfig),
+    }
 
 
 if __name__ == "__main__":
     sys.path.insert(0, str(ROOT))
-    README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
+    for path, parameters in tables().items():
+        path.write_text(updated(path.read_text(encoding="utf-8"), parameters), encoding="utf-8")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import reprlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 TRACKER_PREFIX = "tracker."
@@ -221,10 +222,10 @@ def tracker_parameters() -> tuple[Parameter, ...]:
     return tuple(rows)
 
 
-def parameter_table() -> str:
-    """Return all parameters as a Markdown table, in the order in which they are declared."""
+def parameter_table(parameters: Sequence[Parameter] | None = None) -> str:
+    """Return parameters as a Markdown table, in their order; None for all of the tracker node."""
     rows = ["| name | type | default | range | set | what it is |", "|---|---|---|---|---|---|"]
-    for row in NODE_PARAMETERS + tracker_parameters():
+    for row in NODE_PARAMETERS + tracker_parameters() if parameters is None else parameters:
         when = "at start" if row.read_only else "any time" if row.live else "unconfigured"
         allowed = ", ".join(f"`{value_text(choice)}`" for choice in row.choices) or range_text(row.range)
         default = value_text(row.default)

@@ -34,6 +34,7 @@ from dimp_ros.node.spinning import Finish
 from dimp_ros.srv import InitTarget
 
 POLL_SECONDS = 0.02
+RETRY_SECONDS = 1.0
 STATE_NAMES = {getattr(TargetState, name): name for name in ("UNINITIALIZED", "TRACKING", "UNCERTAIN", "LOST")}
 
 
@@ -56,7 +57,7 @@ class LoopPlan:
     kill_tracker: Callable[[], None]
     seconds: float = 25.0
     after: float = 2.0
-    patience: float = 120.0
+    patience: float = 300.0
 
 
 class LoopRecorder(Node):
@@ -134,7 +135,7 @@ class LoopRecorder(Node):
                 return
             if time.monotonic() > end:
                 raise LoopFailed(f"the tracker refuses the target: {answer.message}")
-            self._pause(0.3)
+            self._pause(RETRY_SECONDS)
 
     def _wait(self, condition: Callable[[], bool], complaint: str) -> None:
         end = time.monotonic() + self._plan.patience

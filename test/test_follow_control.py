@@ -89,6 +89,24 @@ def test_a_size_that_is_given_is_kept_instead_of_the_one_at_the_time_of_enabling
     assert moved(MIDDLE, desired_size=1.5 * size).twist.vx > 0.2
 
 
+def test_another_target_is_kept_at_its_own_size_and_the_same_one_after_a_loss_at_the_old():
+    control = FollowControl(FollowConfig(forward_feed_forward=0.0), CAMERA)
+    control.set_enabled(True)
+    speeds = []
+    for name, box, state in (
+        ("cup", MIDDLE, TRACKING),
+        ("cup", grown(0.6), 3),
+        ("cup", grown(0.6), TRACKING),
+        ("plate", grown(0.6), TRACKING),
+    ):
+        for tick in range(20):
+            now = len(speeds) * 0.4 + tick * 0.02
+            command = control.update(seen(box, now, target_id=name, state=state), now)
+        speeds.append(command.twist.vx)
+    assert speeds[:2] == [0.0, 0.0] and speeds[2] > 0.2
+    assert speeds[3] == pytest.approx(0.0, abs=1e-9)
+
+
 def test_the_distance_of_a_pose_comes_before_the_size():
     control = FollowControl(FollowConfig(distance=2.0, forward_feed_forward=0.0), CAMERA)
     control.set_enabled(True)

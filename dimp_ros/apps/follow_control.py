@@ -63,7 +63,9 @@ class FollowConfig(SafetyConfig):
         (0.3, 50.0),
     )
     desired_size: float = setting(
-        0.0, "Size that is kept, sqrt(box area / image area); 0 for the one at the time of enabling.", (0.0, 1.0)
+        0.0,
+        "Size that is kept, sqrt(box area / image area); 0 for that at the enabling, or of a new target at first.",
+        (0.0, 1.0),
     )
     camera_pitch: float = setting(0.0, "How far the camera looks below the body's x axis, in degrees.", (-80.0, 80.0))
     horizontal_gain: float = setting(3.0, "Gain of the centring left and right, 1/s.", (0.0, 10.0))
@@ -119,7 +121,7 @@ class FollowControl(GatedControl[FollowConfig]):
         self._azimuth, self._elevation, self._log_distance = (DelayedValue() for _ in range(3))
         self._last_pose: float | None = None  # when the last image with a position was taken
         self._by_pose = False
-        self._size: float | None = None  # the desired one, taken at the time of enabling
+        self._size: tuple[str, float] | None = None  # the desired one, as a target had it when it was first seen
 
     def set_enabled(self, enabled: bool) -> None:
         """Allow motion, or end it; with desired_size 0 the size that the target has then is the one that is kept."""
@@ -162,8 +164,8 @@ class FollowControl(GatedControl[FollowConfig]):
         self._azimuth.measure(azimuth, observation.taken, *timing)
         self._elevation.measure(elevation, observation.taken, *timing)
         size = math.sqrt(observation.box.area / (camera.width * camera.height))
-        if self._size is None:
-            self._size = size
+        if self._size is None or self._size[0] != observation.target_id:
+            self._size = observation.target_id, size
         if config.forward in ("auto", "pose") and fits_box(observation, camera):
             assert observation.position is not None
             self._last_pose = observation.taken
@@ -174,7 +176,9 @@ class FollowControl(GatedControl[FollowConfig]):
             pass  # between two poses: the last one is still good
         elif config.forward in ("auto", "size"):
             self._choose(by_pose=False)
-            self._log_distance.measure(math.log((config.desired_size or self._size) / size), observation.taken, *timing)
+            self._log_distance.measure(
+                math.log((config.desired_size or self._size[1]) / size), observation.taken, *timing
+            )
         else:
             self._log_distance.forget()
             notes = ("no target_pose: the distance is not kept",) if config.forward == "pose" else ()

@@ -73,7 +73,7 @@ class SteeringNode(Node, Generic[Config]):
         self.create_service(Trigger, "~/take_set_point", self._on_take_set_point, callback_group=requests)
         self.parameters.on_change(lambda _change: self._configure())
         self._configure()
-        self._tick_every(1.0 / config.rate, self._on_tick)
+        self._tick_every(1.0 / config.rate, logged(self._on_tick, self.get_logger()))
         self._tick_every(DIAGNOSTICS_SECONDS, logged(self._report, self.get_logger()))
         self.get_logger().info(f"commands on {self._commands.topic_name}, zero until ~/set_enabled is called")
 
@@ -145,8 +145,9 @@ class SteeringNode(Node, Generic[Config]):
                 self._control.camera = self._inputs.camera
             command, frame = Command(Twist(), "disabled by an error, see the log"), ""
         before, self._command = self._command, command
-        if not self._closed:
-            self._publish(command.twist, frame)
+        with self._lock:  # nothing comes after the last word
+            if not self._closed:
+                self._publish(command.twist, frame)
         self._log_change(before, command)
 
     def _publish(self, twist: Twist, frame: str) -> None:
@@ -221,7 +222,8 @@ class SteeringNode(Node, Generic[Config]):
 
     def close(self) -> bool:
         """Say zero once more; nothing runs outside of the executor."""
-        self._closed = True
-        self._publish(Twist(), self._inputs.frame)
+        with self._lock:
+            self._closed = True
+            self._publish(Twist(), self._inputs.frame)
         self._commands.wait_for_all_acked(Duration(seconds=0.2))
         return True

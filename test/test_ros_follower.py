@@ -122,13 +122,17 @@ class Operator:
         wait_until(lambda: self.commands and any(self.last()), "a command to move")
 
     def wait_for_rest(self) -> None:
-        """Wait until the command is zero, and see that it stays so while commands go on."""
-        # On a busy machine the loop itself may pause, and begin at zero: what counts is a row of zeros.
-        wait_until(lambda: not any(map(any, map(vars_of, self.commands[-10:]))), "commands of zero")
+        """Wait until the command is zero, and has been for half a second.
+
+        What is under way when a test changes something may still move it, and on a busy machine that takes a while.
+        """
         count = len(self.commands)
-        wait_until(lambda: len(self.commands) >= count + 10, "ten further commands")
-        for command in self.commands[count:]:
-            assert not any(vars_of(command)), "it moved again"
+
+        def rested() -> bool:
+            last = self.commands[count:][-25:]
+            return len(last) == 25 and not any(any(vars_of(command)) for command in last)
+
+        wait_until(rested, "25 commands of zero in a row")
 
 
 def vars_of(command: TwistStamped) -> tuple[float, ...]:

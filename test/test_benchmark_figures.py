@@ -12,11 +12,12 @@ import torch
 
 from dimp_ros.benchmark.ceilings import Ceilings, measure_ceilings, shortest
 from dimp_ros.benchmark.contest import Plan, Timing, ratio, run
-from dimp_ros.benchmark.contestants import Step
+from dimp_ros.benchmark.contestants import Step, stages_by_cpu_time
 from dimp_ros.benchmark.counts import StageWork, Work, stage_work
 from dimp_ros.benchmark.footage import FolderFootage, MadeFootage
 from dimp_ros.geometry import Box
 from dimp_ros.tracker import TrackerConfig
+from dimp_ros.tracker.clock import StageClock
 
 CPU = torch.device("cpu")
 
@@ -132,6 +133,18 @@ def test_what_sleeps_takes_time_but_not_of_the_cpu():
 def test_a_plan_that_cannot_be_run_is_refused(plan):
     with pytest.raises(ValueError, match="cannot be run"):
         run([], Numbered(), plan)
+
+
+def test_stages_can_be_told_by_cpu_time():
+    def stages():
+        clock = StageClock()
+        time.sleep(0.03)
+        clock.lap("sleep")
+        return clock.stages["sleep"]
+
+    with stages_by_cpu_time():
+        assert stages() < 20
+    assert stages() >= 30
 
 
 # Footage

@@ -38,6 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--box", type=_box, help="x,y,w,h in pixels of the target in the first of --frames")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--length", type=int, default=24, help="frames of a repeat, a multiple of 8")
+    parser.add_argument("--cpu-time", action="store_true", help="of stages: for a busy machine, with --threads 1")
     parser.add_argument("--quick", action="store_true", help="one repeat of 8 frames: to see that everything runs")
     parser.add_argument("--out", type=Path, default=Path("build/bench"), help="folder for bench.json and bench.md")
     return parser
@@ -75,7 +76,7 @@ def _bench(given: argparse.Namespace) -> int:
     if given.quick:
         plan = Plan(repeats=1, frames=8, warm=16, inits=1)
     plan.check()
-    scope = Scope(choices, given.targets, given.against, given.peers, plan)
+    scope = Scope(choices, given.targets, given.against, given.peers, plan, given.cpu_time)
     begin = time.monotonic()
 
     def tell(what: str) -> None:

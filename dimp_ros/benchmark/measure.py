@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +16,7 @@ import torch
 from dimp_ros.benchmark.agreement import agreement
 from dimp_ros.benchmark.ceilings import Ceilings, measure_ceilings
 from dimp_ros.benchmark.contest import Plan, Timing, ratio, run
-from dimp_ros.benchmark.contestants import PRECISION, Contestant, ModelChoice, Naive, Ours, Peer
+from dimp_ros.benchmark.contestants import PRECISION, Contestant, ModelChoice, Naive, Ours, Peer, stages_by_cpu_time
 from dimp_ros.benchmark.counts import stage_work
 from dimp_ros.benchmark.footage import Footage
 
@@ -24,7 +25,7 @@ class Scope(NamedTuple):
     """What to measure.
 
     :param targets: numbers of targets, 1 among them. :param peers: names of OpenCV's trackers.
-    :param peer_files: folder of NanoTrack's files, if it is among them.
+    :param peer_files: folder of NanoTrack's files, if it is among them. :param cpu_time: of stages, not what they took.
     """
 
     choices: Sequence[ModelChoice]
@@ -32,6 +33,7 @@ class Scope(NamedTuple):
     peers: Sequence[str] = ("csrt", "kcf")
     peer_files: Path | None = None
     plan: Plan = Plan()
+    cpu_time: bool = False
 
 
 def measure(
@@ -46,7 +48,8 @@ def measure(
     kinds = sorted({(str(c.device), precision) for c in scope.choices for precision in (c.precision, PRECISION)})
     tell("ceilings")
     ceilings = {kind: _ceilings(*kind) for kind in kinds}
-    contests = [_contest(scope, footage, tell) for footage in footages]
+    with stages_by_cpu_time() if scope.cpu_time else nullcontext():
+        contests = [_contest(scope, footage, tell) for footage in footages]
     tell("ceilings again")
     ceilings = {kind: ceilings[kind].best(_ceilings(*kind)) for kind in kinds}
     for contest in contests:
@@ -56,6 +59,7 @@ def measure(
     return {
         "machine": machine(),
         "plan": scope.plan._asdict(),
+        "cpu_time": scope.cpu_time,
         "ceilings": [
             {"device": kind[0], "precision": kind[1]}
             | {k: None if v == float("inf") else v for k, v in c._asdict().items()}

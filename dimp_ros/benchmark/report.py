@@ -59,7 +59,9 @@ def text(result: Result) -> str:
         parts.append("Wanted\n\n" + table(("what", "is", "met"), lines))
     parts.append("Ratios; in brackets the least and the most of the repeats\n\n" + _ratios(result["rows"]))
     parts.append("The same by CPU time, of all threads together\n\n" + _ratios(result["rows"], "_cpu"))
-    parts.append("Stages of one target; the floor is what the ceilings below allow\n\n" + _stages(result["rows"]))
+    clock = "by CPU time" if result["cpu_time"] else "by the clock"
+    stages = _stages(result["rows"], "cpu_ms" if result["cpu_time"] else "median_ms")
+    parts.append(f"Stages of one target, {clock}; the floor is what the ceilings below allow\n\n{stages}")
     parts.append("Ceilings\n\n" + _ceilings(result["ceilings"]))
     parts.append("Times\n\n" + _times(result["rows"]))
     return "\n\n".join(parts) + "\n"
@@ -97,7 +99,7 @@ def _ratios(rows: Sequence[Result], clock: str = "") -> str:
     return table(head, lines)
 
 
-def _stages(rows: Sequence[Result]) -> str:
+def _stages(rows: Sequence[Result], whole: str) -> str:
     head = ("frames", "who", "stage", "time / floor", "share of the frame", "GFLOP", "MB", "median, ms", "p99, ms")
     lines = []
     for row in rows:
@@ -109,7 +111,7 @@ def _stages(rows: Sequence[Result]) -> str:
                     _who(row),
                     stage,
                     f"{one['times_floor']:.1f}" if known else "",
-                    f"{one['median_ms'] / row['median_ms']:.0%}",
+                    f"{one['median_ms'] / row[whole]:.0%}",
                     f"{one['gflop']:.3f}" if known else "",
                     f"{one['mbyte']:.1f}" if known else "",
                     f"{one['median_ms']:.2f}",

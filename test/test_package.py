@@ -168,6 +168,8 @@ print(json.dumps({k: v if isinstance(v, (bool, int, float, str)) else list(v) fo
         ("tracker.yaml", "tracker_node", {"model": "dimp_lite", "device": "auto"}),
         ("demo.yaml", "video_source", {"first_frame": 0, "rate": 0.0}),
         ("demo.yaml", "demo", {"box": [423.5, 117.0, 62.0, 41.0]}),
+        ("follower.yaml", "follower", {"horizontal": "yaw"}),
+        ("servo.yaml", "servo", {"axes": "translation"}),
     ],
 )
 def test_a_parameter_file_reaches_its_node_in_any_namespace(file: str, node: str, expected: dict[str, Any]) -> None:
@@ -240,7 +242,7 @@ def test_the_demo_launches_three_programs_on_one_topic() -> None:
     assert (source["video"], source["rate"], source["last_frame"]) == ("other.mp4", 15.0, -1)
 
 
-@pytest.mark.parametrize("name", ["tracker.launch.py", "demo.launch.py"])
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "launch").glob("*.launch.py")))
 def test_every_launch_argument_is_described_and_has_a_default(name: str) -> None:
     pytest.importorskip("launch.actions", reason="launch is not installed: it comes with a ROS distribution only")
     pytest.importorskip("launch_ros.actions", reason="launch_ros is not installed: it comes with a distribution only")

@@ -32,7 +32,7 @@ def test_make_targets_that_are_named_exist():
     assert named <= targets
 
 
-@pytest.mark.parametrize("launch_file", ["tracker.launch.py", "demo.launch.py"])
+@pytest.mark.parametrize("launch_file", sorted(path.name for path in (ROOT / "launch").glob("*.launch.py")))
 def test_launch_arguments_that_are_named_exist(launch_file):
     used = re.findall(rf"{launch_file}(?:`, [^`]*`| )([^`\n]*)", README.read_text(encoding="utf-8"))
     arguments = set(re.findall(r"\b([a-z_]+):=", " ".join(used)))

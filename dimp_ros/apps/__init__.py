@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs around the tracker: a video source, the demo, and the drawing that they share."""
+"""Programs around the tracker: follower, visual servo, simulator, operator console, video source and demo."""

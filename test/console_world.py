@@ -67,7 +67,7 @@ class Camera:
 
 
 class SquareTracker:
-    """Follows the square whose colour was in the middle of the box; it is lost where there is none."""
+    """Follows the square of the strongest colour in the box; it is lost where there is none."""
 
     def __init__(self) -> None:
         self.seconds = 0.0
@@ -75,10 +75,11 @@ class SquareTracker:
         self._colours: dict[str, NDArray[np.uint8]] = {}
 
     def init(self, image: Picture, box: Sequence[float], *, target_id: str = "0") -> Any:
-        """Take the colour in the middle of the box."""
+        """Take the strongest colour in the box."""
         pixels = _pixels(image)
-        x, y, w, h = box
-        colour = pixels[round(y + h / 2), round(x + w / 2)]
+        x, y, w, h = (max(0, round(value)) for value in box)
+        inside = pixels[y : y + h, x : x + w].reshape(-1, 3)
+        colour = inside[np.argmax(np.ptp(inside, axis=1))]
         if int(colour.max()) - int(colour.min()) < 60:
             raise ValueError("there is nothing but <b>grey</b> in this box; draw it round a square")
         self.inits.append((target_id, tuple(box)))

@@ -173,6 +173,8 @@ class Session:
                 break
             if sent is None:
                 await self._wait(status)
+        if self._socket.closed:
+            return None
         return Close(TOO_SLOW, "this browser takes nothing any more: the link, or the machine, is too slow")
 
     def _status_is_due(self, status: dict[str, Any], now: float) -> bool:

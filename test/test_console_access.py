@@ -7,9 +7,11 @@ import socket
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dimp_ros.apps.console.access import AccessDenied, Allowance, Gate
 from dimp_ros.apps.console.settings import ConsoleSettings, console_parameters
+from dimp_ros.node.parameter_table import range_text, value_text
 
 TOKEN = "0123456789abcdef"
 
@@ -146,3 +148,15 @@ def test_an_allowance_is_used_up_and_comes_back():
     assert [allowance.take() for _ in range(2)] == [True, False]
     now = 100.0
     assert [allowance.take() for _ in range(4)] == [True, True, True, False]
+
+
+def test_the_parameters_are_documented_as_they_are_and_the_file_holds_known_ones():
+    root = Path(__file__).parents[1]
+    written = (root / "docs" / "console.md").read_text(encoding="utf-8")
+    for row in console_parameters():
+        allowed = ", ".join(f"`{choice}`" for choice in row.choices) or range_text(row.range)
+        line = f"| `{row.name}` | {row.kind_text} | `{value_text(row.default)}` | {allowed} | {row.text} |"
+        assert line in written, f"docs/console.md lacks: {line}"
+    values = yaml.safe_load((root / "config" / "console.yaml").read_text(encoding="utf-8"))["/**"]["ros__parameters"]
+    defaults = {row.name: row.default for row in console_parameters()}
+    assert values and all(defaults[name] == value for name, value in values.items())

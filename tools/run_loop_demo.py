@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Close a loop in the simulator: tools/run_loop_demo.py follow|servo [arguments of the tracker's --ros-args].
+"""Close a loop in the simulator: tools/run_loop_demo.py follow|servo [--truth | arguments of the tracker's --ros-args].
 
 Simulator, tracker and controller each run in a process of their own, the recorder in this one, which kills the tracker
-at the end to see everything stop. Plot, video and figures are written to build/demo-follow or build/demo-servo.
+at the end to see everything stop. With --truth there is no tracker: the simulator says where the target is. Plot, video
+and figures are written to build/demo-follow or build/demo-servo.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,24 +21,22 @@ STOP_SECONDS = 5.0
 
 
 class Demo(NamedTuple):
-    """What is started: the files with the parameters of simulator and controller."""
+    """What is started, and the file with the parameters of simulator and controller."""
 
     mode: str
-    simulator: str
     controller: str
     parameters: str
 
 
 DEMOS = {
-    "follow": Demo("vehicle", "simulator_vehicle.yaml", "follower", "simulator_vehicle.yaml"),
-    "servo": Demo("arm", "simulator_arm.yaml", "servo", "simulator_arm.yaml"),
+    "follow": Demo("vehicle", "follower", "simulator_vehicle.yaml"),
+    "servo": Demo("arm", "servo", "simulator_arm.yaml"),
 }
 
 
-def command(script: str, *parameter_files: str) -> list[str]:
+def command(script: str, parameters: str, *arguments: str) -> list[str]:
     """Return the command line of a node with its parameters."""
-    files = [part for name in parameter_files for part in ("--params-file", str(CONFIG / name))]
-    return [sys.executable, str(ROOT / "scripts" / script), "--ros-args", *files]
+    return [sys.executable, str(ROOT / "scripts" / script), "--ros-args", "--params-file", parameters, *arguments]
 
 
 def main() -> int:
@@ -44,17 +44,27 @@ def main() -> int:
     if len(sys.argv) < 2 or sys.argv[1] not in DEMOS:
         print(__doc__, file=sys.stderr)
         return 2
-    name, demo = sys.argv[1], DEMOS[sys.argv[1]]
+    name, demo, arguments = sys.argv[1], DEMOS[sys.argv[1]], sys.argv[2:]
     from dimp_ros.apps.simulator.recorder import LoopPlan, LoopRecorder
     from dimp_ros.node.spinning import run
 
+    truth = "--truth" in arguments
+    remapping = ["-r", "targets:=ground_truth"] if truth else []
+    parameters = str(CONFIG / demo.parameters)
+    commands = {
+        "simulator": command("simulator_node", parameters),
+        "controller": command(f"{demo.controller}_node", parameters, *remapping),
+    }
+    if not truth:
+        commands["tracker"] = command("tracker_node", str(CONFIG / "tracker.yaml"), *arguments)
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
-        processes["simulator"] = subprocess.Popen(command("simulator_node", demo.simulator), cwd=ROOT)
-        processes["tracker"] = subprocess.Popen([*command("tracker_node", "tracker.yaml"), *sys.argv[2:]], cwd=ROOT)
-        processes["controller"] = subprocess.Popen(command(f"{demo.controller}_node", demo.parameters), cwd=ROOT)
-        plan = LoopPlan(demo.mode, demo.controller, ROOT / "build" / f"demo-{name}", processes["tracker"].kill)
-        return run(lambda finish: LoopRecorder(plan, finish), [], threads=8)
+        for who, line in commands.items():
+            processes[who] = subprocess.Popen(line, cwd=ROOT)
+        plan = LoopPlan(demo.mode, demo.controller, ROOT / "build" / f"demo-{name}")
+        if not truth:
+            plan = replace(plan, kill_tracker=processes["tracker"].kill)
+        return run(lambda finish: LoopRecorder(plan, finish), ["--ros-args", *remapping], threads=8)
     finally:
         for process in processes.values():
             if process.poll() is None:

@@ -35,6 +35,8 @@ from dimp_ros.srv import InitTarget
 
 POLL_SECONDS = 0.02
 RETRY_SECONDS = 1.0
+TARGET_ID = "goal"
+"""With a name, a request that is repeated starts the same target over."""
 STATE_NAMES = {getattr(TargetState, name): name for name in ("UNINITIALIZED", "TRACKING", "UNCERTAIN", "LOST")}
 
 
@@ -48,13 +50,14 @@ class LoopPlan:
 
     :param mode: vehicle or arm. :param controller: name of the node that steers. :param out: folder for the results.
     :param seconds: from the closing of the loop until the tracker is killed. :param after: how long it goes on then.
-    :param kill_tracker: kills the tracker's process. :param patience: seconds to wait for services and images.
+    :param kill_tracker: kills the tracker's process; None where the truth stands in for a tracker.
+    :param patience: seconds to wait for services and images.
     """
 
     mode: str
     controller: str
     out: Path
-    kill_tracker: Callable[[], None]
+    kill_tracker: Callable[[], None] | None = None
     seconds: float = 25.0
     after: float = 2.0
     patience: float = 300.0
@@ -108,16 +111,18 @@ class LoopRecorder(Node):
     def _run(self) -> int:
         plan = self._plan
         self._wait(lambda: self._truth is not None and self._size[0] > 0, "no image and no truth have come")
-        self._set_target()
+        if plan.kill_tracker is not None:
+            self._set_target()
         with self._lock:
             self._recording = Recording(self._size, enabled=time.monotonic())
         self._call(self._enable, SetBool.Request(data=True))
         self._call(self._play, SetBool.Request(data=True))
         self._pause(plan.seconds)
-        plan.kill_tracker()
-        with self._lock:
-            self._recording.killed = time.monotonic()
-        self._pause(plan.after)
+        if plan.kill_tracker is not None:
+            plan.kill_tracker()
+            with self._lock:
+                self._recording.killed = time.monotonic()
+            self._pause(plan.after)
         with self._lock:
             recording, self._recording = self._recording, None
             self._video.close()
@@ -128,7 +133,7 @@ class LoopRecorder(Node):
         end = time.monotonic() + self._plan.patience
         while True:
             assert self._truth is not None
-            request = InitTarget.Request(stamp=self._truth.header.stamp, bbox=self._truth.bbox)
+            request = InitTarget.Request(stamp=self._truth.header.stamp, bbox=self._truth.bbox, id=TARGET_ID)
             answer = self._call(self._init, request)
             if answer.success:
                 self.get_logger().info(answer.message)

@@ -66,7 +66,7 @@ def test_importing_the_package_is_cheap() -> None:
     assert heavy.strip() == "set()"
 
 
-@pytest.mark.parametrize("layer", ["model", "tracker", "training", "evaluation"])
+@pytest.mark.parametrize("layer", ["model", "tracker", "training", "evaluation", "benchmark"])
 def test_what_computes_does_not_know_ros(layer: str) -> None:
     for path in (ROOT / "dimp_ros" / layer).rglob("*.py"):
         for name in imported(path):

@@ -163,7 +163,7 @@ class ImageBag:
             connections = [connection for owner, connection in self._connections() if owner is reader]
             if connections:
                 for _, time, raw in reader.messages(connections=connections):
-                    if not isinstance(time, int) or not isinstance(raw, (bytes, bytearray, memoryview)):
+                    if not isinstance(time, int) or not isinstance(raw, bytes):
                         raise ValueError(f"a message of {type(raw).__name__} at time {time!r} is none")
                     yield time, raw
 

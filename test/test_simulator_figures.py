@@ -73,6 +73,15 @@ def test_a_hiding_is_not_counted_but_stop_and_resumption_are_measured():
     assert figures.within_share == 1.0
 
 
+def test_a_target_that_is_at_rest_where_it_should_be_calls_for_no_motion():
+    resting = recording([(0.0, 0.01), (10.0, 0.01)], hidden=(4.0, 6.0))
+    resting.commands = [Commanded(one.time, STILL) for one in resting.commands]
+    assert LoopFigures.of(resting).resume_seconds is None
+    wandering = recording([(0.0, 0.01), (6.0, 0.01), (10.0, 0.09)], hidden=(4.0, 6.0))
+    wandering.commands = [Commanded(one.time, STILL) for one in wandering.commands]
+    assert LoopFigures.of(wandering).resume_seconds == math.inf
+
+
 def test_a_command_that_goes_on_is_told_as_an_endless_stop():
     endless = recording([(0.0, 0.0), (10.0, 0.0)], hidden=(4.0, 9.0))
     endless.commands = [Commanded(one.time, MOVING) for one in endless.commands]

@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "config"
+FOOTAGE = ROOT / "build" / "demo" / "footage.mov"
 STOP_SECONDS = 5.0
 
 
@@ -34,9 +35,10 @@ DEMOS = {
 }
 
 
-def command(script: str, parameters: str, *arguments: str) -> list[str]:
-    """Return the command line of a node with its parameters."""
-    return [sys.executable, str(ROOT / "scripts" / script), "--ros-args", "--params-file", parameters, *arguments]
+def command(script: str, files: list[str], *arguments: str) -> list[str]:
+    """Return the command line of a node with its parameter files, of which the last one wins."""
+    parameters = [part for name in files for part in ("--params-file", str(CONFIG / name))]
+    return [sys.executable, str(ROOT / "scripts" / script), "--ros-args", *parameters, *arguments]
 
 
 def main() -> int:
@@ -50,13 +52,14 @@ def main() -> int:
 
     truth = "--truth" in arguments
     remapping = ["-r", "targets:=ground_truth"] if truth else []
-    parameters = str(CONFIG / demo.parameters)
+    # A real picture of a table, where `make footage` or `make demo` has brought it.
+    table = ["-p", f"ground_picture:={FOOTAGE}"] if demo.mode == "arm" and FOOTAGE.is_file() else []
     commands = {
-        "simulator": command("simulator_node", parameters),
-        "controller": command(f"{demo.controller}_node", parameters, *remapping),
+        "simulator": command("simulator_node", [demo.parameters], *table),
+        "controller": command(f"{demo.controller}_node", [f"{demo.controller}.yaml", demo.parameters], *remapping),
     }
     if not truth:
-        commands["tracker"] = command("tracker_node", str(CONFIG / "tracker.yaml"), *arguments)
+        commands["tracker"] = command("tracker_node", ["tracker.yaml"], *arguments)
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for who, line in commands.items():

@@ -18,6 +18,8 @@ HOLD_SECONDS = 1.0
 """A loop has settled when the target enters the band and stays in it for so long."""
 SEEN = 0.5
 """A target of which the image shows less than this share counts as hidden."""
+REST = 0.005
+"""A target at rest moves by less than this, in image widths and heights."""
 STILL = 1e-6
 """A command whose components are all smaller is zero."""
 
@@ -82,7 +84,8 @@ class LoopFigures:
     :param final_error_px: mean distance of the target from the set point in the last second before the end, pixels.
     :param losses: how often the tracker lost the target. :param stop_seconds: the longest time from word of that until
         the command was zero. :param stop_after_hiding_seconds: the same from the image that shows less than half.
-    :param resume_seconds: the longest time from the tracker's having it again until a command moved the camera.
+    :param resume_seconds: the longest time from the tracker's having it again until a command moved the camera; where
+        the target was on its set point, and stayed there, no command was needed.
     :param resettling_seconds: the longest time from then until the target was in the band for good.
     :param kill_stop_seconds: from the death of the tracker until the command was zero for good.
     """
@@ -119,7 +122,7 @@ class LoopFigures:
             losses=len(losses),
             stop_seconds=_longest(recording.commands, losses, zero=True),
             stop_after_hiding_seconds=_longest(recording.commands, _hidings(errors), zero=True),
-            resume_seconds=_longest(recording.commands, finds, zero=False),
+            resume_seconds=_longest(recording.commands, _calls_to_move(errors, finds), zero=False),
             resettling_seconds=resettling,
             kill_stop_seconds=_stop_for_good(recording.commands, recording.killed),
             age_ms_median=_rounded(float(np.median([one.age for one in said])) * 1e3, 1) if said else None,
@@ -166,6 +169,17 @@ def _losses(said: Sequence[Said]) -> tuple[list[float], list[float]]:
             finds.append(one.time)
         tracking = now
     return losses, finds
+
+
+def _calls_to_move(errors: Sequence[Error], finds: Sequence[float]) -> list[float]:
+    """Return those of ``finds`` after which the target was not at rest on its set point for `HOLD_SECONDS`."""
+    calls = []
+    for find in finds:
+        after = [one for one in errors if find <= one.time <= find + HOLD_SECONDS]
+        places = np.array([(one.x, one.y) for one in after]).reshape(-1, 2)
+        if not all(map(_in_band, after)) or (len(after) > 1 and np.ptp(places, axis=0).max() > REST):
+            calls.append(find)
+    return calls
 
 
 def _hidings(errors: Sequence[Error]) -> list[float]:

@@ -34,6 +34,8 @@ from dimp_ros.node.spinning import Finish
 from dimp_ros.srv import InitTarget
 
 POLL_SECONDS = 0.02
+SLOW_MS = 250.0
+"""Age of the tracker's words, beyond which a loop is slower than it was designed for."""
 RETRY_SECONDS = 1.0
 TARGET_ID = "goal"
 """With a name, a request that is repeated starts the same target over."""
@@ -78,6 +80,7 @@ class LoopRecorder(Node):
         self._lock = threading.Lock()  # guards all that follows
         self._recording: Recording | None = None
         self._truth: TargetState | None = None
+        self._tracking = False
         self._size = (0, 0)
         self._video = AnnotatedVideo(plan.out / "annotated.mp4")
         group = MutuallyExclusiveCallbackGroup()
@@ -113,6 +116,7 @@ class LoopRecorder(Node):
         self._wait(lambda: self._truth is not None and self._size[0] > 0, "no image and no truth have come")
         if plan.kill_tracker is not None:
             self._set_target()
+            self._wait(lambda: self._tracking, "the tracker does not see the target")
         with self._lock:
             self._recording = Recording(self._size, enabled=time.monotonic())
         self._call(self._enable, SetBool.Request(data=True))
@@ -182,10 +186,13 @@ class LoopRecorder(Node):
 
     def _on_targets(self, message: TargetStateArray) -> None:
         now = time.monotonic()
+        if not message.targets:
+            return
+        target = message.targets[0]
         with self._lock:
-            if self._recording is None or not message.targets:
+            self._tracking = target.state == TargetState.TRACKING
+            if self._recording is None:
                 return
-            target = message.targets[0]
             name, bbox = STATE_NAMES[target.state], target.bbox
             self._recording.said.append(Said(now, name, target.confidence, target.age))
             box = Box.from_center(bbox.center.position.x, bbox.center.position.y, bbox.size_x, bbox.size_y)
@@ -240,4 +247,9 @@ def unmet(figures: LoopFigures) -> list[str]:
         complaints.append("the target did not settle on its set point")
     elif figures.within_share is not None and figures.within_share < 0.95:
         complaints.append(f"the target was within {BAND:.0%} for {figures.within_share:.1%} of the time, not for 95 %")
+    if complaints and figures.age_ms_median is not None and figures.age_ms_median > SLOW_MS:
+        complaints.append(
+            f"what the tracker said was {figures.age_ms_median:.0f} ms old: this machine is too slow, or too busy, for "
+            "these figures"
+        )
     return complaints

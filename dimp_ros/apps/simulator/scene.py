@@ -121,10 +121,11 @@ def _room(
     """Return the ground and four walls round the origin, each repeated without end."""
     tile, reach = config.ground_tile, config.scene_size
     depth = tile * ground_shape[0] / ground_shape[1]
-    # Seen by someone who looks along x: the picture's right is -y, its lower edge is nearer. Under a target that lies
-    # on it, by a little.
+    # Seen by someone who looks along x: the picture's right is -y, its lower edge is nearer. Its middle is at the
+    # origin, and it is under a target that lies on it, by a little.
+    along, down = np.array([0.0, -tile, 0.0]), np.array([-depth, 0.0, 0.0])
     below = np.array([0.0, 0.0, -1e-3 * config.target_distance if config.mode == "arm" else 0.0])
-    surfaces = [Surface(below, np.array([0.0, -tile, 0.0]), np.array([-depth, 0.0, 0.0]), ground)]
+    surfaces = [Surface(below - (along + down) / 2, along, down, ground)]
     wide = reach / 2
     high = wide * wall_shape[0] / wall_shape[1]
     for x, y in ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0)):

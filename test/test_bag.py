@@ -100,6 +100,7 @@ def test_a_span_is_by_frame_by_seconds_or_by_stamp(tmp_path: Path, span: Span, e
     assert [frame.index for frame in frames] == expected
 
 
+@settings(deadline=None)
 @given(st.integers(0, 12), st.integers(0, 12))
 def test_frames_of_two_spans_that_meet_are_all_frames(made_once: Path, cut: int, end: int) -> None:
     first, second = read(made_once, Span(0, cut))[0], read(made_once, Span(cut, end))[0]

@@ -124,7 +124,7 @@ def world(*, tracker: bool = True, **parameters: Any) -> Iterator[World]:
     with context():
         camera = Camera()
         squares = SquareTracker()
-        node = tracker_node(squares) if tracker else None
+        node = tracker_node(squares, history_seconds=20.0) if tracker else None
         overrides = [Parameter(name, value=value) for name, value in {"port": 0, **parameters}.items()]
         console = ConsoleNode(parameter_overrides=overrides)
         try:

@@ -129,6 +129,8 @@ def test_what_is_known_of_targets_grows_old(board, clock):
     assert targets["age"] == 0.25 and targets["stamp"] == [1, 500 * MS]
     assert [one["id"] for one in targets["list"]] == ["cup", "pen"]
     assert targets["list"][0]["box"] == [1.0, 2.0, 3.0, 4.0] and targets["list"][1]["box"] is None
+    board.on_targets(1_500 * MS, [])
+    assert board.status()["targets"]["number"] == targets["number"] + 1
     assert news_fields(None, clock.now) is None
 
 

@@ -33,8 +33,12 @@ class Target(NamedTuple):
 
 
 class News(NamedTuple):
-    """What the tracker said of one image, and when that came, by this process's steady clock."""
+    """What the tracker said of one image, and when that came, by this process's steady clock.
 
+    :param number: counts what was said: a target that was dropped is not to come back with a picture that comes later.
+    """
+
+    number: int
     stamp: int
     targets: tuple[Target, ...]
     at: float
@@ -117,7 +121,8 @@ class Board:
     def on_targets(self, stamp: int, targets: Sequence[Target]) -> None:
         """Take what the tracker said of the image with ``stamp``."""
         with self._lock:
-            self._news = News(stamp, tuple(targets), self._clock())
+            number = self._news.number + 1 if self._news else 1
+            self._news = News(number, stamp, tuple(targets), self._clock())
             self._let_go()
         self._listener()
 
@@ -189,6 +194,7 @@ def news_fields(news: News | None, now: float) -> dict[str, Any] | None:
     if news is None:
         return None
     return {
+        "number": news.number,
         "stamp": stamp_fields(news.stamp),
         "age": _rounded(now - news.at),
         "list": [

@@ -55,7 +55,7 @@ const connection = new Connection({
   },
 });
 
-/** Take what was told of the targets, unless it is older than what is known. */
+/** Take what was told of the targets, unless more is known already. */
 function learn(news, at) {
   if (!situation.targetsCame(news, at)) return;
   numbers.update(news.list.map((target) => target.id));

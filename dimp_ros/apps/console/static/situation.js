@@ -51,10 +51,9 @@ export class Situation {
 
   /** Note what was told of the targets, and return whether it is news. */
   targetsCame(news, at) {
-    const told = at - news.age - this.#way;
-    if (this.targets && told < this.#targetsAt - 0.2 && before(news.stamp, this.targets.stamp)) return false;
+    if (this.targets && news.number < this.targets.number) return false;
     this.targets = news;
-    this.#targetsAt = told;
+    this.#targetsAt = at - news.age - this.#way;
     return true;
   }
 
@@ -157,8 +156,4 @@ function sentence(text) {
   if (!text) return "";
   const begun = text[0].toUpperCase() + text.slice(1);
   return /[.?!]$/.test(begun) ? begun : `${begun}.`;
-}
-
-function before(first, second) {
-  return first[0] < second[0] || (first[0] === second[0] && first[1] < second[1]);
 }

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
 import sys
 import time
@@ -19,8 +21,11 @@ from geometry_msgs.msg import PoseStamped, TwistStamped
 from ros_harness import RELIABLE, Image, Node, Parameter, SetBool, TargetState, context, spinning, wait_until
 from sensor_msgs.msg import CameraInfo
 
+from dimp_ros.apps.follower import Follower
+from dimp_ros.apps.simulator.figures import LoopFigures
 from dimp_ros.apps.simulator.messages import quaternion
 from dimp_ros.apps.simulator.node import Simulator, main
+from dimp_ros.apps.simulator.recorder import LoopPlan, LoopRecorder, unmet
 from dimp_ros.apps.simulator.settings import simulator_parameters
 from dimp_ros.camera import Camera
 from dimp_ros.msg import TargetStateArray
@@ -167,6 +172,43 @@ def test_images_come_as_late_as_they_are_told_to():
         wait_until(lambda: len(audience.truths) > 3, "truths")
         ages = [array.targets[0].age for array in list(audience.truths)]
         assert min(ages) >= 0.3
+
+
+def test_a_recorded_loop_ends_with_a_plot_a_video_and_figures(tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: the plot needs it")
+    remapping = ["--ros-args", "-r", "targets:=ground_truth"]  # the truth stands in for a tracker
+    overrides = [Parameter(name, value=value) for name, value in (SMALL | {"paused": True}).items()]
+    codes: list[int] = []
+    with context():
+        simulator = Simulator(lambda code: None, parameter_overrides=overrides)
+        follower = Follower(cli_args=remapping)
+        plan = LoopPlan("vehicle", "follower", tmp_path / "new", seconds=3.0)
+        recorder = LoopRecorder(plan, codes.append, cli_args=remapping)
+        with spinning(simulator, follower, recorder):
+            wait_until(lambda: codes, "the end of the recording", 60.0)
+            assert recorder.close()
+    result = json.loads((tmp_path / "new" / "result.json").read_text())
+    assert codes[0] in (0, 1), "on a busy machine the figures may be bad, but there are some"
+    assert min(result["images"], result["states"], result["commands"]) > 5
+    assert result["losses"] == 0 and result["kill_stop_seconds"] is None
+    assert (tmp_path / "new" / "plot.png").stat().st_size > 1000
+    assert (tmp_path / "new" / "annotated.mp4").stat().st_size > 1000
+
+
+def test_a_loop_that_was_not_as_it_should_be_is_complained_about():
+    good = LoopFigures(0.9, 0.97, 0.04, 0.06, 1.0, 1, 0.14, 0.2, 0.02, 0.6, 0.56, 80.0)
+    assert unmet(good) == []
+    for change, word in (
+        ({"settling_seconds": 3.5}, "settling took 3.5 s"),
+        ({"settling_seconds": None, "within_share": None}, "did not settle"),
+        ({"within_share": 0.9}, "90.0%"),
+        ({"stop_seconds": 0.3}, "0.3 s after the word"),
+        ({"kill_stop_seconds": math.inf}, "death"),
+    ):
+        complaints = unmet(dataclasses.replace(good, **change))
+        assert len(complaints) == 1 and word in complaints[0]
+    slow = unmet(dataclasses.replace(good, within_share=0.9, age_ms_median=600.0))
+    assert len(slow) == 2 and "600 ms" in slow[1]
 
 
 @pytest.mark.parametrize(

@@ -76,8 +76,8 @@ def chromium() -> Iterator[Any]:
 class Page:
     """A page of the console, and what it sent and complained about."""
 
-    def __init__(self, browser: Any, viewport: dict[str, int], **options: Any) -> None:
-        self.context = browser.new_context(viewport=viewport, **options)
+    def __init__(self, browser: Any, viewport: dict[str, int], *, context: Any = None, **options: Any) -> None:
+        self.context = context or browser.new_context(viewport=viewport, **options)
         self.page = self.context.new_page()
         self.page.set_default_timeout(1000 * PATIENCE)
         self.errors: list[str] = []
@@ -364,7 +364,8 @@ def test_a_finger_draws_on_a_phone_and_nothing_is_wider_than_its_screen(scene, c
 def test_ten_browsers_look_at_once_and_the_eleventh_is_told_why_not(scene, console, chromium):
     small = {"width": 320, "height": 300}
     with another_console(scene, tracker="/tracker_node", max_rate=2.0, client_timeout=60.0) as other:
-        pages = [Page(chromium, small).open(other.server.url) for _ in range(10)]
+        tabs = chromium.new_context(viewport=small)  # windows of their own would be processes of their own
+        pages = [Page(chromium, small, context=tabs).open(other.server.url) for _ in range(10)]
         try:
             for page in pages:
                 page.until(page.square, "the video")
@@ -372,12 +373,10 @@ def test_ten_browsers_look_at_once_and_the_eleventh_is_told_why_not(scene, conso
             for page in pages:
                 page.shows("#targets", "cup")
                 page.until(page.box, "the box")
-            pages.append(Page(chromium, small).open(other.server.url))
-            pages[-1].shows("#notice", "10 browsers look already")
+            Page(chromium, small, context=tabs).open(other.server.url).shows("#notice", "10 browsers look already")
             assert other._watchers == 10
         finally:
-            for page in pages:
-                page.context.close()
+            tabs.close()
 
 
 def test_one_that_stops_reading_does_not_hold_up_the_others(scene, console):

@@ -74,7 +74,11 @@ class ConsoleServer:
         self._watchers = watchers
         self._log = log
         self._gate = Gate(settings)
-        self._files = {f"/{path.name}": (path.read_bytes(), TYPES[path.suffix]) for path in STATIC.iterdir()}
+        self._files = {
+            f"/{path.name}": (path.read_bytes(), TYPES[path.suffix])
+            for path in STATIC.iterdir()
+            if path.suffix in TYPES
+        }
         self._files["/"] = self._files["/index.html"]
         self._pictures = PictureMaker(ladder(settings.max_width))
         self._sessions: set[Session] = set()

@@ -4,6 +4,7 @@
 import { STATES } from "./palette.js";
 
 const FONT = "600 14px system-ui, sans-serif";
+const SMALL_FONT = "600 12px system-ui, sans-serif";
 const HALO = "rgba(0, 0, 0, 0.75)";
 
 export class View {
@@ -13,6 +14,7 @@ export class View {
   #picture = null;
   #bitmap = null;
   #labels = [];
+  #boxes = [];
 
   constructor(canvas, numbers) {
     this.#canvas = canvas;
@@ -79,6 +81,7 @@ export class View {
     context.drawImage(this.#bitmap, place.left, place.top, place.width * place.scale, place.height * place.scale);
     if (this.dimmed) this.#dim(width, height);
     this.#labels = [];
+    this.#boxes = [];
     if (!this.dimmed) this.#drawTargets(place);
     if (this.draft) this.#drawDraft(place);
   }
@@ -101,8 +104,9 @@ export class View {
     const own = news === this.#picture.targets;
     const behind = own ? 0 : seconds(this.#picture.stamp) - seconds(news.stamp);
     if (!own && (behind < 0 || behind > this.staleAfter)) return;
-    for (const target of news.list) {
-      if (!target.box) continue;
+    const inSight = news.list.filter((target) => target.box);
+    this.#boxes = inSight.map((target) => target.box);
+    for (const target of inSight) {
       const state = STATES[target.state];
       const colour = this.#numbers.colour(target.id);
       this.#stroke(place, target.box, colour, own ? state.dash : [2, 4], own ? 3 : 1.5);
@@ -119,9 +123,9 @@ export class View {
     this.#label(place, this.draft, `${Math.round(w)} × ${Math.round(h)}`, "#ffffff");
   }
 
-  #stroke(place, [x, y, w, h], colour, dash, thickness) {
+  #stroke(place, imageBox, colour, dash, thickness) {
     const context = this.#context;
-    const box = [place.left + x * place.scale, place.top + y * place.scale, w * place.scale, h * place.scale];
+    const box = onCanvas(place, imageBox);
     context.setLineDash([]);
     context.lineWidth = thickness + 3;
     context.strokeStyle = HALO;
@@ -133,18 +137,22 @@ export class View {
     context.setLineDash([]);
   }
 
-  /** Write above a box, below it where there is no room, and never over another label. */
-  #label(place, [x, y, , h], text, colour) {
+  /** Write above a box, or below it, or inside: where no other label and, if possible, no other box is. */
+  #label(place, box, text, colour) {
     const context = this.#context;
-    context.font = FONT;
-    const [width, height] = [Math.min(context.measureText(text).width + 14, this.#canvas.clientWidth), 22];
-    const left = Math.max(0, Math.min(place.left + x * place.scale - 2, this.#canvas.clientWidth - width));
-    const bottom = place.top + (y + h) * place.scale + 4;
-    let top = place.top + y * place.scale - height - 4;
-    if (top < 0) top = Math.min(bottom, this.#canvas.clientHeight - height);
-    const overlaps = (other) => left < other[0] + other[2] && other[0] < left + width && Math.abs(top - other[1]) < height;
-    for (let tries = 0; tries < 12 && this.#labels.some(overlaps); tries += 1) top += height;
-    this.#labels.push([left, top, width]);
+    const small = this.#canvas.clientWidth < 480;
+    context.font = small ? SMALL_FONT : FONT;
+    const [width, height] = [Math.min(context.measureText(text).width + 14, this.#canvas.clientWidth), small ? 18 : 22];
+    const [x, y, , h] = onCanvas(place, box);
+    const left = Math.max(0, Math.min(x - 3, this.#canvas.clientWidth - width));
+    const tops = [y - height - 4, y + h + 4, y + h - height - 3, y + 3].map((top) =>
+      Math.max(0, Math.min(top, this.#canvas.clientHeight - height)),
+    );
+    const others = this.#boxes.filter((other) => other !== box).map((other) => onCanvas(place, other));
+    const isFree = (top, taken) => taken.every((other) => !overlap([left, top, width, height], other));
+    let top = tops.find((one) => isFree(one, [...this.#labels, ...others])) ?? tops[0];
+    for (let tries = 0; tries < 12 && !isFree(top, this.#labels); tries += 1) top += height;
+    this.#labels.push([left, top, width, height]);
     context.fillStyle = HALO;
     context.fillRect(left, top, width, height);
     context.fillStyle = colour;
@@ -152,6 +160,15 @@ export class View {
     context.textBaseline = "middle";
     context.fillText(text, left + 9, top + height / 2 + 1, width - 12);
   }
+}
+
+/** A box of the image in CSS pixels of the canvas. */
+function onCanvas({ scale, left, top }, [x, y, w, h]) {
+  return [left + x * scale, top + y * scale, w * scale, h * scale];
+}
+
+function overlap([x, y, w, h], [x1, y1, w1, h1]) {
+  return x < x1 + w1 && x1 < x + w && y < y1 + h1 && y1 < y + h;
 }
 
 function seconds([whole, nanoseconds]) {

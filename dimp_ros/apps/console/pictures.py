@@ -22,7 +22,7 @@ class Level(NamedTuple):
 
 
 def ladder(max_width: int) -> tuple[Level, ...]:
-    """Return the qualities from the best to the least, each some half of the bytes of the one before it."""
+    """Return the qualities from the best to the least, each with some 0.45 to 0.6 of the bytes of the one before it."""
     steps = ((1.0, 80), (0.75, 75), (0.56, 70), (0.42, 65), (0.3, 55), (0.2, 45))
     return tuple(Level(max(96, round(max_width * share)), quality) for share, quality in steps)
 

@@ -170,6 +170,7 @@ print(json.dumps({k: v if isinstance(v, (bool, int, float, str)) else list(v) fo
         ("demo.yaml", "demo", {"box": [423.5, 117.0, 62.0, 41.0]}),
         ("follower.yaml", "follower", {"horizontal": "yaw"}),
         ("servo.yaml", "servo", {"axes": "translation"}),
+        ("console.yaml", "console", {"port": 8080, "host": "127.0.0.1"}),
     ],
 )
 def test_a_parameter_file_reaches_its_node_in_any_namespace(file: str, node: str, expected: dict[str, Any]) -> None:

@@ -95,7 +95,7 @@ class SafetyConfig:
         (0.05, 2.0),
     )
     stop_seconds: float = setting(
-        0.15, "How long the command takes to ramp down to zero, in seconds; 0 stops at once.", (0.0, 0.2)
+        0.1, "How long the command takes to ramp down to zero, in seconds; 0 stops at once.", (0.0, 0.2)
     )
     rectified: bool = setting(False, "Images are rectified: P of camera_info describes them, otherwise K and D.")
 

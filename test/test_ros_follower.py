@@ -19,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # the harness lies beside its te
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import PoseStamped, TwistStamped
+from rclpy.duration import Duration
 from ros_harness import (
     RELIABLE,
     WAIT,
@@ -69,7 +70,8 @@ class Operator:
         self.centre, self.side, self.state, self.confidence = (500.0, 240.0), 80.0, TargetState.TRACKING, 0.9
         self.names = ["cup"]
         self.telling = True
-        self.stamp: Time | None = None
+        self.stamp: Time | None = None  # one that stands still
+        self.clock = lambda: self.node.get_clock().now()
         self.info = camera_info()
         self.depth: float | None = None
         self.node.create_timer(0.05, self._tell)
@@ -80,7 +82,7 @@ class Operator:
     def _tell(self) -> None:
         if not self.telling:
             return
-        stamp = self.stamp or self.node.get_clock().now().to_msg()
+        stamp = self.stamp or self.clock().to_msg()
         array = TargetStateArray()
         array.header.stamp, array.header.frame_id = stamp, "camera_optical"
         for name in self.names:
@@ -197,7 +199,7 @@ def test_stamps_of_another_clock_stop_it_and_the_diagnostics_say_so():
     with steering() as operator:
         operator.set_enabled(True)
         operator.wait_for_motion()
-        operator.stamp = Time(sec=100)
+        operator.clock = lambda: operator.node.get_clock().now() - Duration(seconds=1e9)
         operator.wait_for_rest()
         wait_until(lambda: operator.statuses and "clocks disagree" in operator.statuses[-1].message, "diagnostics")
         assert operator.statuses[-1].level == DiagnosticStatus.WARN

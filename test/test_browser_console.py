@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 playwright = pytest.importorskip(
-    "playwright.sync_api", reason="playwright is not installed: pip install playwright (1.65.2 was tried)"
+    "playwright.sync_api", reason="playwright is not installed: .venv/bin/pip install -c constraints.txt playwright"
 )
 pytest.importorskip("aiohttp", reason="aiohttp is not installed: apt install python3-aiohttp, or pip")
 from console_world import SIDE, SIZE, World, world  # noqa: E402

@@ -107,6 +107,7 @@ def test_the_video_is_live_then_stale_and_never_more_than_that(board, clock):
     video = board.status()["video"]
     assert (video["state"], video["age"], video["reason"]) == ("none", None, "nobody publishes on /image")
     show(board, 100)
+    assert board.status()["video"]["reason"] == "", "what was said of silence is over with the first picture"
     board.set_silence("")
     clock.now += 0.9
     assert board.status()["video"]["state"] == "live"

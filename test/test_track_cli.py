@@ -163,6 +163,7 @@ def test_the_video_written_shows_the_box_on_every_frame(run: Callable[..., int],
         (["DAMAGED", INIT], "cannot read the picture"),
         (["VIDEO", INIT, "--start", "2s", "--end", "1.5s"], "--end 1.5s must be greater than --start 2s"),
         (["VIDEO", INIT, "--topic", "/image"], "--topic is for bags"),
+        (["no_bag", INIT, "--topic", "/image"], "no such file or folder: no_bag"),
         (["VIDEO", INIT, "--copy-images"], "--copy-images writes into the bag of --out-bag"),
     ],
 )

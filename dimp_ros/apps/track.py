@@ -191,6 +191,8 @@ def _check(arguments: argparse.Namespace, span: Span, bag: bool) -> None:
         raise ValueError("--start and --init-stamp both say where to start; give one of them")
     for_bags = {"--topic": arguments.topic, "--init-stamp": span.stamp, "--out-bag": arguments.out_bag}
     given = [option for option, value in for_bags.items() if value is not None]
+    if given and not bag and not Path(arguments.source).exists():
+        raise ValueError(f"no such file or folder: {arguments.source}")
     if given and not bag:
         raise ValueError(f"{given[0]} is for bags; {arguments.source} is no folder of rosbag2, .mcap, .db3 or .bag")
     for option, value in {"--copy-images": arguments.copy_images, "--draw-images": arguments.draw_images}.items():

@@ -183,7 +183,7 @@ class Board:
         age = None if newest is None else now - newest.at
         state = "none" if age is None else "bad" if bad else "live" if age < self._stale_after else "stale"
         return {
-            "video": {"state": state, "age": _rounded(age), "reason": bad or silence},
+            "video": {"state": state, "age": _rounded(age), "reason": bad or ("" if state == "live" else silence)},
             "tracker": tracker._asdict(),
             "targets": news_fields(news, now),
         }

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the harness lies beside its tests
 from ros_harness import BOX, Parameter, ScriptedTracker, State, context, spinning, tracker_node, wait_until

@@ -6,77 +6,17 @@
 
 from pathlib import Path
 
-from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
-from launch.conditions import IfCondition
-from launch.launch_description_sources import PythonLaunchDescriptionSource
-from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
+from launch import LaunchDescription
+from launch.actions import DeclareLaunchArgument
 
-HERE = Path(__file__).resolve().parent
-
-
-def start_servo(context: LaunchContext) -> list[Node]:
-    """Make the node, beside the topics of the tracker of the same namespace."""
-    image = context.launch_configurations["image"]
-    # Where drivers publish it: beside the image.
-    beside = f"{image.rpartition('/')[0]}/camera_info" if "/" in image else "camera_info"
-    use_sim_time = context.launch_configurations["use_sim_time"]
-    return [
-        Node(
-            package="dimp_ros",
-            executable="servo_node",
-            name="servo",
-            namespace=LaunchConfiguration("namespace"),
-            parameters=[
-                LaunchConfiguration("servo_file"),
-                *([{"use_sim_time": use_sim_time == "true"}] if use_sim_time else []),
-            ],
-            remappings=[
-                ("camera_info", context.launch_configurations["camera_info"] or beside),
-                ("delta_twist_cmds", LaunchConfiguration("twist")),
-            ],
-            output="screen",
-        )
-    ]
+from dimp_ros.apps.steering_launch import steering_description
 
 
 def generate_launch_description() -> LaunchDescription:
-    """Declare the arguments, include the tracker where it is wanted, and start the servo."""
-    return LaunchDescription(
-        [
-            DeclareLaunchArgument("image", default_value="/camera/image_raw", description="topic of the images"),
-            DeclareLaunchArgument(
-                "camera_info", default_value="", description="topic of the camera's parameters; empty: beside the image"
-            ),
-            DeclareLaunchArgument(
-                "twist",
-                default_value="/servo_node/delta_twist_cmds",
-                description="topic of the velocities, in the camera's optical frame, as MoveIt Servo takes them",
-            ),
-            DeclareLaunchArgument(
-                "servo_file",
-                default_value=str(HERE.parent / "config" / "servo.yaml"),
-                description="file with the parameters of the servo",
-            ),
-            DeclareLaunchArgument(
-                "tracker",
-                default_value="true",
-                choices=["true", "false"],
-                description="whether the tracker is started too, with the arguments of tracker.launch.py",
-            ),
-            DeclareLaunchArgument("namespace", default_value="", description="namespace of the nodes and their topics"),
-            DeclareLaunchArgument(
-                "use_sim_time",
-                default_value="",
-                choices=["", "true", "false"],
-                description="whether time comes from the topic /clock; empty: as in the files of parameters",
-            ),
-            # Its own arguments, like model and device, can be given here too.
-            IncludeLaunchDescription(
-                PythonLaunchDescriptionSource(str(HERE / "tracker.launch.py")),
-                condition=IfCondition(LaunchConfiguration("tracker")),
-            ),
-            OpaqueFunction(function=start_servo),
-        ]
+    """Describe tracker and servo."""
+    topic = DeclareLaunchArgument(
+        "twist",
+        default_value="/servo_node/delta_twist_cmds",
+        description="topic of the velocities, in the camera's optical frame, as MoveIt Servo takes them",
     )
+    return steering_description(Path(__file__).resolve().parents[1], "servo", "delta_twist_cmds", topic)

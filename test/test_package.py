@@ -205,6 +205,9 @@ def command_lines(name: str, **arguments: str) -> dict[str, list[str]]:
     return {Path(command[0]).name: command for command in commands}
 
 
+IN_FILE = yaml.safe_load((ROOT / "config" / "tracker.yaml").read_text(encoding="utf-8"))["/**"]["ros__parameters"]
+
+
 def given_parameters(command: list[str]) -> dict[str, Any]:
     """Return what the parameter files of a command line amount to, the last one winning."""
     result: dict[str, Any] = {}
@@ -220,7 +223,8 @@ def given_parameters(command: list[str]) -> dict[str, Any]:
 def test_the_tracker_is_launched_with_its_parameter_file() -> None:
     command = command_lines("tracker.launch.py")["tracker_node"]
     assert "image:=/camera/image_raw" in command
-    assert given_parameters(command) == {"model": "dimp_lite", "device": "auto"}
+    assert given_parameters(command) == IN_FILE
+    assert {"model": "dimp_lite", "device": "auto"}.items() <= IN_FILE.items()
 
 
 def test_launch_arguments_win_over_the_parameter_file(tmp_path: Path) -> None:
@@ -237,10 +241,37 @@ def test_the_demo_launches_three_programs_on_one_topic() -> None:
     commands = command_lines("demo.launch.py", target="1,2,3.5,4", rate="15", video="other.mp4", device="cpu")
     assert commands.keys() == {"tracker_node", "video_source", "demo"}
     assert all("image:=/demo/image" in command for command in commands.values())
-    assert given_parameters(commands["tracker_node"]) == {"model": "dimp_lite", "device": "cpu"}
+    assert given_parameters(commands["tracker_node"]) == {**IN_FILE, "device": "cpu"}
     assert given_parameters(commands["demo"])["box"] == [1.0, 2.0, 3.5, 4.0]
     source = given_parameters(commands["video_source"])
     assert (source["video"], source["rate"], source["last_frame"]) == ("other.mp4", 15.0, -1)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "node", "remapping"),
+    [
+        ("follow.launch.py", "cmd_vel", "follower", "cmd_vel:=/robot/velocities"),
+        ("servo.launch.py", "twist", "servo", "delta_twist_cmds:=/robot/velocities"),
+    ],
+)
+def test_what_steers_is_launched_beside_the_tracker_or_alone(
+    name: str, argument: str, node: str, remapping: str
+) -> None:
+    given = {"image": "/front/image", argument: "/robot/velocities", "device": "cpu"}
+    commands = command_lines(name, **given)
+    assert commands.keys() == {"tracker_node", f"{node}_node"}
+    assert given_parameters(commands["tracker_node"]) == {**IN_FILE, "device": "cpu"}
+    steering = commands[f"{node}_node"]
+    assert {remapping, "camera_info:=/front/camera_info", f"__node:={node}"} <= set(steering)
+    assert str(ROOT / "config" / f"{node}.yaml") in steering
+    assert command_lines(name, tracker="false").keys() == {f"{node}_node"}
+
+
+def test_the_console_and_the_simulator_are_launched_with_what_is_given() -> None:
+    console = command_lines("console.launch.py", image="/front/image", port="9000")["console_node"]
+    assert "image:=/front/image" in console and given_parameters(console)["host"] == "127.0.0.1"
+    simulator = command_lines("simulator.launch.py", mode="arm", commands="/twist")["simulator_node"]
+    assert "delta_twist_cmds:=/twist" in simulator and given_parameters(simulator)["mode"] == "arm"
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "launch").glob("*.launch.py")))

@@ -3,10 +3,11 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from pathlib import Path
+
+from programs import stop
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "config"
@@ -33,16 +34,7 @@ def main() -> int:
     except KeyboardInterrupt:
         return 130
     finally:
-        for process in processes.values():
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-        for name, process in processes.items():
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                print(f"[demo] {name} did not end within {STOP_SECONDS:g} s and was killed", file=sys.stderr)
-                process.kill()
-                process.wait()
+        stop(processes, STOP_SECONDS, "demo")
 
 
 if __name__ == "__main__":

@@ -8,12 +8,13 @@ and figures are written to build/demo-follow or build/demo-servo.
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
+
+from programs import stop
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "config"
@@ -69,16 +70,7 @@ def main() -> int:
             plan = replace(plan, kill_tracker=processes["tracker"].kill)
         return run(lambda finish: LoopRecorder(plan, finish), ["--ros-args", *remapping], threads=8)
     finally:
-        for process in processes.values():
-            if process.poll() is None:
-                process.send_signal(signal.SIGINT)
-        for who, process in processes.items():
-            try:
-                process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                print(f"[loop] the {who} did not end within {STOP_SECONDS:g} s and was killed", file=sys.stderr)
-                process.kill()
-                process.wait()
+        stop(processes, STOP_SECONDS, "loop")
 
 
 if __name__ == "__main__":

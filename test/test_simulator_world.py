@@ -143,7 +143,7 @@ def test_an_arm_that_only_turns_stays_in_place_and_turns_as_far_as_it_was_told(t
     carrier.advance(0.0, seconds)
     assert carrier.position == pytest.approx(position)
     turned, _ = cv2.Rodrigues(rotation.T @ carrier.rotation)
-    assert turned.ravel() == pytest.approx(np.array(turn) * seconds, abs=1e-9)
+    assert turned.ravel() == pytest.approx(np.array(turn) * seconds, abs=1e-6)
 
 
 def test_without_further_commands_the_camera_stops():

@@ -14,11 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))  # the closed loop lies beside its tests
-from steered_world import Moment, Tracker, close_loop, settled_after, share_within
+from simulated_loop import Loop, ScriptedTracker, close_loop
 
 from dimp_ros.apps.follow_control import FollowConfig, FollowControl, camera_of_view, direction
 from dimp_ros.apps.safety import STOP_SECONDS, Command, Observation, Twist
 from dimp_ros.apps.simulator.config import WorldConfig
+from dimp_ros.apps.simulator.figures import LoopFigures
+from dimp_ros.apps.simulator.world import World
 from dimp_ros.geometry import Box
 from dimp_ros.tracker.result import TargetState
 
@@ -225,10 +227,12 @@ def test_whatever_is_observed_the_command_is_finite_within_limits_and_slew_rates
         before = twist
 
 
-def zero_after(moments: list[Moment], time: float) -> float:
-    """Return how long after ``time`` the command became zero, for good or until the state is TRACKING again."""
-    later = [moment for moment in moments if moment.time >= time]
-    return next(moment.time for moment in later if not any(moment.command.twist)) - time
+def followed(
+    control: FollowControl, config: WorldConfig, tracker: ScriptedTracker, seconds: float, **delays: float
+) -> tuple[Loop, LoopFigures]:
+    """Close a loop with a tracker that speaks 15 times a second, 0.1 s late."""
+    loop = close_loop(World(config), control, tracker.look, seconds, image_period=1 / 15, delay=0.1, **delays)
+    return loop, LoopFigures.of(loop.recording)
 
 
 @pytest.mark.parametrize(
@@ -237,43 +241,46 @@ def zero_after(moments: list[Moment], time: float) -> float:
 def test_a_target_that_moves_a_quarter_of_the_image_a_second_stays_near_its_set_point(path, untold):
     control = FollowControl(FollowConfig(vertical="climb", distance=6.0))
     world = WorldConfig(path=path, target_offset=(0.3, -0.2), **SMALL)
-    moments = close_loop(control, world, Tracker(untold=untold, noise=0.15), seconds=12.0)
-    settled = settled_after(moments)
-    assert settled < 3.0 and share_within(moments, settled) >= 0.95
-    assert 4.0 < min(moment.distance for moment in moments) and max(moment.distance for moment in moments) < 8.0
+    loop, figures = followed(control, world, ScriptedTracker(0.007), 12.0, untold=untold)
+    assert figures.settling_seconds is not None and figures.settling_seconds < 3.0
+    assert figures.within_share is not None and figures.within_share >= 0.95
+    distances = [moment.distance for moment in loop.moments]
+    assert 4.0 < min(distances) and max(distances) < 8.0
 
 
 def test_a_target_at_rest_is_not_circled_with_a_slow_robot_and_latency_that_nobody_tells_of():
     control = FollowControl(FollowConfig(vertical="climb"))
     world = WorldConfig(path="static", target_offset=(0.3, 0.2), lag=0.5, **SMALL)
-    moments = close_loop(control, world, Tracker(untold=0.1, noise=0.0), seconds=10.0)
-    assert settled_after(moments) < 3.0
-    assert max(moment.speed for moment in moments if moment.time > 8.0) < 0.03
+    loop, figures = followed(control, world, ScriptedTracker(0.0), 10.0, untold=0.1)
+    assert figures.settling_seconds is not None and figures.settling_seconds < 3.0
+    assert max(moment.speed for moment in loop.moments if moment.time > 8.0) < 0.03
 
 
 def test_a_hidden_target_stops_it_within_a_quarter_of_a_second_and_it_goes_on_when_the_target_is_back():
     control = FollowControl(FollowConfig())
     world = WorldConfig(path="sine", hide_from=5.0, hide_until=6.5, hide_by="vanish", **SMALL)
-    moments = close_loop(control, world, Tracker(noise=0.1), seconds=10.0)
+    loop, figures = followed(control, world, ScriptedTracker(0.005), 10.0)
+    moments = loop.moments
     lost = next(moment.time for moment in moments if moment.time > 1.0 and moment.state == TargetState.LOST)
     found = next(moment.time for moment in moments if moment.time > lost and moment.state == TRACKING)
     assert any(moment.command.twist.wz for moment in moments if lost - 0.5 < moment.time < lost)
-    assert zero_after(moments, lost) <= STOP_SECONDS
+    assert figures.losses == 1 and figures.stop_seconds is not None and figures.stop_seconds <= STOP_SECONDS
     assert not any(any(m.command.twist) for m in moments if lost + STOP_SECONDS < m.time < found)
-    assert settled_after([moment for moment in moments if moment.time >= found]) - found < 3.0
+    assert figures.resettling_seconds is not None and figures.resettling_seconds < 3.0
 
 
 def test_when_the_tracker_is_killed_nothing_moves_after_its_timeout_and_a_quarter_of_a_second():
     control = FollowControl(FollowConfig(timeout=0.3))
-    moments = close_loop(control, WorldConfig(path="sine", **SMALL), Tracker(noise=0.1, killed=4.0), seconds=7.0)
-    last_word = 4.0 + 0.1
-    assert any(moment.command.twist.wz for moment in moments if 3.5 < moment.time < 4.0)
-    late = [moment for moment in moments if moment.time > last_word + 0.3 + STOP_SECONDS]
-    assert late and not any(any(moment.command.twist) for moment in late)
-    assert "nothing new was heard" in late[-1].command.reason or "old" in late[-1].command.reason
+    world = WorldConfig(path="sine", **SMALL)
+    loop, figures = followed(control, world, ScriptedTracker(0.005), 7.0, kill_at=4.0)
+    assert any(moment.command.twist.wz for moment in loop.moments if 3.5 < moment.time < 4.0)
+    assert figures.kill_stop_seconds is not None and 0.0 < figures.kill_stop_seconds <= 0.3 + STOP_SECONDS
+    reason = loop.moments[-1].command.reason
+    assert "nothing new was heard" in reason or "old" in reason
 
 
 def test_the_distance_is_kept_by_poses():
     control = FollowControl(FollowConfig(distance=4.0))
-    moments = close_loop(control, WorldConfig(path="static", **SMALL), Tracker(poses=True, noise=0.1), seconds=10.0)
-    assert moments[-1].distance == pytest.approx(4.0, rel=0.08)
+    world = WorldConfig(path="static", **SMALL)
+    loop, _ = followed(control, world, ScriptedTracker(0.005, poses=True), 10.0)
+    assert loop.moments[-1].distance == pytest.approx(4.0, rel=0.08)

@@ -12,7 +12,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: ROS tests need a RO
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from dimp_ros.node.image_watch import Watchdog, explain_silence, publisher_trouble
+from dimp_ros.node.image_watch import Notice, Watchdog, explain_silence, publisher_trouble
 
 ASKED = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
@@ -30,13 +30,22 @@ def publisher(name: str = "camera", kind: str = "Image", **qos: Any) -> Any:
 
 
 def test_a_condition_is_said_when_it_begins_and_when_it_ends_and_not_in_between():
-    watchdog = Watchdog(hold=0.0)
+    now = 0.0
+    watchdog = Watchdog(hold=0.0, clock=lambda: now)
     assert watchdog.check({"stamps": "", "slowness": ""}) == []
-    assert watchdog.check({"stamps": "7 s old", "slowness": ""}) == [(True, "7 s old")]
-    assert watchdog.check({"stamps": "8 s old", "slowness": "5 of 30"}) == [(True, "5 of 30")]
-    assert watchdog.check({"stamps": "", "slowness": "6 of 30"}) == [(False, "7 s old")]
-    assert watchdog.check({}) == [(False, "5 of 30")]
+    assert watchdog.check({"stamps": "7 s old", "slowness": ""}) == [Notice("7 s old")]
+    now = 2.0
+    assert watchdog.check({"stamps": "8 s old", "slowness": "5 of 30"}) == [Notice("5 of 30")]
+    now = 3.0
+    assert watchdog.check({"stamps": "", "slowness": "6 of 30"}) == [Notice("7 s old", 2.0)]
+    assert watchdog.check({}) == [Notice("5 of 30", 1.0)]
     assert watchdog.check({}) == []
+
+
+def test_what_has_ended_cannot_be_mistaken_for_what_has_begun_and_tells_how_long_it_lasted():
+    assert Notice("7 s old").line == "7 s old"
+    assert Notice("7 s old", 37.4).line == "OK again after 37 s; what is over: 7 s old"
+    assert Notice("7 s old", 0.0).line.startswith("OK again after 1 s")
 
 
 def test_what_comes_and_goes_is_said_once():
@@ -47,7 +56,7 @@ def test_what_comes_and_goes_is_said_once():
         now = float(second)
         said += watchdog.check({"slowness": "slow" if second < 40 and second % 3 == 0 else ""})
         assert len(said) <= 1 or second >= 44
-    assert said == [(True, "slow"), (False, "slow")]
+    assert said == [Notice("slow"), Notice("slow", 39.0)]
 
 
 def test_without_a_publisher_the_remedy_is_to_start_one_or_to_remap():

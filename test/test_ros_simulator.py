@@ -196,7 +196,22 @@ def test_a_recorded_loop_ends_with_a_plot_a_video_and_figures(tmp_path):
 
 
 def test_a_loop_that_was_not_as_it_should_be_is_complained_about():
-    good = LoopFigures(0.9, 0.97, 0.04, 0.06, 1.0, 1, 0.14, 0.2, 0.02, 0.6, 0.56, 80.0)
+    good = LoopFigures(
+        settling_seconds=0.9,
+        within_share=0.97,
+        median_error=0.04,
+        error_95=0.06,
+        final_error_px=1.0,
+        final_seen_error_px=0.5,
+        final_box_error_px=0.8,
+        losses=1,
+        stop_seconds=0.14,
+        stop_after_hiding_seconds=0.2,
+        resume_seconds=0.02,
+        resettling_seconds=0.6,
+        kill_stop_seconds=0.56,
+        age_ms_median=80.0,
+    )
     assert unmet(good) == []
     for change, word in (
         ({"settling_seconds": 3.5}, "settling took 3.5 s"),

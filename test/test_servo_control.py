@@ -14,13 +14,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))  # the closed loop lies beside its tests
-from steered_world import Tracker, close_loop, settled_after, share_within
+from simulated_loop import Loop, ScriptedTracker, close_loop
 
 from dimp_ros.apps.follow_control import camera_of_view
 from dimp_ros.apps.gated_control import set_point_of
 from dimp_ros.apps.safety import STOP_SECONDS, Command, Observation, Twist
 from dimp_ros.apps.servo_control import ServoConfig, ServoControl, damped_inverse, features, interaction_matrix
 from dimp_ros.apps.simulator.config import WorldConfig
+from dimp_ros.apps.simulator.figures import LoopFigures
+from dimp_ros.apps.simulator.world import World
 from dimp_ros.geometry import Box
 from dimp_ros.tracker.result import TargetState
 
@@ -212,34 +214,52 @@ def test_whatever_is_observed_the_command_is_finite_within_limits_and_slew_rates
         before = twist
 
 
+def served(
+    control: ServoControl, config: WorldConfig, tracker: ScriptedTracker, seconds: float, **delays: float
+) -> tuple[Loop, LoopFigures]:
+    """Close a loop with a tracker that speaks 15 times a second, 0.1 s late."""
+    loop = close_loop(World(config), control, tracker.look, seconds, image_period=1 / 15, delay=0.1, **delays)
+    return loop, LoopFigures.of(loop.recording)
+
+
 @pytest.mark.parametrize("axes", ["translation", "rotation", "all"])
 def test_at_rest_a_target_is_brought_to_within_two_pixels_and_to_its_size(axes):
     control = ServoControl(ServoConfig(axes=axes, set_point_size=0.2))
     world = WorldConfig.arm(target_offset=(0.25, 0.2), width=640, height=480)
-    moments = close_loop(control, world, Tracker(noise=0.0), seconds=7.0)
-    last = moments[-1]
-    assert settled_after(moments) < 3.0
-    assert math.hypot(last.x * 640, last.y * 480) < 2.0
+    loop, figures = served(control, world, ScriptedTracker(0.0), 7.0)
+    last = loop.moments[-1]
+    assert figures.settling_seconds is not None and figures.settling_seconds < 3.0
+    assert figures.final_error_px is not None and figures.final_error_px < 2.0
     assert abs(last.command.error[2]) < 0.05 and last.speed < 0.005
+
+
+def test_a_box_that_is_beside_the_target_is_brought_to_the_set_point_and_the_target_beside_it():
+    world = WorldConfig.arm(target_offset=(0.25, 0.2), width=640, height=480)
+    off = 0.04
+    _, figures = served(ServoControl(), world, ScriptedTracker(0.0, off=(off, 0.0)), 7.0)
+    width = 0.08 / 0.5 * CAMERA.fx
+    assert figures.final_box_error_px == pytest.approx(off * width, abs=0.1)
+    assert figures.final_seen_error_px is not None and figures.final_seen_error_px < 1.0
+    assert figures.final_error_px == pytest.approx(off * width, abs=1.0)
 
 
 @pytest.mark.parametrize("untold", [0.0, 0.1])
 def test_a_target_that_moves_a_quarter_of_the_image_a_second_stays_near_its_set_point(untold):
     control = ServoControl(ServoConfig(max_speed=0.4, max_acceleration=2.0))
     world = WorldConfig.arm(path="sine", target_offset=(0.2, 0.1), **SMALL)
-    moments = close_loop(control, world, Tracker(untold=untold, noise=0.15), seconds=12.0)
-    settled = settled_after(moments)
-    assert settled < 3.0 and share_within(moments, settled) >= 0.95
+    _, figures = served(control, world, ScriptedTracker(0.007), 12.0, untold=untold)
+    assert figures.settling_seconds is not None and figures.settling_seconds < 3.0
+    assert figures.within_share is not None and figures.within_share >= 0.95
 
 
 def test_a_hidden_target_and_a_killed_tracker_stop_it():
     control = ServoControl(ServoConfig(max_speed=0.4, max_acceleration=2.0, timeout=0.3))
     world = WorldConfig.arm(path="sine", hide_from=3.0, hide_until=4.0, hide_by="vanish", **SMALL)
-    moments = close_loop(control, world, Tracker(noise=0.1, killed=7.0), seconds=9.0)
+    loop, figures = served(control, world, ScriptedTracker(0.005), 9.0, kill_at=7.0)
+    moments = loop.moments
     lost = next(moment.time for moment in moments if moment.time > 1.0 and moment.state == TargetState.LOST)
     found = next(moment.time for moment in moments if moment.time > lost and moment.state == TRACKING)
     assert any(any(moment.command.twist) for moment in moments if lost - 0.5 < moment.time < lost)
     assert not any(any(m.command.twist) for m in moments if lost + STOP_SECONDS < m.time < found)
     assert any(any(m.command.twist) for m in moments if found + 0.5 < m.time < 7.0)
-    late = [moment for moment in moments if moment.time > 7.1 + 0.3 + STOP_SECONDS]
-    assert late and not any(any(moment.command.twist) for moment in late)
+    assert figures.kill_stop_seconds is not None and figures.kill_stop_seconds <= 0.3 + STOP_SECONDS

@@ -98,6 +98,18 @@ def test_the_stop_after_a_kill_is_the_last_one():
     assert LoopFigures.of(relapse).kill_stop_seconds == math.inf
 
 
+def test_the_final_error_is_told_apart_into_what_the_controller_and_what_the_tracker_has_left():
+    one = recording([(0.0, 0.03), (10.0, 0.03)])
+    one.said = [said._replace(x=0.01, y=0.0) for said in one.said]  # 4 px to the left of where the target is
+    for index, said in enumerate(one.said):  # as ROS has it: ages in seven digits, the image's time by its stamp
+        one.said[index] = said._replace(time=said.time + 0.05 + 1e-8)
+    figures = LoopFigures.of(one)
+    assert figures.final_error_px == pytest.approx(6.0) and figures.final_seen_error_px == pytest.approx(2.0)
+    assert figures.final_box_error_px == pytest.approx(4.0)
+    one.said = [said._replace(x=math.nan, y=math.nan) for said in one.said]
+    assert LoopFigures.of(one).final_seen_error_px is None and LoopFigures.of(one).final_box_error_px is None
+
+
 def test_an_empty_recording_has_no_figures():
     figures = LoopFigures.of(Recording((200, 100)))
     assert figures.settling_seconds is None and figures.final_error_px is None and figures.age_ms_median is None

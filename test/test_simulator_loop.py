@@ -48,34 +48,34 @@ def assert_on_target(figures: LoopFigures) -> None:
 @pytest.mark.parametrize("more_delay", [0.0, 0.1])
 @pytest.mark.parametrize("path", ["sine", "circle", "random"])
 def test_a_follower_keeps_a_fast_target_on_its_set_point_also_100_ms_later(path, more_delay):
-    recording = close_loop(vehicle_world(path), follower(), ScriptedTracker().look, SECONDS, delay=0.08 + more_delay)
-    assert_on_target(LoopFigures.of(recording))
+    loop = close_loop(vehicle_world(path), follower(), ScriptedTracker().look, SECONDS, delay=0.08 + more_delay)
+    assert_on_target(LoopFigures.of(loop.recording))
 
 
 @pytest.mark.parametrize("more_delay", [0.0, 0.1])
 @pytest.mark.parametrize("path", ["sine", "random"])
 def test_a_servo_keeps_a_fast_target_on_its_set_point_also_100_ms_later(path, more_delay):
-    recording = close_loop(arm_world(path), servo(), ScriptedTracker().look, SECONDS, delay=0.08 + more_delay)
-    assert_on_target(LoopFigures.of(recording))
+    loop = close_loop(arm_world(path), servo(), ScriptedTracker().look, SECONDS, delay=0.08 + more_delay)
+    assert_on_target(LoopFigures.of(loop.recording))
 
 
 def test_nobody_at_the_controls_keeps_no_target_on_its_set_point():
     control = follower()
     control.set_enabled = lambda enabled: None  # type: ignore[method-assign]
-    figures = LoopFigures.of(close_loop(vehicle_world("static"), control, ScriptedTracker().look, 5.0))
+    figures = LoopFigures.of(close_loop(vehicle_world("static"), control, ScriptedTracker().look, 5.0).recording)
     assert figures.settling_seconds is None
 
 
 def test_a_servo_ends_within_two_pixels_of_where_a_part_that_lies_still_should_be():
     world = World(WorldConfig.arm(target_offset=(0.3, -0.2)))
-    figures = LoopFigures.of(close_loop(world, servo(), ScriptedTracker().look, 8.0, delay=0.1))
+    figures = LoopFigures.of(close_loop(world, servo(), ScriptedTracker().look, 8.0, delay=0.1).recording)
     assert_on_target(figures)
     assert figures.final_error_px is not None and figures.final_error_px < 2.0
 
 
 def test_a_servo_works_through_a_lens_that_distorts():
     world = arm_world("static", distortion=(-0.25, 0.06, 0.0, 0.0, 0.0))
-    figures = LoopFigures.of(close_loop(world, servo(), ScriptedTracker().look, 8.0))
+    figures = LoopFigures.of(close_loop(world, servo(), ScriptedTracker().look, 8.0).recording)
     assert figures.final_error_px is not None and figures.final_error_px < 2.0
 
 
@@ -83,7 +83,7 @@ def test_a_servo_works_through_a_lens_that_distorts():
 def test_a_hidden_target_stops_a_follower_in_time_and_its_return_moves_it_again(hide_by):
     # Round a turning point of its path: it comes back where it went, and is in the image when it does.
     world = vehicle_world("sine", hide_from=5.0, hide_until=7.0, hide_by=hide_by)
-    figures = LoopFigures.of(close_loop(world, follower(), ScriptedTracker().look, SECONDS))
+    figures = LoopFigures.of(close_loop(world, follower(), ScriptedTracker().look, SECONDS).recording)
     assert figures.losses == 1
     assert figures.stop_seconds is not None and figures.stop_seconds <= 0.25
     assert figures.resume_seconds is not None and figures.resume_seconds <= 0.25
@@ -93,7 +93,7 @@ def test_a_hidden_target_stops_a_follower_in_time_and_its_return_moves_it_again(
 
 def test_a_hidden_part_stops_a_servo_in_time():
     world = arm_world("sine", hide_from=5.0, hide_until=7.0)
-    figures = LoopFigures.of(close_loop(world, servo(), ScriptedTracker().look, 10.0))
+    figures = LoopFigures.of(close_loop(world, servo(), ScriptedTracker().look, 10.0).recording)
     assert figures.losses == 1 and figures.stop_seconds is not None and figures.stop_seconds <= 0.25
     assert figures.resume_seconds is not None and figures.resume_seconds <= 0.25
 
@@ -101,7 +101,7 @@ def test_a_hidden_part_stops_a_servo_in_time():
 @pytest.mark.parametrize("make", ["vehicle", "arm"])
 def test_nothing_moves_once_the_tracker_is_dead(make):
     world, control = (vehicle_world("circle"), follower()) if make == "vehicle" else (arm_world("sine"), servo())
-    figures = LoopFigures.of(close_loop(world, control, ScriptedTracker().look, 6.0, kill_at=4.0))
+    figures = LoopFigures.of(close_loop(world, control, ScriptedTracker().look, 6.0, kill_at=4.0).recording)
     timeout = control.config.timeout
     assert figures.kill_stop_seconds is not None and 0.0 < figures.kill_stop_seconds <= timeout + 0.25
     assert abs(world.truth().velocity).max() < 1e-2
@@ -125,5 +125,5 @@ def test_the_real_tracker_closes_the_loop(request):
         result = tracker.update(world.render())
         return Word(TargetState(result.state), result.confidence, result.box or NO_BOX)
 
-    figures = LoopFigures.of(close_loop(world, follower(), look, 4.0, image_period=0.1, delay=0.1))
+    figures = LoopFigures.of(close_loop(world, follower(), look, 4.0, image_period=0.1, delay=0.1).recording)
     assert_on_target(figures)

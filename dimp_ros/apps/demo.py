@@ -67,7 +67,7 @@ class Demo(Node):
         self._closing = threading.Event()
         self._lock = threading.Lock()  # guards all that follows
         self._first: Image | None = None
-        self._recording = False
+        self._recording_since: int | None = None  # stamp of the first image that counts, nanoseconds
         self._observations: dict[int, Observation] = {}
         self._published: set[int] = set()
         self._last_image = time.monotonic()
@@ -103,8 +103,8 @@ class Demo(Node):
         self.create_subscription(TargetState, "target", self._on_target, reliable_qos(50, latched=True))
         self._await_first_image()
         self._set_target(paused)
-        with self._lock:
-            self._recording = True
+        with self._lock:  # while the source waits, it repeats its first picture: those are not of the video
+            self._recording_since = self.get_clock().now().nanoseconds if paused else 0
         if paused:
             self._play(True)
         self._listen()
@@ -180,14 +180,14 @@ class Demo(Node):
             self._last_image = time.monotonic()
             if self._first is None:
                 self._first = image
-            if self._recording:
-                stamp = stamp_ns(image.header.stamp)
+            stamp = stamp_ns(image.header.stamp)
+            if self._recording_since is not None and stamp >= self._recording_since:
                 self._published.add(stamp)
                 self._video.add_image(stamp, to_bgr(image).copy())
 
     def _on_target(self, target: TargetState) -> None:
         with self._lock:
-            if not self._recording or target.header.stamp == Time():
+            if self._recording_since is None or target.header.stamp == Time():
                 return
             centre, w, h = target.bbox.center.position, target.bbox.size_x, target.bbox.size_y
             box = Box.from_center(centre.x, centre.y, w, h) if w > 0 else None
@@ -205,7 +205,7 @@ class Demo(Node):
             if self._closing.wait(POLL_SECONDS):
                 raise DemoFailed("interrupted")
         with self._lock:
-            self._recording = False
+            self._recording_since = None
             self._video.close()
 
     def _report(self) -> int:

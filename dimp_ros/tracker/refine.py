@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,14 +25,13 @@ Climb = Callable[[Modulation, Features, Tensor, int, float], tuple[Tensor, Tenso
 
 def starting_boxes(box: Box, config: TrackerConfig, generator: torch.Generator) -> Tensor:
     """Return the predicted box and jittered ones, ``Tensor[P, 4]`` in crop pixels."""
-    size = math.sqrt(box.area)
-    boxes = torch.tensor(box, dtype=torch.float32).repeat(config.proposals, 1)
-    jitter = torch.rand((config.proposals - 1, 4), generator=generator) * 2 - 1
-    shortest = min(box.w, box.h) / 3
-    center = boxes[1:, :2] + boxes[1:, 2:] / 2 + jitter[:, :2] * config.jitter_center * size
-    sides = (boxes[1:, 2:] + jitter[:, 2:] * config.jitter_size * size).clamp(min=shortest)
-    boxes[1:] = torch.cat((center - sides / 2, sides), dim=1)
-    return boxes
+    size, shortest = math.sqrt(box.area), min(box.w, box.h) / 3
+    jitter = torch.rand((config.proposals - 1, 4), generator=generator).numpy() * 2 - 1
+    boxes = np.tile(np.array(box, dtype=np.float32), (config.proposals, 1))
+    center = boxes[1:, :2] + boxes[1:, 2:] / 2 + jitter[:, :2] * np.float32(config.jitter_center * size)
+    sides = np.maximum(boxes[1:, 2:] + jitter[:, 2:] * np.float32(config.jitter_size * size), np.float32(shortest))
+    boxes[1:, :2], boxes[1:, 2:] = center - sides / 2, sides
+    return torch.from_numpy(boxes)
 
 
 class Overlap(Protocol):
@@ -104,14 +104,13 @@ def choose(boxes: Tensor, overlaps: Tensor, config: TrackerConfig) -> Box | None
 
     :param boxes: ``Tensor[P, 4]``. :param overlaps: ``Tensor[P]``, the prediction for each.
     """
-    sides = boxes[:, 2:].clamp(min=1.0)
-    aspect = sides[:, 0] / sides[:, 1]
-    sane = (aspect < config.max_aspect) & (aspect > 1 / config.max_aspect) & torch.isfinite(boxes).all(1)
-    boxes, overlaps = torch.cat((boxes[:, :2], sides), dim=1)[sane], overlaps[sane]
-    if not len(boxes):
-        return None
-    best = overlaps.topk(min(config.best_boxes, len(overlaps))).indices
-    return Box(*boxes[best].mean(0).tolist())
+    sane = []
+    for (x, y, w, h), overlap in zip(boxes.tolist(), overlaps.tolist(), strict=True):
+        box = Box(x, y, max(w, 1.0), max(h, 1.0))
+        if all(map(math.isfinite, box)) and 1 / config.max_aspect < box.w / box.h < config.max_aspect:
+            sane.append((overlap, box))
+    best = [box for _, box in sorted(sane, key=lambda pair: pair[0], reverse=True)[: config.best_boxes]]
+    return Box(*(sum(values) / len(best) for values in zip(*best, strict=True))) if best else None
 
 
 def inside(box: Box, size: tuple[int, int], config: TrackerConfig) -> Box:

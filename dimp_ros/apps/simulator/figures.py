@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -22,6 +22,8 @@ REST = 0.005
 """A target at rest moves by less than this, in image widths and heights."""
 STILL = 1e-6
 """A command whose components are all smaller is zero."""
+SAME_SECONDS = 1e-3
+"""Ages are told with seven digits only: within so much, two times are of the same image."""
 
 
 class Error(NamedTuple):
@@ -37,16 +39,26 @@ class Error(NamedTuple):
 
 
 class Said(NamedTuple):
-    """What the tracker said, when it was heard. ``age`` in seconds."""
+    """What the tracker said, when it said it.
+
+    :param age: of the image then, seconds. :param x, y: where it saw the target, as in `Error`; NaN if nowhere.
+    """
 
     time: float
     state: str
     confidence: float
     age: float
+    x: float = math.nan
+    y: float = math.nan
+
+    @property
+    def taken(self) -> float:
+        """When the image was taken."""
+        return self.time - self.age
 
 
 class Commanded(NamedTuple):
-    """A command, when it was heard."""
+    """A command, when it was given."""
 
     time: float
     twist: tuple[float, ...]
@@ -57,9 +69,15 @@ class Commanded(NamedTuple):
         return max(map(abs, self.twist)) < STILL
 
 
+Timed = TypeVar("Timed", Error, Said)
+
+
 @dataclass
 class Recording:
     """What happened in a loop, on one clock in seconds, each list in order of time.
+
+    Times are those of the doing: an image's is its stamp, a word's and a command's that of their making. When somebody
+    heard of it does not matter.
 
     :param size: width and height of the images, pixels. :param enabled: when the loop was closed.
     :param killed: when the tracker was killed; None if it was not.
@@ -81,7 +99,10 @@ class LoopFigures:
     :param within_share: of the images after that in which the target was in the band, 0..1. What is between a hiding
         and the settling after it does not count.
     :param median_error: of those images, the larger one of x and y, in image widths and heights; also the 95 % mark.
-    :param final_error_px: mean distance of the target from the set point in the last second before the end, pixels.
+    :param final_error_px: how far the target truly was from the set point in the last second before the end: mean
+        distance, pixels. It is made of the two next.
+    :param final_seen_error_px: the same of where the tracker saw it: all that a controller can do something about.
+    :param final_box_error_px: the distance between both in the same images: by so much the tracker's boxes were off.
     :param losses: how often the tracker lost the target. :param stop_seconds: the longest time from word of that until
         the command was zero. :param stop_after_hiding_seconds: the same from the image that shows less than half.
     :param resume_seconds: the longest time from the tracker's having it again until a command moved the camera; where
@@ -95,6 +116,8 @@ class LoopFigures:
     median_error: float | None
     error_95: float | None
     final_error_px: float | None
+    final_seen_error_px: float | None
+    final_box_error_px: float | None
     losses: int
     stop_seconds: float | None
     stop_after_hiding_seconds: float | None
@@ -113,12 +136,15 @@ class LoopFigures:
         losses, finds = _losses(said)
         counted, resettling = _counted(errors, settled, finds)
         sizes = [max(abs(one.x), abs(one.y)) for one in counted]
+        true, seen = _last_second(errors), _last_second(said)
         return cls(
             settling_seconds=_since(settled, recording.enabled),
             within_share=_rounded(float(np.mean([size <= BAND for size in sizes])), 4) if sizes else None,
             median_error=_rounded(float(np.median(sizes)), 4) if sizes else None,
             error_95=_rounded(float(np.percentile(sizes, 95)), 4) if sizes else None,
-            final_error_px=_final_error(errors, recording.size),
+            final_error_px=_mean_distance([(one.x, one.y) for one in true], recording.size),
+            final_seen_error_px=_mean_distance([(one.x, one.y) for one in seen], recording.size),
+            final_box_error_px=_mean_distance(_differences(errors, seen), recording.size),
             losses=len(losses),
             stop_seconds=_longest(recording.commands, losses, zero=True),
             stop_after_hiding_seconds=_longest(recording.commands, _hidings(errors), zero=True),
@@ -216,10 +242,24 @@ def _counted(
     return counted, None if longest is None else _rounded(longest, 3)
 
 
-def _final_error(errors: Sequence[Error], size: tuple[int, int]) -> float | None:
-    """Return the mean distance in the last second, pixels."""
-    last = [one for one in errors if one.time >= errors[-1].time - 1.0] if errors else []
-    distances = [math.hypot(one.x * size[0], one.y * size[1]) for one in last]
+def _last_second(moments: Sequence[Timed]) -> list[Timed]:
+    return [one for one in moments if one.time >= moments[-1].time - 1.0]
+
+
+def _differences(errors: Sequence[Error], said: Sequence[Said]) -> list[tuple[float, float]]:
+    """Return (x, y) from where the target was to where it was seen, for the images that both tell of."""
+    times = [one.time for one in errors]
+    found = []
+    for one in said:
+        index = bisect_right(times, one.taken + SAME_SECONDS) - 1
+        if index >= 0 and one.taken - times[index] <= SAME_SECONDS:
+            found.append((one.x - errors[index].x, one.y - errors[index].y))
+    return found
+
+
+def _mean_distance(places: Sequence[tuple[float, float]], size: tuple[int, int]) -> float | None:
+    """Return the mean distance from (0, 0) of places in image widths and heights, pixels; None if one is not known."""
+    distances = [math.hypot(x * size[0], y * size[1]) for x, y in places]
     return _rounded(float(np.mean(distances)), 3) if distances and math.isfinite(sum(distances)) else None
 
 

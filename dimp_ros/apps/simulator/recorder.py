@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import TwistStamped
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.client import Client
@@ -27,7 +28,7 @@ from dimp_ros.apps.simulator.node import COMMAND_TOPICS
 from dimp_ros.apps.simulator.plots import plot_loop
 from dimp_ros.geometry import Box
 from dimp_ros.msg import TargetState, TargetStateArray
-from dimp_ros.node.history import stamp_ns
+from dimp_ros.node.history import NANOSECONDS, stamp_ns
 from dimp_ros.node.image_conversion import to_bgr
 from dimp_ros.node.qos import reliable_qos
 from dimp_ros.node.spinning import Finish
@@ -68,7 +69,9 @@ class LoopPlan:
 class LoopRecorder(Node):
     """Gives the tracker its target, lets the controller move and the target go, and kills the tracker in the end.
 
-    What it does is told in `_run`, in order, by a thread of its own; callbacks only take notes.
+    What it does is told in `_run`, in order, by a thread of its own; callbacks only take notes. A note is of the time
+    at which something was said, by its stamp, not of that at which it is heard here: all nodes run on this machine, and
+    this one has a video to draw.
 
     :param finish: called with the exit code: 0 if the figures are good, 1 if they are not, 2 if there are none.
     """
@@ -80,7 +83,9 @@ class LoopRecorder(Node):
         self._lock = threading.Lock()  # guards all that follows
         self._recording: Recording | None = None
         self._truth: TargetState | None = None
+        self._looked_at: Time | None = None  # stamp of the latest image that the tracker has told of
         self._tracking = False
+        self._late: list[float] = []  # seconds from the making of a command until it was heard of here
         self._size = (0, 0)
         self._video = AnnotatedVideo(plan.out / "annotated.mp4")
         group = MutuallyExclusiveCallbackGroup()
@@ -115,17 +120,19 @@ class LoopRecorder(Node):
         plan = self._plan
         self._wait(lambda: self._truth is not None and self._size[0] > 0, "no image and no truth have come")
         if plan.kill_tracker is not None:
+            self._wait(lambda: self._looked_at is not None, "the tracker says nothing of any image")
             self._set_target()
             self._wait(lambda: self._tracking, "the tracker does not see the target")
         with self._lock:
-            self._recording = Recording(self._size, enabled=time.monotonic())
+            self._recording = Recording(self._size, enabled=self._now())
         self._call(self._enable, SetBool.Request(data=True))
         self._call(self._play, SetBool.Request(data=True))
         self._pause(plan.seconds)
         if plan.kill_tracker is not None:
+            killed = self._now()
             plan.kill_tracker()
             with self._lock:
-                self._recording.killed = time.monotonic()
+                self._recording.killed = killed
             self._pause(plan.after)
         with self._lock:
             recording, self._recording = self._recording, None
@@ -133,11 +140,11 @@ class LoopRecorder(Node):
         return self._report(recording)
 
     def _set_target(self) -> None:
-        """Ask for the target where it truly is; again until the tracker is ready."""
+        """Ask for the target where it truly is, in an image that the tracker has seen; nothing moves as yet."""
         end = time.monotonic() + self._plan.patience
         while True:
             assert self._truth is not None
-            request = InitTarget.Request(stamp=self._truth.header.stamp, bbox=self._truth.bbox, id=TARGET_ID)
+            request = InitTarget.Request(stamp=self._looked_at, bbox=self._truth.bbox, id=TARGET_ID)
             answer = self._call(self._init, request)
             if answer.success:
                 self.get_logger().info(answer.message)
@@ -166,6 +173,10 @@ class LoopRecorder(Node):
             raise LoopFailed(f"{client.srv_name} refuses: {answer.message}")
         return answer
 
+    def _now(self) -> float:
+        """Return the time on which all notes are, seconds."""
+        return float(self.get_clock().now().nanoseconds / NANOSECONDS)
+
     def _on_image(self, image: Image) -> None:
         with self._lock:
             self._size = (image.width, image.height)
@@ -173,7 +184,7 @@ class LoopRecorder(Node):
                 self._video.add_image(stamp_ns(image.header.stamp), to_bgr(image).copy())
 
     def _on_truth(self, message: TargetStateArray) -> None:
-        now, truth = time.monotonic(), message.targets[0]
+        truth = message.targets[0]
         with self._lock:
             if truth.state == TargetState.TRACKING:
                 self._truth = truth
@@ -182,10 +193,11 @@ class LoopRecorder(Node):
             centre, (width, height) = truth.bbox.center.position, self._size
             seen = truth.state == TargetState.TRACKING
             x, y = (centre.x / width - 0.5, centre.y / height - 0.5) if seen else (math.nan, math.nan)
-            self._recording.errors.append(Error(now - truth.age, x, y, truth.confidence))
+            self._recording.errors.append(Error(seconds_of(message.header.stamp), x, y, truth.confidence))
 
     def _on_targets(self, message: TargetStateArray) -> None:
-        now = time.monotonic()
+        if message.header.stamp != Time():
+            self._looked_at = message.header.stamp
         if not message.targets:
             return
         target = message.targets[0]
@@ -194,23 +206,33 @@ class LoopRecorder(Node):
             if self._recording is None:
                 return
             name, bbox = STATE_NAMES[target.state], target.bbox
-            self._recording.said.append(Said(now, name, target.confidence, target.age))
-            box = Box.from_center(bbox.center.position.x, bbox.center.position.y, bbox.size_x, bbox.size_y)
+            centre, (width, height) = bbox.center.position, self._size
+            x, y = (centre.x / width - 0.5, centre.y / height - 0.5) if bbox.size_x > 0 else (math.nan, math.nan)
+            when = seconds_of(message.header.stamp) + target.age
+            self._recording.said.append(Said(when, name, target.confidence, target.age, x, y))
+            box = Box.from_center(centre.x, centre.y, bbox.size_x, bbox.size_y)
             said = Observation(name, box if box.w > 0 else None, target.confidence, target.age)
             self._video.add_observation(stamp_ns(message.header.stamp), said)
 
     def _on_command(self, message: TwistStamped) -> None:
-        now, linear, angular = time.monotonic(), message.twist.linear, message.twist.angular
+        when, linear, angular = seconds_of(message.header.stamp), message.twist.linear, message.twist.angular
+        late = self._now() - when
         with self._lock:
-            if self._recording is not None:
+            if self._recording is not None and when >= self._recording.enabled:
                 twist = (linear.x, linear.y, linear.z, angular.x, angular.y, angular.z)
-                self._recording.commands.append(Commanded(now, twist))
+                self._recording.commands.append(Commanded(when, twist))
+                self._late.append(late)
 
     def _report(self, recording: Recording) -> int:
         """Write and print the figures, and return the exit code."""
         figures, out = LoopFigures.of(recording), self._plan.out
-        more = {"images": len(recording.errors), "states": len(recording.said), "commands": len(recording.commands)}
-        more["rmw"] = rclpy.get_rmw_implementation_identifier()
+        more: dict[str, Any] = {
+            "images": len(recording.errors),
+            "states": len(recording.said),
+            "commands": len(recording.commands),
+            "heard_late_ms_most": round(max(self._late, default=0.0) * 1e3, 1),
+            "rmw": rclpy.get_rmw_implementation_identifier(),
+        }
         values = {**dataclasses.asdict(figures), **more}
         shown = {name: str(value) if value == math.inf else value for name, value in values.items()}  # JSON has no inf
         out.mkdir(parents=True, exist_ok=True)
@@ -229,6 +251,11 @@ class LoopRecorder(Node):
         self._closing.set()
         self._thread.join(1.0)
         return not self._thread.is_alive()
+
+
+def seconds_of(stamp: Time) -> float:
+    """Return a stamp in seconds."""
+    return stamp_ns(stamp) / NANOSECONDS
 
 
 def unmet(figures: LoopFigures) -> list[str]:

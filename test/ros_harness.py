@@ -24,6 +24,7 @@ from rclpy.executors import MultiThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
+from rclpy.task import Future  # noqa: E402
 from sensor_msgs.msg import Image  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
 from vision_msgs.msg import BoundingBox2D, Detection2DArray  # noqa: E402
@@ -249,7 +250,8 @@ def spinning(*nodes: Node) -> Iterator[None]:
     executor = MultiThreadedExecutor(num_threads=6)
     for node in nodes:
         executor.add_node(node)
-    thread = threading.Thread(target=executor.spin, daemon=True)
+    done: Future[None] = Future()
+    thread = threading.Thread(target=executor.spin_until_future_complete, args=(done,), daemon=True)
     thread.start()
     try:
         yield
@@ -257,8 +259,9 @@ def spinning(*nodes: Node) -> Iterator[None]:
         for node in nodes:
             if isinstance(node, TrackerNode):
                 node.close()
-        executor.shutdown()
+        done.set_result(None)  # shutdown() destroys what the thread waits on, which then raises a bare InvalidHandle
         thread.join()
+        executor.shutdown()
         for node in nodes:
             node.destroy_node()
 

@@ -152,8 +152,10 @@ def steering(kind: type[SteeringNode[Any]] = Follower, topic: str = "cmd_vel", *
         operator = Operator(node, topic)
         with spinning(node, operator.node):
             wait_until(lambda: operator.commands, "the first command")
-            yield operator
-            node.close()
+            try:
+                yield operator
+            finally:
+                node.close()
 
 
 def batch(**values: Any) -> list[Parameter]:

@@ -143,9 +143,19 @@ def test_what_is_wanted_is_judged_by_what_was_measured():
         "init_ms": 600.0,
     }
     second = row | {"targets": 2, "further_target": 0.61}
-    result = {"rows": [row, second, row | {"size": "1280x720"}], "agreement": [{"model": "x", "device": "cuda"}]}
-    result["agreement"][0] |= {"scores": 0.01, "boxes": 0.2, "good": True}
-    assert [goal.met for goal in goals(result)] == [True, False, True, False, False, True]
+    half = row | {"precision": "bfloat16", "naive_over_it": {"value": 2.9}, "init_ms": 200.0}
+    gpu = row | {"device": "cuda", "model": "dimp50", "median_ms": 3.0, "p99_ms": 7.0}
+    eight = gpu | {"targets": 8, "median_ms": 8.0}
+    rows = [row, second, half, gpu, eight, row | {"size": "1280x720"}, {"size": "640x480", "name": "kcf"}]
+    agreement = {"model": "x", "device": "cuda", "scores": 0.01, "boxes": 0.2, "good": True}
+    assert [goal.met for goal in goals({"rows": rows, "agreement": [agreement]})] == [
+        *(True, False, True, False),  # float32: naive, CSRT, time, init
+        False,  # its second target
+        *(False, False, True, True),
+        *(True, False, False),  # a GPU's rate, p99, naive
+        True,  # eight targets
+        True,
+    ]
 
 
 @shipped

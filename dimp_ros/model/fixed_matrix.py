@@ -26,8 +26,8 @@ class FixedMatrix:
 
     def __init__(self, matrix: Tensor, offset: Tensor | None, relu: bool, dtype: torch.dtype) -> None:
         self.dtype, self._relu = dtype, relu
-        self._weight = matrix.detach().T.to(dtype).contiguous()
-        self._offset = None if offset is None else offset.detach().to(dtype)
+        self._weight = matrix.detach().T.to(dtype, copy=True).contiguous()
+        self._offset = None if offset is None else offset.detach().to(dtype, copy=True)
         self._packed = _pack(self._weight) if matrix.device.type == "cpu" and onednn_packs(dtype) else None
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -3,7 +3,8 @@
 
 A network in evaluation mode computes ``activation(norm(conv(x)))``. The norm is a factor and an offset for each
 channel, so it becomes part of the convolution's weights; on a CPU oneDNN also applies the activation, and adds a
-residual, before a result leaves the cache. What comes out is the same up to the order of sums.
+residual, before a result leaves the cache, and gets the weights in the layout of its kernels, so that it does not have
+to bring them there in every frame. What comes out is the same up to the order of sums.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ class FoldedConvolution:
         self.stride, self.padding, self.dilation = list(conv.stride), list(conv.padding), list(conv.dilation)
         self.groups, self.activation = conv.groups, activation
         self._onednn = weight.device.type == "cpu" and onednn_fuses(dtype)
+        self._packed: Tensor | None = None
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         """Map ``Tensor[N, C, H, W]``, as `nn.Conv2d` does; ``residual`` is shaped like what comes out."""
@@ -54,14 +56,19 @@ class FoldedConvolution:
         return self._activate(out)
 
     def _fused(self, x: Tensor, residual: Tensor | None) -> Tensor:
-        """Let oneDNN do all of it."""
+        """Let oneDNN do all of it.
+
+        The layout of the weights is chosen for the first picture's size; others may make it reorder them, no more.
+        """
         shape = (self.padding, self.stride, self.dilation, self.groups)
+        if self._packed is None:
+            self._packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *shape, list(x.shape))
         op = torch.ops.mkldnn._convolution_pointwise
         if residual is None:
-            alone: Tensor = op(x, self.weight, self.bias, *shape, *_ONEDNN[self.activation], "")
+            alone: Tensor = op(x, self._packed, self.bias, *shape, *_ONEDNN[self.activation], "")
             return alone
         # An activation after the sum is not fused for every type.
-        return self._activate(op.binary(x, residual, self.weight, self.bias, *shape, "add", 1.0, None, [], None))
+        return self._activate(op.binary(x, residual, self._packed, self.bias, *shape, "add", 1.0, None, [], None))
 
     def _activate(self, x: Tensor) -> Tensor:
         """Apply the activation in place."""
@@ -104,8 +111,9 @@ def onednn_fuses(dtype: torch.dtype) -> bool:
     shape = ([1, 1], [1, 1], [1, 1], 1)
     try:
         op = torch.ops.mkldnn._convolution_pointwise
-        alone = op(x, weight, bias, *shape, "hardtanh", [0.0, 6.0], "")
-        added = op.binary(x, residual, weight, bias, *shape, "add", 1.0, None, [], None)
+        packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *shape, [2, 8, 36, 36])  # for another size
+        alone = op(x, packed, bias, *shape, "hardtanh", [0.0, 6.0], "")
+        added = op.binary(x, residual, packed, bias, *shape, "add", 1.0, None, [], None)
     except (AttributeError, RuntimeError, NotImplementedError):
         return False
     plain = F.conv2d(x.float(), weight.float(), bias.float(), padding=1)

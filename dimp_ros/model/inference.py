@@ -69,7 +69,7 @@ class InferenceNet:
         return Features(stride8, self._late(stride8))
 
     def _normalized(self, images: Tensor) -> Tensor:
-        """Do what `Backbone.normalize` does, by whole lines of pixels: three channels are too few for a loop of their own."""
+        """Do what `Backbone.normalize` does, by whole lines: three channels are too few for a loop of their own."""
         count, channels, height, width = images.shape
         lines = images.permute(0, 2, 3, 1).reshape(count, height, width * channels).float()
         lines = ((lines - self._mean.repeat(width)) / self._std.repeat(width)).to(self.dtype)

@@ -127,7 +127,7 @@ def _fold(layer: LinearBlock, bins: int, scale: float, dtype: torch.dtype | None
 class _Stride:
     """A stride's pooling and linear layer for B targets.
 
-    Weights are ``[B, P, 2, bins, pixels]``, along x and along y; bins and pixels beyond this stride's are not looked at.
+    Weights are ``[B, P, 2, bins, pixels]``, along x and along y; what is beyond its bins and pixels is not looked at.
     """
 
     def __init__(self, head: _Head, modulation: Tensor, features: Tensor) -> None:
@@ -206,8 +206,8 @@ class _Weights:
     def backward(self, slope: Tensor, total: Tensor) -> Tensor:
         """Turn derivatives in the weights into those in the boxes, ``[B, P, 4]``.
 
-        :param total: the sum of all weights along one axis times the derivatives in them, ``[B, P]``; it is the same for
-            both axes, and is what a length that grows takes from the weights.
+        :param total: the sum of all weights along one axis times the derivatives in them, ``[B, P]``; it is the same
+            for both axes, and is what a length that grows takes from the weights.
         """
         # What a bin's end gives to one bin it takes from the next.
         by_end = torch.nn.functional.pad(slope, (0, 0, 1, 1))

@@ -18,7 +18,19 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # the harness lies beside its tests
 from geometry_msgs.msg import PoseStamped, TwistStamped
-from ros_harness import RELIABLE, Image, Node, Parameter, SetBool, TargetState, context, spinning, wait_until
+from ros_harness import (
+    RELIABLE,
+    Image,
+    Node,
+    Parameter,
+    ScriptedTracker,
+    SetBool,
+    TargetState,
+    context,
+    spinning,
+    tracker_node,
+    wait_until,
+)
 from sensor_msgs.msg import CameraInfo
 
 from dimp_ros.apps.follower import Follower
@@ -193,6 +205,33 @@ def test_a_recorded_loop_ends_with_a_plot_a_video_and_figures(tmp_path):
     assert result["losses"] == 0 and result["kill_stop_seconds"] is None
     assert (tmp_path / "new" / "plot.png").stat().st_size > 1000
     assert (tmp_path / "new" / "annotated.mp4").stat().st_size > 1000
+
+
+def test_a_tracker_that_takes_its_time_is_asked_for_an_image_that_it_has_seen_and_refuses_nothing(tmp_path, capfd):
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed: the plot needs it")
+    script, dead = ScriptedTracker(), []
+
+    def load(_parameters: Any) -> ScriptedTracker:
+        time.sleep(1.0)
+        return script
+
+    overrides = [Parameter(name, value=value) for name, value in (SMALL | {"paused": True}).items()]
+    codes: list[int] = []
+    with context():
+        simulator = Simulator(lambda code: None, parameter_overrides=overrides)
+        plan = LoopPlan("vehicle", "follower", tmp_path, kill_tracker=lambda: dead.append(True), seconds=1.0, after=0.2)
+        nodes = [simulator, Follower(), tracker_node(load), LoopRecorder(plan, codes.append)]
+        with spinning(*nodes):
+            wait_until(lambda: codes, "the end of the recording", 60.0)
+            assert nodes[-1].close()
+        box = simulator.world.truth().box
+    assert "refused" not in capfd.readouterr().err
+    assert box is not None and [(name, given) for _, given, name in script.inits] == [
+        ("goal", pytest.approx(box, abs=1))
+    ]
+    assert dead == [True]
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["states"] > 5 and result["heard_late_ms_most"] > 0.0
 
 
 def test_a_loop_that_was_not_as_it_should_be_is_complained_about():

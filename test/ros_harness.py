@@ -259,8 +259,11 @@ def spinning(*nodes: Node) -> Iterator[None]:
         for node in nodes:
             if isinstance(node, TrackerNode):
                 node.close()
-        done.set_result(None)  # shutdown() destroys what the thread waits on, which then raises a bare InvalidHandle
+        # rclpy's shutdown() destroys what the spinning thread waits on and callbacks trigger in their end, without
+        # waiting for either: a bare InvalidHandle comes of that.
+        done.set_result(None)
         thread.join()
+        executor._executor.shutdown(wait=True)
         executor.shutdown()
         for node in nodes:
             node.destroy_node()

@@ -13,12 +13,13 @@ from made_pictures import write_pictures
 
 from dimp_ros.geometry import Box
 from dimp_ros.tracker.crop import SearchWindow, crop
+from dimp_ros.training import scenes
 from dimp_ros.training.datasets.registry import open_data_sets
 from dimp_ros.training.motion import KNOTS, apply, bent, compose, invert, similarity
 from dimp_ros.training.render import Renderer
 from dimp_ros.training.sampling import CROP_SIZE, box_iou, draw_group, render_groups
 from dimp_ros.training.scenes import SceneConfig, ScenePlanner
-from dimp_ros.training.store import Pixels, open_tables
+from dimp_ros.training.store import CELLS, Pixels, open_tables
 from dimp_ros.training.store_writer import build_store, chosen_frames, outline
 
 ALONE = SceneConfig(distractors=0, occluder=0, vanish=0)
@@ -245,3 +246,44 @@ def test_pictures_without_any_target_are_refused(tables):
     empty = dataclasses.replace(tables, targets=[], clips=[])
     with pytest.raises(ValueError, match="nothing can be made"):
         ScenePlanner(empty)
+
+
+def test_a_part_of_an_object_is_a_target_of_its_own(tables):
+    """Its box is smaller than the object's, moves with it, and is hidden by what covers it, not by the frame's edge."""
+    config = dataclasses.replace(ALONE, mix=(1.0, 0.0, 0.0), bend=0.0, part=1.0)
+    planner, times = ScenePlanner(tables, config), np.linspace(0, 1, 4)
+    parts = 0
+    for seed in range(40):
+        scene = planner.plan(np.random.default_rng(seed), times, clean=2)
+        (layer,) = scene.layers
+        corners = apply(layer.transforms, np.array([[0.0, 0], [1, 0], [0, 1], [1, 1]]))
+        whole = (corners.max(1) - corners.min(1)).prod(1)
+        ratio = scene.boxes[:, 2:].prod(1) / whole
+        centers = scene.boxes[:, :2] + scene.boxes[:, 2:] / 2
+        units = apply(invert(layer.transforms), centers[:, None])[:, 0]
+        inside = (scene.visible > 0.999) & (ratio < 0.9)
+        if inside.all():
+            parts += 1
+            assert ((ratio > 0.08) & (ratio < 0.6)).all()
+            assert np.ptp(units, axis=0) == pytest.approx(0, abs=0.05)  # at the same place of the object
+            assert ((units > 0.1) & (units < 0.9)).all()
+    assert parts > 10
+
+
+def test_parts_are_of_the_object_and_only_of_large_ones(tables, monkeypatch):
+    smallest = float(np.sqrt(np.median([target.box[2] * target.box[3] for target in tables.targets])))
+    monkeypatch.setattr(scenes, "SMALLEST_WHOLE", smallest)
+    planner, small, parts = ScenePlanner(tables, dataclasses.replace(ALONE, part=1.0)), 0, 0
+    for target in tables.targets:
+        whole, part = tables.shape(target), planner._part(np.random.default_rng(1), target)
+        if target.box[2] * target.box[3] < smallest**2:
+            small += 1
+            assert part is None
+        elif part is not None:
+            parts += 1
+            (x0, y0), (x1, y1) = part.hull.min(0), part.hull.max(0)
+            assert 0 <= x0 < x1 <= 1 and 0 <= y0 < y1 <= 1 and 0.2 < x1 - x0 < 0.8
+            inside = part.cells > 0
+            assert (part.cells[inside] == whole.cells[inside]).all()
+            assert 0.8 < part.cells.sum() / (CELLS**2 * (x1 - x0) * (y1 - y0)) < 1.2
+    assert small > 2 and parts > 2

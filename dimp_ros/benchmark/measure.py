@@ -113,7 +113,7 @@ def _contest(scope: Scope, footage: Footage, tell: Callable[[str], None]) -> lis
             row["times_csrt_cpu"] = ratio(timing, csrt, cpu=True)._asdict()
         if choice is not None:
             assert isinstance(one, Ours)
-            row |= {"model": choice.name, "device": str(choice.device), "precision": choice.precision}
+            row |= {"model": Path(choice.model).stem, "device": str(choice.device), "precision": choice.precision}
             row |= {"random": choice.weights == "random", "stages": _stages(one, choice, count, timing)}
             single = timings[next(n for n, e in enumerate(entries) if e[1] is choice and e[2] == 1)]
             yardstick = timings[naive[choice.model, str(choice.device)]]

@@ -24,17 +24,23 @@ from dimp_ros.training.motion import (
     clip_boxes,
     compose,
     covered,
-    invert,
     parabola,
     similarity,
     smooth,
 )
-from dimp_ros.training.store import CELLS, Shape, Tables, TargetEntry, by_source
+from dimp_ros.training.shapes import part_of, visibility
+from dimp_ros.training.store import Shape, Tables, TargetEntry, by_source
 
 Flags = NDArray[np.bool_]
 
 HIDING_OVERLAP = 0.1
 """A distractor that would cover more of a photographed target's box is left out of that frame."""
+
+SMALLEST_WHOLE = 50
+"""Parts are taken of objects whose boxes have at least this side, sqrt(w * h), in their own picture's pixels."""
+
+WHOLE_OVER_PART = 2.0
+"""How much larger an object is drawn whose part is the target."""
 
 LARGEST_NATIVE = 0.16
 """A photographed target covers at most this share of its picture; round a larger one there is little scene."""
@@ -48,6 +54,7 @@ class SceneConfig:
     :param same_category: a distractor is of the target's category, where there is one. :param near: it stays nearby.
     :param occluder: a scene has something that may cover the target. :param vanish: a pasted target is gone in a frame.
     :param bend: a pasted target changes its shape. :param clip_span: frames between the first and the last of a clip.
+    :param part: the target is a part of the object, where that is large enough; not in clips.
     """
 
     mix: tuple[float, float, float] = (0.45, 0.35, 0.2)
@@ -58,6 +65,7 @@ class SceneConfig:
     vanish: float = 0.05
     bend: float = 0.6
     clip_span: int = 30
+    part: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -92,26 +100,6 @@ class Scene:
 
     def __len__(self) -> int:
         return len(self.pictures)
-
-
-def visibility(shape: Shape, transforms: Floats, size: tuple[int, int], covers: list[tuple[Shape, Layer]]) -> Floats:
-    """Return the share of a target that is inside the frame and under none of the layers drawn over it: ``[K]``."""
-    step = 2  # a quarter of the cells is enough
-    weight: Floats = shape.cells[::step, ::step].ravel().astype(np.float64)
-    ticks = (np.arange(0, CELLS, step) + step / 2) / CELLS
-    points = np.stack(np.meshgrid(ticks, ticks), -1).reshape(-1, 2)
-    chosen = weight > 0.25
-    placed = apply(transforms, points[chosen])
-    weight = np.asarray(weight[chosen], np.float64)
-    seen: Floats = ((placed >= 0) & (placed < np.array(size))).all(-1) * weight
-    for cover, layer in covers:
-        cell = np.floor(apply(invert(layer.transforms), placed) * CELLS).astype(int)
-        hit = ((cell >= 0) & (cell < CELLS)).all(-1) & layer.shown[:, None]
-        cell = np.clip(cell, 0, CELLS - 1)
-        seen = seen * (1.0 - hit * cover.cells[cell[..., 1], cell[..., 0]])
-    total = max(float(weight.sum()), 1e-6)
-    share: Floats = seen.sum(1) / total
-    return share
 
 
 class ScenePlanner:
@@ -170,10 +158,13 @@ class ScenePlanner:
         side = float(np.exp(rng.uniform(np.log(20), np.log(min(130, 0.33 * extent.min())))))
         path = smooth(rng, times, (0.3, 0.3, 0.3, 15.0, 0.15))
         centers = (rng.uniform(0.25, 0.75, 2) + path[:, :2]) * extent
-        scale = side / np.sqrt(own.prod()) * np.exp(path[:, 2])
+        part = self._part(rng, target)
+        shape = part or self.tables.shape(target)
+        scale = (WHOLE_OVER_PART if part else 1) * side / np.sqrt(own.prod()) * np.exp(path[:, 2])
         transforms = _placed(own, centers, scale, path[:, 3], path[:, 4])
+        if part:  # it is what moves along the path, not the object's centre
+            transforms[..., 2] += centers - apply(transforms, part.hull.mean(0, keepdims=True, dtype=np.float64))[:, 0]
         bend = self._bend(rng, times) if rng.random() < config.bend else None
-        shape = self.tables.shape(target)
         boxes = bounding_boxes(apply(transforms, bent(shape.hull.astype(np.float64), bend)))
         others = self._distractors(rng, times, target, side, boxes, extent)
         gone = (np.arange(count) >= clean) & (rng.random(count) < config.vanish)
@@ -216,7 +207,8 @@ class ScenePlanner:
         size = self._size(targets[0].picture)
         places = np.array([[[t.box[2], 0, t.box[0]], [0, t.box[3], t.box[1]]] for t in targets])
         transforms = compose(views, places)
-        shapes = [self.tables.shape(target) for target in targets]
+        part = self._part(rng, targets[0]) if len(set(numbers)) == 1 else None  # what it is of may turn in a clip
+        shapes = [part or self.tables.shape(target) for target in targets]
         boxes = bounding_boxes(apply(transforms, np.stack([shape.hull for shape in shapes]).astype(np.float64)))
         side = float(np.sqrt(np.median(boxes[:, 2] * boxes[:, 3])))
         others = []
@@ -235,6 +227,13 @@ class ScenePlanner:
         pictures = np.array([target.picture for target in targets])
         layers = tuple(layer for _, layer in (*others, *covers))
         return Scene(*size, pictures, views, layers, clip_boxes(boxes, size), visible)
+
+    def _part(self, rng: np.random.Generator, target: TargetEntry) -> Shape | None:
+        """Draw whether the target is a part of the object, and which; None for the whole."""
+        large = target.box[2] * target.box[3] >= SMALLEST_WHOLE**2
+        if not self.config.part or not large or rng.random() >= self.config.part:
+            return None
+        return part_of(self.tables.shape(target), rng)
 
     def _size(self, picture: int) -> tuple[int, int]:
         """Return width and height of a picture."""

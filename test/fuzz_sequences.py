@@ -109,6 +109,7 @@ def _settings(draw: Random, made: World) -> None:
     """Change what may change at any time."""
     made.settings["give_up_after"] = draw.choice((0.0, 1e-9, 1.0, 60.0, 86400.0))
     made.settings["catch_up_images"] = draw.choice((1, 3, 100))
+    made.settings["wait_for_next"] = draw.choice((0.0, 0.5, 1.0))
     made.settings["detector.rule"] = draw.choice(("best_score", "nearest_center", "largest"))
     made.settings["detector.min_score"] = draw.random()
     made.settings["pose_target"] = draw.choice(("", "cup", odd_text(draw)))

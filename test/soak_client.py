@@ -177,6 +177,7 @@ class Client:
         uniform, choice = self._random.uniform, self._random.choice
         good = {
             "catch_up_images": self._random.randint(1, 5),
+            "wait_for_next": self._random.choice((0.0, 0.5, 1.0)),
             "no_image_warning": uniform(0.5, 9),
             "detector.min_score": uniform(0.1, 0.9),
             "detector.rule": choice(("best_score", "nearest_center", "largest")),

@@ -168,3 +168,41 @@ def test_an_error_of_what_can_wait_goes_to_the_handler_and_it_is_not_tried_again
         assert len(errors) == 1
     finally:
         assert worker.stop(10)
+
+
+def test_where_frames_come_faster_than_they_are_processed_the_next_is_waited_for_if_it_is_due():
+    """Every 40 ms one, 60 ms for each: the one at hand is 20 ms old, the next due in 20; none older is used."""
+    used: list[float] = []
+
+    def process(offered: float) -> None:
+        used.append(time.monotonic() - offered)
+        time.sleep(0.06)
+
+    ages = {}
+    for share in (0.0, 0.6):
+        used.clear()
+        worker: Worker[float] = Worker(process, lambda error: None, patience=lambda share=share: share)
+        worker.start()
+        begin = time.monotonic()
+        for number in range(40):
+            time.sleep(max(0.0, begin + number * 0.04 - time.monotonic()))
+            worker.offer(time.monotonic())
+        assert worker.stop(10)
+        ages[share] = sorted(used[6:])
+    middle = {share: values[len(values) // 2] for share, values in ages.items()}
+    assert middle[0.6] < 0.008 and max(ages[0.0]) > 0.012
+
+
+def test_a_job_does_not_wait_for_the_next_frame_and_neither_does_stopping():
+    done: list[str] = []
+    worker: Worker[str] = Worker(lambda frame: time.sleep(0.03), lambda error: None, patience=lambda: 1.0)
+    worker.start()
+    for _ in range(8):
+        worker.offer("frame")
+        time.sleep(0.01)
+    worker._pace._intervals.clear()
+    worker._pace._intervals.extend([60.0] * 3)  # the next is due in a minute
+    worker._pace._durations.extend([61.0] * 9)
+    worker.offer("last")
+    assert worker.submit(lambda: done.append("job")).result(5) is None and done == ["job"]
+    assert worker.stop(5)

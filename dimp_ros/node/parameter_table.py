@@ -140,6 +140,14 @@ NODE_PARAMETERS = (
         live=True,
     ),
     Parameter(
+        "wait_for_next",
+        0.5,
+        "Where inference is slower than the camera: how long to wait for an image newer than the one at hand, in intervals "
+        "between images. Boxes are of fresher images, at a slightly lower rate; 0 for never.",
+        (0.0, 1.0),
+        live=True,
+    ),
+    Parameter(
         "request_timeout",
         10.0,
         "How long a request waits for the tracker, in seconds, before it is refused.",

@@ -72,7 +72,9 @@ class Pipeline:
         self._settings = settings
         self._statistics = statistics
         self._recover = recover
-        self._worker: Worker[StampedImage] = Worker(self._process, self._report, idle=self._catch_up)
+        self._worker: Worker[StampedImage] = Worker(
+            self._process, self._report, idle=self._catch_up, patience=lambda: float(settings["wait_for_next"])
+        )
         self._publishing = threading.Lock()  # after a request is answered, nothing it overruled may be published
         self._header = Header()  # of the last image published about
         self._readings: dict[str, Reading] = {}  # what was published about it

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, InvalidStateError
 from typing import Any, Generic, TypeVar
+
+from dimp_ros.node.pace import Pace
 
 Frame = TypeVar("Frame")
 
@@ -26,6 +29,8 @@ class Worker(Generic[Frame]):
     :param on_error: called in the worker's thread with what ``process`` raised; the worker goes on.
     :param idle: called in the worker's thread while there is nothing else to do, again and again as long as it returns
         True; what it does in one call delays the next frame by as much.
+    :param patience: asked, where frames come faster than they are processed, for how long a share of the interval
+        between them to wait for one that is newer than the one at hand; see `Pace`.
     """
 
     def __init__(
@@ -35,10 +40,13 @@ class Worker(Generic[Frame]):
         name: str = "tracker_worker",
         *,
         idle: Callable[[], bool] = lambda: False,
+        patience: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._process = process
         self._on_error = on_error
         self._idle = idle
+        self._patience = patience
+        self._pace = Pace()
         self._resting = True
         self._wakeup = threading.Condition()
         self._frame: Frame | None = None
@@ -58,6 +66,7 @@ class Worker(Generic[Frame]):
         with self._wakeup:
             replaces = self._frame is not None
             self._frame = frame
+            self._pace.arrived(time.monotonic())
             self._wakeup.notify()
         return replaces
 
@@ -109,6 +118,7 @@ class Worker(Generic[Frame]):
                 self._wakeup.wait_for(
                     lambda: self._stopping or self._jobs or self._frame is not None or not self._resting
                 )
+                self._wait_for_newer()
                 if self._stopping:
                     return
                 job: Callable[[], Any] | None = None
@@ -127,12 +137,23 @@ class Worker(Generic[Frame]):
                 self._run_frame(frame)
             del frame
 
+    def _wait_for_newer(self) -> None:
+        """Wait for the next frame if one waits and the next is worth it; with the lock held."""
+        frame = self._frame
+        if frame is None or self._jobs or self._stopping:
+            return
+        seconds = self._pace.patience(time.monotonic(), self._patience())
+        if seconds > 0:
+            self._wakeup.wait_for(lambda: self._stopping or self._jobs or self._frame is not frame, seconds)
+
     def _run_frame(self, frame: Frame | None) -> None:
         """Process a frame, or do what can wait if there is none."""
         try:
             if frame is not None:
                 self._resting = False
+                begin = time.monotonic()
                 self._process(frame)
+                self._pace.worked(time.monotonic() - begin)
             else:
                 self._resting = True
                 self._resting = not self._idle()

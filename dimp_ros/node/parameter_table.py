@@ -142,8 +142,8 @@ NODE_PARAMETERS = (
     Parameter(
         "wait_for_next",
         0.5,
-        "Where inference is slower than the camera: how long to wait for an image newer than the one at hand, in intervals "
-        "between images. Boxes are of fresher images, at a slightly lower rate; 0 for never.",
+        "Where inference is slower than the camera: how long to wait for an image newer than the one at hand, in "
+        "intervals between images. Boxes are of fresher images, at a slightly lower rate; 0 for never.",
         (0.0, 1.0),
         live=True,
     ),

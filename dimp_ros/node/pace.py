@@ -2,9 +2,9 @@
 """Whether the next image is worth waiting for.
 
 Where inference is slower than the camera, an image already waits when the last one is done, on average for half the
-interval between images, and the box of it is that much older than it need be. Where the next image is due soon, waiting
-for it costs a little of the rate and gives boxes of fresher images. Where inference keeps up, nothing is waited for: every
-image is used.
+interval between images, and the box of it is that much older than it need be. Where the next image is due soon,
+waiting for it costs a little of the rate and gives boxes of fresher images. Where inference keeps up, nothing is waited
+for: every image is used.
 """
 
 from __future__ import annotations

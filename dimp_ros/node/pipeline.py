@@ -3,18 +3,16 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol
 
-from std_msgs.msg import Header
-
 from dimp_ros.node.catch_up import CatchUp, Late
 from dimp_ros.node.history import NANOSECONDS, FrameHistory, stamp_ns
 from dimp_ros.node.image_conversion import BadImage
+from dimp_ros.node.said import Said
 from dimp_ros.node.target import Reading, TargetSet, Tracker
 from dimp_ros.node.worker import Worker
 from dimp_ros.tracker.images import Picture
@@ -68,6 +66,7 @@ class Pipeline:
         self._targets = TargetSet(tracker)
         self._late = CatchUp(history)
         self._outputs = outputs
+        self._said = Said(outputs)
         self._logger = logger
         self._settings = settings
         self._statistics = statistics
@@ -75,16 +74,9 @@ class Pipeline:
         self._worker: Worker[StampedImage] = Worker(
             self._process, self._report, idle=self._catch_up, patience=lambda: float(settings["wait_for_next"])
         )
-        self._publishing = threading.Lock()  # after a request is answered, nothing it overruled may be published
-        self._header = Header()  # of the last image published about
-        self._readings: dict[str, Reading] = {}  # what was published about it
-        self._size = (0, 0)
         self._stamp = 0
         self._received = self._processed = 0
         self._stride = 1  # of how many images received one is processed
-        self._dropped: set[str] = set()  # targets that were dropped, but that the worker has not let go yet
-        self._overruled = 0  # counts requests that make the result of an inference in progress void
-        self._closed = False
         self.enabled = True
         self.last_image = time.monotonic()
         """When the last image came, or the pipeline was made; by the monotonic clock."""
@@ -94,13 +86,12 @@ class Pipeline:
     @property
     def targets(self) -> tuple[str, ...]:
         """Names of the targets, without those that are being dropped."""
-        return tuple(name for name in self._targets.ids if name not in self._dropped)
+        return self._said.held(self._targets.ids)
 
     @property
     def readings(self) -> list[Reading]:
         """What was last said about each target."""
-        with self._publishing:
-            return list(self._readings.values())
+        return list(self._said.readings.values())
 
     @property
     def late(self) -> tuple[str, ...]:
@@ -114,7 +105,7 @@ class Pipeline:
 
     def start(self) -> None:
         """Say that there is no target yet, and begin to work."""
-        self._outputs.publish_states(self._header, [], self._size)
+        self._said.start()
         self._worker.start()
 
     def stop(self, timeout: float) -> bool:
@@ -122,13 +113,11 @@ class Pipeline:
 
         :returns: whether the thread has ended within ``timeout`` seconds; if not, what it finds is not published.
         """
-        with self._publishing:
-            first, self._closed = not self._closed, True
+        first = self._said.close()
         ended = self._worker.stop(timeout)
         self._late.clear()
         if first:
-            gone = [Reading(target_id=name) for name in self._targets.ids]
-            self._outputs.publish(self._header, [], self._size, gone=gone)
+            self._said.bid_farewell(self._targets.ids)
         self.history.clear()
         if ended:
             for name in self._targets.ids:
@@ -161,7 +150,7 @@ class Pipeline:
             raise TooManyTargets(
                 f"{limit} targets are followed already ({names}) and max_targets is {limit}: drop one, or raise it"
             )
-        overruled = self._overruled
+        overruled = self._said.overruled
         when = self._when(image)
         try:
             reading = self._targets.init(picture, box, target_id, when)
@@ -169,34 +158,32 @@ class Pipeline:
             self._recover(error)
             raise
         self._late.discard(target_id)
-        if image.header == self._header:  # otherwise the image is yet to be processed
-            self._publish(image, picture, {**self._readings, target_id: reading}, overruled)
+        if image.header == self._said.header:  # otherwise the image is yet to be processed
+            self._publish(image, picture, {**self._said.readings, target_id: reading}, overruled)
             return None
-        with self._publishing:  # whatever is published about the last image from now on tells of the target, too
-            self._readings = {**self._readings, target_id: self._targets.unseen(target_id, when)}
+        # Whatever is published about the last image from now on tells of the target, too.
+        self._said.note({target_id: self._targets.unseen(target_id, when)})
         if when < self._stamp and stamp_ns(image.header.stamp):
             return self._late.add(target_id, when)
         return None
 
     def drop(self, target_id: str) -> None:
         """Drop a target: from now on nothing more is published about it but that it is gone."""
-        with self._publishing:
-            self._dropped.add(target_id)
+        self._said.silence(target_id)
         self._worker.submit(lambda: self._let_go([target_id]))
 
     def set_enabled(self, enabled: bool) -> None:
         """Switch inference on or off; targets are kept, but LOST until it is on again."""
-        with self._publishing:
-            self.enabled = enabled
-            self._overruled += not enabled
+        self.enabled = enabled
         if not enabled:
+            self._said.overrule()
             self._worker.submit(self._pause)
 
     # In the worker's thread
 
     def _process(self, image: StampedImage) -> None:
         """Follow the targets in ``image`` and publish; whatever goes wrong, no box but one of this image goes out."""
-        overruled = self._overruled
+        overruled = self._said.overruled
         when = self._when(image)
         if self._stamp and when < self._stamp:  # the images' clock was set back
             self._targets.shift(when - self._stamp, self._targets.ids)
@@ -236,7 +223,7 @@ class Pipeline:
         if step is None:
             return False
         late, image, stamp = step
-        overruled = self._overruled
+        overruled = self._said.overruled
         readings: dict[str, Reading] = {}
         picture = None
         try:
@@ -247,7 +234,7 @@ class Pipeline:
         except Exception as error:
             self._report(error)
         if self._late.advance(late, stamp, self._stamp) and readings:
-            self._publish(image, picture, {**self._readings, **readings}, overruled)
+            self._publish(image, picture, {**self._said.readings, **readings}, overruled)
         return True
 
     def _give_up(self, when: int) -> None:
@@ -263,49 +250,31 @@ class Pipeline:
         for name in known:
             self._targets.drop(name)
             self._late.discard(name)
-        with self._publishing:
-            self._dropped.difference_update(target_ids)
-            for name in known:
-                self._readings.pop(name, None)
-            self._announce([Reading(target_id=name) for name in known])
+        self._said.forget(target_ids, known)
 
     def _pause(self) -> None:
         """Say that nobody looks: there may be no further image to say it with."""
         self._late.clear()
         self._targets.pause()
-        with self._publishing:
-            self._readings = {name: self._targets.unseen(name, self._stamp) for name in self._targets.ids}
-            self._announce()
-
-    def _announce(self, gone: Sequence[Reading] = ()) -> None:
-        """Publish anew what holds under the last image's header; with the lock held."""
-        if not self._closed:
-            self._outputs.publish(self._header, self._valid(self._readings), self._size, gone=gone)
+        self._said.say_anew({name: self._targets.unseen(name, self._stamp) for name in self._targets.ids})
 
     def _publish(
         self, image: StampedImage, picture: Picture | None, readings: dict[str, Reading], overruled: int
     ) -> None:
         """Publish about ``image``, as not in sight what a request has overruled meanwhile."""
-        with self._publishing:
-            if self._closed:
-                return
-            if overruled != self._overruled:
-                readings = {name: self._targets.unseen(name, self._stamp) for name in readings}
-            self._header, self._readings = image.header, readings
-            if picture is not None:
-                self._size = (picture.width, picture.height)
-            said = self._valid(readings)
-            age = self._outputs.publish(image.header, said, self._size)
+        size = None if picture is None else (picture.width, picture.height)
+        published = self._said.publish(
+            image.header, size, readings, overruled, lambda name: self._targets.unseen(name, self._stamp)
+        )
+        if published is None:
+            return
+        said, age = published
         self._statistics.on_processed(age, self._targets.stage_ms)
         if picture is not None and self._outputs.debug_image_wanted:
             try:
                 self._outputs.publish_debug_image(image.header, picture, said)
             except BadImage as error:  # nobody has looked at the pixels before
                 self._complain(error)
-
-    def _valid(self, readings: dict[str, Reading]) -> list[Reading]:
-        """Return readings without those of targets that were dropped."""
-        return [reading for name, reading in readings.items() if name not in self._dropped]
 
     def _when(self, image: StampedImage) -> int:
         """Return the time of an image, nanoseconds: its stamp, or now by a steady clock where it has none."""

@@ -5,17 +5,15 @@ from __future__ import annotations
 
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.qos import QoSProfile
 from rclpy.timer import Timer
-from std_srvs.srv import SetBool
 
 from dimp_ros.node.allocator import limit_arenas
 from dimp_ros.node.callbacks import answer_anything, logged
@@ -32,12 +30,12 @@ from dimp_ros.node.position import Positioner
 from dimp_ros.node.publishing import Outputs
 from dimp_ros.node.qos import image_qos
 from dimp_ros.node.reporting import Reporter
-from dimp_ros.node.requests import RequestRefused, Requests
+from dimp_ros.node.requests import Requests
+from dimp_ros.node.services import Services
 from dimp_ros.node.spinning import run
 from dimp_ros.node.statistics import Statistics
 from dimp_ros.node.target import Tracker
 from dimp_ros.node.transitions import guarded
-from dimp_ros.srv import DropTarget, InitTarget
 
 CLOSE_SECONDS = 0.7
 """How long the end of the program waits for the inference in progress."""
@@ -46,8 +44,6 @@ DEACTIVATE_SECONDS = 20.0
 """How long deactivation waits for it: if it takes longer something hangs, and the tracker is given up."""
 
 WARNING_PERIOD_SECONDS = 10.0
-
-Response = TypeVar("Response", InitTarget.Response, DropTarget.Response, SetBool.Response)
 
 
 class Work(NamedTuple):
@@ -82,12 +78,7 @@ class TrackerNode(LifecycleNode):
         self._positioner = Positioner()
         self._statistics = Statistics()
         self._reporter = Reporter(self)
-        for kind, name, callback in (
-            (InitTarget, "~/init_target", self._on_init_target),
-            (DropTarget, "~/drop_target", self._on_drop_target),
-            (SetBool, "~/set_enabled", self._on_set_enabled),
-        ):
-            self.create_service(kind, name, callback, callback_group=MutuallyExclusiveCallbackGroup())
+        self._offered = Services(self, lambda: self._work.requests if self._work else None, lambda: self.trouble)
         answer_anything(self)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # timers run whatever simulated time does
         # Its own group: what it asks of the graph may take a while, and requests must not wait for it.
@@ -243,41 +234,6 @@ class TrackerNode(LifecycleNode):
             tracker.to("cpu")
             self._settings.notes.append(note)
             self.get_logger().error(note)
-
-    # Requests
-
-    def _on_init_target(self, request: InitTarget.Request, response: InitTarget.Response) -> InitTarget.Response:
-        def init(requests: Requests) -> str:
-            started = requests.init_target(request.stamp, request.bbox, request.normalized, request.id)
-            response.stamp, response.reached = started.stamp, started.reached
-            response.frames_caught_up = started.images
-            return started.message
-
-        return self._answer("init_target", response, init)
-
-    def _on_drop_target(self, request: DropTarget.Request, response: DropTarget.Response) -> DropTarget.Response:
-        return self._answer("drop_target", response, lambda requests: requests.drop_target(request.id))
-
-    def _on_set_enabled(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        return self._answer("set_enabled", response, lambda requests: requests.set_enabled(request.data))
-
-    def _answer(self, name: str, response: Response, act: Callable[[Requests], str]) -> Response:
-        """Carry out a request; fill in and log what came of it."""
-        try:
-            work = self._work
-            if work is None:
-                remedy = self.trouble or "configure and activate the node, or start it with autostart:=true"
-                raise RequestRefused(f"the tracker is not active: {remedy}")
-            response.message = act(work.requests)
-            response.success = True
-            self.get_logger().info(f"{name}: {response.message}")
-        except RequestRefused as error:
-            response.message = str(error)
-            self.get_logger().warning(f"{name} refused: {error}")
-        except Exception as error:  # whoever asked must get an answer
-            response.message = f"the request failed: {type(error).__name__}: {error}; the log has more"
-            self.get_logger().error(f"{name} failed:\n{traceback.format_exc()}")
-        return response
 
     # Watch
 

@@ -64,15 +64,20 @@ def run(create: Callable[[Finish], Program], args: Sequence[str] | None = None, 
 def _spin(node: Program, ends: SimpleQueue[int], threads: int) -> int:
     executor = MultiThreadedExecutor(num_threads=threads)
     executor.add_node(node)
-    spinner = threading.Thread(target=_spin_safely, args=(executor, ends), name="spin", daemon=True)
+    stopping = threading.Event()
+    spinner = threading.Thread(target=_spin_safely, args=(executor, stopping, ends), name="spin", daemon=True)
     spinner.start()
     code = _wait(ends)
     deadline = threading.Timer(GRACE_SECONDS, _leave, (code,))
     deadline.daemon = True
     deadline.start()
     idle = node.close()
-    executor.shutdown()
+    stopping.set()
+    executor.wake()
     spinner.join()
+    # rclpy's shutdown() takes away what callbacks that still run trigger in their end: that would be an InvalidHandle.
+    executor._executor.shutdown(wait=True)
+    executor.shutdown()
     node.destroy_node()
     rclpy.try_shutdown()
     deadline.cancel()
@@ -93,12 +98,11 @@ def _wait(ends: SimpleQueue[int]) -> int:
             continue
 
 
-def _spin_safely(executor: MultiThreadedExecutor, ends: SimpleQueue[int]) -> None:
+def _spin_safely(executor: MultiThreadedExecutor, stopping: threading.Event, ends: SimpleQueue[int]) -> None:
     """Spin; an exception that escapes a callback ends the program with a traceback instead of a silent node."""
-    while True:
+    while rclpy.ok() and not stopping.is_set():
         try:
-            executor.spin()
-            return
+            executor.spin_once()
         except InvalidHandle:  # a subscription was destroyed as its message was taken (rclpy #1142, Humble)
             continue
         except Exception:

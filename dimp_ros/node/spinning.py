@@ -73,7 +73,7 @@ def _spin(node: Program, ends: SimpleQueue[int], threads: int) -> int:
     deadline.start()
     idle = node.close()
     stopping.set()
-    executor.wake()
+    executor.create_task(lambda: None)  # only something to do ends its waiting
     spinner.join()
     # rclpy's shutdown() takes away what callbacks that still run trigger in their end: that would be an InvalidHandle.
     executor._executor.shutdown(wait=True)

@@ -261,6 +261,8 @@ def test_a_loop_that_was_not_as_it_should_be_is_complained_about():
     ):
         complaints = unmet(dataclasses.replace(good, **change))
         assert len(complaints) == 1 and word in complaints[0]
+    assert unmet(good, 2.0) == []
+    assert "2.5 px from the set point" in unmet(dataclasses.replace(good, final_seen_error_px=2.5), 2.0)[0]
     slow = unmet(dataclasses.replace(good, within_share=0.9, age_ms_median=600.0))
     assert len(slow) == 2 and "600 ms" in slow[1]
 

@@ -23,16 +23,17 @@ STOP_SECONDS = 5.0
 
 
 class Demo(NamedTuple):
-    """What is started, and the file with the parameters of simulator and controller."""
+    """What is started, the file with the parameters of simulator and controller, and `LoopPlan.final_px`."""
 
     mode: str
     controller: str
     parameters: str
+    final_px: float | None
 
 
 DEMOS = {
-    "follow": Demo("vehicle", "follower", "simulator_vehicle.yaml"),
-    "servo": Demo("arm", "servo", "simulator_arm.yaml"),
+    "follow": Demo("vehicle", "follower", "simulator_vehicle.yaml", None),
+    "servo": Demo("arm", "servo", "simulator_arm.yaml", 2.0),
 }
 
 
@@ -65,7 +66,7 @@ def main() -> int:
     try:
         for who, line in commands.items():
             processes[who] = subprocess.Popen(line, cwd=ROOT)
-        plan = LoopPlan(demo.mode, demo.controller, ROOT / "build" / f"demo-{name}")
+        plan = LoopPlan(demo.mode, demo.controller, ROOT / "build" / f"demo-{name}", final_px=demo.final_px)
         if not truth:
             plan = replace(plan, kill_tracker=processes["tracker"].kill)
         return run(lambda finish: LoopRecorder(plan, finish), ["--ros-args", *remapping], threads=8)

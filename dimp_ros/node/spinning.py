@@ -18,6 +18,7 @@ from rclpy.executors import MultiThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from dimp_ros.node.callbacks import answer_anything
+from dimp_ros.node.transport import give_room_for_images
 
 GRACE_SECONDS = 1.5
 """What an orderly end may take; after that the process ends all the same."""
@@ -46,6 +47,7 @@ def run(create: Callable[[Finish], Program], args: Sequence[str] | None = None, 
     """
     ends: SimpleQueue[int] = SimpleQueue()  # its put() may be called from a signal handler, an Event's set() may not
     previous = {number: signal.signal(number, lambda *_: ends.put(0)) for number in (signal.SIGINT, signal.SIGTERM)}
+    give_room_for_images()
     rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
     try:
         try:

@@ -11,7 +11,7 @@ PROFILE = "fastdds_large_images.xml"
 SHARED_MEMORY = Path("/dev/shm")
 
 NEEDED_BYTES = 2**29
-"""The profile is used where so much shared memory is free; in a container with Docker's 64 MiB processes would crash."""
+"""The profile is used where so much shared memory is free; with Docker's 64 MiB processes would crash."""
 
 OWN_CHOICES = (
     "FASTDDS_DEFAULT_PROFILES_FILE",

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -17,6 +20,9 @@ from dimp_ros.apps.simulator.config import WorldConfig
 from dimp_ros.apps.simulator.figures import LoopFigures
 from dimp_ros.apps.simulator.world import World
 from dimp_ros.tracker.result import TargetState
+
+if TYPE_CHECKING:
+    from dimp_ros.tracker import DimpTracker
 
 SMALL = {"width": 320, "height": 240}
 FAST = 0.25
@@ -107,23 +113,51 @@ def test_nothing_moves_once_the_tracker_is_dead(make):
     assert abs(world.truth().velocity).max() < 1e-2
 
 
-@pytest.mark.slow
-def test_the_real_tracker_closes_the_loop(request):
+@pytest.fixture
+def real_tracker() -> Iterator[DimpTracker]:
     torch = pytest.importorskip("torch", reason="PyTorch is not installed: the tracker needs it")
     from dimp_ros.tracker import DimpTracker
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # on a busy machine several wait for each other
-    request.addfinalizer(lambda: torch.set_num_threads(threads))
-    tracker = DimpTracker(model="dimp_lite", device="cpu")
-    world = vehicle_world("sine", period=6.0)
-    first = world.truth().box
-    assert first is not None
-    tracker.init(world.render(), first)
+    yield DimpTracker(model="dimp_lite", device="cpu")
+    torch.set_num_threads(threads)
+
+
+def looking(tracker: DimpTracker) -> Callable[[World], Word]:
+    """Return what asks a real tracker."""
 
     def look(world: World) -> Word:
         result = tracker.update(world.render())
         return Word(TargetState(result.state), result.confidence, result.box or NO_BOX)
 
-    figures = LoopFigures.of(close_loop(world, follower(), look, 4.0, image_period=0.1, delay=0.1).recording)
-    assert_on_target(figures)
+    return look
+
+
+@pytest.mark.slow
+def test_the_real_tracker_closes_the_loop(real_tracker):
+    world = vehicle_world("sine", period=6.0)
+    first = world.truth().box
+    assert first is not None
+    real_tracker.init(world.render(), first)
+    loop = close_loop(world, follower(), looking(real_tracker), 4.0, image_period=0.1, delay=0.1)
+    assert_on_target(LoopFigures.of(loop.recording))
+
+
+@pytest.mark.slow
+def test_a_part_is_found_again_within_two_pixels_of_where_it_was_when_the_set_point_was_taken(real_tracker):
+    world = World(WorldConfig.arm(width=480, height=360))
+    first = world.truth().box
+    assert first is not None
+    real_tracker.init(world.render(), first)
+    look = looking(real_tracker)
+    taken = [look(world) for _ in range(10)][-1].box.center
+    for _ in range(10):
+        world.command((0.1, 0.06, 0.0, 0.0, 0.0, 0.0))
+        world.step(0.1)
+        look(world)
+    control = ServoControl(ServoConfig(max_speed=0.4, set_point_x=taken[0] / 480, set_point_y=taken[1] / 360))
+    close_loop(world, control, look, 5.0, image_period=0.1, delay=0.1)
+    last = world.truth().box
+    assert last is not None
+    assert math.dist(last.center, first.center) < 2.0

@@ -8,7 +8,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 PROFILE = "fastdds_large_images.xml"
-SHARED_MEMORY = Path("/dev/shm")
+SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - it is only asked how much is free
 
 NEEDED_BYTES = 2**29
 """The profile is used where so much shared memory is free; with Docker's 64 MiB processes would crash."""

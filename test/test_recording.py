@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -10,7 +12,7 @@ import numpy as np
 import pytest
 
 from dimp_ros.apps.overlay import COLOURS
-from dimp_ros.apps.recording import AnnotatedVideo, Observation, Summary
+from dimp_ros.apps.recording import AnnotatedVideo, BackgroundVideo, Observation, Summary
 
 FOUND = Observation("TRACKING", (100.0, 80.0, 60.0, 40.0), 0.8, 0.05)
 LOST = Observation("LOST", None, 0.0, 0.07)
@@ -87,3 +89,36 @@ def test_the_figures_of_a_run():
 def test_a_run_without_a_word_has_figures_too():
     summary = Summary.of({}, published=5)
     assert (summary.frames, summary.lost, summary.tracker_fps, summary.age_ms_median) == (0, 0, 0.0, 0.0)
+
+
+def test_a_video_in_the_background_holds_nobody_up_and_is_complete_when_it_is_closed(tmp_path):
+    video = BackgroundVideo(tmp_path / "video.mp4")
+    gate = threading.Event()
+
+    def slowly(number: int) -> Callable[[], np.ndarray]:
+        def made() -> np.ndarray:
+            assert gate.wait(10.0)
+            return picture(number)
+
+        return made
+
+    for number in range(12):
+        video.add_image(number * PERIOD, slowly(number))
+        video.add_observation(number * PERIOD, FOUND)
+    assert not (tmp_path / "video.mp4").exists()
+    gate.set()
+    video.close()
+    frames = read(tmp_path / "video.mp4")
+    assert [number_of(frame) for frame in frames] == list(range(12)) and all(map(has_box, frames))
+
+
+def test_an_error_of_a_video_in_the_background_comes_out_when_it_is_closed(tmp_path):
+    video = BackgroundVideo(tmp_path / "video.mp4")
+
+    def fail() -> np.ndarray:
+        raise ValueError("no such encoding")
+
+    video.add_image(0, fail)
+    video.add_image(PERIOD, lambda: picture(1))
+    with pytest.raises(ValueError, match="no such encoding"):
+        video.close()

@@ -4,10 +4,13 @@
 from __future__ import annotations
 
 import statistics
+import threading
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -98,6 +101,47 @@ class AnnotatedVideo:
         steps = [later - earlier for earlier, later in pairwise(stamps) if later > earlier]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         return VideoWriter(self.path, 1e9 / statistics.median(steps) if steps else DEFAULT_RATE)
+
+
+class BackgroundVideo:
+    """An `AnnotatedVideo` that a thread of its own draws and writes, in the order of the calls; none of them waits.
+
+    Images are held until it comes to them. An error ends the video, and `close` raises it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._video = AnnotatedVideo(path)
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="video", daemon=True)
+        self._thread.start()
+
+    def add_image(self, stamp: int, open_picture: Callable[[], Picture]) -> None:
+        """Add the image of ``stamp``, in nanoseconds; ``open_picture`` returns it, HxWx3 uint8 BGR and writable."""
+        self._jobs.put(lambda: self._video.add_image(stamp, open_picture()))
+
+    def add_observation(self, stamp: int, observation: Observation) -> None:
+        """Add what was said about the image of ``stamp``."""
+        self._jobs.put(lambda: self._video.add_observation(stamp, observation))
+
+    def close(self) -> None:
+        """Wait until all is drawn, and finish the file.
+
+        :raises Exception: the one that has ended the video before.
+        """
+        self._jobs.put(None)
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                if self._error is None:
+                    job()
+            except Exception as error:
+                self._error = error
+        self._video.close()
 
 
 @dataclass(frozen=True)

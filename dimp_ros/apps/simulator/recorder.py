@@ -22,7 +22,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
-from dimp_ros.apps.recording import AnnotatedVideo, Observation
+from dimp_ros.apps.recording import BackgroundVideo, Observation
 from dimp_ros.apps.simulator.figures import BAND, Commanded, Error, LoopFigures, Recording, Said
 from dimp_ros.apps.simulator.node import COMMAND_TOPICS
 from dimp_ros.apps.simulator.plots import plot_loop
@@ -74,7 +74,7 @@ class LoopRecorder(Node):
 
     What it does is told in `_run`, in order, by a thread of its own; callbacks only take notes. A note is of the time
     at which something was said, by its stamp, not of that at which it is heard here: all nodes run on this machine, and
-    this one has a video to draw.
+    this one has a video to draw, so that it may hear of things late.
 
     :param finish: called with the exit code: 0 if the figures are good, 1 if they are not, 2 if there are none.
     """
@@ -89,13 +89,14 @@ class LoopRecorder(Node):
         self._looked_at: Time | None = None  # stamp of the latest image that the tracker has told of
         self._tracking = False
         self._late: list[float] = []  # seconds from the making of a command until it was heard of here
+        self._heard_until = 0.0  # when the latest command was made of which is known here
         self._size = (0, 0)
-        self._video = AnnotatedVideo(plan.out / "annotated.mp4")
+        self._video = BackgroundVideo(plan.out / "annotated.mp4")
         group = MutuallyExclusiveCallbackGroup()
         self._init = self.create_client(InitTarget, "tracker_node/init_target", callback_group=group)
         self._enable = self.create_client(SetBool, f"{plan.controller}/set_enabled", callback_group=group)
         self._play = self.create_client(SetBool, "simulator_node/set_playing", callback_group=group)
-        # A group for each, and long queues: on a busy machine, this node hears of things up to two seconds late.
+        # A group for each, and queues for some seconds in which this node is not given time.
         for kind, topic, callback, depth in (
             (Image, "image", self._on_image, 20),
             (TargetStateArray, "ground_truth", self._on_truth, 200),
@@ -137,9 +138,11 @@ class LoopRecorder(Node):
             with self._lock:
                 self._recording.killed = killed
             self._pause(plan.after)
+        end = self._now()  # what was said until now may be under way still
+        self._wait(lambda: self._heard_until >= end, "no command has come")
         with self._lock:
             recording, self._recording = self._recording, None
-            self._video.close()
+        self._video.close()
         return self._report(recording)
 
     def _set_target(self) -> None:
@@ -184,7 +187,7 @@ class LoopRecorder(Node):
         with self._lock:
             self._size = (image.width, image.height)
             if self._recording is not None:
-                self._video.add_image(stamp_ns(image.header.stamp), to_bgr(image).copy())
+                self._video.add_image(stamp_ns(image.header.stamp), lambda: to_bgr(image).copy())
 
     def _on_truth(self, message: TargetStateArray) -> None:
         truth = message.targets[0]
@@ -221,6 +224,7 @@ class LoopRecorder(Node):
         when, linear, angular = seconds_of(message.header.stamp), message.twist.linear, message.twist.angular
         late = self._now() - when
         with self._lock:
+            self._heard_until = when
             if self._recording is not None and when >= self._recording.enabled:
                 twist = (linear.x, linear.y, linear.z, angular.x, angular.y, angular.z)
                 self._recording.commands.append(Commanded(when, twist))

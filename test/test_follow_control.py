@@ -85,6 +85,22 @@ def test_a_target_that_became_smaller_is_followed_and_a_larger_one_retreated_fro
     assert moved(grown(0.6), before=MIDDLE, forward="none").twist.vx == 0.0
 
 
+def test_a_box_whose_size_trembles_moves_the_robot_less_than_its_motion_filter_for_places_would():
+    """A tracker's sizes differ by some per cent from image to image; a target that stands still is hardly driven to."""
+    rng = np.random.default_rng(3)
+    sizes = np.exp(rng.normal(0, 0.03, 300))
+    restless = {}
+    for seconds in (FollowConfig().rate_time, FollowConfig().forward_rate_time):
+        control = FollowControl(
+            FollowConfig(desired_size=80.0 / math.sqrt(640 * 480), forward_rate_time=seconds), CAMERA
+        )
+        control.set_enabled(True)
+        speeds = [control.update(seen(grown(f), n / 30), n / 30).twist.vx for n, f in enumerate(sizes)]
+        restless[seconds] = float(np.std(speeds[30:]))
+    short, long = restless
+    assert short < long and restless[long] < 0.6 * restless[short]
+
+
 def test_a_size_that_is_given_is_kept_instead_of_the_one_at_the_time_of_enabling():
     size = 80.0 / math.sqrt(640 * 480)
     assert moved(MIDDLE, desired_size=size).twist.vx == 0.0

@@ -80,7 +80,12 @@ class FollowConfig(SafetyConfig):
     )
     distance_dead_band: float = setting(0.05, "The same for the distance, as a share of it.", (0.0, 1.0))
     rate_time: float = setting(
-        0.1, "Time constant of the estimate of the target's own motion, in seconds.", (0.02, 5.0)
+        0.1,
+        "Time constant of the estimate of the target's own motion left and right, up and down, in seconds.",
+        (0.02, 5.0),
+    )
+    forward_rate_time: float = setting(
+        0.4, "The same for its distance: the size of a box is less certain than its place.", (0.02, 5.0)
     )
     response_time: float = setting(
         0.2,
@@ -160,7 +165,9 @@ class FollowControl(GatedControl[FollowConfig]):
         config = self.config
         notes: tuple[str, ...] = ()
         azimuth, elevation = direction(camera, *observation.box.center, config.camera_pitch)
-        timing = (config.rate_time, max(config.timeout, 0.1), _FASTEST_TARGET)
+        gap = max(config.timeout, 0.1)
+        timing = (config.rate_time, gap, _FASTEST_TARGET)
+        along = (config.forward_rate_time, gap, _FASTEST_TARGET)
         self._azimuth.measure(azimuth, observation.taken, *timing)
         self._elevation.measure(elevation, observation.taken, *timing)
         size = math.sqrt(observation.box.area / (camera.width * camera.height))
@@ -171,13 +178,13 @@ class FollowControl(GatedControl[FollowConfig]):
             self._last_pose = observation.taken
             self._choose(by_pose=True)
             distance = math.hypot(*observation.position)
-            self._log_distance.measure(math.log(distance / config.distance), observation.taken, *timing)
+            self._log_distance.measure(math.log(distance / config.distance), observation.taken, *along)
         elif self._last_pose is not None and observation.taken - self._last_pose <= config.timeout:
             pass  # between two poses: the last one is still good
         elif config.forward in ("auto", "size"):
             self._choose(by_pose=False)
             self._log_distance.measure(
-                math.log((config.desired_size or self._size[1]) / size), observation.taken, *timing
+                math.log((config.desired_size or self._size[1]) / size), observation.taken, *along
             )
         else:
             self._log_distance.forget()

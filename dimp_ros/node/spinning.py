@@ -78,7 +78,9 @@ def _spin(node: Program, ends: SimpleQueue[int], threads: int) -> int:
     executor.create_task(lambda: None)  # only something to do ends its waiting
     spinner.join()
     # rclpy's shutdown() takes away what callbacks that still run trigger in their end: that would be an InvalidHandle.
-    executor._executor.shutdown(wait=True)
+    pool = getattr(executor, "_executor", None)  # no public name; without it there is the InvalidHandle, no more
+    if pool is not None:
+        pool.shutdown(wait=True)
     executor.shutdown()
     node.destroy_node()
     rclpy.try_shutdown()

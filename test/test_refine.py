@@ -53,7 +53,10 @@ def test_ascent_goes_uphill_by_gradient_times_size():
     moved, value = ascend(hill, start, 1, 1.0)
     gradient = 2 * (hill.top - start) / 100**2
     torch.testing.assert_close(moved, start + gradient * torch.tensor([60.0, 40, 60, 40]))
-    assert float(value) > float(hill(start))
+    assert float(value) == float(hill(start)) < float(hill(moved))
+    _, before_the_last = ascend(hill, start, 2, 1.0)
+    assert float(before_the_last) == float(hill(moved))
+    assert torch.equal(ascend(hill, start, 0, 1.0)[1], hill(start))
     far, _ = ascend(hill, start, 2000, 1.0)
     torch.testing.assert_close(far[0, 0], hill.top, rtol=0, atol=0.5)
 

@@ -13,7 +13,7 @@ import torch
 
 from dimp_ros.geometry import Box, iou
 from dimp_ros.model.checkpoint import WEIGHTS_DIRECTORY
-from dimp_ros.model.iou_net import Modulation
+from dimp_ros.model.iou_net import Modulation, overlap_and_gradient
 from dimp_ros.model.target_filter import apply_filter
 from dimp_ros.tracker import DimpTracker, TargetState, TrackerConfig
 from dimp_ros.tracker import engine as engine_module
@@ -228,8 +228,12 @@ def test_what_is_behind_a_result_can_be_looked_at_and_recomputed():
     torch.testing.assert_close(scores, torch.from_numpy(seen.scores), rtol=1e-3, atol=1e-4)
     assert seen.scores[seen.localization.cell] == seen.scores.max() == pytest.approx(result.peak)
     modulation = Modulation(*(vector[None] for vector in seen.modulation))
-    overlaps = net.bb_regressor(modulation, net.bb_regressor.features(backbone), seen.refined_boxes[None])[0]
-    torch.testing.assert_close(overlaps, seen.overlaps, rtol=1e-3, atol=1e-4)
+    maps, boxes = net.bb_regressor.features(backbone), seen.proposals[None]
+    for _ in range(config.refine_steps):
+        overlaps, gradient = overlap_and_gradient(net.bb_regressor, modulation, maps, boxes)
+        boxes = boxes + config.refine_step_length * gradient * boxes[..., 2:].repeat(1, 1, 2)
+    torch.testing.assert_close(boxes[0], seen.refined_boxes, rtol=1e-3, atol=1e-2)
+    torch.testing.assert_close(overlaps[0], seen.overlaps, rtol=1e-3, atol=1e-4)  # where the last step began
     order = seen.overlaps.sort(descending=True, stable=True).indices  # of a random network, all may be equal
     best = seen.refined_boxes[order[:3]].mean(0)
     assert seen.window.box_to_image(Box(*best.tolist())) == pytest.approx(result.box, abs=1e-3)

@@ -100,11 +100,11 @@ def _correlation(features: Tensor, pictures: int, itemsize: int, kernel: int = 4
 
 
 def _ascent(net: DimpNet, config: TrackerConfig, targets: int, itemsize: int) -> Iterator[Work]:
-    """Count the overlap network's end: there and back in each step, and there once more; the pooling is left out."""
+    """Count the overlap network's end: there and back in each step; the pooling is left out."""
     boxes = targets * config.proposals
     for layer in (net.bb_regressor.fc3_rt.linear, net.bb_regressor.fc4_rt.linear):
         weights = layer.in_features * layer.out_features
-        for _ in range(2 * config.refine_steps + 1):
+        for _ in range(2 * config.refine_steps):
             yield Work(2 * boxes * weights, itemsize * (weights + boxes * (layer.in_features + layer.out_features)))
 
 

@@ -152,13 +152,15 @@ class NaiveTracker:
         """Return the mean of the best boxes that gradient ascent leads to, in crop pixels."""
         config, features = self.config, self.net.overlap_features(backbone)
         boxes = self._starting_boxes(start).to(self.device)
+        if not config.refine_steps:
+            predicted = self.net.overlap(self.modulation, features, boxes)
         for _ in range(config.refine_steps):
             with torch.enable_grad():
                 variable = boxes.detach().requires_grad_(True)
                 predicted = self.net.overlap(self.modulation, features, variable)
                 (gradient,) = torch.autograd.grad(predicted.sum(), variable)
             boxes = boxes + config.refine_step_length * gradient * boxes[:, 2:].repeat(1, 2)
-        overlaps, boxes = self.net.overlap(self.modulation, features, boxes).cpu(), boxes.cpu()
+        overlaps, boxes = predicted.detach().cpu(), boxes.cpu()
         sides = boxes[:, 2:].clamp(min=1)
         aspect = sides[:, 0] / sides[:, 1]
         sane = (aspect < config.max_aspect) & (aspect > 1 / config.max_aspect) & torch.isfinite(boxes).all(1)

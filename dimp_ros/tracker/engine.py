@@ -81,7 +81,7 @@ class Engine:
         """Refine the boxes of B targets; see `ascend`.
 
         :param boxes: ``Tensor[B, P, 4]`` in crop pixels, on the host.
-        :return: the boxes and the overlap predicted for them, ``Tensor[B, P]``, both on the host.
+        :return: the boxes and the overlaps predicted at the last step, ``Tensor[B, P]``, both on the host.
         """
         key = (steps, length)
         if key not in self._climbs:

@@ -91,18 +91,22 @@ class FrameOverlap:
 def ascend(overlap: Overlap, boxes: Tensor, steps: int, length: float) -> tuple[Tensor, Tensor]:
     """Move boxes uphill on the predicted overlap: ``b <- b + length * gradient * (w, h, w, h)``, ``steps`` times.
 
-    :param boxes: ``Tensor[B, P, 4]`` of B pictures. :return: the boxes and the prediction ``2 * IoU - 1`` for them.
+    :param boxes: ``Tensor[B, P, 4]`` of B pictures.
+    :return: the boxes, and the prediction ``2 * IoU - 1`` of each where its last step began: one more look would take
+        a tenth of the time.
     """
+    if not steps:
+        return boxes, overlap(boxes)
     for _ in range(steps):
-        _, gradient = overlap.value_and_gradient(boxes)
+        value, gradient = overlap.value_and_gradient(boxes)
         boxes = boxes + length * gradient * boxes[..., 2:].repeat(1, 1, 2)
-    return boxes, overlap(boxes)
+    return boxes, value
 
 
 def choose(boxes: Tensor, overlaps: Tensor, config: TrackerConfig) -> Box | None:
     """Average the best boxes of sane shape; None where there is none.
 
-    :param boxes: ``Tensor[P, 4]``. :param overlaps: ``Tensor[P]``, the prediction for each.
+    :param boxes: ``Tensor[P, 4]``. :param overlaps: ``Tensor[P]``, what was predicted for each.
     """
     sane = []
     for (x, y, w, h), overlap in zip(boxes.tolist(), overlaps.tolist(), strict=True):

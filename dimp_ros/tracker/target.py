@@ -100,7 +100,7 @@ class FrameInspection:
     :param proposals: ``Tensor[P, 4]``, the boxes that refinement started from; None on the first frame
         and where the target was not found.
     :param refined_boxes: ``Tensor[P, 4]``, where it ended.
-    :param overlaps: ``Tensor[P]``, the prediction ``2 * IoU - 1`` there.
+    :param overlaps: ``Tensor[P]``, the prediction ``2 * IoU - 1`` where its last step began.
     :param box: the box believed in after the frame, in image pixels.
     :param sample_features: the memory's, ``Tensor[N, C, H, W]``, with ``sample_boxes`` ``Tensor[N, 4]`` and
         ``sample_weights`` ``Tensor[N]``, after the frame was added.

@@ -20,7 +20,6 @@ rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed: ROS tests n
 pytest.importorskip("dimp_ros.msg", reason="the interfaces are not built: ROS tests need `make setup` or colcon")
 
 from builtin_interfaces.msg import Time  # noqa: E402
-from rclpy.executors import MultiThreadedExecutor  # noqa: E402
 from rclpy.node import Node  # noqa: E402
 from rclpy.parameter import Parameter  # noqa: E402
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy  # noqa: E402
@@ -30,6 +29,7 @@ from std_srvs.srv import SetBool  # noqa: E402
 from vision_msgs.msg import BoundingBox2D, Detection2DArray  # noqa: E402
 
 from dimp_ros.msg import TargetState, TargetStateArray  # noqa: E402
+from dimp_ros.node.executor import PatientExecutor  # noqa: E402
 from dimp_ros.node.tracker_node import TrackerNode  # noqa: E402
 from dimp_ros.srv import DropTarget, InitTarget  # noqa: E402
 from dimp_ros.tracker.images import Picture  # noqa: E402
@@ -244,10 +244,13 @@ def context() -> Iterator[None]:
         rclpy.try_shutdown()
 
 
+THREADS = 6
+
+
 @contextmanager
 def spinning(*nodes: Node) -> Iterator[None]:
     """Spin ``nodes`` in a thread, and destroy them in the end."""
-    executor = MultiThreadedExecutor(num_threads=6)
+    executor = PatientExecutor(THREADS)
     for node in nodes:
         executor.add_node(node)
     done: Future[None] = Future()
@@ -263,7 +266,7 @@ def spinning(*nodes: Node) -> Iterator[None]:
         # waiting for either: a bare InvalidHandle comes of that.
         done.set_result(None)
         thread.join()
-        executor._executor.shutdown(wait=True)
+        executor.finish_callbacks()
         executor.shutdown()
         for node in nodes:
             node.destroy_node()

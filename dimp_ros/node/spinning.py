@@ -14,10 +14,10 @@ from typing import Protocol
 
 import rclpy
 from rclpy.exceptions import InvalidHandle
-from rclpy.executors import MultiThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from dimp_ros.node.callbacks import answer_anything
+from dimp_ros.node.executor import PatientExecutor
 from dimp_ros.node.transport import give_room_for_images
 
 GRACE_SECONDS = 1.5
@@ -64,7 +64,7 @@ def run(create: Callable[[Finish], Program], args: Sequence[str] | None = None, 
 
 
 def _spin(node: Program, ends: SimpleQueue[int], threads: int) -> int:
-    executor = MultiThreadedExecutor(num_threads=threads)
+    executor = PatientExecutor(threads)
     executor.add_node(node)
     stopping = threading.Event()
     spinner = threading.Thread(target=_spin_safely, args=(executor, stopping, ends), name="spin", daemon=True)
@@ -77,10 +77,7 @@ def _spin(node: Program, ends: SimpleQueue[int], threads: int) -> int:
     stopping.set()
     executor.create_task(lambda: None)  # only something to do ends its waiting
     spinner.join()
-    # rclpy's shutdown() takes away what callbacks that still run trigger in their end: that would be an InvalidHandle.
-    pool = getattr(executor, "_executor", None)  # no public name; without it there is the InvalidHandle, no more
-    if pool is not None:
-        pool.shutdown(wait=True)
+    executor.finish_callbacks()
     executor.shutdown()
     node.destroy_node()
     rclpy.try_shutdown()
@@ -102,7 +99,7 @@ def _wait(ends: SimpleQueue[int]) -> int:
             continue
 
 
-def _spin_safely(executor: MultiThreadedExecutor, stopping: threading.Event, ends: SimpleQueue[int]) -> None:
+def _spin_safely(executor: PatientExecutor, stopping: threading.Event, ends: SimpleQueue[int]) -> None:
     """Spin; an exception that escapes a callback ends the program with a traceback instead of a silent node."""
     while rclpy.ok() and not stopping.is_set():
         try:

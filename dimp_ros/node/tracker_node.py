@@ -43,8 +43,6 @@ CLOSE_SECONDS = 0.7
 DEACTIVATE_SECONDS = 20.0
 """How long deactivation waits for it: if it takes longer something hangs, and the tracker is given up."""
 
-WARNING_PERIOD_SECONDS = 10.0
-
 
 class Work(NamedTuple):
     """What exists while the node is active."""

@@ -18,6 +18,15 @@ from torch import Tensor
 BLUR = 31
 """Longest motion blur in pixels, and the side of its kernel: half of a target that fills a fifth of its window."""
 
+COARSE, COARSEST = (1.2, 3.5), 4.5
+"""How many window pixels a pixel of a coarse camera covers at the sequence's median scale, and at most."""
+
+COMPRESSED = 0.5
+"""Share of the sequences, among those seen by a camera, that are compressed throughout."""
+
+LATTICE_STEP = 16
+"""Cameras have a multiple of so many pixels across a window, so that frames can be changed together."""
+
 # The quantisation tables of the JPEG standard's annex K, for quality 50.
 LUMINANCE = (
     (16, 11, 10, 16, 24, 40, 51, 61),
@@ -44,7 +53,8 @@ class Look(NamedTuple):
 
     ``gain`` ``[K, 3]`` and ``offset`` ``[K]`` (grey levels) of the light, ``shade`` ``[K, 3]`` (a change of the light
     across the frame: along x, along y, strength), ``blur`` ``[K, 2]`` (pixels, degrees), ``shrink`` ``[K]`` (how many
-    times smaller the frame was seen), ``noise`` ``[K]`` (grey levels), ``quality`` ``[K]`` of JPEG, ``grey`` ``[K]``.
+    times smaller the frame was seen), ``noise`` ``[K]`` (grey levels), ``quality`` ``[K]`` of JPEG, ``grey`` ``[K]``,
+    ``lattice`` ``[K]`` (pixels of the camera across the frame, which gets its noise and its JPEG there).
     """
 
     gain: NDArray[np.float64]
@@ -55,6 +65,7 @@ class Look(NamedTuple):
     noise: NDArray[np.float64]
     quality: NDArray[np.int64]
     grey: NDArray[np.bool_]
+    lattice: NDArray[np.int64]
 
 
 def draw_look(rng: np.random.Generator, count: int, strength: float = 0.2) -> Look:
@@ -77,7 +88,31 @@ def draw_look(rng: np.random.Generator, count: int, strength: float = 0.2) -> Lo
         noise=some(0.15) * rng.uniform(2, 10, count),
         quality=some(0.25) * rng.integers(20, 81, count),
         grey=np.full(count, rng.random() < 0.07),
+        lattice=np.zeros(count, np.int64),
     )
+
+
+def seen_by_camera(
+    look: Look, rng: np.random.Generator, scales: NDArray[np.float64], size: int, coarse: float
+) -> Look:
+    """Give the frames of a sequence the pixels of one camera: what is small in its video is coarse in its window.
+
+    Drawn without them, a target of 20 pixels is as sharp as one of 200. Most real targets are smaller than their windows
+    show them, in every frame of a video, and what compresses a video does so in the video's own pixels.
+
+    :param scales: ``[K]``, frame pixels per pixel of the window, whose side is ``size``.
+    :param coarse: probability that the camera is such that the target is coarse; otherwise it has the frame's pixels.
+    """
+    if rng.random() < coarse:
+        fine = 1 / (np.exp(rng.uniform(*np.log(COARSE))) * np.median(scales))
+    else:
+        fine = 1.0
+    quality = look.quality
+    if rng.random() < COMPRESSED:
+        quality = np.where(quality > 0, quality, rng.integers(30, 91))
+    lattice = np.round(size * scales * fine / LATTICE_STEP).astype(np.int64) * LATTICE_STEP
+    lattice = np.maximum(lattice, round(size / COARSEST / LATTICE_STEP) * LATTICE_STEP)
+    return look._replace(quality=quality, lattice=np.where(lattice < size, lattice, 0))
 
 
 def join_looks(looks: list[Look]) -> Look:
@@ -106,17 +141,32 @@ def apply_look(images: Tensor, look: Look, generator: torch.Generator | None = N
     for factor in np.unique(look.shrink[look.shrink > 1]):
         index = chosen(look.shrink == factor)
         change(index, low_resolution(images[index], int(factor)))
-    if len(index := chosen(look.noise)):
-        part = images[index]
-        grain = torch.randn(part.shape, generator=generator, device=device)
-        change(index, part + grain * numbers(look.noise)[index][:, None, None, None])
-    images = images.clamp(0, 255)
-    if len(index := chosen(look.quality)):
-        images.index_copy_(0, index, compress(images[index], numbers(look.quality.astype(float))[index]))
+    for side in np.unique(look.lattice):
+        index = chosen(look.lattice == side)
+        part = images[index] if side == 0 else resized(images[index], int(side), int(side))
+        part = _recorded(part, numbers(look.noise)[index], numbers(look.quality.astype(float))[index], generator)
+        change(index, part if side == 0 else resized(part, *images.shape[-2:]))
     if len(index := chosen(look.grey)):
         weights = torch.tensor(TO_YCC[0], device=device).view(1, 3, 1, 1)
         images.index_copy_(0, index, (images[index] * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1).contiguous())
     return images
+
+
+def _recorded(images: Tensor, noise: Tensor, quality: Tensor, generator: torch.Generator | None) -> Tensor:
+    """Add the grain ``noise`` ``[N]`` (grey levels), and lose what JPEG at ``quality`` ``[N]`` loses; 0: neither."""
+    if len(index := noise.nonzero()[:, 0]):
+        part = images[index]
+        grain = torch.randn(part.shape, generator=generator, device=images.device)
+        images = images.index_copy(0, index, part + grain * noise[index][:, None, None, None])
+    images = images.clamp(0, 255)
+    if len(index := quality.nonzero()[:, 0]):
+        images = images.index_copy(0, index, compress(images[index], quality[index]))
+    return images
+
+
+def resized(images: Tensor, height: int, width: int) -> Tensor:
+    """Resample images as cameras and search windows do: averaged where that shrinks them, interpolated otherwise."""
+    return F.interpolate(images, (height, width), mode="bilinear", align_corners=False, antialias=True)
 
 
 def _shade(shade: Tensor, height: int, width: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dimp_ros.training.photometric import Look, apply_look, draw_look, join_looks
+from dimp_ros.training.photometric import Look, apply_look, draw_look, join_looks, seen_by_camera
 from dimp_ros.training.render import Renderer
 from dimp_ros.training.scenes import Scene, ScenePlanner
 
@@ -22,6 +22,9 @@ TRAIN_JITTER, TEST_JITTER = (1.5, 0.25), (2.25, 0.5)
 """How far windows are displaced (target sizes, each way) and scaled (sigma of the logarithm)."""
 
 SMALLEST, LONGEST_ASPECT, SEEN = 6.0, 6.0, 0.7
+
+MOSTLY = 0.6
+"""Windows of which less lies in their frames show little more than repeated borders."""
 
 
 class Group(NamedTuple):
@@ -56,24 +59,35 @@ def jittered_windows(
 def draw_group(planner: ScenePlanner, rng: np.random.Generator, train: int, test: int) -> Group:
     """Plan ``train`` + ``test`` search windows of one sequence; draws until one is usable."""
     count = train + test
+    role = np.arange(count) < train
+    shift, log_scale = (np.where(role, *pair) for pair in zip(TRAIN_JITTER, TEST_JITTER, strict=True))
     while True:
         times = rng.uniform(0, 1, count)
         scene = planner.plan(rng, times, clean=train)
-        if scene is not None and _usable(scene, train):
+        if scene is None or not _usable(scene, train):
+            continue
+        windows = jittered_windows(scene.boxes, rng, shift, log_scale)
+        clip = len(set(scene.pictures.tolist())) > 1
+        inside = planner.config.inside
+        if not inside or clip or _inside(windows, scene) >= MOSTLY or rng.random() >= inside:
             break
-    role = np.arange(count) < train
-    windows = jittered_windows(
-        scene.boxes,
-        rng,
-        np.where(role, TRAIN_JITTER[0], TEST_JITTER[0]),
-        np.where(role, TRAIN_JITTER[1], TEST_JITTER[1]),
-    )
     boxes = np.concatenate((scene.boxes[:, :2] - windows[:, :2], scene.boxes[:, 2:]), 1) / windows[:, 2:]
     flip = bool(rng.random() < 0.5)
     if flip:
         boxes[:, 0] = CROP_SIZE - boxes[:, 0] - boxes[:, 2]
     visible = scene.visible.astype(np.float32)
-    return Group(scene, windows, boxes.astype(np.float32), visible, flip, draw_look(rng, count))
+    look = draw_look(rng, count)
+    if planner.config.camera:
+        look = seen_by_camera(look, rng, windows[:, 2], CROP_SIZE, planner.config.coarse)
+    return Group(scene, windows, boxes.astype(np.float32), visible, flip, look)
+
+
+def _inside(windows: NDArray[np.float64], scene: Scene) -> float:
+    """Return the share of the windows that lies in the frames."""
+    side = windows[:, 2:] * CROP_SIZE
+    low = np.maximum(windows[:, :2], 0)
+    high = np.minimum(windows[:, :2] + side, (scene.width, scene.height))
+    return float((np.clip(high - low, 0, None) / side).prod(1).mean())
 
 
 def _usable(scene: Scene, train: int) -> bool:

@@ -42,6 +42,9 @@ SMALLEST_WHOLE = 50
 WHOLE_OVER_PART = 2.0
 """How much larger an object is drawn whose part is the target."""
 
+ALIKE = 4.0
+"""Others in a crowd have at least one part in so many of the target's area, and at most so many times it."""
+
 LARGEST_NATIVE = 0.16
 """A photographed target covers at most this share of its picture; round a larger one there is little scene."""
 
@@ -55,6 +58,9 @@ class SceneConfig:
     :param occluder: a scene has something that may cover the target. :param vanish: a pasted target is gone in a frame.
     :param bend: a pasted target changes its shape. :param clip_span: frames between the first and the last of a clip.
     :param part: the target is a part of the object, where that is large enough; not in clips.
+    :param camera: sequences have the pixels of a camera, see `photometric.seen_by_camera`. :param coarse: they are large.
+    :param crowd: a native target has others of its category beside it, as it was photographed.
+    :param inside: a made sequence whose windows lie for a large part outside its frames is drawn anew; not a clip.
     """
 
     mix: tuple[float, float, float] = (0.45, 0.35, 0.2)
@@ -66,6 +72,10 @@ class SceneConfig:
     bend: float = 0.6
     clip_span: int = 30
     part: float = 0.0
+    camera: bool = False
+    coarse: float = 0.5
+    crowd: float = 0.0
+    inside: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -112,6 +122,7 @@ class ScenePlanner:
         in_clips = {target for clip in tables.clips for target in clip.targets}
         self._masked = by_source(tables, (n for n in everything if tables.targets[n].canvas >= 0))
         self._native = by_source(tables, (n for n in everything if n not in in_clips and self._followable(n)))
+        self._crowded = by_source(tables, self._in_crowds(in_clips))
         self._clips = [clip for clip in tables.clips if sum(t >= 0 for t in clip.targets) >= 2]
         self._categories: dict[str, list[int]] = defaultdict(list)
         for number, target in enumerate(tables.targets):
@@ -134,6 +145,19 @@ class ScenePlanner:
             return False
         picture = self.tables.pictures[target.picture]
         return target.box[2] * target.box[3] < LARGEST_NATIVE * picture.width * picture.height
+
+    def _in_crowds(self, in_clips: set[int]) -> list[int]:
+        """Find the targets that can be followed among others of their category and of about their size."""
+        pictures: dict[tuple[int, str], list[int]] = defaultdict(list)
+        for number, target in enumerate(self.tables.targets):
+            if number not in in_clips and target.category:
+                pictures[target.picture, target.category].append(number)
+        crowded = []
+        for members in pictures.values():
+            areas = np.array([np.prod(self.tables.targets[n].box[2:]) for n in members])
+            alike = np.abs(np.log(areas[:, None] / areas)) < np.log(ALIKE)
+            crowded += [n for n, others in zip(members, alike.sum(1) - 1, strict=True) if others and self._followable(n)]
+        return crowded
 
     def plan(self, rng: np.random.Generator, times: Floats, clean: int) -> Scene | None:
         """Plan frames at ``times`` (0..1); None where the draw turned out unusable.
@@ -176,7 +200,8 @@ class ScenePlanner:
 
     def _native_stage(self, rng: np.random.Generator, times: Floats) -> tuple[list[int], Floats]:
         """Choose a photographed target and move the camera over its picture."""
-        number = _draw(self._native, rng)
+        crowd = self.config.crowd and self._crowded[0] and rng.random() < self.config.crowd
+        number = _draw(self._crowded if crowd else self._native, rng)
         target = self.tables.targets[number]
         extent = np.array(self._size(target.picture), np.float64)
         # A box says nothing of the outline: turned far, it would no longer fit what is in it.

@@ -92,13 +92,11 @@ def draw_look(rng: np.random.Generator, count: int, strength: float = 0.2) -> Lo
     )
 
 
-def seen_by_camera(
-    look: Look, rng: np.random.Generator, scales: NDArray[np.float64], size: int, coarse: float
-) -> Look:
+def seen_by_camera(look: Look, rng: np.random.Generator, scales: NDArray[np.float64], size: int, coarse: float) -> Look:
     """Give the frames of a sequence the pixels of one camera: what is small in its video is coarse in its window.
 
-    Drawn without them, a target of 20 pixels is as sharp as one of 200. Most real targets are smaller than their windows
-    show them, in every frame of a video, and what compresses a video does so in the video's own pixels.
+    Drawn without them, a target of 20 pixels is as sharp as one of 200. Most real targets are smaller than their
+    windows show them, in every frame of a video, and what compresses a video does so in the video's own pixels.
 
     :param scales: ``[K]``, frame pixels per pixel of the window, whose side is ``size``.
     :param coarse: probability that the camera is such that the target is coarse; otherwise it has the frame's pixels.

@@ -58,7 +58,7 @@ class SceneConfig:
     :param occluder: a scene has something that may cover the target. :param vanish: a pasted target is gone in a frame.
     :param bend: a pasted target changes its shape. :param clip_span: frames between the first and the last of a clip.
     :param part: the target is a part of the object, where that is large enough; not in clips.
-    :param camera: sequences have the pixels of a camera, see `photometric.seen_by_camera`. :param coarse: they are large.
+    :param camera: frames have the pixels of a camera, see `photometric.seen_by_camera`. :param coarse: large ones.
     :param crowd: a native target has others of its category beside it, as it was photographed.
     :param inside: a made sequence whose windows lie for a large part outside its frames is drawn anew; not a clip.
     """
@@ -156,7 +156,8 @@ class ScenePlanner:
         for members in pictures.values():
             areas = np.array([np.prod(self.tables.targets[n].box[2:]) for n in members])
             alike = np.abs(np.log(areas[:, None] / areas)) < np.log(ALIKE)
-            crowded += [n for n, others in zip(members, alike.sum(1) - 1, strict=True) if others and self._followable(n)]
+            beside = alike.sum(1) > 1
+            crowded += [n for n, crowd in zip(members, beside, strict=True) if crowd and self._followable(n)]
         return crowded
 
     def plan(self, rng: np.random.Generator, times: Floats, clean: int) -> Scene | None:

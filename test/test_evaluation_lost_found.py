@@ -55,15 +55,16 @@ def test_the_delay_of_a_return_is_counted_from_the_frame_in_which_the_target_is_
 def test_a_return_that_is_found_only_after_the_next_one_is_not_found():
     result = tally([ON, LOST, LOST, LOST, ON], 1, 3)
     assert (result.returns, result.delays) == (2, [1])
-    result = tally([ON, *[LOST] * lost_found.BEFORE, LOST, ON], 1, 6)
+    result = tally([ON, *[LOST] * lost_found.BEFORE, LOST, ON], 1, lost_found.BEFORE + 1)
     assert (result.returns, result.delays) == (1, [])  # at the second one it was not followed any more
     result = tally([ON, LOST, ON, LOST, ON], 1, 3)
     assert (result.returns, result.delays) == (2, [1, 1])
 
 
 def test_a_return_does_not_count_where_the_tracker_had_gone_astray_before():
-    assert tally([ON] + [ASTRAY] * lost_found.BEFORE + [GONE, ON], 7).returns == 0
-    assert tally([ASTRAY, ON] + [LOST] * (lost_found.BEFORE - 1) + [GONE, ON], 7).returns == 1
+    back = lost_found.BEFORE + 2
+    assert tally([ON] + [ASTRAY] * lost_found.BEFORE + [GONE, ON], back).returns == 0
+    assert tally([ASTRAY, ON] + [LOST] * (lost_found.BEFORE - 1) + [GONE, ON], back).returns == 1
 
 
 def test_false_are_frames_on_something_else_or_without_a_target_and_never_those_in_doubt():
@@ -98,7 +99,8 @@ def test_a_made_sequence_is_what_its_scenario_says(maker, number):
         return
     (back,) = made.returns
     assert present[back:].all() and back >= VISIBLE + ABSENT
-    before, after = made.shots[VISIBLE - 2].box, made.shots[back].box
+    before = next(shot.box for shot in reversed(made.shots[: VISIBLE - 1]) if shot.box)
+    after = made.shots[back].box
     assert np.hypot(*np.subtract(before.center, after.center)) > min(before.w, before.h)
 
 
@@ -125,6 +127,21 @@ def test_nothing_of_the_target_is_left_while_it_is_gone(maker):
         return (image[..., 2].astype(int) - image[..., 1] > 100).mean()
 
     assert red(shown) > 0.5 > 0.2 > red(hidden)  # the only objects are red ellipses; another may stand near
+
+
+def test_what_is_covered_goes_little_by_little(maker):
+    """It is whole at first; then less and less of it can be seen, and nothing when it is gone."""
+    made = maker.make(SCENARIOS.index("behind"))
+
+    def red(shot, box):
+        rows, columns = (slice(round(at), round(at + side)) for at, side in ((box.y, box.h), (box.x, box.w)))
+        image = shot.image[rows, columns].astype(int)
+        return float((image[..., 2] - image[..., 1] > 100).mean())
+
+    shots = made.shots[:VISIBLE]
+    shown = [red(shot, shot.box) for shot in shots if shot.box]
+    assert shown[0] > 0.5 and min(shown) < 0.35
+    assert sum(0.1 * shown[0] < share < 0.9 * shown[0] for share in shown) >= 4
 
 
 def test_the_same_number_gives_the_same_sequence(maker):

@@ -189,3 +189,41 @@ def test_a_find_may_be_anywhere_but_not_of_another_size():
 def test_with_one_frame_a_find_is_the_target_at_once():
     config = TrackerConfig(find_frames=1)
     assert lost_for(3, config).settle(Belief.CONFIRMING, BOX, Box(0, 0, 60, 50), config) is Belief.BELIEVED
+
+
+# The size that is sought
+
+
+def seen(frames, lost, config=CONFIG):
+    """Return a search with boxes ``(w, h, peak)`` remembered, lost for so many frames."""
+    search = Search()
+    for w, h, score in frames:
+        search.remember(Box(0, 0, w, h), score, config)
+    search.lost = lost
+    return search
+
+
+SLID_AWAY = [*[(22, 54, 0.9)] * 40, *[(20, 30, 0.6)] * 10, *[(16, 13, 0.5)] * 10]
+
+
+def test_what_slid_behind_something_is_sought_in_its_whole_size_once_its_last_place_is_not_trusted():
+    piece, config = Box(100, 200, 16, 13), CONFIG
+    assert seen(SLID_AWAY, 0).sought(piece, config) == piece
+    assert seen(SLID_AWAY, config.trusted_frames).sought(piece, config) == piece
+    whole = seen(SLID_AWAY, config.trusted_frames + 1).sought(piece, config)
+    assert whole.center == piece.center and (whole.w, whole.h) == (22, 54)
+
+
+def test_a_target_that_came_nearer_is_sought_in_the_size_of_the_remembered_frames_only():
+    config = TrackerConfig(remembered_frames=5)
+    frames = [(20, 20, 0.9)] * 50 + [(80, 80, 0.8)] * 5
+    found = seen(frames, 50, config).sought(Box(0, 0, 80, 80), config)
+    assert (found.w, found.h) == (80, 80)
+
+
+def test_without_memory_the_last_size_is_sought():
+    config = TrackerConfig(remembered_frames=0)
+    piece = Box(100, 200, 16, 13)
+    assert seen(SLID_AWAY, 50, config).sought(piece, config) == piece
+    assert seen(SLID_AWAY, 50).sought(piece, config) == piece  # switched off while it is followed
+    assert Search(lost=50).sought(piece, CONFIG) == piece

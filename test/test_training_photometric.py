@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from dimp_ros.training.photometric import apply_look, compress, draw_look, join_looks, low_resolution, motion_blur
+from dimp_ros.training.photometric import (
+    LATTICE_STEP,
+    apply_look,
+    compress,
+    draw_look,
+    join_looks,
+    low_resolution,
+    motion_blur,
+    seen_by_camera,
+)
 
 
 @pytest.fixture
@@ -31,6 +40,7 @@ def quiet(count):
         noise=zero,
         quality=zero.astype(int),
         grey=zero.astype(bool),
+        lattice=zero.astype(int),
     )
 
 
@@ -98,3 +108,30 @@ def test_every_effect_is_drawn_sometimes():
     assert 0.05 < (look.blur[:, 0] > 0).mean() < 0.4
     assert look.gain.min() > 0.6
     assert look.gain.max() < 1.4
+
+
+def test_a_camera_has_as_many_pixels_across_a_window_as_the_window_has_frame_pixels():
+    scales = np.array([0.1, 0.5, 1.0, 2.0])
+    look = seen_by_camera(quiet(4), np.random.default_rng(0), scales, 288, coarse=0.0)
+    assert look.lattice.tolist() == [64, 144, 0, 0]  # no coarser than that
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_coarse_camera_is_the_same_in_every_frame_of_a_sequence(seed):
+    scales = np.array([1.0, 1.1, 0.9, 1.0, 1.05])
+    look = seen_by_camera(quiet(5), np.random.default_rng(seed), scales, 288, coarse=1.0)
+    chosen = look.lattice > 0
+    per_pixel = look.lattice[chosen] / scales[chosen]
+    assert chosen.sum() >= 3 and np.ptp(per_pixel) <= 2 * LATTICE_STEP
+    assert 288 / 4.6 < look.lattice[chosen].min() and (look.lattice < 288).all()
+
+
+def test_a_coarse_frame_loses_detail_keeps_its_light_and_gets_its_grain_in_its_own_pixels(images):
+    coarse = apply_look(images, quiet(4)._replace(lattice=np.array([0, 32, 32, 32]), noise=np.array([0, 0, 8.0, 0])))
+    assert torch.equal(coarse[0], images[0])
+    assert float(coarse[1].mean()) == pytest.approx(float(images[1].mean()), rel=0.02)
+    assert float(coarse[1].diff(dim=-1).abs().mean()) < 0.9 * float(images[1].diff(dim=-1).abs().mean())
+    grain = coarse[2] - apply_look(images, quiet(4)._replace(lattice=np.full(4, 32)))[2]
+    assert 2 < float(grain.std()) < 8
+    neighbours = (grain[..., 1:] * grain[..., :-1]).mean() / grain.var()
+    assert float(neighbours) > 0.5  # as wide as the camera's pixels: three of the window's

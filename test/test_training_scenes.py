@@ -17,7 +17,7 @@ from dimp_ros.training import scenes
 from dimp_ros.training.datasets.registry import open_data_sets
 from dimp_ros.training.motion import KNOTS, apply, bent, compose, invert, similarity
 from dimp_ros.training.render import Renderer
-from dimp_ros.training.sampling import CROP_SIZE, box_iou, draw_group, render_groups
+from dimp_ros.training.sampling import CROP_SIZE, _inside, box_iou, draw_group, render_groups
 from dimp_ros.training.scenes import SceneConfig, ScenePlanner
 from dimp_ros.training.store import CELLS, Pixels, open_tables
 from dimp_ros.training.store_writer import build_store, chosen_frames, outline
@@ -287,3 +287,33 @@ def test_parts_are_of_the_object_and_only_of_large_ones(tables, monkeypatch):
             assert (part.cells[inside] == whole.cells[inside]).all()
             assert 0.8 < part.cells.sum() / (CELLS**2 * (x1 - x0) * (y1 - y0)) < 1.2
     assert small > 2 and parts > 2
+
+
+def test_windows_lie_mostly_in_the_frame_where_that_is_wanted(tables):
+    def share(inside):
+        planner = ScenePlanner(tables, dataclasses.replace(ALONE, mix=(0.5, 0.5, 0.0), inside=inside))
+        groups = [draw_group(planner, np.random.default_rng(seed), 2, 2) for seed in range(60)]
+        return np.mean([_inside(group.windows, group.scene) >= 0.6 for group in groups])
+
+    assert share(1.0) == 1.0 > share(0.0)
+
+
+@pytest.mark.parametrize(
+    ("growth", "category", "crowd"), [(1.0, "", True), (1.9, "", True), (2.1, "", False), (1.0, "other", False)]
+)
+def test_a_crowd_is_others_of_the_same_category_and_about_the_same_size(tables, growth, category, crowd):
+    alone = ScenePlanner(tables)
+    assert not alone._crowded[0]  # every picture has one object
+    number = next(n for group in alone._native[0] for n in group)
+    target = tables.targets[number]
+    x, y, w, h = target.box
+    beside = dataclasses.replace(target, box=(x, y, growth * w, growth * h), category=category or target.category)
+    planner = ScenePlanner(
+        dataclasses.replace(tables, targets=[*tables.targets, beside]),
+        dataclasses.replace(ALONE, mix=(0.0, 1.0, 0.0), crowd=1.0),
+    )
+    found = {n for group in planner._crowded[0] for n in group}
+    assert (number in found) is crowd
+    if crowd:
+        drawn = {int(planner.plan(np.random.default_rng(s), np.linspace(0, 1, 3), 1).pictures[0]) for s in range(10)}
+        assert drawn == {target.picture}

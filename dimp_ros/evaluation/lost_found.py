@@ -35,7 +35,7 @@ DEFAULT_TRACKERS = "dimp_lite,dimp_lite@search_tiles=0"
 ON, OFF = 0.5, 0.1
 """With an IoU above the one the box is on the target, below the other on something else."""
 
-BEFORE = 5
+BEFORE = 12
 """A return counts if the tracker was on the target in one of the last so many frames in which it was in sight."""
 
 

@@ -24,9 +24,9 @@ from dimp_ros.training.store import CANVAS, MARGIN, Pixels, Tables, open_tables
 SEED = 2_000_003
 """First part of the seed of every sequence; neither a training run nor the calibration has it."""
 
-SCENARIOS = ("elsewhere", "border", "jolt", "replaced")
+SCENARIOS = ("elsewhere", "border", "jolt", "replaced", "behind")
 """Gone for a second, then somewhere else; out over one border and in over another; the picture jumps, and the target
-with it; gone for good, and others of its category come."""
+with it; gone for good, and others of its category come; covered little by little, then somewhere else."""
 
 SIZES = ((640, 480), (1280, 720))
 """Width and height of the pictures, by turns."""
@@ -35,6 +35,12 @@ VISIBLE, ABSENT, AFTER = 20, 30, 30
 """Frames before the target vanishes, without it, and after it has come back."""
 
 JOLTS = (20, 40, 60)
+COVERING = 16
+"""Frames in which something slides over the target, from beside it to where nothing of the target is left."""
+
+COVER = 2.2
+"""Sides of what covers a target, in those of the target."""
+
 SIDES = (24.0, 110.0)
 """Least and largest size of a target, sqrt(w * h), pixels."""
 
@@ -97,12 +103,13 @@ class VanishingMaker:
         camera = np.cumsum(rng.normal(0, SHAKE / 3, (count, 2)), 0).clip(-ROOM / 10, ROOM / 10)
         target, returns = self._target(rng, scenario, kind, side, size, count)
         movers = self._others(rng, scenario, kind, side, size, target)
+        cover = [self._cover(rng, target)] if scenario == "behind" else []
         if scenario == "jolt":
             jolts = _jumps(rng, count, side, target.places, size)
             camera = camera + jolts
             target, *movers = (m._replace(places=_shifted(m.places, jolts)) for m in (target, *movers))
         ground = self._mosaic(rng, size)
-        shots = tuple(self._shot(k, ground, camera[k], size, [*movers, target]) for k in range(count))
+        shots = tuple(self._shot(k, ground, camera[k], size, movers, target, cover) for k in range(count))
         return Vanishing(f"{scenario}_{number:04d}", scenario, shots, returns)
 
     def _kind(self, rng: np.random.Generator, least: int) -> str:
@@ -134,7 +141,7 @@ class VanishingMaker:
         start = rng.uniform(0.2, 0.8, 2) * extent
         places = _walk(rng, start, count, side, extent)
         returns: tuple[int, ...] = (back,)
-        if scenario == "elsewhere":
+        if scenario in ("elsewhere", "behind"):
             for _ in range(100):
                 again = rng.uniform(0.1, 0.9, 2) * extent
                 if np.hypot(*(again - places[VISIBLE])) > 3 * side:
@@ -177,6 +184,25 @@ class VanishingMaker:
             movers.append(self._mover(other, places, side * float(np.exp(rng.normal(0, 0.25))), shown))
         return movers
 
+    def _cover(self, rng: np.random.Generator, target: _Mover) -> _Mover:
+        """Plan a photograph that slides over the target from one side, and stays there while the target is gone."""
+        count, back = len(target.places), VISIBLE + ABSENT
+        w, h = COVER * target.places[0, 2:]
+        angle = rng.uniform(0, 2 * np.pi)
+        # From so far that it does not touch the target yet.
+        apart = (np.array([w, h]) + target.places[0, 2:]) / 2
+        reach = float((apart / np.maximum(np.abs([np.cos(angle), np.sin(angle)]), 1e-6)).min())
+        way = np.clip((VISIBLE - np.arange(count)) / COVERING, 0, 1)[:, None] * reach * [np.cos(angle), np.sin(angle)]
+        centers = target.places[:, :2] + way
+        centers[back:] = centers[back - 1]
+        picture = self._cell(int(rng.integers(len(self.tables.pictures))))[..., ::-1]
+        canvas = np.zeros((CANVAS, CANVAS, 4), np.float32)
+        inner = CANVAS - 2 * MARGIN
+        canvas[MARGIN:-MARGIN, MARGIN:-MARGIN, :3] = cv2.resize(picture, (inner, inner), interpolation=cv2.INTER_AREA)
+        canvas[MARGIN:-MARGIN, MARGIN:-MARGIN, 3] = 255
+        places = np.concatenate((centers, np.broadcast_to([w, h], centers.shape)), 1)
+        return _Mover(canvas, places, np.ones(count, bool))
+
     def _canvas(self, number: int) -> NDArray[np.float32]:
         canvas: NDArray[np.float32] = self._pixels.canvases[number].permute(1, 2, 0).numpy().astype(np.float32)
         return canvas
@@ -196,16 +222,24 @@ class VanishingMaker:
         return np.asarray(scaled[: CELL[1], : CELL[0]], dtype=np.uint8)
 
     @staticmethod
-    def _shot(k: int, ground: Image, camera: Floats, size: tuple[int, int], movers: list[_Mover]) -> Shot:
-        """Draw frame k; the last mover is the target."""
+    def _shot(
+        k: int,
+        ground: Image,
+        camera: Floats,
+        size: tuple[int, int],
+        movers: list[_Mover],
+        target: _Mover,
+        cover: list[_Mover],
+    ) -> Shot:
+        """Draw frame k: the target over ``movers``, and ``cover`` over the target."""
         x, y = ROOM - camera
         transform = np.array([[1, 0, -x], [0, 1, -y]])
         image = cv2.warpAffine(ground, transform, size, borderMode=cv2.BORDER_REFLECT_101)
-        for mover in movers:
+        for mover in (*movers, target, *cover):
             if mover.shown[k]:
                 draw(image, mover.canvas, mover.places[k])
-        target = movers[-1]
-        present = bool(target.shown[k]) and _inside_share(target.places[k], size) > 0.1
+        seen = _inside_share(target.places[k], size) - sum(_covered_share(target.places[k], c.places[k]) for c in cover)
+        present = bool(target.shown[k]) and seen > 0.1
         return Shot(image, Box.from_center(*target.places[k].tolist()).clipped(*size) if present else None)
 
 
@@ -281,3 +315,10 @@ def _inside_share(place: Floats, size: tuple[int, int]) -> float:
     """Return the share of a box ``(cx, cy, w, h)`` that lies in the picture."""
     box = Box.from_center(*(float(value) for value in place))
     return box.clipped(*size).area / box.area
+
+
+def _covered_share(place: Floats, cover: Floats) -> float:
+    """Return the share of a box ``(cx, cy, w, h)`` that lies under another."""
+    reach = np.minimum(place[:2] + place[2:] / 2, cover[:2] + cover[2:] / 2)
+    shared = reach - np.maximum(place[:2] - place[2:] / 2, cover[:2] - cover[2:] / 2)
+    return float(np.clip(shared, 0, None).prod() / place[2:].prod())

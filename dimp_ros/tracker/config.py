@@ -66,6 +66,12 @@ class TrackerConfig:
     find_frames: int = _setting(3, 1, 100, "consecutive frames that a find has to hold before it is the target")
     find_motion: float = _setting(1.0, 0.0, 10.0, "how far a find may move between those frames, target sizes")
     find_growth: float = _setting(2.0, 1.0, 10.0, "how many times larger or smaller it may become in a frame, area")
+    remembered_frames: int = _setting(
+        60,
+        0,
+        10000,
+        "a lost target is sought in the size it had in the clearer half of so many frames; 0: its last size",
+    )
     # Box refinement
     proposals: int = _setting(10, 1, 64, "boxes refined; the first is the predicted one, the others are jittered")
     jitter_center: float = _setting(0.05, 0.0, 1.0, "largest displacement of a jittered box, target sizes")

@@ -143,7 +143,7 @@ def refine(
     starts = []
     for target in targets:
         window, (row, column) = target.last.window, target.last.place.cell
-        last = window.box_to_crop(target.place)
+        last = window.box_to_crop(target.place(config))
         moved = window.box_to_image(Box.from_center(column * STRIDE, row * STRIDE, last.w, last.h))
         starts.append(window.box_to_crop(inside(moved, size, config)))
     proposals = torch.stack([starting_boxes(s, config, t.generator) for s, t in zip(starts, targets, strict=True)])

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Lost and found: where a lost target is sought, and when a find is believed.
 
-A lost target is sought at its last place in every frame, and in the rest of the frame tile by tile, outward from there.
+A lost target is sought at its last place in every frame, and in the rest of the frame tile by tile, outward from there,
+in the size that it had while it was well in sight: what slides behind something is a smaller and smaller piece of it
+before it is lost, and the windows for a piece are too narrow to find the whole.
 What is found at the last place soon after the loss is the target. Any other find is a *candidate*: the search window
 moves there and nothing is learned until it has held for some frames. One that does not hold is dropped, and the search
 goes on from the last place. Frames are counted, there is no clock here: how long to search is for the caller to decide.
@@ -10,9 +12,11 @@ goes on from the last place. Frames are counted, there is no clock here: how lon
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+from statistics import median
 from typing import NamedTuple
 
 from dimp_ros.geometry import Box
@@ -38,17 +42,43 @@ class Candidate(NamedTuple):
     frames: int
 
 
+class Sight(NamedTuple):
+    """How the target was seen in a frame: its box's sides, and the score's peak."""
+
+    w: float
+    h: float
+    peak: float
+
+
 @dataclass
 class Search:
     """Where the search for one target stands.
 
     :param lost: frames since the target was last believed in, 0 while it is. :param turn: the next tile's number.
-    :param candidate: the find that is being watched.
+    :param candidate: the find that is being watched. :param sights: of the last frames in which it was believed in.
     """
 
     lost: int = 0
     turn: int = 0
     candidate: Candidate | None = None
+    sights: deque[Sight] = field(default_factory=deque)
+
+    def remember(self, box: Box, peak: float, config: TrackerConfig) -> None:
+        """Note how the target, which is believed in, was seen."""
+        self.sights.append(Sight(box.w, box.h, peak))
+        while len(self.sights) > config.remembered_frames:
+            self.sights.popleft()
+
+    def sought(self, last: Box, config: TrackerConfig) -> Box:
+        """Return the box that is looked for: ``last``, and when the last place is no longer trusted, in another size.
+
+        That is the median of the better half of the frames that are remembered, those with the higher peaks.
+        """
+        if self.lost <= config.trusted_frames or not self.sights or not config.remembered_frames:
+            return last
+        usual = median(sight.peak for sight in self.sights)
+        clear = [sight for sight in self.sights if sight.peak >= usual]
+        return Box.from_center(*last.center, median(s.w for s in clear), median(s.h for s in clear))
 
     def next_tiles(self, box: Box, size: tuple[int, int], count: int, config: TrackerConfig) -> list[SearchWindow]:
         """Return the next ``count`` tiles, none of them twice; none while the target is believed in or a find watched.

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dimp_ros.geometry import Box
 from dimp_ros.model.iou_net import Modulation
+from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow
 from dimp_ros.tracker.localize import Localization
 from dimp_ros.tracker.memory import SampleMemory
@@ -53,10 +54,9 @@ class Target:
     belief: Belief = Belief.BELIEVED
     search: Search = field(default_factory=Search)
 
-    @property
-    def place(self) -> Box:
-        """Where the target is looked for first: at the candidate's box, where there is one, else at the last one."""
-        return self.search.candidate.box if self.search.candidate else self.box
+    def place(self, config: TrackerConfig) -> Box:
+        """Return where the target is looked for: at the candidate's box, where there is one, else at the last one."""
+        return self.search.candidate.box if self.search.candidate else self.search.sought(self.box, config)
 
     def to(self, device: torch.device) -> None:
         """Move everything that is computed with to a device."""

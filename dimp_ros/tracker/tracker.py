@@ -233,14 +233,15 @@ class DimpTracker:
         config = self.config
         searching = sum(1 for target in targets if target.search.lost and not target.search.candidate)
         share = max(config.search_tiles // searching, min(config.search_tiles, 1)) if searching else 0
+        places = [target.place(config) for target in targets]
         return [
-            [usual_window(target.place, config), *target.search.next_tiles(target.box, size, share, config)]
-            for target in targets
+            [usual_window(place, config), *target.search.next_tiles(place, size, share, config)]
+            for target, place in zip(targets, places, strict=True)
         ]
 
     def _localize(self, target: Target, window: SearchWindow, scores: NDArray[np.float32], tile: bool) -> Localization:
         """Decide where a target is in its scores; in a tile the last place says nothing."""
-        last = window.box_to_crop(target.place)
+        last = window.box_to_crop(target.place(self.config))
         cells = (last.h / STRIDE, last.w / STRIDE)
         center = None if tile else (last.center[1] / STRIDE, last.center[0] / STRIDE)
         return localize(scores, cells, center, self.config)
@@ -260,9 +261,10 @@ class DimpTracker:
             boxes = dict(zip(found, refine(few, self._engine.climb, chosen, size, self.config), strict=True))
         for n, target in enumerate(targets):
             box = boxes.get(n)
-            target.belief = target.search.settle(target.belief, target.place, box, self.config)
+            target.belief = target.search.settle(target.belief, target.place(self.config), box, self.config)
             if target.belief is Belief.BELIEVED and box is not None:
                 target.box = box
+                target.search.remember(box, target.last.place.peak, self.config)
 
     def _result(self, target_id: str, target: Target, stages: dict[str, float]) -> TrackResult:
         """Say what was found."""
@@ -274,7 +276,7 @@ class DimpTracker:
         return TrackResult(
             target_id,
             state,
-            None if state is TargetState.LOST else target.place,
+            None if state is TargetState.LOST else target.place(self.config),
             target.box,
             self.confidence(place.peak),
             place.peak,

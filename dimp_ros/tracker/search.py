@@ -2,8 +2,8 @@
 """Lost and found: where a lost target is sought, and when a find is believed.
 
 A lost target is sought at its last place in every frame, and in the rest of the frame tile by tile, outward from there,
-in the size that it had while it was well in sight: what slides behind something is a smaller and smaller piece of it
-before it is lost, and the windows for a piece are too narrow to find the whole.
+in the size that it had while it was well in sight: what slides behind something, or out of the picture, is a smaller
+and smaller piece before it is lost, and the windows for a piece are too narrow to find the whole.
 What is found at the last place soon after the loss is the target. Any other find is a *candidate*: the search window
 moves there and nothing is learned until it has held for some frames. One that does not hold is dropped, and the search
 goes on from the last place. Frames are counted, there is no clock here: how long to search is for the caller to decide.

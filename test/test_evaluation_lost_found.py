@@ -130,7 +130,7 @@ def test_nothing_of_the_target_is_left_while_it_is_gone(maker):
 
 
 def test_what_is_covered_goes_little_by_little(maker):
-    """It is whole at first; then less and less of it can be seen, and nothing when it is gone."""
+    """It is whole at first, then in pieces for some frames, and hardly seen at the end."""
     made = maker.make(SCENARIOS.index("behind"))
 
     def red(shot, box):
@@ -221,7 +221,7 @@ def test_the_command_measures_annotated_sequences_beside_the_tracker_without_sea
     (sequence,) = annotated(folder.parent, None)
     assert (sequence.returns, sequence.group) == ((4,), "with absences")
     out = tmp_path / "out" / "figures.json"
-    names = f"dimp:{weights}@augment=false,dimp:{weights}@augment=false@search_tiles=0"
+    names = f"dimp:{weights}@augment=false,dimp:{weights}@augment=false@search_tiles=0@precision=bfloat16"
     assert lost_found.main(["--sequences", str(folder.parent), "--trackers", names, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert printed.count("| short |") == printed.count("| all |") == 2

@@ -3,6 +3,7 @@
 
 import dataclasses
 import itertools
+import math
 import subprocess
 import sys
 
@@ -428,6 +429,28 @@ def test_a_find_is_watched_before_it_is_the_target_and_nothing_is_learned_from_i
     assert result.state is not TargetState.LOST and not result.confirming
     assert result.last_box == result.box != SCENE.box(300, 200)
     assert batches[-3:] == [2, 1, 1]
+
+
+def test_a_target_that_shrank_before_it_was_lost_is_sought_with_windows_of_its_usual_size(random_tracker, batches):
+    """Its last place in its last size while that is trusted; then that place and the tiles in the remembered one."""
+    box = SCENE.box(300, 200)
+    start(random_tracker, {"0": box})
+    random_tracker.config = dataclasses.replace(EAGER, refine_steps=0, jitter_size=0.0)
+    for _ in range(4):
+        assert random_tracker.update(SCENE.frame(300, 200)).state is not TargetState.LOST
+    target = random_tracker._targets["0"]
+    assert len(target.search.sights) == 4  # every frame that was believed in
+    piece = Box.from_center(*target.box.center, box.w / 4, box.h / 4)
+    target.box = piece
+    random_tracker.config = dataclasses.replace(BLIND, trusted_frames=2)
+    sides = []
+    for _ in range(5):
+        (windows,) = random_tracker._windows([target], (640, 480))
+        sides.append({round(window.side) for window in windows})
+        result = random_tracker.update(SCENE.frame(300, 200))
+        assert result.state is TargetState.LOST and result.last_box == piece
+    narrow, wide = ({round(5 * math.sqrt(size.area))} for size in (piece, box))
+    assert sides == [narrow, narrow, narrow, wide, wide]
 
 
 def test_a_find_that_does_not_hold_leaves_the_last_box_as_it_was(random_tracker, batches):

@@ -122,7 +122,7 @@ def test_a_coarse_camera_is_the_same_in_every_frame_of_a_sequence(seed):
     look = seen_by_camera(quiet(5), np.random.default_rng(seed), scales, 288, coarse=1.0)
     chosen = look.lattice > 0
     per_pixel = look.lattice[chosen] / scales[chosen]
-    assert chosen.sum() >= 3 and np.ptp(per_pixel) <= 2 * LATTICE_STEP
+    assert chosen.sum() >= 3 and np.ptp(per_pixel) <= 1.2 * LATTICE_STEP  # what rounding leaves
     assert 288 / 4.6 < look.lattice[chosen].min() and (look.lattice < 288).all()
 
 

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dimp_ros.evaluation.sequences import load_sequences
-from dimp_ros.evaluation.trackers import TrackerSpec, override, split_names
+from dimp_ros.evaluation.trackers import TrackerSpec, load_tracker, split_names
 from dimp_ros.geometry import Box, iou
 from dimp_ros.tracker.result import TargetState
 
@@ -193,16 +193,12 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _load(name: str, device: str) -> Any:
-    """Load a model and apply its variant's settings."""
-    from dimp_ros.tracker import DimpTracker
-
+    """Load a model with its variant's settings."""
     spec = TrackerSpec(name)
     if spec.is_peer:
         raise ValueError(f"{name} never says that it has lost its target; give our models only")
     spec.check()
-    tracker = DimpTracker(spec.model, device)
-    tracker.config = override(tracker.config, spec.all_settings)
-    return tracker
+    return load_tracker(spec.model, device, spec.all_settings)
 
 
 def _run(options: argparse.Namespace) -> None:

@@ -11,12 +11,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dimp_ros.geometry import Box
+
+if TYPE_CHECKING:
+    from dimp_ros.tracker import DimpTracker
 
 _VARIANT = re.compile(r"@(?=[A-Za-z_][\w.]*=)")  # a path may hold other @ signs
 
@@ -63,13 +66,8 @@ class DimpBenchmark:
     def __init__(self, model: str, device: str, settings: Mapping[str, str], threads: int) -> None:
         import torch
 
-        from dimp_ros.tracker import DimpTracker
-
         torch.set_num_threads(threads)
-        own = dict(settings)
-        precision = own.pop("precision", "float32")
-        self._tracker = DimpTracker(model, _own_device(device), precision=precision)
-        self._tracker.config = override(self._tracker.config, own)  # on top of what the weights ask for
+        self._tracker = load_tracker(model, device, settings)
         self._tracker.warm_up()
 
     def init(self, image: NDArray[np.uint8], box: Box) -> None:
@@ -80,6 +78,17 @@ class DimpBenchmark:
         """Follow the target to the next picture."""
         result = self._tracker.update(image)
         return Prediction(result.last_box, result.box is not None, result.confidence)
+
+
+def load_tracker(model: str, device: str, settings: Mapping[str, str]) -> DimpTracker:
+    """Load one of our models with a variant's settings, `precision` among them, on top of what the weights ask for."""
+    from dimp_ros.tracker import DimpTracker
+
+    own = dict(settings)
+    precision = own.pop("precision", "float32")
+    tracker = DimpTracker(model, _own_device(device), precision=precision)
+    tracker.config = override(tracker.config, own)
+    return tracker
 
 
 def _own_device(device: str) -> str:

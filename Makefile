@@ -12,10 +12,10 @@ help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST)
 
 setup: ## make .venv and build/ (the other targets do this by themselves)
-	@$(PYTHON) tools/setup_home.py
+	@$(PYTHON) tools/bootstrap.py
 
 demo: ## follow a target through a real video over ROS 2 topics; results in build/demo/
-	@$(PYTHON) tools/setup_home.py --footage
+	@$(PYTHON) tools/bootstrap.py --footage
 	@tools/env python tools/run_demo.py $(ARGS)
 
 demo-follow: setup ## a simulated vehicle follows a target, which hides, and stops when the tracker dies; build/demo-follow/
@@ -28,13 +28,13 @@ test: setup ## run the tests; ARGS go to pytest, like ARGS="-k pooling"
 	@tools/env python -m pytest $(ARGS)
 
 soak: setup ## images and requests at a node for half an hour, and what it took; ARGS="--minutes 5"
-	@tools/env python tools/soak.py $(ARGS)
+	@tools/env python tools/run_soak.py $(ARGS)
 
 fuzz: setup ## throw odd inputs at all that takes some; ARGS="--inputs 100000 --seed 1", or "--surface bags"
-	@tools/env python tools/fuzz.py $(ARGS)
+	@tools/env python tools/run_fuzz.py $(ARGS)
 
 bench: setup ## where the time of a frame goes, against ceilings, a naive run and peers; ARGS="--ros": the node
-	@tools/env python tools/bench.py $(ARGS)
+	@tools/env python tools/run_benchmark.py $(ARGS)
 
 lint: setup ## ruff (lint and format) and mypy
 	@tools/env python -m ruff check --quiet .

@@ -23,10 +23,10 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "dimp-track = dimp_ros.apps.track:main",
+            "dimp-track = dimp_ros.apps.track.cli:main",
             "dimp-train = dimp_ros.training.cli:main",
             "dimp-eval = dimp_ros.evaluation.cli:main",
-            "dimp-convert = dimp_ros.apps.convert:main",
+            "dimp-convert = dimp_ros.model.checkpoints.convert_cli:main",
         ],
     },
 )

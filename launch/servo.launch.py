@@ -9,7 +9,7 @@ from pathlib import Path
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
 
-from dimp_ros.apps.steering_launch import steering_description
+from dimp_ros.apps.steering.launch import steering_description
 
 
 def generate_launch_description() -> LaunchDescription:

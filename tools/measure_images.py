@@ -10,9 +10,9 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 
-from dimp_ros.node.encodings import ENCODINGS
-from dimp_ros.node.image_conversion import to_picture
-from dimp_ros.node.levels import Levels
+from dimp_ros.images.contrast import Levels
+from dimp_ros.images.conversion import to_picture
+from dimp_ros.images.encodings import ENCODINGS
 
 WIDTH, HEIGHT = 1280, 720
 WINDOW = (501, 203, 803, 505)  # of a target of about 60 pixels, and off every lattice

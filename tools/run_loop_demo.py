@@ -50,7 +50,7 @@ def main() -> int:
         return 2
     name, demo, arguments = sys.argv[1], DEMOS[sys.argv[1]], sys.argv[2:]
     from dimp_ros.apps.simulator.recorder import LoopPlan, LoopRecorder
-    from dimp_ros.node.spinning import run
+    from dimp_ros.ros_utils.spin import run
 
     truth = "--truth" in arguments
     remapping = ["-r", "targets:=ground_truth"] if truth else []

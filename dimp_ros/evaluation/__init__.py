@@ -8,10 +8,12 @@ Boxes are ``(x, y, w, h)`` in float pixels, (x, y) the top-left corner, 0-based.
 torch nor rclpy.
 """
 
+from dimp_ros.evaluation.layouts.registry import load_sequences
 from dimp_ros.evaluation.metrics import center_error, overlap, precision, success_auc, success_curve
 from dimp_ros.evaluation.runner import SequenceResult, run_pairs, run_sequence
-from dimp_ros.evaluation.sequences import Sequence, load_sequences
-from dimp_ros.evaluation.trackers import BenchmarkTracker, PeerUnavailable, Prediction, TrackerSpec
+from dimp_ros.evaluation.sequences import Sequence
+from dimp_ros.evaluation.tracker_api import BenchmarkTracker, PeerUnavailable, Prediction
+from dimp_ros.evaluation.trackers import TrackerSpec
 
 __all__ = [
     "BenchmarkTracker",

@@ -18,15 +18,16 @@ from typing import Any
 
 from tqdm import tqdm
 
+from dimp_ros.evaluation.distributed import Rank, share
 from dimp_ros.evaluation.got10k import write_got10k
-from dimp_ros.evaluation.layouts import LAYOUTS
+from dimp_ros.evaluation.layouts.registry import LAYOUTS, load_sequences
 from dimp_ros.evaluation.merging import check_complete, read_results, take_stored
 from dimp_ros.evaluation.plots import write_plots
-from dimp_ros.evaluation.ranks import Rank, share
 from dimp_ros.evaluation.report import TrackerFigures, sequence_table, summarize, summary_table, write_json
 from dimp_ros.evaluation.runner import SequenceResult, available_cores, pair_file, run_pairs
-from dimp_ros.evaluation.sequences import Sequence, load_sequences
-from dimp_ros.evaluation.trackers import ABLATIONS, PeerUnavailable, TrackerSpec, split_names
+from dimp_ros.evaluation.sequences import Sequence
+from dimp_ros.evaluation.tracker_api import PeerUnavailable
+from dimp_ros.evaluation.trackers import ABLATIONS, TrackerSpec, split_names
 
 DEFAULT_TRACKERS = "dimp_lite,kcf,csrt,nanotrack_v1,nanotrack_v2"
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dimp_ros.geometry import iou
+from dimp_ros.geometry.box import iou
 
 Floats = NDArray[np.float64]
 

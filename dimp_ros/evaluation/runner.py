@@ -21,10 +21,10 @@ from typing import Any, Protocol
 
 import cv2
 
-from dimp_ros.evaluation.ranks import ALONE, Rank, share
+from dimp_ros.evaluation.distributed import ALONE, Rank, share
 from dimp_ros.evaluation.sequences import Sequence
-from dimp_ros.evaluation.trackers import BenchmarkTracker, Prediction
-from dimp_ros.geometry import Box
+from dimp_ros.evaluation.tracker_api import BenchmarkTracker, Prediction
+from dimp_ros.geometry.box import Box
 
 _log = logging.getLogger(__name__)
 

@@ -3,32 +3,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from dimp_ros.evaluation.metrics import annotated
-from dimp_ros.geometry import Box
-
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-
-
-def list_images(folder: Path) -> list[Path]:
-    """Return the pictures directly in `folder`, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-
-
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read a picture as HxWx3 uint8 BGR; raise ValueError if it cannot be read."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError(f"cannot read the picture {path}: missing, damaged, or a format this OpenCV lacks")
-    return np.asarray(image, dtype=np.uint8)
+from dimp_ros.geometry.box import Box
+from dimp_ros.images.files import read_image
 
 
 @dataclass(frozen=True)
@@ -86,29 +70,3 @@ def read_boxes(path: Path) -> NDArray[np.float64]:
     boxes = np.array(rows, dtype=np.float64).reshape(-1, 4)
     boxes[np.isnan(boxes).any(axis=1)] = np.nan
     return boxes
-
-
-def load_sequences(root: str | Path, names: Iterable[str] | None = None, layout: str | None = None) -> list[Sequence]:
-    """Load the sequences under `root`, all or those called `names`.
-
-    `layout`: one of the names in `dimp_ros.evaluation.layouts`; by default the first one that fits. Raise ValueError if
-    there are no sequences, if a name is unknown, or if pictures and boxes do not fit each other.
-    """
-    from dimp_ros.evaluation.layouts import LAYOUTS
-
-    root = Path(root)
-    if not root.is_dir():
-        raise ValueError(f"no folder {root}; give the folder that holds the sequences")
-    if layout is not None and layout not in LAYOUTS:
-        raise ValueError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
-    tried = [LAYOUTS[layout]] if layout is not None else list(LAYOUTS.values())
-    found = next((sequences for candidate in tried if (sequences := candidate.load(root))), [])
-    if not found:
-        raise ValueError(f"no sequence in {root}; expected {' or '.join(candidate.expects for candidate in tried)}")
-    if names is None:
-        return found
-    by_name = {sequence.name: sequence for sequence in found}
-    wanted = list(names)
-    if unknown := [name for name in wanted if name not in by_name]:
-        raise ValueError(f"no sequence {', '.join(unknown)} in {root}; there are: {', '.join(by_name)}")
-    return [by_name[name] for name in wanted]

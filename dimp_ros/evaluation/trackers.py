@@ -11,12 +11,13 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dimp_ros.geometry import Box
+from dimp_ros.evaluation.tracker_api import BenchmarkTracker, Prediction
+from dimp_ros.geometry.box import Box
 
 if TYPE_CHECKING:
     from dimp_ros.tracker import DimpTracker
@@ -34,30 +35,6 @@ ABLATIONS = (
 )
 """Variants of a model that `dimp-eval --ablate` compares: as it is (10 steps on the first frame), the initialiser's
 filter only, 0, 2 and 5 steps, nothing learned after the first frame, hard negatives treated like any other frame."""
-
-
-class PeerUnavailable(RuntimeError):
-    """A tracker cannot run on this machine; the message tells the remedy."""
-
-
-class Prediction(NamedTuple):
-    """What a tracker says about a frame: a box always, whether it believes in it, and how much if it can tell."""
-
-    box: Box
-    found: bool = True
-    confidence: float | None = None
-
-
-class BenchmarkTracker(Protocol):
-    """The two calls of the field's toolkits. Pictures are HxWx3 uint8 BGR, boxes x, y, w, h in float pixels."""
-
-    def init(self, image: NDArray[np.uint8], box: Box) -> None:
-        """Start on the target in `box`, forgetting any earlier one."""
-        ...
-
-    def update(self, image: NDArray[np.uint8]) -> Prediction:
-        """Follow the target to the next picture."""
-        ...
 
 
 class DimpBenchmark:
@@ -130,14 +107,14 @@ class TrackerSpec:
     @property
     def is_peer(self) -> bool:
         """Whether this is one of OpenCV's trackers."""
-        from dimp_ros.evaluation.opencv_peers import PEERS
+        from dimp_ros.evaluation.opencv_trackers import PEERS
 
         return self.base in PEERS
 
     def make(self, threads: int = 1) -> BenchmarkTracker:
         """Build the tracker; raise PeerUnavailable or ValueError, with the remedy, if that is impossible."""
         if self.is_peer:
-            from dimp_ros.evaluation.opencv_peers import OpenCVPeer
+            from dimp_ros.evaluation.opencv_trackers import OpenCVPeer
 
             if self.base != self.name:
                 raise ValueError(f"{self.name}: {self.base} has no settings; only our models have variants")

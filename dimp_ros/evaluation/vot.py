@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from dimp_ros.evaluation.cli import setting
-from dimp_ros.evaluation.sequences import read_image
-from dimp_ros.evaluation.trackers import BenchmarkTracker, PeerUnavailable, Prediction, TrackerSpec
-from dimp_ros.geometry import Box
+from dimp_ros.evaluation.tracker_api import BenchmarkTracker, PeerUnavailable, Prediction
+from dimp_ros.evaluation.trackers import TrackerSpec
+from dimp_ros.geometry.box import Box
+from dimp_ros.images.files import read_image
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -6,10 +6,10 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from dimp_ros.node.history import FrameHistory
+from dimp_ros.node.image_buffer import FrameHistory
 
 if TYPE_CHECKING:
-    from dimp_ros.node.history import StampedImage
+    from dimp_ros.images.stamps import StampedImage
 
 
 class Late:

@@ -7,32 +7,26 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from dimp_ros.images.conversion import BadImage
+from dimp_ros.images.picture import Picture
+from dimp_ros.images.stamps import NANOSECONDS, stamp_ns
 from dimp_ros.node.catch_up import CatchUp, Late
-from dimp_ros.node.history import NANOSECONDS, FrameHistory, stamp_ns
-from dimp_ros.node.image_conversion import BadImage
-from dimp_ros.node.said import Said
-from dimp_ros.node.target import Reading, TargetSet, Tracker
+from dimp_ros.node.image_buffer import FrameHistory
+from dimp_ros.node.result_publisher import Said
 from dimp_ros.node.worker import Worker
-from dimp_ros.tracker.images import Picture
+from dimp_ros.ros_utils.parameters import Settings
+from dimp_ros.tracker.target_set import Reading, TargetSet, Tracker
 
 if TYPE_CHECKING:
     from rclpy.impl.rcutils_logger import RcutilsLogger
 
-    from dimp_ros.node.history import StampedImage
-    from dimp_ros.node.publishing import Outputs
-    from dimp_ros.node.statistics import Statistics
+    from dimp_ros.images.stamps import StampedImage
+    from dimp_ros.node.diagnostics.statistics import Statistics
+    from dimp_ros.node.publishers import Outputs
 
 LOG_PERIOD_SECONDS = 5.0
-
-
-class Settings(Protocol):
-    """Values of parameters by name, as they are at this moment."""
-
-    def __getitem__(self, name: str) -> Any:
-        """Return the value of a parameter."""
-        ...
 
 
 class TooManyTargets(ValueError):

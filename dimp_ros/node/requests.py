@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from builtin_interfaces.msg import Time
 
+from dimp_ros.images.stamps import NANOSECONDS
 from dimp_ros.node.catch_up import Late
-from dimp_ros.node.history import NANOSECONDS, FrameNotHeld
-from dimp_ros.node.messages import requested_box
+from dimp_ros.node.image_buffer import FrameNotHeld
 from dimp_ros.node.worker import WorkerStopped
+from dimp_ros.ros_utils.messages import requested_box
 
 if TYPE_CHECKING:
     from rclpy.impl.rcutils_logger import RcutilsLogger
     from vision_msgs.msg import BoundingBox2D
 
-    from dimp_ros.node.history import StampedImage
-    from dimp_ros.node.pipeline import Pipeline, Settings
+    from dimp_ros.images.stamps import StampedImage
+    from dimp_ros.node.pipeline import Pipeline
+    from dimp_ros.ros_utils.parameters import Settings
 
 MAX_NAME = 255
 """Longest name of a target, characters: it is in every message about the target, and drawn on the debug image."""

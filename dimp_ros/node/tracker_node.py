@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from functools import partial, wraps
+from typing import Any, NamedTuple, TypeVar
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
@@ -15,33 +16,68 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from rclpy.qos import QoSProfile
 from rclpy.timer import Timer
 
-from dimp_ros.node.allocator import limit_arenas
-from dimp_ros.node.callbacks import answer_anything, logged
-from dimp_ros.node.detector import DetectorInput
-from dimp_ros.node.diagnostics import Snapshot
-from dimp_ros.node.history import FrameHistory
-from dimp_ros.node.image_watch import explain_silence, publisher_trouble
-from dimp_ros.node.inputs import IMAGE_TYPES, Inputs, image_topic
-from dimp_ros.node.loading import TrackerFactory, TrackerUnavailable, is_out_of_memory, load_tracker, tracker_config
-from dimp_ros.node.opening import ImageOpener
-from dimp_ros.node.parameters import Change, ParameterHandler
+from dimp_ros.node.detection_input import DetectorInput
+from dimp_ros.node.diagnostics.publisher import Reporter
+from dimp_ros.node.diagnostics.statistics import Statistics
+from dimp_ros.node.diagnostics.status import Snapshot
+from dimp_ros.node.image_buffer import FrameHistory
 from dimp_ros.node.pipeline import Pipeline
-from dimp_ros.node.position import Positioner
-from dimp_ros.node.publishing import Outputs
-from dimp_ros.node.qos import image_qos
-from dimp_ros.node.reporting import Reporter
+from dimp_ros.node.position.estimator import Positioner
+from dimp_ros.node.publishers import Outputs
 from dimp_ros.node.requests import Requests
 from dimp_ros.node.services import Services
-from dimp_ros.node.spinning import run
-from dimp_ros.node.statistics import Statistics
-from dimp_ros.node.target import Tracker
-from dimp_ros.node.transitions import guarded
+from dimp_ros.node.tracker_loader import (
+    TrackerFactory,
+    TrackerUnavailable,
+    is_out_of_memory,
+    load_tracker,
+    tracker_config,
+)
+from dimp_ros.ros_utils.callbacks import answer_anything, logged
+from dimp_ros.ros_utils.image_opener import ImageOpener
+from dimp_ros.ros_utils.image_topic_monitor import explain_silence, publisher_trouble
+from dimp_ros.ros_utils.malloc import limit_arenas
+from dimp_ros.ros_utils.parameters import Change, ParameterHandler
+from dimp_ros.ros_utils.qos import image_qos
+from dimp_ros.ros_utils.spin import run
+from dimp_ros.ros_utils.subscriptions import IMAGE_TYPES, Inputs, image_topic
+from dimp_ros.tracker.target_set import Tracker
 
 CLOSE_SECONDS = 0.7
 """How long the end of the program waits for the inference in progress."""
 
 DEACTIVATE_SECONDS = 20.0
 """How long deactivation waits for it: if it takes longer something hangs, and the tracker is given up."""
+
+
+def guarded(on_failure: TransitionCallbackReturn) -> Callable[[Transition[Node]], Transition[Node]]:
+    """Log what a lifecycle callback raises, which rclpy would discard, and return ``on_failure``.
+
+    An error that an operator can mend is one line; any other comes with its traceback. The node's ``trouble`` keeps it.
+    """
+
+    def decorate(transition: Transition[Node]) -> Transition[Node]:
+        @wraps(transition)
+        def wrapper(self: Node, state: LifecycleState) -> TransitionCallbackReturn:
+            try:
+                return transition(self, state)
+            except TrackerUnavailable as error:
+                self.trouble = str(error)
+                self.get_logger().error(str(error))
+            except Exception as error:
+                self.trouble = f"{type(error).__name__}: {error}"
+                self.get_logger().error(f"{transition.__name__} failed:\n{traceback.format_exc()}")
+            return on_failure
+
+        return wrapper
+
+    return decorate
+
+
+Node = TypeVar("Node", bound=Any)
+
+
+Transition = Callable[[Node, LifecycleState], TransitionCallbackReturn]
 
 
 class Work(NamedTuple):

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dimp_ros.geometry import Box
+from dimp_ros.geometry.box import Box
 from dimp_ros.tracker.config import TrackerConfig
 
 

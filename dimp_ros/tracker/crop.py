@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dimp_ros.geometry import Box
-from dimp_ros.tracker.images import Picture, as_picture
+from dimp_ros.geometry.box import Box
+from dimp_ros.images.picture import Picture, as_picture
 
 
 class SearchWindow(NamedTuple):

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dimp_ros.model.folded import onednn_fuses
+from dimp_ros.model.inference.fused_conv import onednn_fuses
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-from dimp_ros.geometry import Box
+from dimp_ros.geometry.box import Box
 
 
 class TargetState(IntEnum):

@@ -10,24 +10,23 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dimp_ros.geometry import Box, check_box
+from dimp_ros.geometry.box import Box, check_box
+from dimp_ros.images.picture import Picture, as_picture, to_color
 from dimp_ros.model.backbone import Features
-from dimp_ros.model.checkpoint import WeightsInfo, load_model
+from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model
 from dimp_ros.model.dimp import build_model
 from dimp_ros.model.target_filter import STRIDE
-from dimp_ros.tracker.clock import StageClock
+from dimp_ros.tracker.box_refinement import refine
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
 from dimp_ros.tracker.device import choose_device, choose_precision
-from dimp_ros.tracker.engine import Engine
-from dimp_ros.tracker.first_frame import learn_first_frame
-from dimp_ros.tracker.images import Picture, as_picture, to_color
-from dimp_ros.tracker.learn import learn
-from dimp_ros.tracker.localize import Localization, Outcome, localize
-from dimp_ros.tracker.refine import refine
+from dimp_ros.tracker.inference_engine import Engine
+from dimp_ros.tracker.localization import Localization, Outcome, localize
+from dimp_ros.tracker.redetection import Belief, usual_window
 from dimp_ros.tracker.result import TargetState, TrackResult
-from dimp_ros.tracker.search import Belief, usual_window
-from dimp_ros.tracker.target import Frame, FrameInspection, Target
+from dimp_ros.tracker.stage_timer import StageClock
+from dimp_ros.tracker.target_model import learn, learn_first_frame
+from dimp_ros.tracker.target_state import Frame, FrameInspection, Target
 
 STATES = {
     Outcome.NORMAL: TargetState.TRACKING,

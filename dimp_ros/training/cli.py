@@ -54,8 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 def _config(options: argparse.Namespace) -> TrainingConfig:
     """Return the configuration with what the command line changes in it."""
+    from dimp_ros.datasets.registry import resolve_paths
     from dimp_ros.training.config import TrainingConfig
-    from dimp_ros.training.datasets.registry import resolve_paths
 
     config = TrainingConfig.load(options.config)
     given = [*options.data, *([{"kind": "compact", "root": options.pictures}] if options.pictures else [])]
@@ -69,8 +69,8 @@ def _config(options: argparse.Namespace) -> TrainingConfig:
 
 def _pack(options: argparse.Namespace) -> int:
     """Write the pack."""
-    from dimp_ros.training.datasets.registry import open_data_sets
-    from dimp_ros.training.pack import write_pack
+    from dimp_ros.datasets.registry import open_data_sets
+    from dimp_ros.training.bundle import write_pack
 
     data = open_data_sets(_config(options).data)
     write_pack(options.config, data, options.start, options.pack, limit_mib=options.pack_limit)
@@ -80,7 +80,7 @@ def _pack(options: argparse.Namespace) -> int:
 def _train(options: argparse.Namespace) -> int:
     """Train, alone or as one of several processes."""
     from dimp_ros.training.distributed import join
-    from dimp_ros.training.loop import Trainer
+    from dimp_ros.training.trainer import Trainer
 
     if options.folder is None:
         raise ValueError("--folder is missing: where checkpoints and logs go")

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 import yaml
 
+from dimp_ros.synthetic.scene_planner import SceneConfig
 from dimp_ros.training.losses import LossWeights
-from dimp_ros.training.scenes import SceneConfig
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class TrainingConfig:
     :param classifier_every: the classifier takes part in one of so many steps; the overlap network learns more slowly.
     :param decay: ``cosine`` (to zero over ``schedule_steps``, 0 for all ``steps``) or ``steps`` (times ``decay_factor``
         every ``decay_every`` steps). :param learning_rates: by beginning of the parameters' names.
-    :param data: data sets, each a mapping with ``kind`` and ``root``; see `dimp_ros.training.datasets.registry`.
+    :param data: data sets, each a mapping with ``kind`` and ``root``; see `dimp_ros.datasets.registry`.
     :param clip_frames: of a long clip at most so many frames are kept; 0 keeps all.
     :param autocast: half precision (bfloat16) for convolutions where the device is a GPU.
     :param autocast_cpu: the same on a CPU, which pays where it has instructions for it (AVX512-BF16, AMX).

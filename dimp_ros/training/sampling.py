@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dimp_ros.training.photometric import Look, apply_look, draw_look, join_looks, seen_by_camera
-from dimp_ros.training.render import Renderer
-from dimp_ros.training.scenes import Scene, ScenePlanner
+from dimp_ros.synthetic.photometric import Look, apply_look, draw_look, join_looks, seen_by_camera
+from dimp_ros.synthetic.renderer import Renderer
+from dimp_ros.synthetic.scene import Scene
+from dimp_ros.synthetic.scene_planner import ScenePlanner
 
 CROP_SIZE = 288
 SEARCH_SCALE = 5.0

@@ -17,21 +17,21 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
-from dimp_ros.apps.console.board import Board, Target, Tracker
-from dimp_ros.apps.console.robot import TrackerServices
 from dimp_ros.apps.console.server import ConsoleServer
 from dimp_ros.apps.console.settings import ConsoleSettings, console_parameters
+from dimp_ros.apps.console.state import Board, Target, Tracker
+from dimp_ros.apps.console.tracker_client import TrackerServices
+from dimp_ros.images.compressed_image import compressed_picture
+from dimp_ros.images.contrast import Levels
+from dimp_ros.images.conversion import to_bgr
+from dimp_ros.images.stamps import stamp_ns
 from dimp_ros.msg import TargetState, TargetStateArray
-from dimp_ros.node.callbacks import answer_anything, logged
-from dimp_ros.node.compressed import compressed_picture
-from dimp_ros.node.history import stamp_ns
-from dimp_ros.node.image_conversion import to_bgr
-from dimp_ros.node.image_watch import explain_silence, publisher_trouble
-from dimp_ros.node.inputs import IMAGE_TYPES, image_topic
-from dimp_ros.node.levels import Levels
-from dimp_ros.node.parameters import ParameterHandler
-from dimp_ros.node.qos import image_qos, reliable_qos, sensor_qos, subscription_options
-from dimp_ros.node.spinning import Finish, run
+from dimp_ros.ros_utils.callbacks import answer_anything, logged
+from dimp_ros.ros_utils.image_topic_monitor import explain_silence, publisher_trouble
+from dimp_ros.ros_utils.parameters import ParameterHandler
+from dimp_ros.ros_utils.qos import image_qos, reliable_qos, sensor_qos, subscription_options
+from dimp_ros.ros_utils.spin import Finish, run
+from dimp_ros.ros_utils.subscriptions import IMAGE_TYPES, image_topic
 
 STATE_NAMES = {getattr(TargetState, name): name for name in ("UNINITIALIZED", "TRACKING", "UNCERTAIN", "LOST")}
 WATCH_SECONDS = 0.2

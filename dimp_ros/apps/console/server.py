@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import WSMsgType, web
 
 from dimp_ros.apps.console.access import AccessDenied, Gate
-from dimp_ros.apps.console.pictures import PictureMaker, ladder
+from dimp_ros.apps.console.jpeg_encoder import PictureMaker, ladder
 from dimp_ros.apps.console.protocol import MAX_BYTES, BadMessage, Login, parse
 from dimp_ros.apps.console.session import Close, Robot, Session
 
 if TYPE_CHECKING:
-    from dimp_ros.apps.console.board import Board
     from dimp_ros.apps.console.settings import ConsoleSettings
+    from dimp_ros.apps.console.state import Board
 
 STATIC = Path(__file__).resolve().parent / "static"
 TYPES = {

@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, Protocol
 from aiohttp import WSMsgType, web
 
 from dimp_ros.apps.console.access import Allowance
-from dimp_ros.apps.console.board import Board, Shown, news_fields, stamp_fields
-from dimp_ros.apps.console.link import Link
-from dimp_ros.apps.console.pictures import PictureMaker
+from dimp_ros.apps.console.jpeg_encoder import PictureMaker
 from dimp_ros.apps.console.protocol import Ack, Drop, Enable, Init, Login, pack_picture, parse
+from dimp_ros.apps.console.rate_control import Link
 from dimp_ros.apps.console.settings import ConsoleSettings
+from dimp_ros.apps.console.state import Board, Shown, news_fields, stamp_fields
 
 STATUS_SECONDS = 0.5
 """States are told so often even if nothing has changed: that is how a browser knows that the robot is there."""

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dimp_ros.apps.settings import check_settings, parameter_rows, setting
-from dimp_ros.node.parameter_table import Parameter
+from dimp_ros.ros_utils.config_dataclass import check_settings, parameter_rows, setting
+from dimp_ros.ros_utils.parameter_table import Parameter
 
 MIN_TOKEN = 16
 """Fewest characters of a token: it is all that stands between the network and the robot."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dimp_ros.apps.settings import check_settings, setting
+from dimp_ros.ros_utils.config_dataclass import check_settings, setting
 
 MODES = ("vehicle", "arm")
 PATHS = ("static", "sine", "triangle", "circle", "random")

@@ -14,9 +14,9 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 
 from dimp_ros.apps.simulator.world import CameraFields, Truth
-from dimp_ros.camera import Camera
+from dimp_ros.geometry.camera import Camera
 from dimp_ros.msg import TargetState
-from dimp_ros.node.messages import bounding_box
+from dimp_ros.ros_utils.messages import bounding_box
 
 if TYPE_CHECKING:
     from dimp_ros.apps.simulator.carriers import Floats

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dimp_ros.apps.simulator.figures import BAND, SEEN, LoopFigures, Recording
+from dimp_ros.apps.simulator.metrics import BAND, SEEN, LoopFigures, Recording
 
 AXES = {"vehicle": ("forward m/s", "left m/s", "up m/s", "", "", "yaw rad/s")}
 ARM_AXES = ("x m/s", "y m/s", "z m/s", "about x rad/s", "about y rad/s", "about z rad/s")

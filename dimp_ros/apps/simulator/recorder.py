@@ -22,16 +22,16 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
-from dimp_ros.apps.recording import BackgroundVideo, Observation
-from dimp_ros.apps.simulator.figures import BAND, Commanded, Error, LoopFigures, Recording, Said
+from dimp_ros.apps.simulator.metrics import BAND, Commanded, Error, LoopFigures, Recording, Said
 from dimp_ros.apps.simulator.node import COMMAND_TOPICS
 from dimp_ros.apps.simulator.plots import plot_loop
-from dimp_ros.geometry import Box
+from dimp_ros.apps.track.result_file import BackgroundVideo, Observation
+from dimp_ros.geometry.box import Box
+from dimp_ros.images.conversion import to_bgr
+from dimp_ros.images.stamps import NANOSECONDS, stamp_ns
 from dimp_ros.msg import TargetState, TargetStateArray
-from dimp_ros.node.history import NANOSECONDS, stamp_ns
-from dimp_ros.node.image_conversion import to_bgr
-from dimp_ros.node.qos import reliable_qos
-from dimp_ros.node.spinning import Finish
+from dimp_ros.ros_utils.qos import reliable_qos
+from dimp_ros.ros_utils.spin import Finish
 from dimp_ros.srv import InitTarget
 
 POLL_SECONDS = 0.02

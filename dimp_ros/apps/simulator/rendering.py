@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dimp_ros.apps.simulator.textures import pyramid
-from dimp_ros.apps.video import Picture
-from dimp_ros.camera import Camera
+from dimp_ros.geometry.camera import Camera
+from dimp_ros.images.video import Picture
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]

@@ -16,9 +16,9 @@ from dimp_ros.apps.simulator.textures import (
     target_picture,
     with_ellipse,
 )
-from dimp_ros.apps.video import Picture
-from dimp_ros.camera import Camera
-from dimp_ros.geometry import Box
+from dimp_ros.geometry.box import Box
+from dimp_ros.geometry.camera import Camera
+from dimp_ros.images.video import Picture
 
 Floats = NDArray[np.float64]
 Pose = tuple[Floats, Floats]

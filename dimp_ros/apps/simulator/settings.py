@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from dimp_ros.apps.settings import check_settings, parameter_rows, setting
 from dimp_ros.apps.simulator.config import WorldConfig
-from dimp_ros.node.parameter_table import Parameter
+from dimp_ros.ros_utils.config_dataclass import check_settings, parameter_rows, setting
+from dimp_ros.ros_utils.parameter_table import Parameter
 
 
 @dataclass(frozen=True)

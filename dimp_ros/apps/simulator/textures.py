@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dimp_ros.apps.video import Picture, Video
+from dimp_ros.images.video import Picture, Video
 
 LARGEST_SIDE = 1024
 SMALLEST_SIDE = 8

@@ -25,10 +25,10 @@ from dimp_ros.apps.simulator.carriers import Carrier
 from dimp_ros.apps.simulator.config import WorldConfig
 from dimp_ros.apps.simulator.motion import Hiding, Path
 from dimp_ros.apps.simulator.scene import Scene
-from dimp_ros.apps.video import Picture
-from dimp_ros.camera import Camera
-from dimp_ros.geometry import Box
-from dimp_ros.lens import make_lens
+from dimp_ros.geometry.box import Box
+from dimp_ros.geometry.camera import Camera
+from dimp_ros.geometry.lens import make_lens
+from dimp_ros.images.video import Picture
 
 Floats = NDArray[np.float64]
 

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The images of a bag, one after the other, without ROS: rosbag2 (sqlite3 or MCAP, a folder or a file) and ROS 1."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice, pairwise
+from pathlib import Path
+from typing import Any
+
+from dimp_ros.apps.bags.files import error_text, open_readers
+from dimp_ros.apps.bags.types import COMPRESSED_IMAGE, IMAGE, ros1_types, ros2_types
+from dimp_ros.images.compressed_image import compressed_picture
+from dimp_ros.images.contrast import Levels
+from dimp_ros.images.conversion import BadImage, to_bgr, to_picture
+from dimp_ros.images.frame_source import BagImage, Frame, Span
+from dimp_ros.images.stamps import NANOSECONDS, stamp_ns
+
+MEASURED_IMAGES = 30
+"""From how many images the rate of a topic is taken."""
+
+
+@dataclass(frozen=True)
+class Topic:
+    """A topic of a bag: its name, its type, how many messages, and how many a second of the bag."""
+
+    name: str
+    type: str
+    count: int
+    rate: float
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.type.replace('/msg/', '/')}, {self.count} messages, {self.rate:.3g} a second)"
+
+
+class ImageBag:
+    """The images of one topic of a bag, read as they are asked for: never more than one is held here.
+
+    `notes`: what is to be said about the state of its files. `damage`: why the last reading ended early, if it did.
+
+    :param topic: may be None where the bag has one topic with images.
+    :raises ImportError: without rosbags. :raises ValueError: if there is nothing to read, with the remedy.
+    """
+
+    def __init__(self, path: str, topic: str | None = None) -> None:
+        self.name = path
+        self.damage = ""
+        self._types = ros2_types()  # first: without rosbags there is one line to say
+        self.is_ros1 = path.endswith(".bag")
+        self._deserialize = ros1_types().deserialize_ros1 if self.is_ros1 else self._types.deserialize_cdr
+        self._readers, self.notes = open_readers(Path(path))
+        try:
+            self.topic = self._choose(topic)
+        except BaseException:
+            self.close()
+            raise
+        self._to_picture: Callable[..., Any] = to_picture if self.topic.type == IMAGE else compressed_picture
+        self._levels = Levels()
+        self.length: int | None = self.topic.count
+        self.fps = self._measured_rate()
+
+    def __enter__(self) -> ImageBag:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the files."""
+        for reader in self._readers:
+            reader.close()
+        self._readers = []
+
+    def describe(self) -> dict[str, Any]:
+        """Return the bag and the topic."""
+        return {"bag": self.name, "topic": self.topic.name}
+
+    def topics(self) -> list[Topic]:
+        """Return all topics by name."""
+        count: dict[tuple[str, str], int] = {}
+        for reader in self._readers:
+            for name, info in reader.topics.items():
+                key = (name, info.msgtype or "several types")
+                count[key] = count.get(key, 0) + info.msgcount
+        filled = [reader for reader in self._readers if reader.message_count]
+        begin = min((reader.start_time for reader in filled), default=0)
+        seconds = (max((reader.end_time for reader in filled), default=0) - begin) / NANOSECONDS
+        return [Topic(*key, n, (n - 1) / seconds if n > 1 and seconds > 0 else 0.0) for key, n in sorted(count.items())]
+
+    @property
+    def qos(self) -> list[Any]:
+        """The qualities of service that the images were offered with, rosbags' `Qos`; none are known of ROS 1."""
+        return next((list(c.ext.offered_qos_profiles) for _, c in self._connections() if not self.is_ros1), [])
+
+    def frames(self, span: Span) -> Iterator[Frame]:
+        """Yield the images of a span in the order in which they were recorded.
+
+        What cannot be read is a frame without a picture. A bag that breaks off ends there; `damage` says why.
+
+        :raises ValueError: if no image has the stamp that the span starts with.
+        """
+        first, started, nearest = 0, span.stamp is None, None
+        for index, image in enumerate(self._images()):
+            first = first or image.time
+            if not started:
+                assert span.stamp is not None
+                off = _stamp(image) - span.stamp
+                started = abs(off) < 1_000_000  # a stamp that went through a float has lost less than this
+                nearest = off if nearest is None else min(nearest, off, key=abs)
+            seconds = (image.time - first) / NANOSECONDS
+            if span.end is not None and (seconds if isinstance(span.end, float) else index) >= span.end:
+                break
+            if started and (seconds if isinstance(span.start, float) else index) >= span.start:
+                yield self._frame(index, image)
+        if not started and nearest is not None:
+            raise ValueError(
+                f"no image on {self.topic.name} has the stamp {show_stamp(span.stamp or 0)}: the nearest is "
+                f"{show_stamp((span.stamp or 0) + nearest)}; copy the stamp from the image's header"
+            )
+
+    def _choose(self, name: str | None) -> Topic:
+        """Return the topic called ``name``, or the one there is."""
+        topics = self.topics()
+        images = [topic for topic in topics if topic.type in (IMAGE, COMPRESSED_IMAGE)]
+        known = "; its topics with images are:" + "".join(f"\n  {topic}" for topic in images)
+        if not images:
+            known = f"; it has no topic with images, only {', '.join(map(str, topics)) or 'nothing at all'}"
+        if name is None:
+            if len(images) == 1:
+                return images[0]
+            raise ValueError(f"{self.name}: which images? Give --topic NAME{known}")
+        for topic in topics:
+            if topic.name.lstrip("/") == name.lstrip("/"):
+                if topic in images:
+                    return topic
+                raise ValueError(f"{self.name}: {topic} has no images{known}")
+        raise ValueError(f"{self.name} has no topic {name}{known}")
+
+    def _connections(self) -> Iterator[tuple[Any, Any]]:
+        for reader in self._readers:
+            for connection in reader.connections:
+                if (connection.topic, connection.msgtype) == (self.topic.name, self.topic.type):
+                    yield reader, connection
+
+    def _raw(self) -> Iterator[tuple[int, bytes]]:
+        """Yield time and bytes of each image message; split bags in the order of their files' times."""
+        for reader in self._readers:
+            connections = [connection for owner, connection in self._connections() if owner is reader]
+            if connections:
+                for _, time, raw in reader.messages(connections=connections):
+                    if not isinstance(time, int) or not isinstance(raw, bytes):
+                        raise ValueError(f"a message of {type(raw).__name__} at time {time!r} is none")
+                    yield time, raw
+
+    def _images(self) -> Iterator[BagImage]:
+        self.damage, self._levels = "", Levels()  # a second reading gives the same pictures as the first
+        count = 0
+        try:
+            for time, raw in self._raw():
+                try:
+                    message = self._deserialize(raw, self.topic.type)
+                except Exception:  # rosbags has an error type; numpy and struct have theirs
+                    message = None
+                count += 1
+                yield BagImage(time, message, raw)
+        except Exception as error:  # of a damaged file: sqlite's, a decompressor's, an unpacker's
+            self.damage = f"{self.name} is damaged after {count} images of {self.topic.name}: {error_text(error)}"
+            return
+        if count < self.topic.count:  # damage that looks like nothing: a block of zeros, where there is no checksum
+            self.damage = f"{self.name} is damaged: {self.topic.count - count} of {self.topic.count} images are missing"
+
+    def _frame(self, index: int, image: BagImage) -> Frame:
+        if image.message is None:
+            return Frame(index, None, 0, f"its {len(image.raw)} bytes are no {self.topic.type}", image)
+        try:
+            picture = to_bgr(self._to_picture(image.message, self._levels))
+            return Frame(index, picture, _stamp(image) or image.time, "", image)
+        except BadImage as error:
+            return Frame(index, None, _stamp(image) or image.time, str(error), image)
+
+    def _measured_rate(self) -> float | None:
+        """Return the rate of the first images, by the times at which they were recorded."""
+        try:
+            times = [time for time, _ in islice(self._raw(), MEASURED_IMAGES)]
+        except Exception:  # is told when the images themselves are read
+            return None
+        steps = [later - earlier for earlier, later in pairwise(times) if later > earlier]
+        return NANOSECONDS / statistics.median(steps) if steps else None
+
+
+def _stamp(image: BagImage) -> int:
+    """Return the stamp of the image's header, nanoseconds; 0 if it has none."""
+    return 0 if image.message is None else stamp_ns(image.message.header.stamp)
+
+
+def show_stamp(nanoseconds: int) -> str:
+    """Write nanoseconds as seconds with all nine digits, as in a header."""
+    return f"{nanoseconds // NANOSECONDS}.{nanoseconds % NANOSECONDS:09d}"

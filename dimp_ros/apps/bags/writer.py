@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the tracker says, written into a rosbag2 without ROS: the messages that the node would have published."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+
+from dimp_ros.apps.bags.reader import ImageBag
+from dimp_ros.apps.bags.types import COMPRESSED_IMAGE, DETECTIONS, TARGET, TARGETS, ros2_types
+from dimp_ros.apps.track.annotator import Painter
+from dimp_ros.geometry.box import Box
+from dimp_ros.images.frame_source import Frame
+from dimp_ros.images.video import Picture
+from dimp_ros.tracker.target_set import Reading
+
+TARGET_CLASS = "target"
+"""class_id of every hypothesis, as of the node: the tracker follows whatever it is shown and knows no classes."""
+
+DEBUG_IMAGE = "/debug_image/compressed"
+STORAGES = ("mcap", "sqlite3")
+METADATA_VERSION: Literal[8] = 8
+"""The newest layout of metadata.yaml that Humble reads too; 9 writes the qualities of service in another way."""
+
+
+class BagMessages:
+    """Messages about targets, like those of `dimp_ros.ros_utils.messages`, as objects of the package rosbags.
+
+    ``age`` is 0: nothing is late where the tracker takes its time. ``bearing`` is 0, too: it is not known here.
+    """
+
+    def __init__(self) -> None:
+        self._types = ros2_types().types
+
+    def _make(self, name: str, *values: Any, **fields: Any) -> Any:
+        return self._types[name](*values, **fields)
+
+    def header(self, header: Any) -> Any:
+        """Return the header of a message of ROS 1 or 2 as one of ROS 2."""
+        stamp = self._make("builtin_interfaces/msg/Time", int(header.stamp.sec), int(header.stamp.nanosec))
+        return self._make("std_msgs/msg/Header", stamp, header.frame_id)
+
+    def image(self, kind: str, message: Any) -> Any:
+        """Return an image message of ROS 1 or 2 as one of ROS 2."""
+        names = ("format",) if kind == COMPRESSED_IMAGE else ("height", "width", "encoding", "is_bigendian", "step")
+        fields = {name: getattr(message, name) for name in (*names, "data")}
+        return self._make(kind, header=self.header(message.header), **fields)
+
+    def jpeg(self, header: Any, picture: Picture) -> Any:
+        """Return a picture, HxWx3 uint8 BGR, as a CompressedImage."""
+        data = cv2.imencode(".jpg", picture)[1].reshape(-1)
+        return self._make(COMPRESSED_IMAGE, header, "bgr8; jpeg compressed bgr8", data)
+
+    def detections(self, header: Any, readings: Sequence[Reading]) -> Any:
+        """Return the targets in sight as a Detection2DArray."""
+        seen = [self._detection(header, reading) for reading in readings if reading.box is not None]
+        return self._make(DETECTIONS, header, seen)
+
+    def target_state(self, header: Any, reading: Reading) -> Any:
+        """Return a reading as a TargetState."""
+        return self._make(
+            TARGET,
+            header=header,
+            id=reading.target_id,
+            state=int(reading.state),
+            bbox=self._bounding_box(reading.box),
+            bearing=self._make("geometry_msgs/msg/Vector3", 0.0, 0.0, 0.0),
+            confidence=reading.confidence,
+            peak=reading.peak,
+            distractor_ratio=reading.distractor_ratio,
+            frames_since_seen=reading.frames_since_seen,
+            seconds_since_seen=reading.seconds_since_seen,
+            age=0.0,
+        )
+
+    def target_states(self, header: Any, readings: Sequence[Reading]) -> Any:
+        """Return the readings of an image as a TargetStateArray."""
+        return self._make(TARGETS, header, [self.target_state(header, reading) for reading in readings])
+
+    def _bounding_box(self, box: Box | None) -> Any:
+        pixels = box or Box(0.0, 0.0, 0.0, 0.0)
+        center = self._make("vision_msgs/msg/Point2D", *pixels.center)
+        pose = self._make("vision_msgs/msg/Pose2D", center, 0.0)
+        return self._make("vision_msgs/msg/BoundingBox2D", pose, pixels.w, pixels.h)
+
+    def _detection(self, header: Any, reading: Reading) -> Any:
+        upright = self._make("geometry_msgs/msg/Quaternion", 0.0, 0.0, 0.0, 1.0)
+        position = self._make("geometry_msgs/msg/Point", 0.0, 0.0, 0.0)
+        pose = self._make("geometry_msgs/msg/Pose", position, upright)
+        uncertain = self._make("geometry_msgs/msg/PoseWithCovariance", pose, np.zeros(36))
+        hypothesis = self._make("vision_msgs/msg/ObjectHypothesis", TARGET_CLASS, reading.confidence)
+        result = self._make("vision_msgs/msg/ObjectHypothesisWithPose", hypothesis, uncertain)
+        return self._make(
+            "vision_msgs/msg/Detection2D", header, [result], self._bounding_box(reading.box), reading.target_id
+        )
+
+
+class ResultBag:
+    """A rosbag2 with `/detections`, `/target` and `/targets` for each image of another bag, at that image's time.
+
+    The folder is made when the first image comes, so that a request that fails leaves none. The topics carry the
+    node's qualities of service: who subscribes late to `/target` or `/targets` gets the last message on replay, too.
+
+    :param storage: one of `STORAGES`. :param copy_images: copy the images as well, under their own topic.
+    :param painter: draws the images that are written as `/debug_image/compressed`; None writes none.
+    :param notes: what metadata.yaml keeps as custom data.
+    :raises ValueError: if the folder is there already, or would hide a topic of the images.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        source: ImageBag,
+        storage: str,
+        *,
+        copy_images: bool,
+        painter: Painter | None,
+        notes: Mapping[str, str],
+    ) -> None:
+        if path.exists():
+            raise ValueError(f"{path} exists already; give --out-bag another name, nothing is overwritten")
+        topics = {"/detections": DETECTIONS, "/target": TARGET, "/targets": TARGETS}
+        if painter is not None:
+            topics[DEBUG_IMAGE] = COMPRESSED_IMAGE
+        if copy_images and source.topic.name in topics:
+            raise ValueError(f"the images on {source.topic.name} cannot be copied: the results have that name")
+        self.path = path
+        self._source, self._storage, self._notes = source, storage, notes
+        self._topics, self._copy_images, self._painter = topics, copy_images, painter
+        self._messages, self._types = BagMessages(), ros2_types()
+        self._writer: Any = None
+        self._connections: dict[str, Any] = {}
+
+    def add(self, frame: Frame, readings: Sequence[Reading], milliseconds: float) -> None:
+        """Write what is said about an image under its own header; one without a readable header is left out."""
+        if self._writer is None:
+            self._open()
+        image = frame.origin
+        if image is None or image.message is None:
+            return
+        header = self._messages.header(image.message.header)
+        self._write("/detections", image.time, self._messages.detections(header, readings))
+        self._write("/targets", image.time, self._messages.target_states(header, readings))
+        for reading in readings:
+            self._write("/target", image.time, self._messages.target_state(header, reading))
+        if self._painter is not None and frame.picture is not None:
+            self._write(DEBUG_IMAGE, image.time, self._messages.jpeg(header, self._painter.paint(frame, readings)))
+        if self._copy_images:
+            topic = self._source.topic
+            if self._source.is_ros1:
+                self._write(topic.name, image.time, self._messages.image(topic.type, image.message))
+            else:
+                self._writer.write(self._connections[topic.name], image.time, image.raw)
+
+    def close(self) -> None:
+        """Write index and metadata, without which a bag cannot be played."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            writer.close()
+
+    def _write(self, topic: str, time: int, message: Any) -> None:
+        connection = self._connections[topic]
+        self._writer.write(connection, time, self._types.serialize_cdr(message, connection.msgtype))
+
+    def _open(self) -> None:
+        from rosbags.rosbag2 import StoragePlugin, Writer
+
+        writer = Writer(self.path, version=METADATA_VERSION, storage_plugin=StoragePlugin[self._storage.upper()])
+        for key, value in self._notes.items():
+            writer.set_custom_data(key, value)
+        writer.open()
+        self._writer = writer
+        for topic, kind in self._topics.items():
+            depth = 10 if topic == "/detections" else 1
+            self._connect(topic, kind, [_reliable(depth, latched=kind in (TARGET, TARGETS))])
+        if self._copy_images:
+            self._connect(self._source.topic.name, self._source.topic.type, self._source.qos)
+
+    def _connect(self, topic: str, kind: str, qos: list[Any]) -> None:
+        self._connections[topic] = self._writer.add_connection(
+            topic, kind, typestore=self._types, offered_qos_profiles=qos
+        )
+
+
+def _reliable(depth: int, *, latched: bool = False) -> Any:
+    """Return the quality of service of `dimp_ros.ros_utils.qos.reliable_qos` as rosbags writes it."""
+    from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
+
+    forever = QosTime(9223372036, 854775807)  # as rosbag2 records "no limit"
+    durability = QosDurability.TRANSIENT_LOCAL if latched else QosDurability.VOLATILE
+    limits = (forever, forever, QosLiveliness.AUTOMATIC, forever)
+    return Qos(QosHistory.KEEP_LAST, depth, QosReliability.RELIABLE, durability, *limits, False)

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tracker's services, asked from the web server's thread, each with a time limit."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from builtin_interfaces.msg import Time
+from rclpy.callback_groups import ReentrantCallbackGroup
+from std_srvs.srv import SetBool
+
+from dimp_ros.apps.console.session import Answer
+from dimp_ros.ros_utils.messages import bounding_box
+from dimp_ros.srv import DropTarget, InitTarget
+
+if TYPE_CHECKING:
+    from rclpy.client import Client
+    from rclpy.node import Node
+
+
+class TrackerServices:
+    """Calls init_target, drop_target and set_enabled of a tracker node.
+
+    :param tracker: name of its node, relative to ``node``'s namespace or absolute. :param timeout: seconds.
+    """
+
+    def __init__(self, node: Node, tracker: str, timeout: float) -> None:
+        self._timeout = timeout
+        group = ReentrantCallbackGroup()  # an answer must not wait for another one
+        self._clients: Mapping[type, Client] = {
+            kind: node.create_client(kind, f"{tracker}/{name}", callback_group=group)
+            for kind, name in ((InitTarget, "init_target"), (DropTarget, "drop_target"), (SetBool, "set_enabled"))
+        }
+        self.enabled: bool | None = None
+        """What set_enabled was last told through this console; None before that."""
+
+    @property
+    def name(self) -> str:
+        """The tracker node's name with its namespace, as in diagnostics: without a leading slash."""
+        service = str(self._clients[InitTarget].service_name)
+        return service.rpartition("/")[0].lstrip("/")
+
+    @property
+    def are_there(self) -> bool:
+        """Whether the tracker's services are on the graph."""
+        return all(client.service_is_ready() for client in self._clients.values())
+
+    async def init_target(
+        self, stamp: tuple[int, int], box: tuple[float, float, float, float], target_id: str
+    ) -> Answer:
+        """Follow what is in ``box``, (x, y, w, h) in pixels, in the image with ``stamp``, seconds and nanoseconds."""
+        time = Time(sec=stamp[0], nanosec=stamp[1])
+        return await self._call(InitTarget.Request(stamp=time, bbox=bounding_box(box), id=target_id), InitTarget)
+
+    async def drop_target(self, target_id: str) -> Answer:
+        """Stop following a target; an empty name means all."""
+        return await self._call(DropTarget.Request(id=target_id), DropTarget)
+
+    async def set_enabled(self, enabled: bool) -> Answer:
+        """Let the tracker work, or rest."""
+        answer = await self._call(SetBool.Request(data=enabled), SetBool)
+        if answer.success:
+            self.enabled = enabled
+        return answer
+
+    async def _call(self, request: Any, kind: type) -> Answer:
+        client = self._clients[kind]
+        if not client.service_is_ready():
+            return Answer(
+                False,
+                f"the tracker is not there: nobody serves /{self.name}/{client.service_name.rpartition('/')[2]}; start "
+                "it, or name its node in the console's parameter tracker",
+            )
+        loop = asyncio.get_running_loop()
+        answered = loop.create_future()
+
+        def settle(response: Any) -> None:
+            if not answered.done():
+                answered.set_result(response)
+
+        def hand_over(future: Any) -> None:  # in the executor's thread
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(settle, future.result())
+
+        pending = client.call_async(request)
+        pending.add_done_callback(hand_over)
+        try:
+            response = await asyncio.wait_for(answered, self._timeout)
+        except asyncio.TimeoutError:
+            return Answer(False, f"the tracker has not answered for {self._timeout:g} s: whether it did it is unknown")
+        finally:
+            if not pending.done():
+                client.remove_pending_request(pending)
+        return Answer(bool(response.success), str(response.message))

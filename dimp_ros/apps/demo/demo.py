@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A client of the tracker, as short as one can be, that also records what it is told."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import rclpy
+from builtin_interfaces.msg import Time
+from rcl_interfaces.msg import ParameterDescriptor
+from rcl_interfaces.srv import GetParameters
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.client import Client
+from rclpy.node import Node
+from sensor_msgs.msg import Image
+from std_srvs.srv import SetBool
+
+from dimp_ros.apps.track.result_file import AnnotatedVideo, Observation, Summary
+from dimp_ros.geometry.box import Box
+from dimp_ros.images.conversion import to_bgr
+from dimp_ros.images.stamps import stamp_ns
+from dimp_ros.msg import TargetState
+from dimp_ros.ros_utils.messages import bounding_box
+from dimp_ros.ros_utils.qos import reliable_qos
+from dimp_ros.ros_utils.spin import Finish, run
+from dimp_ros.srv import InitTarget
+
+STATE_NAMES = {getattr(TargetState, name): name for name in ("UNINITIALIZED", "TRACKING", "UNCERTAIN", "LOST")}
+POLL_SECONDS = 0.02
+
+PARAMETERS: tuple[tuple[str, Any, str], ...] = (
+    ("box", [0.0, 0.0, 0.0, 0.0], "The target in the first image: x, y of the top-left corner, width, height, pixels."),
+    ("out", "build/demo", "Folder for annotated.mp4 and result.json."),
+    ("tracker", "tracker_node", "Name of the tracker's node."),
+    ("source", "video_source", "Name of the video source's node, which waits until the target is set."),
+    ("max_lost", 0, "In how many images the target may be lost before the demo counts as failed."),
+    ("patience", 60.0, "Seconds to wait for the first image and for the tracker."),
+    ("silence", 2.0, "Seconds without an image after which the video is over."),
+)
+
+
+class DemoFailed(RuntimeError):
+    """The demo cannot go on; the text says why."""
+
+
+class Demo(Node):
+    """Sets a target in the first image, listens until the video is over, and writes video and figures.
+
+    What it does is told in `_run`, in order, by a thread of its own; callbacks only take notes.
+
+    :param finish: called with the exit code: 0 if the target was followed, 1 if it was lost, 2 if nothing was shown.
+    """
+
+    def __init__(self, finish: Finish, **node_options: Any) -> None:
+        super().__init__("demo", **node_options)
+        self._finish = finish
+        for name, default, text in PARAMETERS:
+            dynamic = isinstance(default, (float, list))
+            self.declare_parameter(name, default, ParameterDescriptor(description=text, dynamic_typing=dynamic))
+        self._closing = threading.Event()
+        self._lock = threading.Lock()  # guards all that follows
+        self._first: Image | None = None
+        self._recording_since: int | None = None  # stamp of the first image that counts, nanoseconds
+        self._observations: dict[int, Observation] = {}
+        self._published: set[int] = set()
+        self._last_image = time.monotonic()
+        self._video = AnnotatedVideo(Path(self._value("out")) / "annotated.mp4")
+        tracker, source = self._value("tracker"), self._value("source")
+        group = MutuallyExclusiveCallbackGroup()
+        self._init = self.create_client(InitTarget, f"{tracker}/init_target", callback_group=group)
+        self._parameters_of_tracker = self.create_client(
+            GetParameters, f"{tracker}/get_parameters", callback_group=group
+        )
+        self._set_enabled = self.create_client(SetBool, f"{tracker}/set_enabled", callback_group=group)
+        self._set_playing = self.create_client(SetBool, f"{source}/set_playing", callback_group=group)
+        self._thread = threading.Thread(target=self._main, name="demo", daemon=True)
+        self._thread.start()
+
+    def _value(self, name: str) -> Any:
+        return self.get_parameter(name).value
+
+    def _main(self) -> None:
+        try:
+            self._finish(self._run())
+        except DemoFailed as error:
+            print(f"[demo] {error}", file=sys.stderr)
+            self._finish(2)
+        except Exception as error:
+            if not self._closing.is_set():
+                print(f"[demo] {type(error).__name__}: {error}", file=sys.stderr)
+                self._finish(2)
+
+    def _run(self) -> int:
+        paused = self._play(False)
+        self.create_subscription(Image, "image", self._on_image, reliable_qos(50))
+        self.create_subscription(TargetState, "target", self._on_target, reliable_qos(50, latched=True))
+        self._await_first_image()
+        self._set_target(paused)
+        with self._lock:  # while the source waits, it repeats its first picture: those are not of the video
+            self._recording_since = self.get_clock().now().nanoseconds if paused else 0
+        if paused:
+            self._play(True)
+        self._listen()
+        return self._report()
+
+    def _wait(self, condition: Callable[[], bool], seconds: float, complaint: str) -> None:
+        end = time.monotonic() + seconds
+        while not condition():
+            if self._closing.wait(POLL_SECONDS):
+                raise DemoFailed("interrupted")
+            if time.monotonic() > end:
+                raise DemoFailed(f"{complaint} within {seconds:g} s")
+
+    def _call(self, client: Client, request: Any, seconds: float) -> Any:
+        """Call a service and return its answer.
+
+        :raises DemoFailed: if there is none in time.
+        """
+        self._wait(client.service_is_ready, seconds, f"there is no service {client.srv_name}")
+        future = client.call_async(request)
+        self._wait(future.done, seconds, f"{client.srv_name} has not answered")
+        return future.result()
+
+    def _play(self, playing: bool) -> bool:
+        """Let the source play, or wait; return whether it does as it is told. A camera does not."""
+        try:
+            return bool(self._call(self._set_playing, SetBool.Request(data=playing), 10.0).success)
+        except DemoFailed:
+            if self._closing.is_set():
+                raise
+            self.get_logger().info("there is no video source that waits: the images are taken as they come")
+            return False
+
+    def _await_first_image(self) -> None:
+        """Wait for an image; the source may be waiting for a tracker that does not come up, so tell what that says."""
+        patience = self._value("patience")
+        end = time.monotonic() + patience
+        trouble = ""
+        while self._first is None:
+            try:
+                self._wait(lambda: self._first is not None, min(3.0, patience), "no image has come")
+            except DemoFailed:
+                if self._closing.is_set():
+                    raise
+                if time.monotonic() >= end:
+                    raise DemoFailed(f"no image has come within {patience:g} s{trouble}") from None
+                answer = self._call(self._set_enabled, SetBool.Request(data=True), end - time.monotonic())
+                trouble = "" if answer.success else f"; {answer.message}"
+                self.get_logger().info(f"waiting for the first image{trouble}")
+
+    def _set_target(self, paused: bool) -> None:
+        """Ask for the target in the first image. While the source waits, any later image shows the same picture."""
+        end = time.monotonic() + self._value("patience")
+        box = bounding_box(self._value("box"))
+        while True:
+            with self._lock:
+                assert self._first is not None
+                stamp = self._first.header.stamp
+            answer = self._call(self._init, InitTarget.Request(stamp=stamp, bbox=box), self._value("patience"))
+            if answer.success:
+                self.get_logger().info(answer.message)
+                return
+            if time.monotonic() > end:
+                raise DemoFailed(f"the tracker refuses the target: {answer.message}")
+            self._closing.wait(0.3)
+            if paused:
+                with self._lock:
+                    self._first = None
+                self._wait(lambda: self._first is not None, self._value("patience"), "no further image has come")
+
+    def _on_image(self, image: Image) -> None:
+        with self._lock:
+            self._last_image = time.monotonic()
+            if self._first is None:
+                self._first = image
+            stamp = stamp_ns(image.header.stamp)
+            if self._recording_since is not None and stamp >= self._recording_since:
+                self._published.add(stamp)
+                self._video.add_image(stamp, to_bgr(image).copy())
+
+    def _on_target(self, target: TargetState) -> None:
+        with self._lock:
+            if self._recording_since is None or target.header.stamp == Time():
+                return
+            centre, w, h = target.bbox.center.position, target.bbox.size_x, target.bbox.size_y
+            box = Box.from_center(centre.x, centre.y, w, h) if w > 0 else None
+            said = Observation(STATE_NAMES[target.state], box, target.confidence, target.age, target.id)
+            stamp = stamp_ns(target.header.stamp)
+            self._observations[stamp] = said
+            self._video.add_observation(stamp, said)
+
+    def _listen(self) -> None:
+        """Record until no image comes any more."""
+        silence = self._value("silence")
+        with self._lock:
+            self._last_image = time.monotonic()
+        while time.monotonic() - self._last_image < silence:
+            if self._closing.wait(POLL_SECONDS):
+                raise DemoFailed("interrupted")
+        with self._lock:
+            self._recording_since = None
+            self._video.close()
+
+    def _report(self) -> int:
+        """Write and print the figures, and return the exit code."""
+        recorded = {stamp: said for stamp, said in self._observations.items() if stamp in self._published}
+        summary = Summary.of(recorded, len(self._published))
+        answer = self._call(self._parameters_of_tracker, GetParameters.Request(names=["model"]), 10.0)
+        more = {"model": answer.values[0].string_value, "rmw": rclpy.get_rmw_implementation_identifier()}
+        path = self._video.path.with_name("result.json")
+        path.write_text(json.dumps({**dataclasses.asdict(summary), **more}, indent=2) + "\n", encoding="utf-8")
+        print(f"[demo]\n{summary.text(**more)}\n  video       {self._video.path}\n  figures     {path}", flush=True)
+        if not summary.frames:
+            raise DemoFailed("the tracker has processed no image")
+        if summary.lost > self._value("max_lost"):
+            print(f"[demo] the target was lost in {summary.lost} of {summary.frames} images", file=sys.stderr)
+            return 1
+        return 0
+
+    def close(self) -> bool:
+        """Stop the thread; return whether it has ended."""
+        self._closing.set()
+        self._thread.join(1.0)
+        return not self._thread.is_alive()
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the demo until the video is over, SIGINT or SIGTERM."""
+    return run(Demo, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,275 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The follower's control law: from observations of a target to a velocity of the body. No ROS.
+
+Body frame (REP 103, FLU): x forward, y left, z up. The camera looks forward, `camera_pitch` below the horizon. There
+are three axes, alike in form: the azimuth of the target (positive to the left), its elevation (positive up), and the
+logarithm of its distance. For each, with e the error where the target will be when the command has its effect,
+
+    u = gain * e + feed_forward * rate of the target's own motion        [1/s]
+
+and the yaw rate is u, a speed is u times the distance.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from dimp_ros.apps.steering.controller import GatedControl
+from dimp_ros.apps.steering.delay_compensation import DelayedValue, beyond
+from dimp_ros.apps.steering.safety import Command, Observation, SafetyConfig, Twist, fits_box
+from dimp_ros.geometry.camera import Camera
+from dimp_ros.ros_utils.config_dataclass import setting
+
+_NEAREST, _FARTHEST = 0.2, 50.0
+"""Distances that a speed is made of, metres."""
+
+_FASTEST_TARGET = 2.0
+"""Own motion of a target that is believed, rad/s, or sizes a second."""
+
+_BORDER = 0.01
+"""A box whose side is so near to the image's border, in image sides, may be cut off: it looks smaller than it is."""
+
+
+@dataclass(frozen=True)
+class FollowConfig(SafetyConfig):
+    """Settings of `FollowControl`. Checked when made."""
+
+    frame_id: str = setting("base_link", "frame_id of the commands: the body's, x forward, y left, z up.")
+    horizontal: str = setting(
+        "yaw",
+        "How the target is centred left and right: turning, flying or rolling sideways, or not at all.",
+        choices=("yaw", "lateral", "none"),
+    )
+    vertical: str = setting(
+        "none",
+        "How it is centred up and down. With `climb`, a target on the ground draws a drone with a level camera down.",
+        choices=("climb", "none"),
+    )
+    forward: str = setting(
+        "auto",
+        "What the distance is kept by: target_pose, the size in the image, or `auto`, target_pose while there is one.",
+        choices=("auto", "pose", "size", "none"),
+    )
+    set_point_x: float = setting(0.5, "Where the target is kept in the image, from 0 left to 1 right.", (0.0, 1.0))
+    set_point_y: float = setting(0.5, "Where the target is kept in the image, from 0 top to 1 bottom.", (0.0, 1.0))
+    distance: float = setting(
+        3.0,
+        "Distance that is kept, in metres. Where only the size is known: the distance at which it has desired_size.",
+        (0.3, 50.0),
+    )
+    desired_size: float = setting(
+        0.0,
+        "Size that is kept, sqrt(box area / image area); 0 for that at the enabling, or of a new target at first.",
+        (0.0, 1.0),
+    )
+    camera_pitch: float = setting(0.0, "How far the camera looks below the body's x axis, in degrees.", (-80.0, 80.0))
+    horizontal_gain: float = setting(3.0, "Gain of the centring left and right, 1/s.", (0.0, 10.0))
+    vertical_gain: float = setting(1.0, "Gain of the centring up and down, 1/s.", (0.0, 10.0))
+    forward_gain: float = setting(0.8, "Gain of the distance, 1/s.", (0.0, 10.0))
+    feed_forward: float = setting(
+        0.8, "Share of the target's own angular motion that is matched without waiting for an error.", (0.0, 1.0)
+    )
+    forward_feed_forward: float = setting(0.5, "The same for its distance.", (0.0, 1.0))
+    angle_dead_band: float = setting(
+        0.01, "Errors below this, in rad, and motions of the target below this a second move nothing.", (0.0, 0.5)
+    )
+    distance_dead_band: float = setting(0.05, "The same for the distance, as a share of it.", (0.0, 1.0))
+    rate_time: float = setting(
+        0.1,
+        "Time constant of the estimate of the target's own motion left and right, up and down, in seconds.",
+        (0.02, 5.0),
+    )
+    forward_rate_time: float = setting(
+        0.4, "The same for its distance: the size of a box is less certain than its place.", (0.02, 5.0)
+    )
+    response_time: float = setting(
+        0.2,
+        "Time constant of the lag with which the robot follows a command, in seconds; rather too long than too short.",
+        (0.0, 2.0),
+    )
+    image_width: int = setting(0, "Without a calibration: width of the images, in pixels.", (0, 100000))
+    image_height: int = setting(0, "Their height, in pixels.", (0, 100000))
+    horizontal_fov: float = setting(
+        0.0, "Their horizontal field of view, in degrees; 0 takes camera_info instead of these three.", (0.0, 170.0)
+    )
+    max_forward_speed: float = setting(1.0, "Largest speed forward, m/s.", (0.0, 30.0))
+    max_backward_speed: float = setting(0.5, "Largest speed backward, m/s.", (0.0, 30.0))
+    max_lateral_speed: float = setting(0.5, "Largest speed sideways, m/s.", (0.0, 30.0))
+    max_vertical_speed: float = setting(0.5, "Largest speed up and down, m/s.", (0.0, 30.0))
+    max_yaw_rate: float = setting(1.0, "Largest yaw rate, rad/s.", (0.0, 10.0))
+    max_acceleration: float = setting(1.0, "Largest change of a speed, m/s².", (0.01, 100.0))
+    max_yaw_acceleration: float = setting(6.0, "Largest change of the yaw rate, rad/s².", (0.01, 100.0))
+
+
+class _Axis(NamedTuple):
+    """One of the three axes: its value, what it is to be, and how it is controlled."""
+
+    value: DelayedValue
+    gain: float
+    feed_forward: float
+    dead_band: float
+
+
+class FollowControl(GatedControl[FollowConfig]):
+    """Follows a target with a body that flies, drives or turns; see `GatedControl`.
+
+    The error of a command is (azimuth, elevation, log of the distance over the desired one), in rad, rad and 1.
+    """
+
+    def __init__(self, config: FollowConfig | None = None, camera: Camera | None = None) -> None:
+        super().__init__(config or FollowConfig(), camera, uniform=False)
+        self._azimuth, self._elevation, self._log_distance = (DelayedValue() for _ in range(3))
+        self._last_pose: float | None = None  # when the last image with a position was taken
+        self._by_pose = False
+        self._size: tuple[str, float] | None = None  # the desired one, as a target had it when it was first seen
+
+    def set_enabled(self, enabled: bool) -> None:
+        """Allow motion, or end it; with desired_size 0 the size that the target has then is the one that is kept."""
+        self._size = None
+        super().set_enabled(enabled)
+
+    def configure(self, config: FollowConfig) -> None:
+        """Go on with another configuration."""
+        before = self.config
+        if (before.forward, before.desired_size) != (config.forward, config.desired_size):
+            self._log_distance.forget()
+        super().configure(config)
+
+    @property
+    def _values(self) -> Sequence[DelayedValue]:
+        return self._azimuth, self._elevation, self._log_distance
+
+    def _forget(self) -> None:
+        super()._forget()
+        self._last_pose = None
+
+    def _advance(self, now: float, twist: Sequence[float]) -> None:
+        vx, vy, vz, _, _, wz = twist
+        lag, distance = self.config.response_time, self._distance(now)
+        self._azimuth.advance(now, -wz - vy / distance, lag)
+        self._elevation.advance(now, -vz / distance, lag)
+        self._log_distance.advance(now, -vx / distance, lag)
+
+    def _distance(self, now: float) -> float:
+        """Return how far the target is thought to be, metres."""
+        error = self._log_distance.predict(now) if self._log_distance.known else 0.0
+        return min(max(self.config.distance * math.exp(min(max(error, -5.0), 5.0)), _NEAREST), _FARTHEST)
+
+    def _look(self, observation: Observation, camera: Camera) -> tuple[str, ...]:
+        """Measure the three values in an observation; return what limits the use of it."""
+        config = self.config
+        notes: tuple[str, ...] = ()
+        azimuth, elevation = direction(camera, *observation.box.center, config.camera_pitch)
+        gap = max(config.timeout, 0.1)
+        timing = (config.rate_time, gap, _FASTEST_TARGET)
+        along = (config.forward_rate_time, gap, _FASTEST_TARGET)
+        self._azimuth.measure(azimuth, observation.taken, *timing)
+        self._elevation.measure(elevation, observation.taken, *timing)
+        size = math.sqrt(observation.box.area / (camera.width * camera.height))
+        if self._size is None or self._size[0] != observation.target_id:
+            self._size = observation.target_id, size
+        if config.forward in ("auto", "pose") and fits_box(observation, camera):
+            assert observation.position is not None
+            self._last_pose = observation.taken
+            self._choose(by_pose=True)
+            distance = math.hypot(*observation.position)
+            self._log_distance.measure(math.log(distance / config.distance), observation.taken, *along)
+        elif self._last_pose is not None and observation.taken - self._last_pose <= config.timeout:
+            pass  # between two poses: the last one is still good
+        elif config.forward in ("auto", "size"):
+            self._choose(by_pose=False)
+            self._log_distance.measure(
+                math.log((config.desired_size or self._size[1]) / size), observation.taken, *along
+            )
+        else:
+            self._log_distance.forget()
+            notes = ("no target_pose: the distance is not kept",) if config.forward == "pose" else ()
+        return notes
+
+    def _choose(self, *, by_pose: bool) -> None:
+        """Begin anew where the distance comes from another source: it is another number."""
+        if by_pose != self._by_pose:
+            self._by_pose = by_pose
+            self._log_distance.forget()
+
+    def _steer(self, observation: Observation, camera: Camera, now: float) -> Command:
+        config, notes = self.config, self._look(observation, camera)
+        at = now + config.response_time
+        set_azimuth, set_elevation = direction(
+            camera, config.set_point_x * camera.width, config.set_point_y * camera.height, config.camera_pitch
+        )
+        horizontal = _Axis(self._azimuth, config.horizontal_gain, config.feed_forward, config.angle_dead_band)
+        vertical = _Axis(self._elevation, config.vertical_gain, config.feed_forward, config.angle_dead_band)
+        along = _Axis(self._log_distance, config.forward_gain, config.forward_feed_forward, config.distance_dead_band)
+        azimuth_error, u_horizontal = _law(horizontal, set_azimuth, at)
+        elevation_error, u_vertical = _law(vertical, set_elevation, at)
+        distance_error, u_along = _law(along, 0.0, at) if self._log_distance.known else (0.0, 0.0)
+        distance = self._distance(now)
+        forward = u_along * distance if config.forward != "none" else 0.0
+        if forward > 0.0:
+            # First turn, then go: what is far off the middle is not where one is heading.
+            forward *= max(0.0, 1.0 - abs(azimuth_error) / (math.pi / 4))
+            if not self._by_pose and _cut_off(observation, camera):
+                forward, notes = 0.0, (*notes, "the box is at the image's border: not going nearer by its size")
+        wanted = Twist(
+            vx=forward,
+            vy=u_horizontal * distance if config.horizontal == "lateral" else 0.0,
+            vz=u_vertical * distance if config.vertical == "climb" else 0.0,
+            wz=u_horizontal if config.horizontal == "yaw" else 0.0,
+        )
+        return self._limited(wanted, now, (azimuth_error, elevation_error, distance_error), notes)
+
+    def _limited(self, wanted: Twist, now: float, error: tuple[float, ...], notes: tuple[str, ...]) -> Command:
+        config = self.config
+        high = np.array(
+            [config.max_forward_speed, config.max_lateral_speed, config.max_vertical_speed, 0, 0, config.max_yaw_rate]
+        )
+        low = -high
+        low[0] = -config.max_backward_speed
+        slew = np.array([config.max_acceleration] * 3 + [config.max_yaw_acceleration] * 3)
+        if any(value < least or value > most for value, least, most in zip(wanted, low, high, strict=True)):
+            notes = (*notes, "at a speed limit")
+        if not all(map(math.isfinite, wanted)):
+            notes = (*notes, "a number came out that is none: stopped")
+        return Command(Twist(*self._limiter.drive(np.array(wanted), low, high, slew, now).tolist()), "", error, notes)
+
+
+def camera_of_view(width: int, height: int, horizontal_fov: float) -> Camera:
+    """Return the camera of a perfect lens with a horizontal field of view, in degrees."""
+    focal = width / 2 / math.tan(math.radians(horizontal_fov) / 2)
+    camera = Camera.from_matrix(width, height, (focal, 0, 0, 0, focal, 0, 0, 0, 1))
+    return replace(camera, cx=width / 2, cy=height / 2)
+
+
+def direction(camera: Camera, x: float, y: float, pitch: float) -> tuple[float, float]:
+    """Return azimuth, positive to the left, and elevation, positive up, of a pixel in the body frame, in rad.
+
+    :param pitch: how far the camera looks below the body's x axis, degrees.
+    """
+    right, down, ahead = camera.bearing(x, y).tolist()
+    cosine, sine = math.cos(math.radians(pitch)), math.sin(math.radians(pitch))
+    forward, left, up = ahead * cosine - down * sine, -right, -down * cosine - ahead * sine
+    return math.atan2(left, forward), math.atan2(up, math.hypot(forward, left))
+
+
+def _cut_off(observation: Observation, camera: Camera) -> bool:
+    """Say whether a part of the target may be out of the image."""
+    box, margin_x, margin_y = observation.box, _BORDER * camera.width, _BORDER * camera.height
+    return (
+        box.x < margin_x
+        or box.y < margin_y
+        or box.x + box.w > camera.width - margin_x
+        or box.y + box.h > camera.height - margin_y
+    )
+
+
+def _law(axis: _Axis, set_point: float, at: float) -> tuple[float, float]:
+    """Return the error of an axis at a time, and its answer to it, 1/s."""
+    error = axis.value.predict(at) - set_point
+    rate = axis.value.rate
+    return error, axis.gain * beyond(error, axis.dead_band) + axis.feed_forward * beyond(rate, axis.dead_band)

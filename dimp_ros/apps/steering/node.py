@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A node that turns what the tracker says of a target into velocities: the shell of the follower and of the servo."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+import time
+import traceback
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped, TwistStamped
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.duration import Duration
+from rclpy.node import Node
+from rclpy.parameter import Parameter as RosParameter
+from sensor_msgs.msg import CameraInfo
+from std_srvs.srv import SetBool, Trigger
+
+from dimp_ros.apps.steering.controller import GatedControl, set_point_of
+from dimp_ros.apps.steering.inputs import SteeringInputs
+from dimp_ros.apps.steering.safety import Command, SafetyConfig, Twist, refusal
+from dimp_ros.apps.steering.status import steering_status
+from dimp_ros.geometry.camera import Camera
+from dimp_ros.images.stamps import NANOSECONDS
+from dimp_ros.msg import TargetStateArray
+from dimp_ros.ros_utils.callbacks import logged
+from dimp_ros.ros_utils.config_dataclass import parameter_rows
+from dimp_ros.ros_utils.parameters import ParameterHandler
+from dimp_ros.ros_utils.qos import publisher_options, reliable_qos, sensor_qos, subscription_options
+
+Config = TypeVar("Config", bound=SafetyConfig)
+
+DIAGNOSTICS_SECONDS = 1.0
+
+
+class SteeringNode(Node, Generic[Config]):
+    """Publishes a command ``rate`` times a second, zero unless it is enabled and the target is safe to move by.
+
+    The timer runs on the steady clock: a simulated clock that stands still holds no command up. A command is made for
+    each tick from the latest observation; nothing is repeated.
+
+    :param config_type: the frozen dataclass of the parameters. :param topic: of the commands.
+    """
+
+    size_parameter: str
+    """The parameter for the size at the set point."""
+
+    def __init__(self, name: str, config_type: type[Config], topic: str, **node_options: Any) -> None:
+        super().__init__(name, **node_options)
+        self._config_type = config_type
+        self._lock = threading.Lock()  # of inputs and control
+        self.parameters = ParameterHandler(self, parameter_rows(config_type))
+        config = self._config()
+        self._control = self.make_control(config)
+        self._inputs = SteeringInputs(config.target_id)
+        self._command = Command(Twist(), "not enabled")
+        self._closed = False
+        self._commands = self.create_publisher(TwistStamped, topic, reliable_qos(1), **publisher_options())
+        self._diagnostics = self.create_publisher(
+            DiagnosticArray, "/diagnostics", reliable_qos(10), **publisher_options()
+        )
+        self._listen(TargetStateArray, "targets", self._on_targets)
+        self._listen(CameraInfo, "camera_info", self._on_camera_info)
+        self._listen(PoseStamped, "target_pose", self._on_pose)
+        requests = MutuallyExclusiveCallbackGroup()
+        self.create_service(SetBool, "~/set_enabled", self._on_set_enabled, callback_group=requests)
+        self.create_service(Trigger, "~/take_set_point", self._on_take_set_point, callback_group=requests)
+        self.parameters.on_change(lambda _change: self._configure())
+        self._configure()
+        self._tick_every(1.0 / config.rate, logged(self._on_tick, self.get_logger()))
+        self._tick_every(DIAGNOSTICS_SECONDS, logged(self._report, self.get_logger()))
+        self.get_logger().info(f"commands on {self._commands.topic_name}, zero until ~/set_enabled is called")
+
+    @abstractmethod
+    def make_control(self, config: Config) -> GatedControl[Config]:
+        """Return the control law."""
+
+    def camera_without_info(self, config: Config) -> Camera | None:
+        """Return the camera that the parameters describe, None where they leave that to camera_info."""
+        return None
+
+    def _listen(self, kind: type, topic: str, callback: Callable[[Any], None]) -> None:
+        """Subscribe, volatile and the newest only: what is latched or queued is old."""
+        self.create_subscription(
+            kind,
+            topic,
+            logged(callback, self.get_logger()),
+            sensor_qos(1),
+            callback_group=MutuallyExclusiveCallbackGroup(),
+            **subscription_options(),
+        )
+
+    def _tick_every(self, seconds: float, callback: Callable[[], None]) -> None:
+        self.create_timer(
+            seconds,
+            callback,
+            callback_group=MutuallyExclusiveCallbackGroup(),
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
+
+    def _config(self) -> Config:
+        return self._config_type(
+            **{field.name: self.parameters[field.name] for field in dataclasses.fields(self._config_type)}
+        )
+
+    def _configure(self) -> None:
+        config = self._config()
+        given = self.camera_without_info(config)
+        with self._lock:
+            self._inputs.configure(config.target_id, config.rectified, given)
+            self._control.configure(config)
+            self._control.camera = self._inputs.camera
+
+    def _on_targets(self, targets: TargetStateArray) -> None:
+        with self._lock:
+            self._inputs.on_targets(targets, time.monotonic())
+
+    def _on_pose(self, pose: PoseStamped) -> None:
+        with self._lock:
+            self._inputs.on_pose(pose)
+
+    def _on_camera_info(self, info: CameraInfo) -> None:
+        with self._lock:
+            self._inputs.on_camera_info(info)
+            self._control.camera = self._inputs.camera
+
+    def _on_tick(self) -> None:
+        """Publish the command of this moment; whatever fails, it is zero."""
+        try:
+            with self._lock:
+                observation, frame = self._inputs.observation, self._inputs.frame
+                command = self._control.update(observation, time.monotonic(), self._now())
+                if command.reason and self._control.enabled and observation is None:
+                    command = command._replace(reason=self._inputs.absence)
+        except Exception:
+            self.get_logger().error(f"disabled: a command could not be made:\n{traceback.format_exc()}")
+            with self._lock:
+                self._control = self.make_control(self._control.config)
+                self._control.camera = self._inputs.camera
+            command, frame = Command(Twist(), "disabled by an error, see the log"), ""
+        before, self._command = self._command, command
+        with self._lock:  # nothing comes after the last word
+            if not self._closed:
+                self._publish(command.twist, frame)
+        self._log_change(before, command)
+
+    def _publish(self, twist: Twist, frame: str) -> None:
+        message = TwistStamped()
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.header.frame_id = self.parameters["frame_id"] or frame
+        if all(map(math.isfinite, twist)):
+            linear, angular = message.twist.linear, message.twist.angular
+            linear.x, linear.y, linear.z, angular.x, angular.y, angular.z = twist
+        self._commands.publish(message)
+
+    def _log_change(self, before: Command, command: Command) -> None:
+        if bool(before.reason) == bool(command.reason):
+            return
+        if not command.reason:
+            self.get_logger().info("moving by the target", throttle_duration_sec=1.0)
+        elif self._control.enabled:
+            self.get_logger().warning(f"stopped: {command.reason}", throttle_duration_sec=1.0)
+
+    def _report(self) -> None:
+        with self._lock:
+            status = steering_status(
+                self.get_fully_qualified_name().lstrip("/"),
+                self._command,
+                enabled=self._control.enabled,
+                problems="; ".join(self.parameters.problems.values()),
+                camera_trouble=self._inputs.camera_trouble,
+            )
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+    def _on_set_enabled(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        try:
+            if request.data:
+                self.parameters.require_valid()
+        except ValueError as error:
+            response.success, response.message = False, str(error)
+            return response
+        with self._lock:
+            if request.data != self._control.enabled:
+                self._control.set_enabled(request.data)
+            trouble = self._trouble() if request.data else ""
+        waiting = f", but nothing moves yet: {trouble}" if trouble else ""
+        response.success, response.message = True, f"enabled{waiting}" if request.data else "disabled"
+        self.get_logger().info(response.message)
+        return response
+
+    def _on_take_set_point(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        with self._lock:
+            trouble, observation, camera = self._trouble(), self._inputs.observation, self._inputs.camera
+        if trouble or observation is None or camera is None:
+            response.success, response.message = False, f"there is no set point to take: {trouble}"
+            return response
+        point = set_point_of(observation, camera)
+        values = {"set_point_x": point.x, "set_point_y": point.y, self.size_parameter: point.size}
+        result = self.set_parameters_atomically([RosParameter(name, value=value) for name, value in values.items()])
+        text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
+        response.success, response.message = result.successful, text if result.successful else result.reason
+        return response
+
+    def _trouble(self) -> str:
+        """Say why the target is not safe to move by at this moment; empty if it is."""
+        observation = self._inputs.observation
+        if observation is None:
+            return self._inputs.absence
+        return refusal(observation, self._inputs.camera, self._control.config, time.monotonic(), self._now())
+
+    def _now(self) -> float:
+        """Return ROS time in seconds."""
+        return float(self.get_clock().now().nanoseconds / NANOSECONDS)
+
+    def close(self) -> bool:
+        """Say zero once more; nothing runs outside of the executor."""
+        with self._lock:
+            self._closed = True
+            self._publish(Twist(), self._inputs.frame)
+        self._commands.wait_for_all_acked(Duration(seconds=0.2))
+        return True

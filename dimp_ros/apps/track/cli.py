@@ -1,0 +1,274 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The console script `dimp-track`: follow targets through a video or a bag, without ROS."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+
+import dimp_ros
+from dimp_ros.apps.bags.files import is_bag
+from dimp_ros.apps.bags.reader import ImageBag
+from dimp_ros.apps.bags.writer import STORAGES, ResultBag
+from dimp_ros.apps.track.annotator import Painter
+from dimp_ros.apps.track.loop import WINDOW, Figures, Output, Screen, follow
+from dimp_ros.geometry.box import Box
+from dimp_ros.images.frame_source import DEFAULT_FPS, Frame, Place, Source, Span, VideoSource
+from dimp_ros.images.stamps import NANOSECONDS
+from dimp_ros.images.video import Picture
+from dimp_ros.tracker.target_set import Reading
+
+if TYPE_CHECKING:
+    from dimp_ros.tracker import DimpTracker
+
+EXAMPLES = """
+examples:
+  dimp-track ride.mp4 --init 320,180,60,90 --out tracked.mp4
+  dimp-track flight/ --topic /camera/image_raw --init 320,180,60,90 --out-bag flight_tracked
+  dimp-track flight.bag --init-stamp 1700000000.25 --init car=320,180,60,90 --init bus=20,40,90,60 --json out.json
+"""
+
+
+def parse_box(text: str) -> Box:
+    """Read `x,y,w,h` in float pixels; raise ArgumentTypeError if it is not a box."""
+    try:
+        values = [float(value) for value in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) != 4 or not all(map(math.isfinite, values)) or min(values[2:]) <= 0:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a box; give x,y,w,h in pixels: left edge, top edge, width > 0, height > 0"
+        )
+    return Box(*values)
+
+
+def parse_target(text: str) -> tuple[str, Box]:
+    """Read `x,y,w,h` or `ID=x,y,w,h`; the name is empty where none is given."""
+    name, equals, box = text.rpartition("=")
+    if equals and not name:
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty name; give ID=x,y,w,h, or x,y,w,h alone")
+    return name, parse_box(box)
+
+
+def parse_place(text: str) -> Place:
+    """Read a frame's index, or seconds with an s behind them."""
+    if text.isdecimal():
+        return int(text)
+    if re.fullmatch(r"\d+(\.\d*)?s", text):
+        return float(text[:-1])
+    raise argparse.ArgumentTypeError(
+        f"expected a frame index of at least 0, or seconds after the first frame such as 12.5s, got {text!r}"
+    )
+
+
+def parse_stamp(text: str) -> int:
+    """Read a stamp in seconds as nanoseconds, without a loss."""
+    match = re.fullmatch(r"(\d+)(?:\.(\d{1,9}))?", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"expected seconds such as 1700000000.250000000, got {text!r}")
+    return int(match[1]) * NANOSECONDS + int((match[2] or "").ljust(9, "0"))
+
+
+def has_display() -> bool:
+    """Tell whether a window can be opened."""
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return False
+    return re.search(r"GUI:\s+NONE", cv2.getBuildInformation()) is None
+
+
+def select_box(image: Picture) -> Box:
+    """Let the person drag a box on the picture; raise ValueError if none is drawn."""
+    box = Box(*(float(value) for value in cv2.selectROI(WINDOW, image, showCrosshair=False)))
+    cv2.destroyWindow(WINDOW)
+    if box.area <= 0:
+        raise ValueError("no box was drawn; drag one round the target and press Enter, or give --init x,y,w,h")
+    return box
+
+
+class JsonLog:
+    """An entry for each target and frame."""
+
+    def __init__(self) -> None:
+        self.entries: list[dict[str, Any]] = []
+
+    def add(self, frame: Frame, readings: Sequence[Reading], milliseconds: float) -> None:
+        """Note the readings of a frame; the time is that of all targets together."""
+        about: dict[str, Any] = {"frame": frame.index}
+        if frame.origin is not None and frame.time:
+            about["stamp_ns"] = frame.time
+        if frame.problem:
+            about["problem"] = frame.problem
+        for reading in readings:
+            entry = {
+                "id": reading.target_id,
+                "state": reading.state.name,
+                "box": None if reading.box is None else [round(value, 3) for value in reading.box],
+                "confidence": _finite(reading.confidence),
+                "peak": _finite(reading.peak),
+                "ms": round(milliseconds, 2),
+            }
+            self.entries.append({**about, **entry})
+
+    def close(self) -> None:
+        """Nothing to finish."""
+
+
+def _finite(value: float) -> float | None:
+    """Return a number that JSON has a form for."""
+    return round(float(value), 4) if math.isfinite(value) else None
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="dimp-track",
+        description="Follow targets through a video or the images of a bag; no ROS is needed.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add(
+        "source",
+        metavar="SOURCE",
+        help="a video file, a folder of pictures, a camera's index, or a bag: a folder of rosbag2, .mcap, .db3, .bag",
+    )
+    add(
+        "--init",
+        type=parse_target,
+        action="append",
+        metavar="[ID=]x,y,w,h",
+        help="the target in the first frame, in pixels from the top left corner; again for each further target",
+    )
+    add("--start", type=parse_place, default=0, metavar="N|SECs", help="first frame: its index from 0, or like 12.5s")
+    add("--end", type=parse_place, metavar="N|SECs", help="frame to stop before (default: the end)")
+    add("--out", type=Path, metavar="OUT.mp4", help="write a video with the targets drawn on it")
+    add("--json", type=Path, metavar="OUT.json", help="write box, state and confidence of each frame")
+    add("--show", action="store_true", help="show it live in a window; q ends it")
+    add("--model", default="dimp_lite", help="name of a model or path of its weights (%(default)s)")
+    add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    bags = parser.add_argument_group("bags (they need the package rosbags: pip install rosbags)")
+    add = bags.add_argument
+    add("--topic", metavar="NAME", help="topic with sensor_msgs Image or CompressedImage (default: the only one)")
+    add("--init-stamp", type=parse_stamp, metavar="SEC", help="start on the image whose header has this stamp")
+    add("--out-bag", type=Path, metavar="FOLDER", help="write /detections, /target and /targets into a new rosbag2")
+    add("--storage", choices=STORAGES, default=STORAGES[0], help="format of that bag (default: %(default)s)")
+    add("--copy-images", action="store_true", help="copy the images into it as well")
+    add("--draw-images", action="store_true", help="write them with the targets on it, as /debug_image/compressed")
+    return parser
+
+
+def _make_dimp(model: str, device: str) -> DimpTracker:
+    from dimp_ros.tracker import DimpTracker
+
+    return DimpTracker(model=model, device=device, precision="auto")
+
+
+def _boxes(arguments: argparse.Namespace) -> dict[str, Box]:
+    """Return the boxes by name; those without one are counted from 0."""
+    boxes: dict[str, Box] = {}
+    for number, (name, box) in enumerate(arguments.init or ()):
+        name = name or str(number)
+        if name in boxes:
+            raise ValueError(f"two targets are called {name!r}; give each its own name: --init ID=x,y,w,h")
+        boxes[name] = box
+    return boxes
+
+
+def _check(arguments: argparse.Namespace, span: Span, bag: bool) -> None:
+    """Raise ValueError for what can be known before anything is read."""
+    span.check()
+    if span.stamp is not None and span.start:
+        raise ValueError("--start and --init-stamp both say where to start; give one of them")
+    for_bags = {"--topic": arguments.topic, "--init-stamp": span.stamp, "--out-bag": arguments.out_bag}
+    given = [option for option, value in for_bags.items() if value is not None]
+    if given and not bag and not Path(arguments.source).exists():
+        raise ValueError(f"no such file or folder: {arguments.source}")
+    if given and not bag:
+        raise ValueError(f"{given[0]} is for bags; {arguments.source} is no folder of rosbag2, .mcap, .db3 or .bag")
+    for option, value in {"--copy-images": arguments.copy_images, "--draw-images": arguments.draw_images}.items():
+        if value and arguments.out_bag is None:
+            raise ValueError(f"{option} writes into the bag of --out-bag, which is not given")
+    if arguments.show and not has_display():
+        raise ValueError("--show needs a display; use --out OUT.mp4 to watch the result later")
+    if not arguments.init and not has_display():
+        raise ValueError("no --init and no display to draw the box on; give the target as --init x,y,w,h in pixels")
+    for path in (arguments.out, arguments.json, arguments.out_bag):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise ValueError(f"no folder {path.parent} to write {path.name} to")
+
+
+def _track(arguments: argparse.Namespace, make_tracker: Callable[[str, str], Any]) -> tuple[Source, Figures]:
+    """Do what the arguments say; everything that was begun is finished, whatever happens."""
+    span, bag = Span(arguments.start, arguments.end, arguments.init_stamp), is_bag(arguments.source)
+    _check(arguments, span, bag)
+    boxes, log = _boxes(arguments), JsonLog()
+    with ExitStack() as opened:
+        source: Source
+        outputs: list[Output] = [log] if arguments.json else []
+        if bag:
+            source = images = opened.enter_context(ImageBag(arguments.source, arguments.topic))
+            if arguments.out_bag is not None:
+                outputs.append(_result_bag(arguments, images))
+        else:
+            source = VideoSource(arguments.source)
+        for note in source.notes:
+            print(f"dimp-track: {note}", file=sys.stderr)
+        fps = source.fps or DEFAULT_FPS
+        if arguments.out or arguments.show:
+            outputs.append(Screen(arguments.out, fps, _painter(arguments), window=arguments.show))
+        for output in outputs:
+            opened.callback(output.close)
+        tracker = make_tracker(arguments.model, arguments.device)
+        started, figures = follow(tracker, source, span, boxes, outputs, select_box)
+    if arguments.json is not None:
+        header = {**source.describe(), "model": arguments.model, "init_boxes": {k: list(v) for k, v in started.items()}}
+        document = {**header, "fps": fps, "frames": log.entries}
+        arguments.json.write_text(json.dumps(document, indent=1), encoding="utf-8")
+    return source, figures
+
+
+def _painter(arguments: argparse.Namespace) -> Painter:
+    """Return what draws the targets, with their names if they have any of their own."""
+    return Painter(names=any(name or number for number, (name, _) in enumerate(arguments.init or ())))
+
+
+def _result_bag(arguments: argparse.Namespace, images: ImageBag) -> ResultBag:
+    notes = {
+        "written_by": f"dimp-track of dimp_ros {dimp_ros.__version__}",
+        "model": arguments.model,
+        "images": f"{images.topic.name} of {Path(images.name).name}",
+    }
+    painter = _painter(arguments) if arguments.draw_images else None
+    copy, storage = arguments.copy_images, arguments.storage
+    return ResultBag(arguments.out_bag, images, storage, copy_images=copy, painter=painter, notes=notes)
+
+
+def main(argv: Sequence[str] | None = None, make_tracker: Callable[[str, str], Any] = _make_dimp) -> int:
+    """Run the command with trackers from `make_tracker(model, device)`.
+
+    Return 0; 1 where the source is damaged and only its beginning was used; 2 for a request that is refused.
+    """
+    arguments = build_parser().parse_args(argv)
+    try:
+        source, figures = _track(arguments, make_tracker)
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
+        print(f"dimp-track: {error}", file=sys.stderr)
+        return 2
+    for line in (*figures.complaints(), *([source.damage] if source.damage else [])):
+        print(f"dimp-track: {line}", file=sys.stderr)
+    print(figures.text())
+    return 1 if source.damage else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

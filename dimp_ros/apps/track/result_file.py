@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Images and the tracker's words on them, matched by stamp: an annotated video and the figures of a run."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dimp_ros.images.overlay import draw_target
+from dimp_ros.images.video import Picture, VideoWriter
+
+DEFAULT_RATE = 30.0
+MEASURED_FRAMES = 10
+"""How many images are awaited before their rate is taken for the video's."""
+
+
+class Observation(NamedTuple):
+    """What was said about the target in one image; ``box`` is (x, y, w, h) in pixels, None while not in sight."""
+
+    state: str
+    box: tuple[float, float, float, float] | None
+    confidence: float
+    age: float
+    target_id: str = ""
+
+
+class AnnotatedVideo:
+    """Writes every image once, in the order of their stamps, with what was said about it.
+
+    An image is written when the word on it has come, or the word on a later one: then it was passed over (the tracker
+    takes the newest image only), and it shows the last box thin and grey. Used by one thread at a time.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._frames: deque[tuple[int, Picture]] = deque()
+        self._said: dict[int, Observation] = {}
+        self._newest_said = -1
+        self._last: Observation | None = None
+        self._writer: VideoWriter | None = None
+        self.written = 0
+        self.passed_over = 0
+
+    def __enter__(self) -> AnnotatedVideo:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def add_image(self, stamp: int, picture: Picture) -> None:
+        """Add the image of ``stamp``, in nanoseconds; HxWx3 uint8 BGR, writable."""
+        self._frames.append((stamp, picture))
+        self._write_ready()
+
+    def add_observation(self, stamp: int, observation: Observation) -> None:
+        """Add what was said about the image of ``stamp``; a later word on the same image counts."""
+        self._said[stamp] = observation
+        self._newest_said = max(self._newest_said, stamp)
+        self._write_ready()
+
+    def close(self) -> None:
+        """Write what is left and finish the file."""
+        self._write_ready(everything=True)
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    def _write_ready(self, *, everything: bool = False) -> None:
+        if self._writer is None and len(self._frames) < MEASURED_FRAMES and not everything:
+            return
+        while self._frames and (everything or self._frames[0][0] <= self._newest_said):
+            self._writer = self._writer or self._open()
+            stamp, picture = self._frames.popleft()
+            self._writer.write(self._annotate(picture, self._said.pop(stamp, None)))
+            self.written += 1
+
+    def _annotate(self, picture: Picture, said: Observation | None) -> Picture:
+        if said is not None:
+            self._last = said
+            confidence = said.confidence if said.box is not None else None
+            return draw_target(picture, said.state, box=said.box, confidence=confidence, target_id=said.target_id)
+        self.passed_over += 1
+        last = self._last or Observation("UNINITIALIZED", None, 0.0, 0.0)
+        return draw_target(picture, last.state, box=last.box, note="image passed over", held=True)
+
+    def _open(self) -> VideoWriter:
+        """Make the folder, and a video at the rate of the images that wait."""
+        stamps = [stamp for stamp, _ in self._frames]
+        steps = [later - earlier for earlier, later in pairwise(stamps) if later > earlier]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return VideoWriter(self.path, 1e9 / statistics.median(steps) if steps else DEFAULT_RATE)
+
+
+class BackgroundVideo:
+    """An `AnnotatedVideo` that a thread of its own draws and writes, in the order of the calls; none of them waits.
+
+    Images are held until it comes to them. An error ends the video, and `close` raises it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._video = AnnotatedVideo(path)
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name="video", daemon=True)
+        self._thread.start()
+
+    def add_image(self, stamp: int, open_picture: Callable[[], Picture]) -> None:
+        """Add the image of ``stamp``, in nanoseconds; ``open_picture`` returns it, HxWx3 uint8 BGR and writable."""
+        self._jobs.put(lambda: self._video.add_image(stamp, open_picture()))
+
+    def add_observation(self, stamp: int, observation: Observation) -> None:
+        """Add what was said about the image of ``stamp``."""
+        self._jobs.put(lambda: self._video.add_observation(stamp, observation))
+
+    def close(self) -> None:
+        """Wait until all is drawn, and finish the file.
+
+        :raises Exception: the one that has ended the video before.
+        """
+        self._jobs.put(None)
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                if self._error is None:
+                    job()
+            except Exception as error:
+                self._error = error
+        self._video.close()
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The figures of a run.
+
+    ``frames`` were processed of ``published``; ``tracker_fps`` is the rate at which they were, by their stamps: at
+    most the camera's. Ages are from an image's stamp to the publication of the word on it.
+    """
+
+    frames: int
+    published: int
+    tracked: int
+    uncertain: int
+    lost: int
+    median_confidence: float
+    tracker_fps: float
+    age_ms_median: float
+    age_ms_p95: float
+
+    @classmethod
+    def of(cls, observations: dict[int, Observation], published: int) -> Summary:
+        """Summarise observations by stamp (nanoseconds), of ``published`` images."""
+        said = list(observations.values())
+        states = [one.state for one in said]
+        stamps = sorted(observations)
+        seconds = (stamps[-1] - stamps[0]) / 1e9 if len(stamps) > 1 else 0.0
+        seen = [one.confidence for one in said if one.box is not None]
+        ages = [one.age * 1e3 for one in said] or [0.0]
+        return cls(
+            frames=len(said),
+            published=published,
+            tracked=states.count("TRACKING"),
+            uncertain=states.count("UNCERTAIN"),
+            lost=states.count("LOST") + states.count("UNINITIALIZED"),
+            median_confidence=round(statistics.median(seen), 3) if seen else 0.0,
+            tracker_fps=round((len(stamps) - 1) / seconds, 1) if seconds else 0.0,
+            age_ms_median=round(float(np.percentile(ages, 50)), 1),
+            age_ms_p95=round(float(np.percentile(ages, 95)), 1),
+        )
+
+    def text(self, **more: Any) -> str:
+        """Return the figures as lines for people."""
+        lines = {
+            "images": f"{self.frames} processed of {self.published} published, {self.tracker_fps:g} a second",
+            "target": f"tracked in {self.tracked}, uncertain in {self.uncertain}, lost in {self.lost}",
+            "confidence": f"{self.median_confidence:.2f} (median)",
+            "age": f"{self.age_ms_median:.0f} ms (median), {self.age_ms_p95:.0f} ms (95 %)",
+            **more,
+        }
+        return "\n".join(f"  {name:<11} {value}" for name, value in lines.items())

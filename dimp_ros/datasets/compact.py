@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The compact format: picture files and one JSON line a picture with boxes, masks and where it comes from.
+
+``annotations.jsonl`` beside ``images/<id>.webp``. A line has ``id``, ``width``, ``height``, ``kind`` (still, cutout,
+background or clip), ``source``, ``licence``, ``exhaustive`` and ``instances``: each a ``bbox`` (x, y, w, h), a
+``category``, perhaps a ``mask`` as compressed COCO run lengths (``size`` [h, w], ``counts``), perhaps ``crowd``. Lines
+of a clip have ``clip`` and ``frame`` as well, and their instances ``track_id`` and ``visible`` where that is known.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dimp_ros.datasets.base import Clip, DataSet, Image, Instance, Still, read_picture
+from dimp_ros.datasets.rle import decode_mask
+from dimp_ros.geometry.box import Box
+
+KINDS = ("still", "cutout", "background", "clip")
+
+Record = dict[str, Any]
+Opener = Callable[[Record], Callable[[], Image]]
+
+
+class RecordSet(DataSet):
+    """Stills and clips made of annotation lines; where the pictures are is up to the caller.
+
+    :param annotations: the file with a JSON object a line. :param opener: gives for a line what reads its picture.
+    """
+
+    def __init__(self, name: str, annotations: Path, opener: Opener) -> None:
+        self.name = name
+        self._stills: list[Still] = []
+        frames: dict[str, list[Record]] = defaultdict(list)
+        for number, record in _lines(annotations):
+            try:
+                if record["kind"] == "clip":
+                    frames[record["clip"]].append({**record, "instances": _instances(record)})
+                else:
+                    self._stills.append(_still(record, opener))
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise ValueError(
+                    f"{annotations}, line {number}: {type(error).__name__}: {error}; every line needs id, width, "
+                    f"height, instances and a kind of {', '.join(KINDS)} (a clip also clip and frame): mend or fetch it"
+                ) from error
+        self._clips = [
+            _clip(clip, track, sorted(records, key=lambda record: record["frame"]), opener)
+            for clip, records in sorted(frames.items())
+            for track in _tracks(records)
+        ]
+
+    def stills(self) -> Sequence[Still]:
+        """Return pictures, cut-outs and backgrounds in the order of the file."""
+        return self._stills
+
+    def clips(self) -> Sequence[Clip]:
+        """Return the clips by name, one for each track."""
+        return self._clips
+
+
+class CompactDataSet(RecordSet):
+    """A folder with ``annotations.jsonl`` and ``images/``.
+
+    :raises OSError: if the folder or the file is missing; :raises ValueError: if a line is damaged.
+    """
+
+    def __init__(self, root: Path | str, name: str = "compact") -> None:
+        root = Path(root)
+        annotations = root / "annotations.jsonl"
+        if not annotations.is_file():
+            raise FileNotFoundError(f"no annotations.jsonl in {str(root)!r}; give the folder that holds it and images/")
+        super().__init__(name, annotations, partial(_open_file, root / "images"))
+
+
+def _open_file(folder: Path, record: Record) -> Callable[[], Image]:
+    """Return what reads the picture of a line."""
+    flags = cv2.IMREAD_UNCHANGED if record["kind"] == "cutout" else cv2.IMREAD_COLOR
+    return partial(read_picture, folder / f"{record['id']}.webp", flags)
+
+
+def _lines(path: Path) -> list[tuple[int, Record]]:
+    """Return the objects of a file of JSON lines with their line numbers."""
+    records = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                record = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(
+                    f"{path}, line {number} is no JSON ({error}); the file is damaged: fetch it"
+                ) from error
+            records.append((number, record))
+    return records
+
+
+def _instances(record: Record) -> list[tuple[Any, float, Instance]]:
+    """Return track, visible share and `Instance` of each object of a line, without crowds and empty boxes."""
+    found = []
+    shape = int(record["height"]), int(record["width"])
+    for item in record["instances"]:
+        box = Box(*map(float, item["bbox"]))
+        if item.get("crowd") or not (box.w > 0 and box.h > 0):
+            continue
+        mask = item.get("mask")
+        decode = partial(_mask, mask["counts"], (int(mask["size"][0]), int(mask["size"][1])), shape) if mask else None
+        found.append(
+            (item.get("track_id"), float(item.get("visible", 1)), Instance(box, item.get("category") or "", decode))
+        )
+    return found
+
+
+def _mask(counts: str, stored: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """Return a mask of size ``stored`` in its picture's ``shape``, both (height, width), as 0 and 1."""
+    mask = decode_mask(counts, *stored)
+    if stored == shape:
+        return mask
+    smooth = cv2.resize(mask * np.uint8(255), shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return (smooth > 127).astype(np.uint8)
+
+
+def _still(record: Record, opener: Opener) -> Still:
+    """Make a `Still` of a line."""
+    if record["kind"] not in KINDS:
+        raise ValueError(f"kind {record['kind']!r} is not known")
+    return Still(
+        name=str(record["id"]),
+        read=opener(record),
+        width=int(record["width"]),
+        height=int(record["height"]),
+        instances=tuple(instance for *_, instance in _instances(record)),
+        kind=record["kind"],
+        source=record.get("source") or "",
+        licence=record.get("licence") or "",
+        exhaustive=bool(record.get("exhaustive", False)),
+    )
+
+
+def _tracks(records: list[Record]) -> list[Any]:
+    """Return the tracks in the frames of a clip, in order of appearance."""
+    return list(dict.fromkeys(track for record in records for track, *_ in record["instances"]))
+
+
+def _clip(name: str, track: Any, records: list[Record], opener: Opener) -> Clip:
+    """Make a `Clip` of one track in the frames of a clip; its box is nan where the track has no instance."""
+    boxes = np.full((len(records), 4), np.nan)
+    visible = np.zeros(len(records))
+    instances: list[Instance | None] = [None] * len(records)
+    for i, record in enumerate(records):
+        for found, share, instance in record["instances"]:
+            if found == track:
+                boxes[i], visible[i], instances[i] = instance.box, share, instance
+    known = [instance for instance in instances if instance is not None]
+    first = records[0]
+    several = len(_tracks(records)) > 1
+    return Clip(
+        name=f"{name}#{track}" if several else name,
+        read=_Frames([opener(record) for record in records]),
+        boxes=boxes,
+        visible=visible,
+        category=known[0].category,
+        source=first.get("source") or "",
+        licence=first.get("licence") or "",
+        instances=tuple(instances) if any(instance.has_mask for instance in known) else (),
+    )
+
+
+class _Frames:
+    """Reads frame i of a clip; a class, so that it can be sent to another process."""
+
+    def __init__(self, readers: list[Callable[[], Image]]) -> None:
+        self.readers = readers
+
+    def __call__(self, index: int) -> Image:
+        return self.readers[index]()

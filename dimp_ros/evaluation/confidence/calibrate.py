@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Follow targets through newly made sequences, and fit what a score peak says of the box.
+
+    python -m dimp_ros.evaluation.confidence.calibrate WEIGHTS --store RUN/store/held_out [--write]
+    python -m dimp_ros.evaluation.confidence.calibrate WEIGHTS --pictures PICTURES [--write]
+
+The sequences are made of the pictures that no training sees (`held_out`). Occluders cover the target, it leaves,
+and in every other sequence it is hidden for a quarter of the frames. What is fitted is checked on sequences that it was
+not fitted to, each fifth by the other four.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from dimp_ros.evaluation.confidence.metrics import auroc, brier_score, calibration_error, log_loss
+from dimp_ros.evaluation.confidence.occlusion import find_source, hide
+from dimp_ros.geometry.box import iou
+from dimp_ros.model.confidence import ConfidenceMap
+from dimp_ros.synthetic.sequences import Frame, held_out_store, made_sequences
+from dimp_ros.tracker import DimpTracker
+
+HIDDEN_FRAMES = range(14, 22)
+"""In these frames of every other sequence the target is hidden."""
+
+SEEN, HIDDEN = 0.4, 0.1
+KNOTS = 8
+SMOOTHNESS = 10.0
+"""What a bend of the log-odds costs in the fit; see `fit_map`."""
+
+FOLDS = 5
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Followed:
+    """What was found, one entry a frame after the first of each sequence.
+
+    :param sequence: number of the sequence. :param peak: the score peak.
+    :param overlap: IoU of the last box believed in. :param visible: share of the target in sight.
+    :param lost: whether the tracker said LOST.
+    """
+
+    sequence: NDArray[np.int64]
+    peak: Floats
+    overlap: Floats
+    visible: Floats
+    lost: NDArray[np.bool_]
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether the target was in sight and the box on it (IoU above 0.5)."""
+        return (self.overlap > 0.5) & (self.visible > HIDDEN)
+
+
+def hide_target(frames: list[Frame]) -> list[Frame]:
+    """Return the frames with the target hidden in `HIDDEN_FRAMES`; as they were where nothing can cover it."""
+    result, source = list(frames), None
+    for index in HIDDEN_FRAMES:
+        frame = frames[index]
+        if frame.visible < HIDDEN or min(frame.box.w, frame.box.h) < 4:
+            continue
+        source = find_source(frame.image, frame.box, source)
+        if source is None:
+            return frames
+        result[index] = Frame(hide(frame.image, frame.box, source), frame.box, 0.0)
+    return result
+
+
+def follow(tracker: Any, made: Iterator[list[Frame]], sequences: int) -> Followed:
+    """Run the tracker on so many sequences; in every other one the target is hidden for a while."""
+    rows: list[tuple[float, ...]] = []
+    for number in tqdm(range(sequences), desc="made sequences", mininterval=5, disable=None):
+        frames = next(made)
+        if number % 2:
+            frames = hide_target(frames)
+        tracker.drop()
+        tracker.init(frames[0].image, frames[0].box)
+        for frame in frames[1:]:
+            result = tracker.update(frame.image)
+            overlap = float(iou(np.array(result.last_box), np.array(frame.box)))
+            rows.append((number, result.peak, overlap, frame.visible, result.box is None))
+    sequence, peak, overlaps, visible, lost = np.array(rows).T
+    return Followed(sequence.astype(np.int64), peak, overlaps, visible, lost.astype(bool))
+
+
+def fit_logistic(x: Floats, right: NDArray[np.bool_], ridge: float = 1e-3) -> tuple[float, float]:
+    """Fit P(right) = 1 / (1 + exp(-slope * (x - midpoint))) by Newton's method; return midpoint and slope.
+
+    :raises ValueError: if higher x are not more often right.
+    """
+    design = np.stack((x, np.ones_like(x)), 1)
+    weights = np.zeros(2)
+    for _ in range(50):
+        p = 1 / (1 + np.exp(-np.clip(design @ weights, -30, 30)))
+        gradient = design.T @ (right - p) - ridge * weights
+        hessian = (design * (p * (1 - p))[:, None]).T @ design + ridge * np.eye(2)
+        step = np.linalg.solve(hessian, gradient)
+        weights += step
+        if np.abs(step).max() < 1e-8:
+            break
+    slope, offset = weights
+    if slope <= 0:
+        raise ValueError(f"higher peaks are not more often right (slope {slope:.3g}): there is nothing to calibrate")
+    return float(-offset / slope), float(slope)
+
+
+def fit_map(peak: Floats, right: NDArray[np.bool_]) -> ConfidenceMap:
+    """Fit a rising map with `KNOTS` evenly spaced knots to the events by maximum likelihood.
+
+    The fit starts from a logistic function; how much its log-odds bend away from a line, relative to the logistic's
+    slope, is penalised, so that few data give nearly that function and many data the shape that they have.
+
+    :param peak: float [N]. :param right: bool [N]. :raises ValueError: if there is nothing to calibrate.
+    """
+    import torch
+    from torch.nn.functional import softplus
+
+    midpoint, slope = fit_logistic(peak, right)
+    knots = np.linspace(peak.min(), peak.max(), KNOTS)
+    basis = torch.from_numpy(np.stack([np.interp(peak, knots, unit) for unit in np.eye(KNOTS)], 1))
+    event = torch.from_numpy(right.astype(np.float64))
+    width = float(knots[1] - knots[0])
+    rise = np.full(KNOTS - 1, np.log(np.expm1(slope * width)))
+    values = torch.from_numpy(np.concatenate(([slope * (knots[0] - midpoint)], rise))).requires_grad_(True)
+
+    def log_odds() -> Any:
+        return values[0] + torch.cat((values.new_zeros(1), softplus(values[1:]).cumsum(0)))
+
+    def closure() -> Any:
+        optimizer.zero_grad()
+        probability = (basis @ torch.sigmoid(log_odds())).clamp(1e-6, 1 - 1e-6)
+        likelihood = event * probability.log() + (1 - event) * (1 - probability).log()
+        bends = (log_odds().diff() / (width * slope)).diff()
+        loss = -likelihood.sum() + SMOOTHNESS * bends.square().sum()
+        loss.backward()
+        return loss
+
+    optimizer = torch.optim.LBFGS([values], max_iter=200, line_search_fn="strong_wolfe")
+    optimizer.step(closure)
+    confidences = torch.sigmoid(log_odds()).tolist()
+    return ConfidenceMap(tuple(zip(knots.round(4).tolist(), np.round(confidences, 6).tolist(), strict=True)))
+
+
+def logistic_map(peak: Floats, right: NDArray[np.bool_]) -> ConfidenceMap:
+    """Fit a logistic function; what `fit_map` has to beat."""
+    return ConfidenceMap.logistic(*fit_logistic(peak, right))
+
+
+def unseen(found: Followed, fit: Callable[[Floats, NDArray[np.bool_]], ConfidenceMap]) -> Floats:
+    """Return the confidence of every frame by a map that was fitted to the sequences of the other folds."""
+    fold = found.sequence % FOLDS
+    result = np.empty(len(found.peak))
+    for part in range(FOLDS):
+        own = fold == part
+        fitted = fit(found.peak[~own], found.right[~own])
+        result[own] = [fitted(value) for value in found.peak[own]]
+    return result
+
+
+def report(found: Followed, stored: ConfidenceMap) -> str:
+    """Say how the tracker did, and what the stored, a logistic and the fitted map are worth on unseen frames."""
+    seen, hidden = found.visible > SEEN, found.visible < HIDDEN
+    lines = [
+        f"target in sight: mean IoU {found.overlap[seen].mean():.3f}, IoU > 0.5 in {found.right[seen].mean():.1%}",
+        f"said to be lost: {found.lost[seen].mean():.1%} of {seen.sum()} frames in sight, "
+        + (f"{found.lost[hidden].mean():.1%} of {hidden.sum()} hidden" if hidden.any() else "none was hidden"),
+        "",
+        f"{'on sequences not fitted to':28}{'log loss':>10}{'Brier':>8}{'ECE':>8}{'AUROC':>8}",
+    ]
+    for name, confidence in (
+        ("before: as stored", np.array([stored(value) for value in found.peak])),
+        ("logistic", unseen(found, logistic_map)),
+        (f"after: {KNOTS} knots", unseen(found, fit_map)),
+    ):
+        figures = [measure(confidence, found.right) for measure in (log_loss, brier_score, calibration_error, auroc)]
+        lines.append(f"{name:28}" + "".join(f"{v:{w}.4f}" for v, w in zip(figures, (10, 8, 8, 8), strict=True)))
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure, fit and, on demand, write the confidence's map into the weights file."""
+    parser = argparse.ArgumentParser(
+        prog="python -m dimp_ros.evaluation.confidence.calibrate", description=main.__doc__
+    )
+    parser.add_argument("weights", type=Path, help="a .safetensors file")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--store", type=Path, help="held-out pictures as a training run keeps them: RUN/store/held_out")
+    where.add_argument("--pictures", type=Path, help="folder with annotations.jsonl and images/")
+    parser.add_argument("--sequences", type=int, default=100)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--write", action="store_true", help="store the map in the file")
+    options = parser.parse_args(arguments)
+    if options.sequences < FOLDS:
+        parser.error(f"--sequences is {options.sequences}; at least {FOLDS} are needed")
+
+    from dimp_ros.model.checkpoints.checkpoint import load_model, save_weights
+
+    tracker = DimpTracker(str(options.weights), device=options.device)
+    with tempfile.TemporaryDirectory() as folder:
+        store = options.store or held_out_store(options.pictures, Path(folder))
+        found = follow(tracker, made_sequences(store), options.sequences)
+    print(report(found, tracker.info.confidence))
+    fitted = fit_map(found.peak, found.right)
+    print(f"fitted to all {len(found.peak)} frames; confidence 0.5 at a peak of {fitted.coin_flip}")
+    print("knots (peak: confidence): " + ", ".join(f"{peak:.3f}: {value:.3f}" for peak, value in fitted.knots))
+    if options.write:
+        import torch
+
+        net, info = load_model(str(options.weights))
+        save_weights(options.weights, net, replace(info, confidence_knots=fitted.knots), torch.float16)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

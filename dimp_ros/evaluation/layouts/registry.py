@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How published data sets lie on disk: one class per layout, all giving the same `Sequence`.
+
+Every class says what the data set's files count the first pixel as. Boxes of a 1-based data set are moved by -1, so
+that pixel 1 of its files is the interval [0, 1) of ours (see `dimp_ros.geometry.box`); widths and heights stay.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dimp_ros.evaluation.layouts.uav import UavLayout
+from dimp_ros.evaluation.metrics import annotated
+from dimp_ros.evaluation.sequences import Sequence, read_boxes
+from dimp_ros.images.files import list_images
+
+
+class Layout(Protocol):
+    """How a data set is laid out on disk."""
+
+    name: str
+    expects: str
+
+    def load(self, root: Path) -> list[Sequence]:
+        """Return the sequences under `root`, in order of name; an empty list if `root` has another layout."""
+        ...
+
+
+def _folders(root: Path, depth: int) -> Iterator[Path]:
+    """Yield `root` and the folders below it, down to `depth` levels, in order of name."""
+    yield root
+    if depth:
+        for child in sorted(path for path in root.iterdir() if path.is_dir()):
+            yield from _folders(child, depth - 1)
+
+
+def read_flags(path: Path) -> NDArray[np.int64]:
+    """Read whole numbers, one a line or separated by commas, as (N,) int64."""
+    try:
+        return np.array([int(value) for value in path.read_text(encoding="utf-8").replace(",", " ").split()], np.int64)
+    except ValueError as error:
+        raise ValueError(f"{path}: expected whole numbers, one a frame ({error})") from error
+
+
+def _absent(boxes: NDArray[np.float64], where: Iterable[NDArray[np.bool_]], folder: Path) -> NDArray[np.float64]:
+    """Return boxes with `nan` in frames that are flagged, or whose box is empty."""
+    boxes = boxes.copy()
+    for flags in where:
+        if len(flags) != len(boxes):
+            raise ValueError(f"{folder}: {len(flags)} flags for {len(boxes)} boxes; one per frame is needed")
+        boxes[flags] = np.nan
+    boxes[~annotated(boxes)] = np.nan
+    return boxes
+
+
+class FolderLayout:
+    """A folder per sequence: ``img/*`` in order of name, ``groundtruth.txt`` and, optionally, ``meta.json``.
+
+    A line of ``groundtruth.txt`` is ``x,y,w,h`` (commas, spaces or tabs), `nan` where the target is absent; 0-based.
+    """
+
+    name = "folder"
+    expects = "NAME/img/*.jpg|png|webp and NAME/groundtruth.txt"
+
+    def load(self, root: Path) -> list[Sequence]:
+        """Load `root` itself if it is a sequence, else the sequences directly in it."""
+        return [self._sequence(folder) for folder in _folders(root, 1) if self._matches(folder)]
+
+    @staticmethod
+    def _matches(folder: Path) -> bool:
+        return (folder / "img").is_dir() and (folder / "groundtruth.txt").is_file()
+
+    @staticmethod
+    def _sequence(folder: Path) -> Sequence:
+        meta_file = folder / "meta.json"
+        return Sequence(
+            name=folder.resolve().name,
+            frames=tuple(list_images(folder / "img")),
+            boxes=read_boxes(folder / "groundtruth.txt"),
+            meta=json.loads(meta_file.read_text(encoding="utf-8")) if meta_file.is_file() else {},
+        )
+
+
+OTB_RANGES = {
+    "david": (300, 770),
+    "diving": (1, 215),
+    "football1": (1, 74),
+    "freeman3": (1, 460),
+    "freeman4": (1, 283),
+}
+"""First and last annotated picture, counted from 1, of the videos that OTB annotates in part (names in lower case)."""
+
+
+class OtbLayout:
+    """OTB-100: ``NAME/img/*.jpg`` and ``NAME/groundtruth_rect.txt``, or ``groundtruth_rect.1.txt`` and ``.2.txt``.
+
+    Several targets in one video become NAME-1, NAME-2. Boxes are 1-based: they are made with and for MATLAB. Some
+    videos are annotated in part only; `OTB_RANGES` has which.
+    """
+
+    name = "otb"
+    expects = "NAME/img/*.jpg and NAME/groundtruth_rect.txt"
+
+    def load(self, root: Path) -> list[Sequence]:
+        """Load `root` itself if it is a sequence, else the sequences directly in it."""
+        return [sequence for folder in _folders(root, 1) for sequence in self._sequences(folder)]
+
+    def _sequences(self, folder: Path) -> Iterator[Sequence]:
+        if not (folder / "img").is_dir():
+            return
+        name = folder.resolve().name
+        files = [file for file in sorted(folder.glob("groundtruth_rect*.txt")) if file.read_text().strip()]
+        for file in files:  # those without content are left out: Human4 has one
+            number = file.name.removeprefix("groundtruth_rect").removesuffix(".txt").strip(".")
+            boxes = read_boxes(file) - (1, 1, 0, 0)
+            pictures = list_images(folder / "img")
+            if len(pictures) > len(boxes) and name.lower() in OTB_RANGES:
+                first, last = OTB_RANGES[name.lower()]
+                pictures = pictures[first - 1 : last]
+            yield Sequence(
+                name=f"{name}-{number}" if len(files) > 1 else name,
+                frames=tuple(pictures),
+                boxes=_absent(boxes, (), folder),
+                meta={"dataset": "OTB"},
+                origin=1,
+            )
+
+
+class LasotLayout:
+    """LaSOT: ``CATEGORY/NAME/img/*.jpg``, ``groundtruth.txt``, ``full_occlusion.txt`` and ``out_of_view.txt``.
+
+    Frames flagged in either file are absent. Boxes are 1-based, as its authors say of all 1,400 videos. Of monkey-17
+    only the first 2,260 pictures are annotated.
+    """
+
+    name = "lasot"
+    expects = "CATEGORY/NAME/img/*.jpg, groundtruth.txt, full_occlusion.txt and out_of_view.txt"
+    FLAGS = ("full_occlusion.txt", "out_of_view.txt")
+
+    def load(self, root: Path) -> list[Sequence]:
+        """Load what is in `root`: one sequence, a category, or all of them."""
+        return [self._sequence(folder) for folder in _folders(root, 2) if self._matches(folder)]
+
+    def _matches(self, folder: Path) -> bool:
+        flagged = any((folder / name).is_file() for name in self.FLAGS)
+        return flagged and (folder / "img").is_dir() and (folder / "groundtruth.txt").is_file()
+
+    def _sequence(self, folder: Path) -> Sequence:
+        boxes = read_boxes(folder / "groundtruth.txt") - (1, 1, 0, 0)
+        name = folder.resolve().name
+        files = [file for file in (folder / name for name in self.FLAGS) if file.is_file()]
+        pictures = list_images(folder / "img")
+        if name == "monkey-17":
+            pictures = pictures[: len(boxes)]
+        return Sequence(
+            name=name,
+            frames=tuple(pictures),
+            boxes=_absent(boxes, (read_flags(file)[: len(boxes)] == 1 for file in files), folder),
+            meta={"dataset": "LaSOT"},
+            origin=1,
+        )
+
+
+class Got10kLayout:
+    """GOT-10k: ``val/NAME/*.jpg``, ``groundtruth.txt``, ``absence.label``, ``cover.label``, ``meta_info.ini``.
+
+    Give the data set's folder (then ``val`` is taken) or that of a split; ``list.txt`` says what belongs to it. Frames
+    with ``absence`` 1 or ``cover`` 0 are absent. Boxes are 1-based, as its authors say. In the test split only the
+    first box is published, and such sequences are `withheld`.
+    """
+
+    name = "got10k"
+    expects = "val/NAME/*.jpg and val/NAME/groundtruth.txt (GOT-10k)"
+
+    def load(self, root: Path) -> list[Sequence]:
+        """Load a split, or one sequence."""
+        if self._matches(root):
+            return [self._sequence(root)]
+        split = root / "val" if (root / "val").is_dir() else root
+        listing = split / "list.txt"
+        if listing.is_file():
+            folders = [split / name for name in listing.read_text(encoding="utf-8").split()]
+            folders = [folder for folder in folders if folder.is_dir()]  # a part of the data set is fine too
+        else:
+            folders = sorted(path for path in split.iterdir() if path.is_dir())
+        return [self._sequence(folder) for folder in folders if self._matches(folder)]
+
+    @staticmethod
+    def _matches(folder: Path) -> bool:
+        return (folder / "groundtruth.txt").is_file() and bool(list_images(folder))
+
+    @staticmethod
+    def _sequence(folder: Path) -> Sequence:
+        pictures = list_images(folder)
+        boxes = read_boxes(folder / "groundtruth.txt") - (1, 1, 0, 0)
+        withheld = len(boxes) == 1 and len(pictures) > 1
+        if withheld:
+            boxes = np.concatenate([boxes, np.full((len(pictures) - 1, 4), np.nan)])
+        where = []
+        if (folder / "absence.label").is_file():
+            where.append(read_flags(folder / "absence.label") == 1)
+        if (folder / "cover.label").is_file():
+            where.append(read_flags(folder / "cover.label") == 0)
+        return Sequence(
+            name=folder.resolve().name,
+            frames=tuple(pictures),
+            boxes=_absent(boxes, where, folder),
+            meta={"dataset": "GOT-10k", **_read_meta(folder / "meta_info.ini")},
+            origin=1,
+            withheld=withheld,
+        )
+
+
+def _read_meta(path: Path) -> dict[str, Any]:
+    """Read the lines ``key: value`` of a ``meta_info.ini``."""
+    if not path.is_file():
+        return {}
+    pairs = (line.split(": ", 1) for line in path.read_text(encoding="utf-8").splitlines() if ": " in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+class NfsLayout:
+    """Need for Speed at 30 Hz: ``NAME/30/NAME/*.jpg`` (or ``NAME/30/*.jpg``) and ``NAME/30/NAME.txt``.
+
+    The text is VATIC's: track, x1, y1, x2, y2, frame, lost, occluded, generated, label; corners, 0-based (the tool
+    counts from the picture's edge). Where it has a line for each picture at 240 Hz, every eighth is taken; one line or
+    picture too many at the end is dropped. `lost` means out of view: absent.
+    """
+
+    name = "nfs"
+    expects = "NAME/30/NAME/*.jpg and NAME/30/NAME.txt (NFS)"
+
+    def load(self, root: Path) -> list[Sequence]:
+        """Load the sequences in `root`."""
+        folders = sorted(path for path in root.iterdir() if (path / "30").is_dir())
+        found = ((folder, self._annotation(folder)) for folder in folders)
+        return [self._sequence(folder, file) for folder, file in found if file is not None]
+
+    @staticmethod
+    def _annotation(folder: Path) -> Path | None:
+        places = (folder / "30", folder, folder.parent)
+        candidates = [place / f"{folder.name}.txt" for place in places] + sorted((folder / "30").glob("*.txt"))
+        return next((file for file in candidates if file.is_file()), None)
+
+    @staticmethod
+    def _sequence(folder: Path, file: Path) -> Sequence:
+        pictures = next((found for place in _folders(folder / "30", 1) if (found := list_images(place))), [])
+        boxes = read_vatic(file)
+        if pictures and abs(len(boxes) / len(pictures) - 8) < 1:
+            boxes = boxes[::8]
+        if abs(len(boxes) - len(pictures)) == 1:
+            count = min(len(boxes), len(pictures))
+            boxes, pictures = boxes[:count], pictures[:count]
+        return Sequence(folder.resolve().name, tuple(pictures), _absent(boxes, (), folder), {"dataset": "NFS"})
+
+
+def read_vatic(path: Path) -> NDArray[np.float64]:
+    """Read VATIC's text of one target as (N, 4) boxes x, y, w, h in order of frames; `nan` where it is lost."""
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            _, x1, y1, x2, y2, frame, lost = (float(value) for value in line.split()[:7])
+        except ValueError as error:
+            raise ValueError(
+                f"{path}, line {number}: expected 10 columns as VATIC writes them, got {line!r}"
+            ) from error
+        rows.append((frame, *((np.nan,) * 4 if lost else (x1, y1, x2 - x1, y2 - y1))))
+    return np.array(sorted(rows, key=lambda row: row[0]), np.float64).reshape(-1, 5)[:, 1:]
+
+
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout
+    for layout in (
+        OtbLayout(),
+        LasotLayout(),  # before `folder`, which its sequences would fit too
+        FolderLayout(),
+        UavLayout("UAV123"),
+        UavLayout("UAV123_10fps"),
+        UavLayout("UAV20L"),
+        Got10kLayout(),
+        NfsLayout(),
+    )
+}
+"""The layouts by name, in the order in which `load_sequences` tries them."""
+
+
+def load_sequences(root: str | Path, names: Iterable[str] | None = None, layout: str | None = None) -> list[Sequence]:
+    """Load the sequences under `root`, all or those called `names`.
+
+    `layout`: one of the names in `LAYOUTS`; by default the first one that fits. Raise ValueError if there are no
+    sequences, if a name is unknown, or if images and boxes do not fit each other.
+    """
+    from dimp_ros.evaluation.layouts.registry import LAYOUTS
+
+    root = Path(root)
+    if not root.is_dir():
+        raise ValueError(f"no folder {root}; give the folder that holds the sequences")
+    if layout is not None and layout not in LAYOUTS:
+        raise ValueError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
+    tried = [LAYOUTS[layout]] if layout is not None else list(LAYOUTS.values())
+    found = next((sequences for candidate in tried if (sequences := candidate.load(root))), [])
+    if not found:
+        raise ValueError(f"no sequence in {root}; expected {' or '.join(candidate.expects for candidate in tried)}")
+    if names is None:
+        return found
+    by_name = {sequence.name: sequence for sequence in found}
+    wanted = list(names)
+    if unknown := [name for name in wanted if name not in by_name]:
+        raise ValueError(f"no sequence {', '.join(unknown)} in {root}; there are: {', '.join(by_name)}")
+    return [by_name[name] for name in wanted]

@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Is a lost target found again, how soon, and how often is something else taken for it?
+
+    python -m dimp_ros.evaluation.redetection --store RUN/store/held_out --number 40
+    python -m dimp_ros.evaluation.redetection --sequences SEQUENCES --only NAME,...
+
+On made sequences (`dimp_ros.synthetic.disappearance`) settings may be chosen, on annotated ones they are only measured.
+The peer, in the same run, is the same tracker without the search: it looks at the last place only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import sys
+from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as List
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from dimp_ros.evaluation.layouts.registry import load_sequences
+from dimp_ros.evaluation.trackers import TrackerSpec, load_tracker, split_names
+from dimp_ros.geometry.box import Box, iou
+from dimp_ros.tracker.result import TargetState
+
+PROGRAM = "python -m dimp_ros.evaluation.redetection"
+DEFAULT_TRACKERS = "dimp_lite,dimp_lite@search_tiles=0"
+ON, OFF = 0.5, 0.1
+"""With an IoU above the one the box is on the target, below the other on something else."""
+
+BEFORE = 12
+"""A return counts if the tracker was on the target in one of the last so many frames in which it was in sight."""
+
+
+class Scored(NamedTuple):
+    """A frame that was played: what the tracker said, and where the target was (None: absent)."""
+
+    state: TargetState
+    box: Box | None
+    truth: Box | None
+    milliseconds: float = 0.0
+
+    @property
+    def overlap(self) -> float:
+        """IoU of box and truth, 0 where either is missing."""
+        return float(iou(np.array(self.box), np.array(self.truth))) if self.box and self.truth else 0.0
+
+    @property
+    def on(self) -> bool:
+        """Whether the tracker claims to be on the target, and is."""
+        return self.state is TargetState.TRACKING and self.overlap > ON
+
+    @property
+    def false(self) -> bool:
+        """Whether the tracker claims to be on the target, and is on something else."""
+        return self.state is TargetState.TRACKING and self.overlap < OFF
+
+
+@dataclass
+class Tally:
+    """What a tracker did on some sequences.
+
+    :param returns: how often the target came back after it had been followed. :param delays: frames until it was found,
+        0 being the frame of the return, of the returns that were found. :param frames: all that were played.
+    :param false: how many of them were false, see `Scored`. :param false_finds: how often a series of these began.
+    :param on: frames in which the tracker was on the target. :param present: frames with the target.
+    :param slow_ms: times of the LOST frames. :param usual_ms: of the others.
+    """
+
+    returns: int = 0
+    delays: list[int] = field(default_factory=list)
+    frames: int = 0
+    false: int = 0
+    false_finds: int = 0
+    on: int = 0
+    present: int = 0
+    slow_ms: list[float] = field(default_factory=list)
+    usual_ms: list[float] = field(default_factory=list)
+
+    def add(self, frames: List[Scored], returns: Iterable[int]) -> None:
+        """Count a sequence. :param returns: numbers of the frames in which the target is back where it was not."""
+        returns = sorted(returns)
+        for at, end in itertools.pairwise([*returns, len(frames)]):
+            before = [frame for frame in frames[:at] if frame.truth is not None][-BEFORE:]
+            if not any(frame.on for frame in before):
+                continue
+            self.returns += 1
+            found = next((n for n in range(at, end) if frames[n].on), None)
+            if found is not None:
+                self.delays.append(found - at)
+        false = [frame.false for frame in frames]
+        self.frames += len(frames)
+        self.false += sum(false)
+        self.false_finds += sum(now and not before for before, now in itertools.pairwise([False, *false]))
+        self.on += sum(frame.on for frame in frames)
+        self.present += sum(frame.truth is not None for frame in frames)
+        for frame in frames:
+            (self.slow_ms if frame.state is TargetState.LOST else self.usual_ms).append(frame.milliseconds)
+
+
+@dataclass(frozen=True)
+class Played:
+    """A sequence as it is played: its images come one by one; ``returns`` as for `Tally.add`."""
+
+    name: str
+    group: str
+    images: Iterator[NDArray[np.uint8]]
+    truths: List[Box | None]
+    returns: tuple[int, ...]
+
+
+def made(store: Path, number: int, first: int = 0) -> Iterator[Played]:
+    """Make sequences; the scenario is the group."""
+    from dimp_ros.synthetic.disappearance import VanishingMaker
+
+    maker = VanishingMaker(store)
+    for index in range(first, first + number):
+        sequence = maker.make(index)
+        images = (shot.image for shot in sequence.shots)
+        yield Played(sequence.name, sequence.scenario, images, [s.box for s in sequence.shots], sequence.returns)
+
+
+def annotated(folder: Path, names: List[str] | None) -> Iterator[Played]:
+    """Read sequences; the target returns where it is annotated again after an absence."""
+    for sequence in load_sequences(folder, names):
+        truths = [None if np.isnan(box).any() else Box(*(float(value) for value in box)) for box in sequence.boxes]
+        returns = tuple(n for n in range(1, len(truths)) if truths[n] and not truths[n - 1])
+        group = "with absences" if returns else "always in sight"
+        yield Played(sequence.name, group, (sequence.image(n) for n in range(len(truths))), truths, returns)
+
+
+def play(trackers: dict[str, Any], sequence: Played) -> dict[str, list[Scored]]:
+    """Run every tracker over a sequence, image by image."""
+    frames: dict[str, list[Scored]] = {name: [] for name in trackers}
+    first = sequence.truths[0]
+    assert first is not None, "a sequence begins with its target"
+    for number, (image, truth) in enumerate(zip(sequence.images, sequence.truths, strict=True)):
+        for name, tracker in trackers.items():
+            if number == 0:
+                tracker.drop()
+            result = tracker.update(image) if number else tracker.init(image, first)
+            frames[name].append(Scored(result.state, result.box, truth, sum(result.stage_ms.values())))
+    return frames
+
+
+def table(tallies: dict[tuple[str, str], Tally]) -> str:
+    """Return the tallies by (group, tracker) as a Markdown table."""
+    lines = [
+        "| sequences | tracker | returns | found | frames until found: median, 90 % | false per 1000 frames (finds) |"
+        " on target | ms while lost / else |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for (group, name), tally in tallies.items():
+        share = f"{len(tally.delays) / tally.returns:.0%}" if tally.returns else "-"
+        delays = "{:.0f}, {:.0f}".format(*np.percentile(tally.delays, (50, 90))) if tally.delays else "-"
+        false = f"{1000 * tally.false / max(tally.frames, 1):.0f} ({tally.false_finds})"
+        on = f"{tally.on / max(tally.present, 1):.0%}"
+        both = tally.slow_ms and tally.usual_ms
+        ratio = f"{median(tally.slow_ms) / max(median(tally.usual_ms), 1e-9):.1f}" if both else "-"
+        lines.append(f"| {group} | {name} | {tally.returns} | {share} | {delays} | {false} | {on} | {ratio} |")
+    return "\n".join(lines)
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=(__doc__ or "").split("\n")[0])
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--store", type=Path, help="held-out pictures as a training run keeps them: RUN/store/held_out")
+    where.add_argument("--pictures", type=Path, help="folder with annotations.jsonl and images/")
+    where.add_argument("--sequences", type=Path, metavar="DIR", help="folder of annotated sequences")
+    parser.add_argument("--only", type=split_names, metavar="NAME,...", help="take these annotated sequences only")
+    parser.add_argument("--number", type=int, default=40, help="how many sequences are made (default: 40)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first sequence that is made (default: 0)")
+    parser.add_argument(
+        "--trackers",
+        type=split_names,
+        default=split_names(DEFAULT_TRACKERS),
+        metavar="NAME,...",
+        help=f"our models as for dimp-eval, with settings after @; dimp:PATH is a file (default: {DEFAULT_TRACKERS})",
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of a CPU (default: 1)")
+    parser.add_argument("--sheet", type=Path, help="write a picture of the made sequences, to look at, and stop")
+    parser.add_argument("--out", type=Path, help="write every figure as JSON")
+    return parser
+
+
+def _load(name: str, device: str) -> Any:
+    """Load a model with its variant's settings."""
+    spec = TrackerSpec(name)
+    if spec.is_peer:
+        raise ValueError(f"{name} never says that it has lost its target; give our models only")
+    spec.check()
+    return load_tracker(spec.model, device, spec.all_settings)
+
+
+def _run(options: argparse.Namespace) -> None:
+    import tempfile
+
+    import torch
+
+    torch.set_num_threads(options.threads)
+    with tempfile.TemporaryDirectory() as folder:
+        total = options.number
+        if options.sequences:
+            sequences = annotated(options.sequences, options.only)
+            total = len(load_sequences(options.sequences, options.only))
+        else:
+            store = options.store or _store(options.pictures, Path(folder))
+            sequences = made(store, options.number, options.first)
+        if options.sheet:
+            write_sheet(options.sheet, sequences)
+            return
+        trackers = {name: _load(name, options.device) for name in options.trackers}
+        tallies: dict[tuple[str, str], Tally] = {}
+        for sequence in tqdm(sequences, total=total, desc="sequences", mininterval=5, disable=None):
+            for name, frames in play(trackers, sequence).items():
+                own = (sequence.name,) if options.sequences else ()
+                for group in (*own, sequence.group, "all"):
+                    tallies.setdefault((group, name), Tally()).add(frames, sequence.returns)
+    groups = [*sorted({group for group, _ in tallies} - {"all"}), "all"]
+    print(table({(group, name): tallies[group, name] for group in groups for name in trackers}))
+    if options.out:
+        rows = [{"group": g, "tracker": name, **asdict(tally)} for (g, name), tally in tallies.items()]
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+def _store(pictures: Path, folder: Path) -> Path:
+    """Prepare held-out pictures."""
+    from dimp_ros.synthetic.sequences import held_out_store
+
+    return held_out_store(pictures, folder)
+
+
+def write_sheet(path: Path, sequences: Iterable[Played], columns: int = 8, width: int = 240) -> None:
+    """Write frames of each sequence in a row, spread over it, with the target's true box."""
+    import cv2
+
+    rows = []
+    for sequence in sequences:
+        chosen = set(np.linspace(0, len(sequence.truths) - 1, columns).astype(int).tolist())
+        cells = []
+        for number, (image, truth) in enumerate(zip(sequence.images, sequence.truths, strict=True)):
+            if number not in chosen:
+                continue
+            if truth:
+                corners = [round(value) for value in (truth.x, truth.y, truth.x + truth.w, truth.y + truth.h)]
+                cv2.rectangle(image, corners[:2], corners[2:], (0, 255, 0), max(image.shape[1] // width, 1))
+            cells.append(cv2.resize(image, (width, width * 2 // 3), interpolation=cv2.INTER_AREA))
+        rows.append(np.hstack(cells))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), np.vstack(rows)):
+        raise OSError(f"cannot write {path}")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; return 0, or 2 for a bad request."""
+    options = build_parser().parse_args(arguments)
+    try:
+        _run(options)
+    except (ValueError, OSError) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

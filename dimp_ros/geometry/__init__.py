@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Boxes, cameras, lenses and ranging. numpy only."""

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A calibrated camera: from pixels to directions in space and back, as sensor_msgs/CameraInfo describes it.
+
+Directions are in the optical frame: x right, y down, z forward along the optical axis. Pixels are this package's: pixel
+i covers [i, i + 1), so the middle of a W pixels wide image is at W / 2. Camera matrices put the centre of pixel i at i,
+half a pixel lower; `Camera.from_matrix` is the one place that knows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dimp_ros.geometry.lens import Lens, PlaneLens, make_lens
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import CameraInfo
+
+_HALF_PIXEL = 0.5
+_MOST_PIXELS = 1e7
+"""Coordinates beyond are refused: nothing that far out of an image means anything."""
+
+
+class NotCalibrated(ValueError):
+    """A camera without a calibration: its driver says so by a matrix of zeros."""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """A camera whose images are ``width`` x ``height`` pixels.
+
+    ``fx``, ``fy``: focal length in pixels. ``cx``, ``cy``: principal point in this package's pixels.
+    """
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    lens: Lens
+
+    @classmethod
+    def from_matrix(cls, width: int, height: int, matrix: Sequence[float], lens: Lens | None = None) -> Camera:
+        """Make a camera of a matrix as calibrations have it, with the centre of the first pixel at (0, 0).
+
+        :param matrix: row by row, 9 numbers of a 3x3 K or 12 of a 3x4 P. Only focal lengths and principal point count:
+            what else P may hold is where the camera sits beside another one, and directions do not depend on that.
+        :param lens: None for a perfect one.
+        :raises NotCalibrated: for a matrix of zeros.
+        :raises ValueError: for a size or a matrix that no camera has.
+        """
+        columns = len(matrix) // 3
+        if len(matrix) not in (9, 12):
+            raise ValueError(f"a camera matrix has 9 or 12 numbers, got {len(matrix)}")
+        if not any(float(value) != 0.0 for value in matrix):
+            raise NotCalibrated("the camera matrix is all zeros: the camera is not calibrated")
+        if not (width >= 1 and height >= 1):
+            raise ValueError(f"the camera's images are {width} x {height} pixels; both sides must be at least 1")
+        fx, cx, fy, cy = (float(matrix[i]) for i in (0, 2, columns + 1, columns + 2))
+        side = float(max(width, height))
+        if not (side / 100 <= fx <= side * 1000 and side / 100 <= fy <= side * 1000):  # a NaN is refused as well
+            raise ValueError(
+                f"focal lengths {fx:g} and {fy:g} px of a {width} x {height} camera must lie in "
+                f"{side / 100:g} .. {side * 1000:g}; calibrate the camera"
+            )
+        if not (abs(cx) <= side * 100 and abs(cy) <= side * 100):
+            raise ValueError(f"principal point ({cx:g}, {cy:g}) px is far from the {width} x {height} image; calibrate")
+        return cls(width, height, fx, fy, cx + _HALF_PIXEL, cy + _HALF_PIXEL, lens or PlaneLens(()))
+
+    @classmethod
+    def from_info(cls, info: CameraInfo, *, rectified: bool = False) -> Camera:
+        """Make a camera of a CameraInfo, or of anything with its fields; region of interest and binning count.
+
+        :param rectified: the images are rectified: P describes them. Otherwise K and D do, and directions are in the
+            axes of the camera as it is, before the rotation R of its rectification.
+        :raises NotCalibrated: where the matrix is all zeros.
+        :raises ValueError: where the message makes no sense; the text says what was received.
+        """
+        width, height = int(info.width), int(info.height)
+        matrix, name = (info.p, "P") if rectified else (info.k, "K")
+        try:
+            lens = None if rectified else make_lens(info.distortion_model, info.d)
+            camera = cls.from_matrix(width, height, matrix, lens)
+        except NotCalibrated as error:
+            remedy = "set rectified to false for raw images, or " if rectified and any(info.k) else ""
+            raise NotCalibrated(f"{name} is all zeros: {remedy}calibrate the camera") from error
+        region = info.roi
+        if region.width or region.height:
+            camera = camera.cropped(region.x_offset, region.y_offset, region.width, region.height)
+        return camera.binned(max(1, info.binning_x), max(1, info.binning_y))
+
+    def cropped(self, x: int, y: int, width: int, height: int) -> Camera:
+        """Return the camera of a region of the images, whose pixels count from its own top-left corner.
+
+        :raises ValueError: for a region that is not inside the image.
+        """
+        if width < 1 or height < 1 or x < 0 or y < 0 or x + width > self.width or y + height > self.height:
+            raise ValueError(
+                f"region of interest {width} x {height} at ({x}, {y}) is not inside the {self.width} x {self.height} "
+                "image; region and camera matrix are of the full image, before binning"
+            )
+        return replace(self, width=width, height=height, cx=self.cx - x, cy=self.cy - y)
+
+    def binned(self, x: int, y: int) -> Camera:
+        """Return the camera of images in which ``x`` by ``y`` pixels are made one; what is left over is cut off.
+
+        :raises ValueError: where no pixel is left.
+        """
+        if not (1 <= x <= self.width and 1 <= y <= self.height):
+            raise ValueError(f"binning {x} x {y} leaves nothing of a {self.width} x {self.height} image")
+        scaled = replace(self, fx=self.fx / x, fy=self.fy / y, cx=self.cx / x, cy=self.cy / y)
+        return replace(scaled, width=self.width // x, height=self.height // y)
+
+    def resized(self, width: int, height: int) -> Camera:
+        """Return the camera of the same images shrunk or enlarged to ``width`` x ``height``.
+
+        :raises ValueError: where the ratio of the sides is another one, by more than a pixel: then part of the image
+            was cut off, and there is no telling which.
+        """
+        if (width, height) == (self.width, self.height):
+            return self
+        if width < 1 or height < 1 or not same_shape(width, height, self.width, self.height):
+            raise ValueError(
+                f"the image is {width} x {height} pixels, but camera_info is of {self.width} x {self.height}, another "
+                "shape: publish the camera_info of this image, with its region of interest"
+            )
+        x, y = width / self.width, height / self.height
+        return replace(self, width=width, height=height, fx=self.fx * x, fy=self.fy * y, cx=self.cx * x, cy=self.cy * y)
+
+    def bearing(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
+        """Return unit vectors [..., 3] from the camera to pixels ``x``, ``y`` [...], inside of the image or not.
+
+        A pixel beyond the lens's limit, where its distortion would fold the picture back, gets the direction at the
+        limit on its side; never a NaN.
+
+        :raises ValueError: for coordinates that are not finite, or beyond 10 million pixels.
+        """
+        pixels = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64))
+        if not all((np.abs(values) <= _MOST_PIXELS).all() for values in pixels):
+            raise ValueError(f"pixels x = {x!r}, y = {y!r} must be finite and within {_MOST_PIXELS:g} of 0")
+        rays = self.lens.directions((pixels[0].ravel() - self.cx) / self.fx, (pixels[1].ravel() - self.cy) / self.fy)
+        return rays.reshape(*pixels[0].shape, 3)
+
+    def project(self, points: ArrayLike) -> NDArray[np.float64]:
+        """Return the pixels [..., 2] of ``points`` [..., 3] in the optical frame, in any unit of length.
+
+        A point beyond the lens's limit, such as one behind the camera, gets the pixel at the limit on its side: far
+        out of the picture of most lenses, and never a NaN.
+
+        :raises ValueError: for points that are not finite, or at the camera's centre.
+        """
+        space = np.asarray(points, np.float64)
+        rays = space.reshape(-1, 3)
+        largest = np.abs(rays).max(axis=-1, initial=0.0)
+        if not (np.isfinite(largest) & (largest > 0.0)).all():
+            raise ValueError(f"points {points!r} must be finite and none at (0, 0, 0)")
+        x, y = self.lens.coordinates(rays / largest[:, None])
+        pixels = np.stack([x * self.fx + self.cx, y * self.fy + self.cy], axis=-1)
+        return pixels.reshape(*space.shape[:-1], 2)
+
+
+def same_shape(width: float, height: float, other_width: float, other_height: float) -> bool:
+    """Say whether two images have the same ratio of their sides, up to a pixel of the smaller one."""
+    if width > other_width:
+        width, height, other_width, other_height = other_width, other_height, width, height
+    return math.isclose(height, width * other_height / other_width, rel_tol=0.0, abs_tol=max(1.0, height / width))

@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: Apache-2.0
+"""sensor_msgs/CompressedImage to pictures: checked when they arrive, decoded when they are looked at."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dimp_ros.images.contrast import Levels
+from dimp_ros.images.conversion import image_bytes
+from dimp_ros.images.encodings import ENCODINGS, BadImage, Encoding, Kind
+from dimp_ros.images.file_headers import file_size_in_pixels
+from dimp_ros.images.picture import Picture, WholePicture
+from dimp_ros.images.raw_image import picture_of
+
+if TYPE_CHECKING:
+    from sensor_msgs.msg import CompressedImage
+
+MAX_MEGAPIXELS = 50.0
+"""Lets 8K through (8192 x 4320 is 35) and keeps a decoded picture below 150 MB of 8-bit colour."""
+# As the camera sees it, however it was held: camera_info would not fit a turned picture. Alpha is dropped.
+_FLAGS = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
+
+
+def compressed_picture(
+    message: CompressedImage, levels: Levels | None = None, max_megapixels: float = MAX_MEGAPIXELS
+) -> Picture:
+    """Return the picture in a compressed image: JPEG, PNG or TIFF of 8 or 16 bits, TIFF of floating point, or WebP.
+
+    Its size is read from the file's header at once, its pixels are decoded once, when a region is asked for. The file's
+    own signature says how it is compressed; of ``format`` only what image_transport says of the pixels counts.
+
+    :param message: anything with the fields of sensor_msgs/CompressedImage.
+    :param levels: the levels of the stream that the image is of; its own alone by default.
+    :param max_megapixels: larger pictures are refused before anything is allocated for them.
+    :raises BadImage: for what is no such file, ends early or is too large; `Picture.region` raises it for a file that
+        turns out to be damaged when it is decoded.
+    """
+    try:
+        description, data = message.format, message.data
+    except AttributeError as error:
+        raise BadImage(f"this is no sensor_msgs/CompressedImage but {type(message).__name__}: {error}") from error
+    if not isinstance(description, str):
+        raise BadImage(f"format must be a text such as 'jpeg', got {type(description).__name__}")
+    if "compresseddepth" in description.lower():
+        raise BadImage(
+            f"format {description[:60]!r} is a depth image, not a camera's picture; "
+            "remap to the colour or infrared image's topic"
+        )
+    content = image_bytes(data)
+    name, (width, height) = file_size_in_pixels(content.data)
+    if width * height > max_megapixels * 1e6:
+        raise BadImage(
+            f"the {name} file is {width} x {height} pixels, {width * height / 1e6:.1f} megapixels, and max_megapixels "
+            f"is {max_megapixels:g}; raise it, or publish smaller pictures"
+        )
+    return CompressedPicture(content, name, (width, height), description, levels or Levels())
+
+
+class CompressedPicture(WholePicture):
+    """A picture file that is decoded when its pixels are asked for the first time."""
+
+    def __init__(
+        self, content: NDArray[np.uint8], name: str, size: tuple[int, int], description: str, levels: Levels
+    ) -> None:
+        self.width, self.height = size
+        self._content = content
+        self._name = name
+        self._description = description
+        self._levels = levels
+        self._decoded: Picture | None = None
+
+    def region(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
+        """Return the region in BGR or grey.
+
+        :raises BadImage: for a file that cannot be decoded.
+        """
+        if self._decoded is None:
+            pixels = self._decode()
+            self._decoded = picture_of(pixels, _encoding(pixels, self._description), self._levels)
+        return self._decoded.region(x0, y0, x1, y1)
+
+    def _decode(self) -> NDArray[Any]:
+        """Return the file's pixels, B, G, R where they have colour."""
+        try:
+            pixels = cv2.imdecode(self._content, _FLAGS)
+        except (cv2.error, MemoryError) as error:
+            raise BadImage(f"the {self._name} file cannot be decoded: {error}; send it undamaged") from error
+        if pixels is None:
+            raise BadImage(f"the {self._name} file of {self._content.size} bytes is damaged, or of a kind unknown here")
+        if pixels.shape[:2] != (self.height, self.width):
+            raise BadImage(
+                f"the {self._name} file says that it is {self.width} x {self.height} pixels, but holds "
+                f"{pixels.shape[1]} x {pixels.shape[0]}; send it undamaged"
+            )
+        return pixels
+
+
+def _encoding(pixels: NDArray[Any], description: str) -> Encoding:
+    """Tell what decoded pixels are by their type and by image_transport's text, ``<of the camera>; <of the file>``.
+
+    :raises BadImage: for a type that no encoding has.
+    """
+    camera, semicolon, file = description.partition(";")
+    camera = camera.strip()
+    known = ENCODINGS.get(camera) if semicolon else None
+    if pixels.ndim == 2:
+        if known is not None and known.kind is Kind.BAYER and known.dtype == pixels.dtype:
+            return known
+        names = {"uint8": "8UC1", "uint16": "16UC1", "int16": "16SC1", "int32": "32SC1", "float32": "32FC1"}
+    elif camera.startswith(("rgb", "bgr")) and known is not None and "compressed bgr" not in file:
+        # image_transport takes such a file's first channel for red whatever the file's format says
+        names = {"uint8": "rgb8", "uint16": "rgb16"}
+    else:
+        names = {"uint8": "8UC3", "uint16": "16UC3", "float32": "32FC3"}
+    names["float64"] = f"64FC{1 if pixels.ndim == 2 else pixels.shape[2]}"
+    encoding = ENCODINGS.get(names.get(pixels.dtype.name, ""))
+    if encoding is None or (pixels.ndim == 3 and pixels.shape[2] != encoding.channels):
+        raise BadImage(f"the file holds {pixels.dtype} {list(pixels.shape)}; send 8 or 16 bits, grey or colour")
+    return encoding

@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Image files of a folder: listing and reading."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+
+
+def list_images(folder: Path) -> list[Path]:
+    """Return the pictures directly in `folder`, sorted by name."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def read_image(path: Path) -> NDArray[np.uint8]:
+    """Read a picture as HxWx3 uint8 BGR; raise ValueError if it cannot be read."""
+    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if image is None:
+        raise ValueError(f"cannot read the picture {path}: missing, damaged, or a format this OpenCV lacks")
+    return np.asarray(image, dtype=np.uint8)

@@ -1,0 +1,116 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `dimp-track` reads: frames of a video or a bag, and the part of it that is wanted."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from dimp_ros.images.video import Picture, Video
+
+DEFAULT_FPS = 25.0
+Place: TypeAlias = int | float
+"""Where in a source: an int counts frames from 0, a float is seconds after the first frame."""
+
+
+class Span(NamedTuple):
+    """The part of a source from ``start``, or from the image with ``stamp`` (header, ns), to before ``end``."""
+
+    start: Place = 0
+    end: Place | None = None
+    stamp: int | None = None
+
+    def check(self) -> None:
+        """Raise ValueError if there can be no frame in it."""
+        if self.end is not None and type(self.start) is type(self.end) and self.end <= self.start:
+            raise ValueError(f"--end {show_place(self.end)} must be greater than --start {show_place(self.start)}")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One image of a source.
+
+    :param index: counted from the source's first. :param picture: HxWx3 uint8 BGR; None if it cannot be read.
+    :param time: nanoseconds of the clock by which seconds without the target are counted; 0 if it is not known.
+    :param problem: why there is no picture. :param origin: the message, where the source is a bag.
+    """
+
+    index: int
+    picture: Picture | None
+    time: int
+    problem: str = ""
+    origin: BagImage | None = None
+
+
+class Source(Protocol):
+    """A video or the images of a bag."""
+
+    name: str
+    """What was asked for."""
+    fps: float | None
+    """Frames a second, None where that is not known."""
+    length: int | None
+    """Number of frames, None where that is not known."""
+
+    notes: list[str]
+    """What is to be said about its state, lines for people."""
+    damage: str
+    """Why the frames ended before the source's end, empty if they did not."""
+
+    def frames(self, span: Span) -> Iterator[Frame]:
+        """Yield the frames of a span."""
+
+    def describe(self) -> dict[str, Any]:
+        """Return what identifies the source, for the JSON file."""
+
+
+class VideoSource:
+    """A `Video` as a source; seconds are reckoned with its frame rate."""
+
+    def __init__(self, path: str) -> None:
+        self.notes: list[str] = []
+        self.damage = ""
+        self._video = Video(path)
+        self.name, self.fps, self.length = path, self._video.fps, self._video.length
+
+    def frames(self, span: Span) -> Iterator[Frame]:
+        """Yield the frames of a span; raise ValueError for a picture of a folder that cannot be read."""
+        start, end = self._index(span.start), None if span.end is None else self._index(span.end)
+        rate = self.fps or DEFAULT_FPS
+        for index, picture in self._video.frames(start, end):
+            yield Frame(index, picture, round(index * 1e9 / rate))
+
+    def describe(self) -> dict[str, Any]:
+        """Return the name."""
+        return {"video": self.name}
+
+    def _index(self, place: Place) -> int:
+        return math.ceil(place * (self.fps or DEFAULT_FPS) - 1e-6) if isinstance(place, float) else place
+
+
+def show_place(place: Place) -> str:
+    """Write a place as it is given on the command line."""
+    return f"{place:g}s" if isinstance(place, float) else str(place)
+
+
+def total_frames(source: Source, span: Span) -> int | None:
+    """Return how many frames a span has, as far as that can be told beforehand."""
+    if isinstance(span.start, float) or isinstance(span.end, float) or span.stamp is not None:
+        return None
+    ends = [value for value in (span.end, source.length) if value is not None]
+    return max(0, min(ends) - span.start) if ends else None
+
+
+class BagImage(NamedTuple):
+    """An image message of a bag.
+
+    :param time: when it was recorded, nanoseconds.
+    :param message: sensor_msgs/Image or CompressedImage, None if damaged.
+    :param raw: the message as it lies in the bag: CDR, or ROS 1's serialisation.
+    """
+
+    time: int
+    message: Any
+    raw: bytes

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Uncompressed pixels as pictures, of which only the region asked for is converted.
+
+Each region equals the same part of the whole picture's conversion: it is widened to the lattice of the colour samples,
+and by the margin that their interpolation needs, before it is converted.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dimp_ros.images.contrast import Levels, Limits, spread
+from dimp_ros.images.encodings import Encoding, Kind
+from dimp_ros.images.picture import ArrayPicture, Picture, WholePicture
+
+WORD_TO_BYTE = 1 / 257
+"""65535 becomes 255, as with cv_bridge."""
+
+
+def picture_of(samples: NDArray[Any], encoding: Encoding, levels: Levels) -> Picture:
+    """Return samples in one plane as a picture.
+
+    :param samples: ``[H, W]`` or ``[H, W, C]`` in the encoding's type, of any byte order and alignment.
+    """
+    if encoding.kind is Kind.READY:
+        return ArrayPicture(samples)
+    if encoding.kind is Kind.COLOR:
+        return ColorPicture(samples, encoding.code, levels)
+    if encoding.kind is Kind.BAYER:
+        assert encoding.code is not None
+        return BayerPicture(samples, encoding.code)
+    return LevelsPicture(samples, levels)
+
+
+class SampledPicture(WholePicture):
+    """A picture made of ``samples`` ``[H, W, ...]``, one a pixel."""
+
+    def __init__(self, samples: NDArray[Any]) -> None:
+        self.samples = samples
+        self._native = samples.dtype.newbyteorder("=")
+
+    @property
+    def width(self) -> int:
+        """Width in pixels."""
+        return int(self.samples.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Height in pixels."""
+        return int(self.samples.shape[0])
+
+    def part(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[Any]:
+        """Return samples as OpenCV can read them: in this machine's byte order, and aligned."""
+        part = self.samples[y0:y1, x0:x1]
+        return part if part.dtype.itemsize == 1 else part.astype(self._native)
+
+
+class ColorPicture(SampledPicture):
+    """Three or four channels of 8 or 16 bits or floating point; ``code`` puts them into the order BGR."""
+
+    def __init__(self, samples: NDArray[Any], code: int | None, levels: Levels) -> None:
+        super().__init__(samples)
+        self._code = code
+        self._levels = levels
+        self._full_scale: float | None = None
+
+    def region(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
+        """Return the region in BGR."""
+        part = self.part(x0, y0, x1, y1)
+        if part.shape[:2] == (1, 1):  # OpenCV 4.5 does not take a single pixel
+            part = np.repeat(part, 2, axis=1)
+        if part.dtype.kind == "f":
+            if self._full_scale is None:
+                self._full_scale = self._levels.color(self.samples)
+            part = spread(part, Limits(0.0, self._full_scale))
+        elif part.dtype.itemsize == 2:
+            part = cv2.convertScaleAbs(part, alpha=WORD_TO_BYTE)
+        return (part if self._code is None else cv2.cvtColor(part, self._code))[:, : x1 - x0]
+
+
+class LevelsPicture(SampledPicture):
+    """Grey of more than 8 bits, signed, or floating point, spread between the levels of its stream."""
+
+    def __init__(self, samples: NDArray[Any], levels: Levels) -> None:
+        super().__init__(samples)
+        self._levels = levels
+        self._limits: Limits | None = None
+
+    def region(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
+        """Return the region in grey; its limits are the whole picture's."""
+        if self._limits is None:
+            self._limits = self._levels.grey(self.samples)
+        return spread(self.part(x0, y0, x1, y1), self._limits)
+
+
+class BayerPicture(SampledPicture):
+    """One colour a pixel, the two others interpolated between neighbours; 8 or 16 bits."""
+
+    def __init__(self, samples: NDArray[Any], code: int) -> None:
+        super().__init__(samples)
+        self._code = code
+
+    def region(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
+        """Return the region in BGR."""
+        # OpenCV copies the outermost pixels from their neighbours: a margin of two keeps that out of the region
+        left, top = max(0, x0 - 2) & ~1, max(0, y0 - 2) & ~1
+        part = self.part(left, top, min(self.width, x1 + 2), min(self.height, y1 + 2))
+        if min(part.shape) < 3:  # only where the picture itself is as thin: OpenCV would make it black
+            part = cv2.copyMakeBorder(part, 0, 2, 0, 2, cv2.BORDER_REFLECT_101)
+        color = cv2.cvtColor(part, self._code)
+        if color.dtype != np.uint8:
+            color = cv2.convertScaleAbs(color, alpha=WORD_TO_BYTE)
+        return color[y0 - top : y1 - top, x0 - left : x1 - left]
+
+
+class PackedPicture(WholePicture):
+    """YUV 4:2:2, two pixels of ``samples`` ``[H, W rounded up to even, 2]`` sharing their chroma."""
+
+    def __init__(self, samples: NDArray[np.uint8], width: int, code: int) -> None:
+        self._samples = samples
+        self._code = code
+        self.width = width
+        self.height = int(samples.shape[0])
+
+    def region(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
+        """Return the region in BGR."""
+        left = x0 & ~1
+        color = cv2.cvtColor(self._samples[y0:y1, left : x1 + (x1 & 1)], self._code)
+        return color[:, x0 - left : x1 - left]
+
+
+class PlanarPicture(WholePicture):
+    """YUV whose ``luma`` ``[H, W]`` and interleaved ``chroma`` ``[H / rows, W / columns, 2]`` are separate planes."""
+
+    def __init__(self, luma: NDArray[np.uint8], chroma: NDArray[np.uint8], encoding: Encoding) -> None:
+        assert encoding.code is not None
+        self._luma = luma
+        self._chroma = chroma
+        self._shared = encoding.chroma
+        self._code: int = encoding.code
+        self.height, self.width = (int(side) for side in luma.shape)
+
+    def region(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
+        """Return the region in BGR."""
+        columns, rows = self._shared
+        left, top = x0 - x0 % columns, y0 - y0 % rows
+        right, bottom = x1 + x1 % columns, y1 + y1 % rows
+        luma = self._luma[top:bottom, left:right]
+        beyond = (bottom - top - luma.shape[0], right - left - luma.shape[1])  # of a picture with an odd side
+        if any(beyond):
+            luma = cv2.copyMakeBorder(luma, 0, beyond[0], 0, beyond[1], cv2.BORDER_REPLICATE)
+        chroma = self._chroma[top // rows : bottom // rows, left // columns : right // columns]
+        if rows == 2:
+            color = cv2.cvtColorTwoPlane(luma, chroma, self._code)
+        else:
+            color = cv2.cvtColor(_pack(luma, chroma, columns), self._code)[:, :: 3 - columns]
+        return color[y0 - top : y1 - top, x0 - left : x1 - left]
+
+
+def _pack(luma: NDArray[np.uint8], chroma: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
+    """Interleave luma ``[H, W]`` and chroma as YUV 4:2:2; each pixel twice where each has a chroma of its own."""
+    height, width = luma.shape
+    if columns == 2:
+        return np.stack([luma, chroma.reshape(height, width)], axis=2)
+    packed = np.empty((height, 2 * width, 2), np.uint8)
+    packed[:, ::2, 0] = packed[:, 1::2, 0] = luma
+    packed[:, :, 1] = chroma.reshape(height, 2 * width)
+    return packed

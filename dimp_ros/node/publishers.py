@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The node's output topics: detections, states, and a picture for people while somebody looks at it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
+from sensor_msgs.msg import Image
+from vision_msgs.msg import Detection2DArray
+
+from dimp_ros.images.conversion import from_bgr
+from dimp_ros.images.overlay import draw_target
+from dimp_ros.images.picture import to_color
+from dimp_ros.images.stamps import NANOSECONDS, stamp_ns
+from dimp_ros.msg import TargetState, TargetStateArray
+from dimp_ros.node.position.messages import pose_stamped, pose_target, pose_with_covariance
+from dimp_ros.ros_utils import messages
+from dimp_ros.ros_utils.qos import publisher_options, reliable_qos
+from dimp_ros.tracker.target_set import Reading
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+    from rclpy.qos import QoSProfile
+    from std_msgs.msg import Header
+
+    from dimp_ros.images.picture import Picture
+    from dimp_ros.node.position.estimator import Positioner
+    from dimp_ros.ros_utils.parameters import Settings
+
+Size = tuple[int, int]
+
+
+class Outputs:
+    """Publishers of one node, from its configuration to its cleanup."""
+
+    def __init__(self, node: Node, positioner: Positioner, settings: Settings) -> None:
+        self._node = node
+        self._positioner = positioner
+        self._settings = settings
+        self._publishers: list[Any] = []
+        try:
+            self._open_all()
+        except Exception:  # a QoS override that is none: what was opened before it must not stay
+            self.destroy()
+            raise
+
+    def _open_all(self) -> None:
+        self._detections = self._open(Detection2DArray, "detections", reliable_qos(10))
+        self._targets = self._open(TargetStateArray, "targets", reliable_qos(1, latched=True))
+        # There is a message for each target of an image, and those of an image come in a burst.
+        self._target = self._open(TargetState, "target", reliable_qos(self._settings["max_targets"], latched=True))
+        # Not latched: whoever comes late would be sent to where the target was.
+        self._pose = self._open(PoseStamped, "target_pose", reliable_qos(1))
+        self._pose_covariance = self._open(PoseWithCovarianceStamped, "target_pose_with_covariance", reliable_qos(1))
+        self._debug_image = self._open(Image, "debug_image", reliable_qos(1))
+
+    def _open(self, kind: type, topic: str, qos: QoSProfile) -> Any:
+        publisher = self._node.create_publisher(kind, topic, qos, **publisher_options())
+        self._publishers.append(publisher)
+        return publisher
+
+    def publish(self, header: Header, readings: Sequence[Reading], size: Size, gone: Sequence[Reading] = ()) -> float:
+        """Publish readings as detections and as states, all under the image's own ``header``.
+
+        :param size: width and height of the image, where they are known. :param gone: targets that are no more.
+        :return: age of the image at publication, seconds.
+        """
+        self._detections.publish(messages.detections(header, readings))
+        age = self.publish_states(header, readings, size, gone)
+        self._publish_pose(header, readings, size)
+        return age
+
+    def publish_states(
+        self, header: Header, readings: Sequence[Reading], size: Size, gone: Sequence[Reading] = ()
+    ) -> float:
+        """Publish readings as states; the age is from the image's stamp to now, by the node's clock."""
+        age = (self._node.get_clock().now().nanoseconds - stamp_ns(header.stamp)) / NANOSECONDS
+        bearings = (
+            self._positioner.bearing(header, *size, reading.box) if reading.box is not None else None
+            for reading in readings
+        )
+        states = [
+            messages.target_state(header, reading, age, bearing)
+            for reading, bearing in zip(readings, bearings, strict=True)
+        ]
+        last = [messages.target_state(header, reading, age) for reading in gone]
+        self._targets.publish(TargetStateArray(header=header, targets=states))
+        for state in [*last, *states] or [messages.target_state(header, Reading(), age)]:
+            self._target.publish(state)
+        return age
+
+    def _publish_pose(self, header: Header, readings: Sequence[Reading], size: Size) -> None:
+        """Publish where a target is, if it is tracked and its range is known."""
+        chosen = pose_target(readings, self._settings["pose_target"])
+        if chosen is None or chosen.box is None:
+            return
+        found = self._positioner.position(header, *size, chosen.box)
+        if found is not None:
+            self._pose.publish(pose_stamped(header, found))
+            self._pose_covariance.publish(pose_with_covariance(header, found))
+
+    @property
+    def debug_image_wanted(self) -> bool:
+        """Whether anybody subscribes to the debug image."""
+        return bool(self._debug_image.get_subscription_count() > 0)
+
+    def publish_debug_image(self, header: Header, picture: Picture, readings: Sequence[Reading]) -> None:
+        """Publish a picture with the targets drawn on it."""
+        drawn = to_color(picture.region(0, 0, picture.width, picture.height)).copy()
+        for line, reading in enumerate(readings or [Reading()]):
+            confidence = reading.confidence if reading.box is not None else None
+            name = reading.target_id
+            draw_target(drawn, reading.state.name, box=reading.box, confidence=confidence, target_id=name, line=line)
+        self._debug_image.publish(from_bgr(header, drawn))
+
+    def destroy(self) -> None:
+        """Take the topics off the graph."""
+        while self._publishers:
+            self._node.destroy_publisher(self._publishers.pop())

@@ -1,0 +1,149 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Making the tracker that the parameters ask for; every way in which that fails names its remedy."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+if TYPE_CHECKING:
+    from dimp_ros.ros_utils.parameters import ParameterHandler
+    from dimp_ros.tracker.target_set import Tracker
+
+TrackerFactory: TypeAlias = "Callable[[ParameterHandler], Tracker]"
+
+DEVICE_ERRORS = re.compile(
+    r"CUDA error|CUDA driver|NVIDIA driver|cuDNN error|not compiled with CUDA"
+    r"|(CUDA|CUDNN|CUBLAS|CUSOLVER)_(STATUS|ERROR)_"
+)
+"""What torch's errors say where the GPU, its driver or the libraries for it are to blame, not what was computed."""
+
+
+class TrackerUnavailable(RuntimeError):
+    """The tracker cannot be made; the text is one line that says what to do."""
+
+
+class _DeviceMissing(ValueError):
+    """The GPU that was asked for is not there."""
+
+
+def load_tracker(parameters: ParameterHandler) -> Tracker:
+    """Load the model, put it on its device and compute once with it, so that the first image is not slow.
+
+    Where the GPU is missing, fails or has no memory left, the CPU takes over if ``device_fallback`` says so, which is
+    noted in ``parameters.notes``. torch is imported here and nowhere earlier: a node that is not configured starts at
+    once and needs no torch.
+
+    :raises TrackerUnavailable: if torch or weights are missing, or a parameter is wrong.
+    """
+    parameters.notes.clear()
+    model, device = parameters["model"], parameters["device"]
+    _require_torch()
+    try:
+        return _load(parameters, device)
+    except Exception as error:
+        if device == "cpu" or not parameters["device_fallback"] or not is_device_failure(error):
+            raise _explained(model, device, error) from error
+        note = f"the CPU is used, which is slower: {_blamed(device, error)}; mend that, or set device to cpu"
+    # Out of the except clause: the error's traceback holds on to what was on the GPU.
+    try:
+        tracker = _load(parameters, "cpu")
+    except Exception as error:
+        raise _explained(model, "cpu", error) from error
+    parameters.notes.append(note)
+    return tracker
+
+
+def tracker_config(parameters: ParameterHandler, tracker: Any) -> Any:
+    """Return the tracker's configuration with the parameters that were given, the others as they are in ``tracker``."""
+    return dataclasses.replace(tracker.config, **parameters.tracker_settings())
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether a GPU had no memory left; no torch is needed to ask."""
+    if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
+        return True
+    text = str(error)
+    return isinstance(error, RuntimeError) and ("out of memory" in text.lower() or "STATUS_ALLOC_FAILED" in text)
+
+
+def is_device_failure(error: BaseException) -> bool:
+    """Tell whether the GPU is to blame: it is missing, has no memory left, or it or its driver does not work."""
+    if isinstance(error, _DeviceMissing) or is_out_of_memory(error):
+        return True
+    return isinstance(error, (RuntimeError, AssertionError)) and DEVICE_ERRORS.search(str(error)) is not None
+
+
+def _require_torch() -> None:
+    """Import the tracker.
+
+    :raises TrackerUnavailable: where what it is made of is missing or does not load.
+    """
+    try:
+        import dimp_ros.tracker.tracker  # noqa: F401
+    except ModuleNotFoundError as error:
+        raise TrackerUnavailable(
+            f"Python module {error.name!r} is missing; install it for the Python that runs this node: "
+            f"python3 -m pip install {error.name} (the README says more about torch)"
+        ) from error
+    except (ImportError, OSError) as error:  # a library that torch brings or needs
+        raise TrackerUnavailable(
+            f"torch does not load ({_first_line(error)}): install it anew for the Python that runs this node, as the "
+            "README says"
+        ) from error
+
+
+def _load(parameters: ParameterHandler, device: str) -> Tracker:
+    """Make a tracker on a device."""
+    from dimp_ros.tracker import DimpTracker
+    from dimp_ros.tracker.device import choose_device, limit_threads
+
+    try:
+        choose_device(device)
+    except ValueError as error:
+        raise (_DeviceMissing if re.fullmatch(r"cuda(:\d+)?", device) else ValueError)(str(error)) from error
+    if parameters["threads"]:
+        limit_threads(parameters["threads"])
+    tracker = DimpTracker(
+        parameters["model"],
+        device,
+        weights=parameters["weights"] or None,
+        # What a CPU that stands in for a GPU cannot do is no reason to stand still.
+        precision="auto" if device == "cpu" and parameters["precision"] == "float16" else parameters["precision"],
+    )
+    tracker.config = tracker_config(parameters, tracker)
+    tracker.warm_up()
+    return tracker
+
+
+def _blamed(device: str, error: BaseException) -> str:
+    """Say what is wrong with a GPU."""
+    if is_out_of_memory(error):
+        return f"device {device!r} has no memory left ({_first_line(error)})"
+    if isinstance(error, _DeviceMissing):
+        return str(error)
+    return f"device {device!r} does not work ({_first_line(error)})"
+
+
+def _explained(model: str, device: str, error: Exception) -> Exception:
+    """Return what to tell an operator, or the error itself where it is none that one can mend."""
+    if is_device_failure(error):
+        remedy = "free memory, take a smaller model" if is_out_of_memory(error) else "mend the GPU's driver or torch"
+        return TrackerUnavailable(f"{_blamed(device, error)}: {remedy}, set device_fallback to true, or device to cpu")
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return TrackerUnavailable(f"there is no memory left for model {model!r}: free some, or take a smaller model")
+    if isinstance(error, (OSError, ValueError)):
+        return TrackerUnavailable(f"model {model!r} cannot be used: {_one_line(error)}")
+    return error
+
+
+def _first_line(error: BaseException) -> str:
+    """Return the beginning of an error's text; CUDA's run over many lines."""
+    return str(error).strip().split("\n", 1)[0][:200]
+
+
+def _one_line(error: BaseException) -> str:
+    """Return an error's text without line breaks."""
+    return " ".join(str(error).split())

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running a node as a program: spin until a signal, then end in order and within a bounded time."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from queue import Empty, SimpleQueue
+from typing import Protocol
+
+import rclpy
+from rclpy.exceptions import InvalidHandle
+from rclpy.signals import SignalHandlerOptions
+
+from dimp_ros.ros_utils.callbacks import answer_anything
+from dimp_ros.ros_utils.executor import PatientExecutor
+from dimp_ros.ros_utils.fastdds import give_room_for_images
+
+GRACE_SECONDS = 1.5
+"""What an orderly end may take; after that the process ends all the same."""
+
+Finish = Callable[[int], None]
+
+
+class Program(Protocol):
+    """What a node needs besides rclpy's methods to be run here."""
+
+    def close(self) -> bool:
+        """Stop the node's own threads and return whether they have ended."""
+        ...
+
+    def destroy_node(self) -> None:
+        """Take the node off the graph."""
+
+
+def run(create: Callable[[Finish], Program], args: Sequence[str] | None = None, threads: int = 5) -> int:
+    """Run the node that ``create`` makes until SIGINT, SIGTERM, or until it calls the ``finish`` given to ``create``.
+
+    rclpy's own signal handlers would shut the context down under the node's feet: here the node first says good-bye.
+    The main thread only waits, so that a signal is served at once whatever the callbacks do.
+
+    :returns: the process's exit code: 0 after a signal, what was passed to ``finish``, 1 after an error.
+    """
+    ends: SimpleQueue[int] = SimpleQueue()  # its put() may be called from a signal handler, an Event's set() may not
+    previous = {number: signal.signal(number, lambda *_: ends.put(0)) for number in (signal.SIGINT, signal.SIGTERM)}
+    give_room_for_images()
+    rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        try:
+            node = create(ends.put)
+            answer_anything(node)
+        except Exception as error:  # a wrong parameter, mostly: one line helps more than a traceback
+            print(f"cannot start: {error}", file=sys.stderr)
+            return 1
+        return _spin(node, ends, threads)
+    finally:
+        rclpy.try_shutdown()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _spin(node: Program, ends: SimpleQueue[int], threads: int) -> int:
+    executor = PatientExecutor(threads)
+    executor.add_node(node)
+    stopping = threading.Event()
+    spinner = threading.Thread(target=_spin_safely, args=(executor, stopping, ends), name="spin", daemon=True)
+    spinner.start()
+    code = _wait(ends)
+    deadline = threading.Timer(GRACE_SECONDS, _leave, (code,))
+    deadline.daemon = True
+    deadline.start()
+    idle = node.close()
+    stopping.set()
+    executor.create_task(lambda: None)  # only something to do ends its waiting
+    spinner.join()
+    executor.finish_callbacks()
+    executor.shutdown()
+    node.destroy_node()
+    rclpy.try_shutdown()
+    deadline.cancel()
+    if not idle:  # a thread is deep inside an inference: tearing the interpreter down under it would crash
+        _leave(code)
+    return code
+
+
+def _wait(ends: SimpleQueue[int]) -> int:
+    """Return the exit code once there is one.
+
+    Of signals in quick succession, Python may note one without waking the main thread: it looks by itself, too.
+    """
+    while True:
+        try:
+            return ends.get(timeout=0.2)
+        except Empty:
+            continue
+
+
+def _spin_safely(executor: PatientExecutor, stopping: threading.Event, ends: SimpleQueue[int]) -> None:
+    """Spin; an exception that escapes a callback ends the program with a traceback instead of a silent node."""
+    while rclpy.ok() and not stopping.is_set():
+        try:
+            executor.spin_once()
+        except InvalidHandle:  # a subscription was destroyed as its message was taken (rclpy #1142, Humble)
+            continue
+        except Exception:
+            traceback.print_exc()
+            ends.put(1)
+            return
+
+
+def _leave(code: int) -> None:
+    """End the process without waiting for anything."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,240 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Making a store of training pictures: decoding, reducing, and cutting out what has a mask."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dimp_ros.datasets.base import Clip, Image, Instance, Still
+from dimp_ros.datasets.registry import WeightedDataSet
+from dimp_ros.geometry.box import Box
+from dimp_ros.synthetic.image_store import (
+    CANVAS,
+    CELLS,
+    HULL,
+    MARGIN,
+    MAX_ASPECT,
+    SHORTEST,
+    ClipEntry,
+    PictureEntry,
+    Shape,
+    Tables,
+    TargetEntry,
+    read_tables,
+)
+
+
+def outline(mask: NDArray[np.uint8]) -> Shape | None:
+    """Return the outline of a mask that fills its array, None where it is empty."""
+    rows, columns = np.nonzero(mask)
+    if not len(rows):
+        return None
+    points = cv2.convexHull(np.stack((columns, rows), 1).astype(np.int32))[:, 0].astype(np.float64)
+    corners = np.concatenate([points + step for step in ((0, 0), (1, 0), (0, 1), (1, 1))])
+    # The points that lie furthest in HULL directions: under any transform the box is exact to cos(pi / HULL).
+    angles = np.arange(HULL) * 2 * np.pi / HULL
+    extreme = corners[(corners @ np.stack((np.cos(angles), np.sin(angles)))).argmax(0)]
+    size = np.array(mask.shape[::-1], np.float64)
+    cells = cv2.resize(mask.astype(np.float32), (CELLS, CELLS), interpolation=cv2.INTER_AREA)
+    return Shape((extreme / size).astype(np.float32), cells)
+
+
+def to_canvas(image: Image, alpha: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Resample an object that fills its arrays to a canvas ``[4, CANVAS, CANVAS]``: premultiplied RGB, and alpha."""
+    inner = CANVAS - 2 * MARGIN
+    way = cv2.INTER_AREA if max(alpha.shape) > inner else cv2.INTER_LINEAR
+    opacity = cv2.resize(alpha, (inner, inner), interpolation=way)
+    colour = cv2.resize(image[..., 2::-1].astype(np.float32) * alpha[..., None], (inner, inner), interpolation=way)
+    canvas = np.zeros((4, CANVAS, CANVAS), np.float32)
+    canvas[:3, MARGIN:-MARGIN, MARGIN:-MARGIN] = colour.transpose(2, 0, 1)
+    canvas[3, MARGIN:-MARGIN, MARGIN:-MARGIN] = opacity * 255
+    return np.rint(canvas).clip(0, 255).astype(np.uint8)
+
+
+class _Made(NamedTuple):
+    """What one picture adds to a store."""
+
+    image: Image | None
+    targets: list[tuple[Instance, Shape | None, NDArray[np.uint8] | None]]
+
+
+def _cut(image: Image, instance: Instance, alpha: NDArray[np.float32] | None) -> _Made | None:
+    """Work out outline and canvas of one instance; None where it is too small, too thin or its mask is nearly empty."""
+    if alpha is None:
+        box = instance.box
+        usable = min(box.w, box.h) >= SHORTEST and max(box.w / box.h, box.h / box.w) <= MAX_ASPECT
+        return _Made(None, [(instance, None, None)]) if usable else None
+    solid = (alpha > 0.5).astype(np.uint8)
+    x, y, w, h = cv2.boundingRect(solid)
+    if min(w, h) < SHORTEST or max(w / h, h / w) > MAX_ASPECT:
+        return None
+    part = solid[y : y + h, x : x + w]
+    shape = outline(part)
+    soft = cv2.GaussianBlur(alpha, (3, 3), 0)[y : y + h, x : x + w]
+    placed = Instance(Box(float(x), float(y), float(w), float(h)), instance.category)
+    return _Made(None, [(placed, shape, to_canvas(image[y : y + h, x : x + w], soft))])
+
+
+def _reduced(image: Image, instances: Sequence[Instance], longest_side: int) -> tuple[Image, list[Instance]]:
+    """Reduce a picture, with its boxes and masks, to ``longest_side`` pixels."""
+    height, width = image.shape[:2]
+    factor = longest_side / max(height, width)
+    if factor >= 1:
+        return image, list(instances)
+    size = (max(round(width * factor), 1), max(round(height * factor), 1))
+    x, y = size[0] / width, size[1] / height
+    smaller = []
+    for instance in instances:
+        mask, box = instance.mask(), instance.box
+        small = None if mask is None else cv2.resize(mask, size, interpolation=cv2.INTER_AREA)
+        decode = None if small is None else partial(_as_read, small)
+        smaller.append(Instance(Box(box.x * x, box.y * y, box.w * x, box.h * y), instance.category, decode))
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), smaller
+
+
+def _as_read(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return a mask that is already decoded."""
+    return mask
+
+
+def _prepare(image: Image, instances: Iterable[Instance], kind: str) -> _Made:
+    """Work out everything a picture adds."""
+    if kind == "cutout":
+        alpha = (image[..., 3] / np.float32(255)).astype(np.float32) if image.shape[-1] == 4 else None
+        instance = next(iter(instances), Instance(Box(0.0, 0.0, float(image.shape[1]), float(image.shape[0]))))
+        made = None if alpha is None else _cut(image, instance, alpha)
+        return _Made(None, made.targets if made else [])
+    targets = []
+    for instance in instances:
+        mask = instance.mask()
+        made = _cut(image, instance, None if mask is None else mask.astype(np.float32))
+        targets += made.targets if made else []
+    return _Made(image[..., :3], targets)
+
+
+class StoreWriter:
+    """Builds the files of a store."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.tables = Tables()
+        self._hulls: list[NDArray[np.float32]] = []
+        self._cells: list[NDArray[np.float32]] = []
+        self._canvases = 0
+        self._pixels = (folder / "pixels.bin").open("wb")
+        self._canvas_file = (folder / "canvases.bin").open("wb")
+
+    def add(self, made: _Made, kind: str, source: str) -> tuple[int, list[int]]:
+        """Add a picture and its targets; return their numbers (-1 for a picture that is not kept)."""
+        number = -1
+        if made.image is not None:
+            number = len(self.tables.pictures)
+            height, width = made.image.shape[:2]
+            self.tables.pictures.append(PictureEntry(self._pixels.tell(), width, height, kind))
+            self._pixels.write(np.ascontiguousarray(made.image[..., ::-1].transpose(2, 0, 1)).tobytes())
+        targets = []
+        for instance, shape, canvas in made.targets:
+            targets.append(len(self.tables.targets))
+            shape_number = canvas_number = -1
+            if shape is not None and canvas is not None:
+                shape_number, canvas_number = len(self._hulls), self._canvases
+                self._hulls.append(shape.hull)
+                self._cells.append(shape.cells)
+                self._canvas_file.write(canvas.tobytes())
+                self._canvases += 1
+            entry = TargetEntry(number, instance.box, shape_number, canvas_number, instance.category, source)
+            self.tables.targets.append(entry)
+        return number, targets
+
+    def close(self, summary: str) -> None:
+        """Write the tables; the store is complete then."""
+        self._pixels.close()
+        self._canvas_file.close()
+        np.savez(
+            self.folder / "shapes.npz",
+            hulls=np.array(self._hulls, np.float32).reshape(-1, HULL, 2),
+            cells=np.array(self._cells, np.float32).reshape(-1, CELLS, CELLS),
+        )
+        tables = {
+            "summary": summary,
+            "weights": self.tables.weights,
+            "pictures": [list(vars(item).values()) for item in self.tables.pictures],
+            "targets": [list(vars(item).values()) for item in self.tables.targets],
+            "clips": [list(vars(item).values()) for item in self.tables.clips],
+        }
+        (self.folder / "tables.json").write_text(json.dumps(tables), encoding="utf-8")
+
+
+def build_store(
+    folder: Path,
+    data_sets: Sequence[WeightedDataSet],
+    keep: Callable[[str], bool] | None = None,
+    *,
+    clip_frames: int = 0,
+    longest_side: int = 480,
+    threads: int = 4,
+) -> Path:
+    """Make a store of all stills and clips of ``data_sets`` in ``folder``, or keep the complete one that is there.
+
+    :param keep: tells by name which stills and clips are taken; None takes all.
+    :param clip_frames: of a longer clip so many frames are taken, evenly from its middle; 0 takes all.
+    :param longest_side: larger pictures are reduced to it, in pixels. :return: ``folder``.
+    """
+    summary = "; ".join(data_set.data.summary() for data_set in data_sets)
+    summary += f" (clip_frames {clip_frames}, longest side {longest_side})"
+    if (folder / "tables.json").exists() and read_tables(folder)["summary"] == summary:
+        return folder
+    writer = StoreWriter(folder)
+
+    def still(item: Still) -> tuple[Still, _Made]:
+        return item, _prepare(*_reduced(item.read(), item.instances, longest_side), item.kind)
+
+    with ThreadPoolExecutor(threads) as pool:
+        for data_set, weight in data_sets:
+            sources = {item.source for item in data_set.stills()} | {item.source for item in data_set.clips()}
+            writer.tables.weights.update({source: weight for source in sources if weight != 1})
+            chosen = (item for item in data_set.stills() if keep is None or keep(item.name))
+            for item, made in pool.map(still, chosen):
+                writer.add(made, item.kind, item.source)
+            for clip in data_set.clips():
+                if keep is None or keep(clip.name):
+                    _add_clip(writer, clip, pool, clip_frames, longest_side)
+    writer.close(summary)
+    return folder
+
+
+def chosen_frames(length: int, limit: int, reach: int = 60) -> range:
+    """Choose at most ``limit`` frames (0: all) of a clip, evenly within ``reach`` frames in its middle."""
+    if not limit or length <= limit:
+        return range(length)
+    step = max(1, min(reach, length) // limit)
+    first = (length - limit * step) // 2
+    return range(first, first + limit * step, step)
+
+
+def _add_clip(writer: StoreWriter, clip: Clip, pool: ThreadPoolExecutor, limit: int, longest_side: int) -> None:
+    """Add frames of a clip."""
+
+    def frame(index: int) -> _Made:
+        instance = clip.instances[index] if clip.instances else None
+        if instance is None and np.isfinite(clip.boxes[index]).all():
+            instance = Instance(Box(*(float(v) for v in clip.boxes[index])), clip.category)
+        instances = [] if instance is None else [instance]
+        return _prepare(*_reduced(clip.read(index), instances, longest_side), "clip")
+
+    pictures, targets = [], []
+    for made in pool.map(frame, chosen_frames(len(clip), limit)):
+        number, found = writer.add(made, "clip", clip.source)
+        pictures.append(number)
+        targets.append(found[0] if found else -1)
+    writer.tables.clips.append(ClipEntry(tuple(pictures), tuple(targets), clip.source))

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Box refinement: gradient ascent of the predicted overlap from several starting boxes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dimp_ros.geometry.box import Box
+from dimp_ros.model.backbone import Features
+from dimp_ros.model.inference.network import InferenceNet
+from dimp_ros.model.inference.region import Region
+from dimp_ros.model.iou_net import Modulation
+from dimp_ros.model.target_filter import STRIDE
+from dimp_ros.tracker.config import TrackerConfig
+from dimp_ros.tracker.target_state import Target
+
+Climb = Callable[[Modulation, Features, Tensor, int, float], tuple[Tensor, Tensor]]
+
+
+def starting_boxes(box: Box, config: TrackerConfig, generator: torch.Generator) -> Tensor:
+    """Return the predicted box and jittered ones, ``Tensor[P, 4]`` in crop pixels."""
+    size, shortest = math.sqrt(box.area), min(box.w, box.h) / 3
+    jitter = torch.rand((config.proposals - 1, 4), generator=generator).numpy() * 2 - 1
+    boxes = np.tile(np.array(box, dtype=np.float32), (config.proposals, 1))
+    center = boxes[1:, :2] + boxes[1:, 2:] / 2 + jitter[:, :2] * np.float32(config.jitter_center * size)
+    sides = np.maximum(boxes[1:, 2:] + jitter[:, 2:] * np.float32(config.jitter_size * size), np.float32(shortest))
+    boxes[1:, :2], boxes[1:, 2:] = center - sides / 2, sides
+    return torch.from_numpy(boxes)
+
+
+class Overlap(Protocol):
+    """Predicts ``2 * IoU - 1`` of boxes ``Tensor[B, P, 4]`` in the search windows of B targets."""
+
+    def __call__(self, boxes: Tensor) -> Tensor:
+        """Return the predictions ``Tensor[B, P]``."""
+        ...
+
+    def value_and_gradient(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the predictions, and the gradient of each in its own box."""
+        ...
+
+
+class FrameOverlap:
+    """The overlap with given targets in given pictures.
+
+    On a CPU the network's features are computed only where the boxes are; when a box leaves that region, everywhere. A
+    GPU has time for all of them, but none to be asked where the boxes are.
+
+    :param backbone: of B pictures. :param boxes: ``Tensor[B, P, 4]`` in crop pixels, the first ones to be asked about.
+    """
+
+    def __init__(self, net: InferenceNet, modulation: Modulation, backbone: Features, boxes: Tensor) -> None:
+        self._net, self._modulation, self._backbone = net, modulation, backbone
+        self._cells = backbone.stride16.shape[-1]
+        regions: list[Region | None] = [None] * len(boxes)
+        if boxes.device.type == "cpu":
+            regions = [Region.around(own, self._cells) for own in boxes]
+            least = max((region.size if region else self._cells) for region in regions)
+            if len(boxes) > 1:  # all of one size
+                regions = [Region.around(own, self._cells, least=least) for own in boxes]
+        self._look_at(regions)
+
+    def __call__(self, boxes: Tensor) -> Tensor:
+        """Predict ``2 * IoU - 1`` of boxes ``Tensor[B, P, 4]`` in crop pixels."""
+        self._follow(boxes)
+        return self._overlap(boxes - self._corners)
+
+    def value_and_gradient(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Predict, and differentiate in the boxes."""
+        self._follow(boxes)
+        return self._overlap.value_and_gradient(boxes - self._corners)
+
+    def _follow(self, boxes: Tensor) -> None:
+        """Look at everything from now on if a box has left its region."""
+        if not all(r is None or r.holds(own, self._cells) for r, own in zip(self._regions, boxes, strict=True)):
+            self._look_at([None] * len(self._regions))
+
+    def _look_at(self, regions: list[Region | None]) -> None:
+        self._regions = regions
+        self._overlap = self._net.overlap.of(self._modulation, self._net.overlap_features(self._backbone, regions))
+        corners = [(*(region.corner if region else (0, 0)), 0, 0) for region in regions]
+        self._corners = torch.tensor(corners, dtype=torch.float32)[:, None] if any(regions) else 0
+
+
+def ascend(overlap: Overlap, boxes: Tensor, steps: int, length: float) -> tuple[Tensor, Tensor]:
+    """Move boxes uphill on the predicted overlap: ``b <- b + length * gradient * (w, h, w, h)``, ``steps`` times.
+
+    :param boxes: ``Tensor[B, P, 4]`` of B pictures.
+    :return: the boxes, and the prediction ``2 * IoU - 1`` of each where its last step began: one more look would take
+        a tenth of the time.
+    """
+    if not steps:
+        return boxes, overlap(boxes)
+    for _ in range(steps):
+        value, gradient = overlap.value_and_gradient(boxes)
+        boxes = boxes + length * gradient * boxes[..., 2:].repeat(1, 1, 2)
+    return boxes, value
+
+
+def choose(boxes: Tensor, overlaps: Tensor, config: TrackerConfig) -> Box | None:
+    """Average the best boxes of sane shape; None where there is none.
+
+    :param boxes: ``Tensor[P, 4]``. :param overlaps: ``Tensor[P]``, what was predicted for each.
+    """
+    sane = []
+    for (x, y, w, h), overlap in zip(boxes.tolist(), overlaps.tolist(), strict=True):
+        box = Box(x, y, max(w, 1.0), max(h, 1.0))
+        if all(map(math.isfinite, box)) and 1 / config.max_aspect < box.w / box.h < config.max_aspect:
+            sane.append((overlap, box))
+    best = [box for _, box in sorted(sane, key=lambda pair: pair[0], reverse=True)[: config.best_boxes]]
+    return Box(*(sum(values) / len(best) for values in zip(*best, strict=True))) if best else None
+
+
+def inside(box: Box, size: tuple[int, int], config: TrackerConfig) -> Box:
+    """Keep a box's sides within reason and its centre in, or only a little outside, an image of ``size`` (w, h)."""
+    least, outside = config.min_target_side, config.max_outside
+    w, h = (min(max(side, least), 2.0 * max(size)) for side in (box.w, box.h))
+    cx, cy = (
+        min(max(center, -outside * side), extent + outside * side)
+        for center, side, extent in zip(box.center, (w, h), size, strict=True)
+    )
+    return Box.from_center(cx, cy, w, h)
+
+
+def refine(
+    targets: Sequence[Target],
+    climb: Climb,
+    backbone: Features,
+    size: tuple[int, int],
+    config: TrackerConfig,
+) -> list[Box]:
+    """Return the boxes of targets at the peaks of their last frames, in image pixels.
+
+    :param climb: see `Engine.climb`.
+    :param backbone: features of those frames' crops. :param size: width and height of the image.
+    """
+    starts = []
+    for target in targets:
+        window, (row, column) = target.last.window, target.last.place.cell
+        last = window.box_to_crop(target.place(config))
+        moved = window.box_to_image(Box.from_center(column * STRIDE, row * STRIDE, last.w, last.h))
+        starts.append(window.box_to_crop(inside(moved, size, config)))
+    proposals = torch.stack([starting_boxes(s, config, t.generator) for s, t in zip(starts, targets, strict=True)])
+    modulation = Modulation(
+        torch.cat([target.modulation.stride8 for target in targets]),
+        torch.cat([target.modulation.stride16 for target in targets]),
+    )
+    boxes, overlaps = climb(modulation, backbone, proposals, config.refine_steps, config.refine_step_length)
+    result = []
+    for n, target in enumerate(targets):
+        frame = target.last
+        frame.proposals, frame.boxes, frame.overlaps = proposals[n], boxes[n], overlaps[n]
+        best = choose(boxes[n], overlaps[n], config) or starts[n]
+        result.append(inside(frame.window.box_to_image(best), size, config))
+    return result

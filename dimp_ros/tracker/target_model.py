@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first frame: from a picture and a box to a target that can be followed."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dimp_ros.geometry.box import Box
+from dimp_ros.images.picture import Picture, to_color
+from dimp_ros.model.backbone import Features
+from dimp_ros.model.inference.network import InferenceNet
+from dimp_ros.model.target_filter import apply_filter
+from dimp_ros.tracker.augment import first_frame_views
+from dimp_ros.tracker.config import TrackerConfig
+from dimp_ros.tracker.crop import SearchWindow, crop
+from dimp_ros.tracker.device import upload
+from dimp_ros.tracker.inference_engine import Engine
+from dimp_ros.tracker.localization import Outcome, highest
+from dimp_ros.tracker.memory import SampleMemory
+from dimp_ros.tracker.redetection import usual_window
+from dimp_ros.tracker.stage_timer import StageClock
+from dimp_ros.tracker.target_state import Frame, Target
+
+
+def learn_first_frame(
+    net: InferenceNet, picture: Picture, box: Box, config: TrackerConfig, device: torch.device, clock: StageClock
+) -> Target:
+    """Learn a target's filter from views of its first frame, and what the overlap network has to know of it.
+
+    :param box: one that `check_box` has accepted. :param clock: notes how long each stage took.
+    """
+    window = usual_window(box, config)
+    large = crop(picture, SearchWindow.around(box.center, 2 * window.side, 2 * config.crop_size))
+    views = first_frame_views(to_color(large), window.box_to_crop(box), config, np.random.default_rng(config.seed))
+    clock.lap("crop")
+    backbone = net.extract(upload([view.image for view in views], device))
+    boxes = torch.tensor([view.box for view in views], device=device)
+    clock.lap("backbone")
+
+    generator = torch.Generator().manual_seed(config.seed)
+    stride16 = torch.cat((backbone.stride16, _dropout_copies(backbone.stride16[:1], config, generator)))
+    boxes = torch.cat((boxes, boxes[:1].expand(config.dropout_copies, -1)))
+    features = net.target_features(stride16)
+    classifier = net.net.classifier
+    first = classifier.filter_initializer(features[None], boxes[None])
+    weights = classifier.filter_optimizer(first, features[None], boxes[None], steps=config.init_steps)[-1]
+    clock.lap("learn")
+    plain = Features(*(maps[:1].float() for maps in backbone))
+    modulation = net.net.bb_regressor.modulation(plain, boxes[:1])
+    memory = SampleMemory(features, boxes, config.memory_size, config.first_frame_share)
+    scores = apply_filter(features[None, :1], weights)[0, 0].cpu().numpy()
+    frame = Frame(window, views[0].image, scores, weights, highest(scores))
+    clock.lap("modulate")
+    return Target(box, weights, modulation, memory, generator, frame)
+
+
+def _dropout_copies(plain: Tensor, config: TrackerConfig, generator: torch.Generator) -> Tensor:
+    """Return copies of features ``Tensor[1, C, H, W]`` with some channels zeroed and the others scaled up."""
+    keep = 1 - config.dropout_rate
+    kept = torch.rand((config.dropout_copies, plain.shape[1], 1, 1), generator=generator) < keep
+    return plain * kept.to(plain) / keep
+
+
+def learn(target: Target, features: Tensor, engine: Engine, config: TrackerConfig) -> None:
+    """Add a target's last frame to its memory and improve its filter, as the outcome tells.
+
+    :param features: classification features of the frame's crop, ``Tensor[C, H, W]``.
+    """
+    outcome, memory = target.last.place.outcome, target.memory
+    if outcome is Outcome.UNCERTAIN:
+        return
+    hard = outcome is Outcome.HARD_NEGATIVE
+    box = torch.tensor(target.last.window.box_to_crop(target.box), device=features.device)
+    memory.first_share = config.first_frame_share
+    memory.add(features, box, config.hard_negative_rate if hard else config.learning_rate)
+    if hard:
+        steps = config.hard_negative_steps
+    else:
+        steps = config.update_steps if target.frame % config.update_interval == 0 else 0
+    if steps:
+        target.filter = engine.improve(target.filter, memory, steps)

@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the batches of a run come from: made anew for every step, or drawn from a bank that is used several times.
+
+Both are functions of seed, rank and step alone, so that a run which is continued sees what it would have seen.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from dimp_ros.model.dimp import DimpNet
+from dimp_ros.synthetic.image_store import Pixels, open_tables
+from dimp_ros.synthetic.renderer import Renderer
+from dimp_ros.synthetic.scene_planner import ScenePlanner
+from dimp_ros.training.config import TrainingConfig
+from dimp_ros.training.network import Frames, early_maps
+from dimp_ros.training.sampling import CROP_SIZE, Group, draw_group, render_groups
+
+FRESH, BANK, VALIDATION = 11, 12, 13
+"""What random numbers are for; part of every seed."""
+
+
+class Source(Protocol):
+    """Gives the batches of steps ``first``, ``first + 1`` and so on, without end."""
+
+    def batches(self, first: int) -> Iterator[Frames]:
+        """Iterate over the batches from step ``first`` on."""
+        ...
+
+
+class _Plans(Dataset[list[Group]]):
+    """The plans of step i, for workers of a DataLoader."""
+
+    def __init__(self, store: Path, config: TrainingConfig, rank: int) -> None:
+        self.store, self.config, self.rank = store, config, rank
+        self._planner: ScenePlanner | None = None
+
+    def __len__(self) -> int:
+        return self.config.steps
+
+    def __getitem__(self, step: int) -> list[Group]:
+        if self._planner is None:  # in the worker, so that tables are read there and not sent
+            self._planner = ScenePlanner(open_tables(self.store), self.config.scenes)
+        seeds = ((self.config.seed, FRESH, step, self.rank, i) for i in range(self.config.batch))
+        return [draw_group(self._planner, np.random.default_rng(s), self.config.train, self.config.test) for s in seeds]
+
+
+class FreshSource:
+    """New sequences for every step: worker processes plan them, this one draws them, on the device of ``pixels``."""
+
+    def __init__(self, store: Path, pixels: Pixels, config: TrainingConfig, rank: int, workers: int) -> None:
+        self.plans = _Plans(store, config, rank)
+        self.renderer = Renderer(pixels)
+        self.config, self.rank, self.workers = config, rank, workers
+
+    def batches(self, first: int) -> Iterator[Frames]:
+        """Iterate over the batches from step ``first`` on."""
+        loader = DataLoader(
+            self.plans,
+            batch_size=None,
+            sampler=range(first, self.config.steps),
+            num_workers=self.workers,
+            multiprocessing_context="spawn" if self.workers else None,
+            prefetch_factor=4 if self.workers else None,
+            collate_fn=_same,
+        )
+        for step, groups in enumerate(loader, start=first):
+            yield make_frames(self.renderer, groups, (self.config.seed * 1_000_003 + step) * 64 + self.rank)
+
+
+def _same(groups: list[Group]) -> list[Group]:
+    """Leave a list of plans as it is (a DataLoader would turn it into tensors)."""
+    return groups
+
+
+def make_frames(renderer: Renderer, groups: list[Group], seed: int) -> Frames:
+    """Draw the pictures of planned groups."""
+    device = renderer.device
+    images = render_groups(renderer, groups, torch.Generator(device).manual_seed(seed))
+    boxes = torch.from_numpy(np.stack([group.boxes for group in groups])).to(device)
+    visible = torch.from_numpy(np.stack([group.visible for group in groups])).to(device)
+    return Frames((images,), boxes, visible)
+
+
+def validation_frames(store: Path, config: TrainingConfig, pixels: Pixels) -> list[Frames]:
+    """Make the fixed sequences a run is validated with, in batches of the run's size."""
+    planner = ScenePlanner(open_tables(store), config.scenes)
+    renderer = Renderer(pixels)
+    groups = [
+        draw_group(planner, np.random.default_rng((VALIDATION, i)), config.train, config.test)
+        for i in range(config.validate_groups)
+    ]
+    parts = [groups[i : i + config.batch] for i in range(0, len(groups), config.batch)]
+    return [make_frames(renderer, part, VALIDATION + i) for i, part in enumerate(parts)]
+
+
+class _Shapes(NamedTuple):
+    """Types and shapes of the arrays of a bank."""
+
+    maps: list[tuple[type, tuple[int, ...]]]
+    groups: int
+    frames: int
+
+
+def _shapes(model: DimpNet, config: TrainingConfig) -> _Shapes:
+    """Return what a bank holds: pictures, or what the frozen part of the backbone makes of them."""
+    c8, c16 = model.feature_extractor.channels
+    lead = (config.groups, 2 * config.per_role)
+    stride8 = (np.float16, (*lead, c8, CROP_SIZE // 8, CROP_SIZE // 8))
+    stride16 = (np.float16, (*lead, c16, CROP_SIZE // 16, CROP_SIZE // 16))
+    images = (np.uint8, (*lead, 3, CROP_SIZE, CROP_SIZE))
+    maps = {"frozen": [stride8, stride16], "late": [stride8], "all": [images]}[config.backbone]
+    return _Shapes(maps, *lead)  # type: ignore[arg-type]
+
+
+class BankSource:
+    """Batches from banks of made sequences, in files that are mapped; processes with one thread each make them.
+
+    :param folder: where the banks lie; older ones are removed.
+    """
+
+    def __init__(
+        self, folder: Path, store: Path, model: DimpNet, config: TrainingConfig, rank: int, processes: int
+    ) -> None:
+        self.folder, self.store, self.model, self.config = folder, store, model, config
+        self.rank, self.processes = rank, processes
+
+    def batches(self, first: int) -> Iterator[Frames]:
+        """Iterate over the batches from step ``first`` on."""
+        config, step = self.config, first
+        while True:
+            number, in_bank = divmod(step, config.steps_per_bank)
+            arrays = self._bank(config.first_bank + number)
+            per_pass = config.groups // config.batch
+            for position in range(in_bank, config.steps_per_bank):
+                use, place = divmod(position, per_pass)
+                order = np.random.default_rng((config.seed, number, use, self.rank)).permutation(config.groups)
+                chosen = order[place * config.batch : (place + 1) * config.batch]
+                yield self._batch(arrays, chosen, np.random.default_rng((config.seed, 7, step, self.rank)))
+                step += 1
+
+    def _batch(self, arrays: list[NDArray[np.generic]], groups: NDArray[np.int64], rng: np.random.Generator) -> Frames:
+        """Draw training and test pictures of each of some groups."""
+        config = self.config
+        picks = [
+            np.concatenate(
+                (
+                    rng.permutation(config.per_role)[: config.train],
+                    config.per_role + rng.permutation(config.per_role)[: config.test],
+                )
+            )
+            for _ in groups
+        ]
+        index = (groups[:, None], np.stack(picks))
+        *maps, boxes, visible = (torch.from_numpy(array[index]) for array in arrays)
+        return Frames(tuple(maps), boxes, visible)
+
+    def _bank(self, number: int) -> list[NDArray[np.generic]]:
+        """Make a bank, or open the complete one that is there."""
+        shapes = _shapes(self.model, self.config)
+        target = self.folder / f"bank_{self.rank}_{number:04d}"
+        if not (target / "complete").exists():
+            for old in self.folder.glob(f"bank_{self.rank}_*"):
+                shutil.rmtree(old)
+            target.mkdir(parents=True)
+            _open(target, shapes, "w+")
+            setup = partial(_start, self.store, self.model, self.config, target, shapes)
+            work = [(self.config.seed, BANK, number, self.rank, group) for group in range(self.config.groups)]
+            bar = tqdm(total=len(work), desc=f"bank {number}", mininterval=10, disable=self.rank > 0)
+            if self.processes > 1:
+                # Not forked: a child of a process whose libraries have threads may wait for one of them for ever.
+                context = multiprocessing.get_context("spawn")
+                with context.Pool(self.processes, initializer=partial(setup, threads=1)) as pool:
+                    for _ in pool.imap_unordered(_make, work, chunksize=4):
+                        bar.update()
+            else:
+                setup()
+                for item in work:
+                    _make(item)
+                    bar.update()
+            bar.close()
+            (target / "complete").touch()
+        return _open(target, shapes, "r")
+
+
+def _open(folder: Path, shapes: _Shapes, mode: str) -> list[NDArray[np.generic]]:
+    """Map the files of a bank: its maps, boxes and visibility."""
+    lead = (shapes.groups, shapes.frames)
+    wanted = [*shapes.maps, (np.float32, (*lead, 4)), (np.float32, lead)]
+    return [
+        np.memmap(folder / f"{number}.dat", dtype=dtype, mode=mode, shape=shape)  # type: ignore[call-overload]
+        for number, (dtype, shape) in enumerate(wanted)
+    ]
+
+
+class _Maker(NamedTuple):
+    """What a process needs to make the groups of a bank."""
+
+    planner: ScenePlanner
+    renderer: Renderer
+    model: DimpNet
+    config: TrainingConfig
+    arrays: list[NDArray[np.generic]]
+
+
+_maker: _Maker
+
+
+def _start(
+    store: Path, model: DimpNet, config: TrainingConfig, folder: Path, shapes: _Shapes, threads: int | None = None
+) -> None:
+    """Prepare a process for making groups."""
+    global _maker
+    if threads is not None:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
+    tables = open_tables(store)
+    renderer = Renderer(Pixels(store, tables))
+    _maker = _Maker(ScenePlanner(tables, config.scenes), renderer, model.eval(), config, _open(folder, shapes, "r+"))
+
+
+def _make(seed: tuple[int, ...]) -> None:
+    """Make one group and write it into the bank."""
+    planner, renderer, model, config, arrays = _maker
+    group = draw_group(planner, np.random.default_rng(seed), config.per_role, config.per_role)
+    frames = make_frames(renderer, [group], int(np.random.SeedSequence(seed).generate_state(1)[0]))
+    with torch.inference_mode():
+        maps = early_maps(model, frames.maps[0].flatten(0, 1), config.backbone)
+    for array, value in zip(arrays, (*maps, frames.boxes[0], frames.visible[0]), strict=True):
+        array[seed[-1]] = value.to(torch.uint8 if array.dtype == np.uint8 else torch.float32).numpy()

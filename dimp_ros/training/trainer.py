@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The training loop: steps, an average of the weights, a record of them, and checkpoints from which it goes on."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from dimp_ros.datasets.base import held_out
+from dimp_ros.datasets.registry import open_data_sets
+from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model, save_weights
+from dimp_ros.model.dimp import build_model
+from dimp_ros.synthetic.image_store import Pixels, open_tables
+from dimp_ros.synthetic.image_store_writer import build_store
+from dimp_ros.training.batches import BankSource, FreshSource, Source, validation_frames
+from dimp_ros.training.config import TrainingConfig
+from dimp_ros.training.distributed import Place, agree, distribute
+from dimp_ros.training.network import Frames, TrainingNetwork, parameter_groups
+from dimp_ros.training.run_log import Record
+
+RECORD_EVERY, SAVE_EVERY = 50, 250
+
+
+class Trainer:
+    """Train a network.
+
+    :param config: see `TrainingConfig`. :param folder: where checkpoints, logs, banks and the pictures' store go; a run
+        found there is continued. :param place: this process's, see `distributed.join`.
+    :param workers: processes that plan or make sequences. :param start: weights to start from instead of ImageNet's.
+    :param store: folder of the pictures' store, which several runs may share; by default in ``folder``.
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        folder: Path,
+        place: Place,
+        *,
+        workers: int = 0,
+        start: Path | None = None,
+        store: Path | None = None,
+    ) -> None:
+        self.config, self.folder, self.place, self.workers = config, folder, place, workers
+        data_sets = open_data_sets(config.data)  # fails here, not in every process, if they are not there
+        folder.mkdir(parents=True, exist_ok=True)
+        self.store = store or folder / "store"
+        self._build(start)  # before the pictures: what is wrong with the configuration is known at once
+        if place.leads:
+            print(
+                f"dimp-train: pictures in {self.store}, decoded at the first start (a minute or more)", file=sys.stderr
+            )
+            for name, keep in (("train", trained_on), ("held_out", held_out)):
+                build_store(self.store / name, data_sets, keep, clip_frames=config.clip_frames)
+        agree(True, place)  # waits until the store is there
+        if self.checkpoint.exists():
+            self._restore()
+        self.record = Record(folder, self.step) if place.leads else None
+        self._validation: list[Frames] = []
+
+    def _build(self, start: Path | None) -> None:
+        """Build the network, its average and the optimiser."""
+        config, place = self.config, self.place
+        torch.manual_seed(config.seed)
+        model = build_model(config.model)
+        if start is None:
+            from dimp_ros.training.pretrained import initial_backbone
+
+            self.origin = initial_backbone(model, Path(config.backbone_weights) if config.backbone_weights else None)
+        else:
+            loaded, info = load_model(str(start))
+            if info.architecture != config.model:
+                raise ValueError(
+                    f"{start} holds {info.architecture!r} weights; the configuration wants {config.model!r}"
+                )
+            model.load_state_dict(loaded.state_dict())
+            self.origin = f"{start.name} ({info.commit[:7] or 'commit unknown'})"
+        self.model = model.to(place.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = TrainingNetwork(self.model, config)
+        self.optimizer = torch.optim.Adam(parameter_groups(self.model, config.learning_rates))
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.parallel = distribute(self.network, place, unused=config.classifier_every > 1)
+        self.step = 0
+        self.seconds = 0.0
+
+    @property
+    def checkpoint(self) -> Path:
+        """The file a run continues from."""
+        return self.folder / "checkpoint.pt"
+
+    def _source(self) -> Source:
+        """Open where the batches come from."""
+        config, place, store = self.config, self.place, self.store / "train"
+        if config.uses:
+            return BankSource(self.folder, store, self.model, config, place.rank, self.workers)
+        pixels = Pixels(store, open_tables(store), place.device)
+        return FreshSource(store, pixels, config, place.rank, self.workers)
+
+    def run(self, seconds: float = math.inf) -> bool:
+        """Train until the end, which is answered by True, or until ``seconds`` are over."""
+        deadline = time.monotonic() + seconds
+        stopped = False
+        bar = tqdm(
+            total=self.config.steps, initial=self.step, desc="steps", mininterval=10, disable=not self.place.leads
+        )
+        if self.step < self.config.steps:
+            batches = self._source().batches(self.step)
+            while self.step < self.config.steps and not stopped:
+                started = time.monotonic()
+                frames = next(batches).to(self.place.device)
+                self._step(frames)
+                self._after_step(frames, bar)
+                self.seconds += time.monotonic() - started
+                stopped = agree(time.monotonic() > deadline, self.place)
+        bar.close()
+        if self.place.leads and self.record is not None:
+            self.record.write(self.step, self.seconds)
+            self.save()
+        return self.step >= self.config.steps
+
+    def _after_step(self, frames: Frames, bar: Any) -> None:
+        """Record, validate and save, each at its own steps."""
+        if not self.place.leads or self.record is None:
+            return
+        bar.update()
+        if self.step % RECORD_EVERY == 0:
+            bar.set_postfix(self.record.write(self.step, self.seconds), refresh=False)
+        every = self.config.validate_every
+        if every and self.step % every == 0:
+            self.record.scalars(self.step, self.validate(), "held_out")
+            if frames.maps[0].shape[2] == 3:
+                self.record.sheet(self.step, frames)
+        if self.step % SAVE_EVERY == 0:
+            self.save()
+
+    def _step(self, frames: Frames) -> None:
+        """Take one step; all its random choices follow from the seed, the rank and the step's number."""
+        self.parallel.train()
+        config = self.config
+        seed = (config.seed * 1_000_003 + self.step) * 64 + self.place.rank
+        losses: dict[str, Tensor] = self.parallel(frames, seed, classify=self.step % config.classifier_every == 0)
+        self.optimizer.zero_grad(set_to_none=True)
+        losses["total"].backward()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), config.clip_norm)
+        factor = rate_factor(config, self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        self.optimizer.step()
+        self.step += 1
+        self._update_average()
+        if self.record is not None:
+            self.record.add({**losses, "norm": norm, "rate": factor})
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        """Move the averaged weights towards the current ones, faster at the start."""
+        keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        pairs = zip(self.average.state_dict().values(), self.model.state_dict().values(), strict=True)
+        floating = [(a, b) for a, b in pairs if a.is_floating_point()]
+        torch._foreach_lerp_([a for a, _ in floating], [b for _, b in floating], 1 - keep)
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Return the losses of the averaged weights on sequences of pictures that are never trained on."""
+        if not self._validation:
+            store = self.store / "held_out"
+            pixels = Pixels(store, open_tables(store), self.place.device)
+            self._validation = validation_frames(store, self.config, pixels)
+        network = TrainingNetwork(copy.deepcopy(self.average), self.config).eval()
+        losses = [network(frames, index) for index, frames in enumerate(self._validation)]
+        return {name: float(torch.stack([each[name] for each in losses]).mean()) for name in losses[0]}
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all, the averaged weights for use, and the configuration."""
+        state = {
+            "config": self.config.plain(),
+            "origin": self.origin,
+            "step": self.step,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+        }
+        partial = self.checkpoint.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self.checkpoint)
+        self.export(self.folder / "weights.safetensors")
+        text = yaml.safe_dump(self.config.plain(), sort_keys=False)
+        (self.folder / "config.yaml").write_text(text, encoding="utf-8")
+
+    def export(self, path: Path) -> None:
+        """Write the averaged weights in half precision with what one must know of them."""
+        backbone = self.model.feature_extractor
+        info = WeightsInfo(
+            architecture=self.config.model,
+            mean=backbone.mean,
+            std=backbone.std,
+            training_data=open_tables(self.store / "train").summary,
+            licence="Apache-2.0",
+            commit=_commit(),
+            details={
+                "origin": self.origin,
+                "step": self.step,
+                "sequences": self.step * self.config.batch * self.place.world,
+                "seconds": round(self.seconds),
+            },
+        )
+        save_weights(path, self.average, info, torch.float16)
+
+    def _restore(self) -> None:
+        """Go on from the checkpoint."""
+        state = torch.load(self.checkpoint, map_location=self.place.device, weights_only=True)
+        free = ("steps", "data", "validate_every", "validate_groups")  # may change without another run being meant
+        stored = {key: value for key, value in state["config"].items() if key not in free}
+        wanted = {key: value for key, value in self.config.plain().items() if key not in free}
+        if stored != wanted:
+            changed = sorted(key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key))
+            raise ValueError(
+                f"{self.folder} holds a run that differs in {changed}; give another folder, or that configuration"
+            )
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.origin, self.step, self.seconds = state["origin"], state["step"], state["seconds"]
+
+
+def rate_factor(config: TrainingConfig, step: int) -> float:
+    """Return the share of the peak learning rates that holds at a step."""
+    warm = min(1.0, (step + 1) / max(config.warm_up, 1))
+    if config.decay == "steps":
+        return warm * config.decay_factor ** (step // config.decay_every)
+    whole = config.schedule_steps or config.steps
+    return warm * 0.5 * (1 + math.cos(math.pi * min(step / whole, 1.0)))
+
+
+def trained_on(name: str) -> bool:
+    """Tell whether the still or clip of this name is trained on."""
+    return not held_out(name)
+
+
+def _commit() -> str:
+    """Return the commit of the checkout this runs from, or that a pack was made from; empty where there is none."""
+    root = Path(__file__).resolve().parents[2]
+    if (root / "pack.json").is_file():
+        return str(json.loads((root / "pack.json").read_text(encoding="utf-8")).get("commit", ""))
+    command = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""

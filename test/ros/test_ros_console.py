@@ -1,0 +1,202 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The console as a node: what it takes from the graph, what it asks of the tracker, and that it costs nothing idle."""
+
+from __future__ import annotations
+
+import array
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import pytest
+from harness.ros_harness import RELIABLE, Node, Parameter, context, spinning, wait_until
+
+pytest.importorskip("aiohttp", reason="aiohttp is not installed: apt install python3-aiohttp, or pip")
+
+from helpers.console_client import Browser, browse
+from helpers.console_fixture import world
+from rcl_interfaces.srv import GetParameters, ListParameters
+from sensor_msgs.msg import CompressedImage
+
+from dimp_ros.apps.console.node import ConsoleNode, target_of
+from dimp_ros.msg import TargetState
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKEN = "0123456789abcdef"
+
+
+def visit(console: ConsoleNode, act: Callable[[Browser], Awaitable[Any]]) -> Any:
+    """Run ``act`` with a browser that is connected to a console node."""
+
+    class Served:
+        server = console.server
+
+    return browse(Served(), act)  # type: ignore[arg-type]
+
+
+def test_a_target_is_set_followed_and_dropped_through_the_console():
+    async def act(browser: Browser) -> None:
+        picture = await browser.until(lambda: browser.pictures and browser.pictures[-1])
+        await browser.say(type="init", request=1, stamp=picture["stamp"], box=[190, 110, 80, 80], id="cup")
+        await browser.until(lambda: 1 in browser.answers)
+        assert browser.answers[1]["success"], browser.answers[1]["message"]
+
+        def boxes() -> list[Any]:
+            targets = browser.pictures[-1]["targets"]
+            return [one["box"] for one in targets["list"] if one["state"] == "TRACKING"] if targets else []
+
+        assert await browser.until(boxes) == [[200.0, 120.0, 60.0, 60.0]]
+        running.camera.places = [(300.0, 90.0), None]
+        await browser.until(lambda: boxes() == [[300.0, 90.0, 60.0, 60.0]])
+        running.camera.places = [None, None]
+        await browser.until(lambda: browser.statuses[-1]["targets"]["list"][0]["state"] == "LOST")
+        assert browser.statuses[-1]["targets"]["list"][0]["box"] is None
+        await browser.say(type="drop", request=2, id="pen")
+        await browser.until(lambda: 2 in browser.answers)
+        assert not browser.answers[2]["success"] and "'pen' is unknown" in browser.answers[2]["message"]
+        await browser.say(type="drop", request=3, id="cup")
+        await browser.until(lambda: browser.statuses[-1]["targets"]["list"] == [])
+        await browser.say(type="enable", request=4, enabled=False)
+        await browser.until(lambda: browser.statuses[-1]["tracker"]["enabled"] is False)
+
+    with world() as running:
+        visit(running.console, act)
+        assert not running.node._work.pipeline.enabled
+
+
+def test_images_are_subscribed_only_while_somebody_looks(monkeypatch):
+    monkeypatch.setattr("dimp_ros.apps.console.node.LINGER_WATCHES", 3)
+
+    async def act(browser: Browser) -> None:
+        await browser.until(lambda: browser.pictures)
+        assert images.get_subscription_count() == 1
+
+    with world(tracker=False) as running:
+        images = running.camera._images
+        time.sleep(0.5)
+        assert images.get_subscription_count() == 0
+        visit(running.console, act)
+        wait_until(lambda: images.get_subscription_count() == 0, "the end of the subscription")
+        visit(running.console, act)
+
+
+def test_why_there_is_no_video_and_no_tracker_is_told():
+    async def act(browser: Browser) -> None:
+        await browser.until(lambda: browser.statuses and "nobody publishes" in browser.statuses[-1]["video"]["reason"])
+        assert browser.statuses[-1]["tracker"]["present"] is False
+        await browser.say(type="init", request=1, stamp=[1, 0], box=[1, 2, 30, 40], id="")
+        await browser.until(lambda: browser.answers)
+        assert not browser.answers[1]["success"] and "console's parameter tracker" in browser.answers[1]["message"]
+
+    with context():
+        console = ConsoleNode(parameter_overrides=[Parameter("port", value=0)])
+        with spinning(console):
+            visit(console, act)
+            console.close()
+
+
+def test_a_tracker_that_does_not_answer_in_time_is_told_as_such():
+    async def act(browser: Browser) -> None:
+        await browser.until(lambda: browser.pictures)
+        await browser.say(type="enable", request=1, enabled=True)
+        await browser.until(lambda: browser.answers)
+        assert "has not answered for 0.3 s" in browser.answers[1]["message"]
+
+    with world(request_timeout=0.3) as running:
+        answer = running.node._offered._on_set_enabled
+        for service in running.node.services:
+            if service.srv_name.endswith("set_enabled"):
+                service.callback = lambda request, response: time.sleep(1.5) or answer(request, response)
+        visit(running.console, act)
+
+
+def test_compressed_images_are_shown():
+    async def act(browser: Browser) -> None:
+        picture = await browser.until(lambda: browser.pictures and browser.pictures[-1])
+        assert (picture["width"], picture["height"]) == (640, 360)
+
+    with context():
+        overrides = {"port": 0, "image_transport": "compressed"}
+        console = ConsoleNode(parameter_overrides=[Parameter(name, value=value) for name, value in overrides.items()])
+        camera = Node("camera")
+        images = camera.create_publisher(CompressedImage, "image/compressed", RELIABLE)
+        picture = cv2.imencode(".jpg", 90 * cv2.cvtColor(cv2.UMat(360, 640, cv2.CV_8U).get(), cv2.COLOR_GRAY2BGR))[1]
+
+        def publish() -> None:
+            message = CompressedImage(format="jpeg", data=array.array("B", picture.tobytes()))
+            message.header.stamp = camera.get_clock().now().to_msg()
+            images.publish(message)
+
+        camera.create_timer(0.1, publish)
+        with spinning(console, camera):
+            visit(console, act)
+            console.close()
+
+
+def test_the_token_cannot_be_read_from_the_graph():
+    with context():
+        overrides = {"port": 0, "host": "127.0.0.1", "token": TOKEN}
+        console = ConsoleNode(parameter_overrides=[Parameter(name, value=value) for name, value in overrides.items()])
+        asker = Node("asker")
+        with spinning(console, asker):
+            listing = asker.create_client(ListParameters, "console/list_parameters")
+            getting = asker.create_client(GetParameters, "console/get_parameters")
+            assert listing.wait_for_service(15.0) and getting.wait_for_service(15.0)
+            names = listing.call(ListParameters.Request()).result.names
+            assert "host" in names and "token" not in names
+            answer = getting.call(GetParameters.Request(names=["token"]))
+            assert TOKEN not in str(answer)
+            console.close()
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"host": "0.0.0.0"}, "there is no token"),
+        ({"token": 1234567890123456}, "put it in quotes"),
+        ({"port": 70000}, r"0 \.\. 65535"),
+        ({"image_transport": "theora"}, "one of raw, compressed"),
+        ({"host": "192.0.2.1", "token": TOKEN}, "cannot be served on"),
+    ],
+)
+def test_the_console_does_not_start_with_settings_that_are_wrong(values, reason):
+    with context(), pytest.raises(ValueError, match=reason) as refusal:
+        overrides = {"port": 0, **values}
+        ConsoleNode(parameter_overrides=[Parameter(name, value=value) for name, value in overrides.items()])
+    assert TOKEN not in str(refusal.value)
+
+
+def test_numbers_that_are_none_are_not_passed_on_to_browsers():
+    state = TargetState(id="cup", state=TargetState.TRACKING, confidence=float("nan"), age=float("inf"))
+    state.bbox.size_x = state.bbox.size_y = float("nan")
+    target = target_of(state)
+    assert target.box is None and target.confidence == target.age == 0.0
+    json.dumps(target, allow_nan=False)
+    assert target_of(TargetState(state=99)).state == "UNINITIALIZED"
+
+
+def test_the_program_serves_its_page_and_ends_with_a_signal():
+    command = [sys.executable, str(ROOT / "scripts" / "console_node"), "--ros-args", "-p", "port:=0"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as program:
+        assert program.stderr is not None
+        line = next(line for line in program.stderr if "the console is at" in line)
+        address = next(word for word in line.split() if word.startswith("http://"))
+        with urllib.request.urlopen(address, timeout=15.0) as page:
+            assert b"Operator console" in page.read()
+        program.send_signal(signal.SIGINT)
+        assert program.wait(15.0) == 0
+
+
+def test_the_program_says_in_one_line_why_it_does_not_start():
+    command = [sys.executable, str(ROOT / "scripts" / "console_node"), "--ros-args", "-p", "host:=0.0.0.0"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60.0)
+    assert result.returncode == 1
+    assert "cannot start: host is '0.0.0.0', which others can reach, and there is no token" in result.stderr
+    assert "Traceback" not in result.stderr

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The demo: source, tracker and client together, what it records, and when it counts as failed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+from harness.ros_harness import BOX, Parameter, ScriptedTracker, State, context, spinning, tracker_node, wait_until
+
+from dimp_ros.apps.demo.demo import Demo
+from dimp_ros.apps.demo.video_source import VideoSource
+from dimp_ros.node.tracker_loader import TrackerUnavailable
+
+
+def run_demo(tracker: object, folder: Path, **parameters: object) -> tuple[int, Path]:
+    """Run the demo on 20 pictures, numbered by their pixels; return its exit code and the folder of its results."""
+    out = folder / "out"
+    (folder / "pictures").mkdir()
+    for number in range(20):
+        cv2.imwrite(str(folder / "pictures" / f"{number:03d}.png"), np.full((48, 64, 3), 10 * number, np.uint8))
+    source = {"video": str(folder / "pictures"), "rate": 20.0, "wait_for_subscribers": 2}
+    demo = {"box": list(BOX), "out": str(out), "silence": 1.0, **parameters}
+    codes: list[int] = []
+    with context():
+        nodes = [
+            tracker_node(tracker),
+            VideoSource(lambda _code: None, parameter_overrides=[Parameter(k, value=v) for k, v in source.items()]),
+            Demo(codes.append, parameter_overrides=[Parameter(k, value=v) for k, v in demo.items()]),
+        ]
+        with spinning(*nodes):
+            wait_until(lambda: codes, "the end of the demo", 60.0)
+            nodes[-1].close()
+    return codes[0], out
+
+
+def test_the_demo_sets_the_target_in_the_first_picture_and_records_every_image(tmp_path):
+    tracker = ScriptedTracker()
+    tracker.init_seconds = 0.6
+    code, out = run_demo(tracker, tmp_path)
+    assert code == 0
+    assert [(number, box) for number, box, _ in tracker.inits] == [(0, BOX)]
+    assert min(number for number in tracker.updates if number > 0) <= 50, "the source did not wait for the target"
+    assert tracker.updates[-1] == 190, "the last picture is missing"
+    result = json.loads((out / "result.json").read_text())
+    assert 19 <= result["published"] <= 23, "pictures that are repeated until the target is set are not of the video"
+    assert result["published"] / 2 < result["tracked"] == result["frames"] <= result["published"]  # a busy machine
+    assert result["lost"] == result["uncertain"] == 0 and result["median_confidence"] == 0.75
+    assert 0 < result["age_ms_median"] <= result["age_ms_p95"] and 1 < result["tracker_fps"] < 25  # the same
+    assert result["model"] == "dimp_lite" and result["rmw"].startswith("rmw_")
+    video = cv2.VideoCapture(str(out / "annotated.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == result["published"]
+    assert 1 < video.get(cv2.CAP_PROP_FPS) < 24, "the rate of the images, which a busy machine lowers"
+
+
+def test_images_that_the_tracker_passes_over_are_counted_and_still_recorded(tmp_path):
+    code, out = run_demo(ScriptedTracker(seconds=0.2), tmp_path)
+    result = json.loads((out / "result.json").read_text())
+    assert code == 0 and 1 <= result["frames"] <= result["published"] * 0.6
+    assert cv2.VideoCapture(str(out / "annotated.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == result["published"]
+
+
+def test_the_demo_fails_if_the_target_was_lost(tmp_path, capsys):
+    tracker = ScriptedTracker()
+    tracker.state = State.LOST
+    code, out = run_demo(tracker, tmp_path)
+    assert code == 1 and "lost" in capsys.readouterr().err
+    result = json.loads((out / "result.json").read_text())
+    assert result["lost"] == result["frames"] > 0 and result["tracked"] == 0
+
+
+def test_the_demo_says_why_the_tracker_does_not_come_up(tmp_path, capsys):
+    def factory(_parameters):
+        raise TrackerUnavailable("weights are missing: copy them to /somewhere")
+
+    code, _ = run_demo(factory, tmp_path, patience=4.0)
+    assert code == 2 and "copy them to /somewhere" in capsys.readouterr().err
+
+
+def test_the_demo_says_why_the_tracker_refuses_the_target(tmp_path, capsys):
+    tracker = ScriptedTracker()
+    tracker.failure = ValueError("the box is on nothing")
+    code, _ = run_demo(tracker, tmp_path, patience=2.0)
+    assert code == 2 and "the box is on nothing" in capsys.readouterr().err

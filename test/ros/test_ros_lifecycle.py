@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The tracker node's life: transitions, what they hold and release, and what an operator is told when they fail."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+
+import pytest
+from harness.ros_harness import (
+    Client,
+    Parameter,
+    ScriptedTracker,
+    State,
+    context,
+    numbered_image,
+    spinning,
+    tracker_node,
+    wait_until,
+)
+
+from dimp_ros.node.tracker_loader import TrackerUnavailable
+
+pytest.importorskip("rclpy")
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.lifecycle import TransitionCallbackReturn
+
+SUCCESS = TransitionCallbackReturn.SUCCESS
+
+
+def image_subscriptions(node) -> int:
+    return sum(subscription.topic_name == "/image" for subscription in node.subscriptions)
+
+
+def test_twenty_round_trips_leave_no_thread_no_subscription_and_no_publisher_behind():
+    tracker = ScriptedTracker()
+    with context():
+        node = tracker_node(tracker, autostart=False)
+        client = Client()
+        with spinning(node, client.node):
+            counts = []
+            for number in range(1, 21):
+                assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
+                client.wait_for(node)
+                client.show(numbered_image(2 * number))
+                answer = client.init(target_id=f"round {number}")
+                assert answer.success, answer.message
+                assert client.show(numbered_image(2 * number + 1)).id == f"round {number}"
+                assert node.trigger_deactivate() == SUCCESS
+                assert image_subscriptions(node) == 0
+                wait_until(lambda: client.states[-1].state == State.UNINITIALIZED, "good-bye")
+                assert node.trigger_cleanup() == SUCCESS
+                counts.append((threading.active_count(), len(list(node.publishers)), len(list(node.services))))
+                client.states.clear()
+            assert not [thread for thread in threading.enumerate() if thread.name == "tracker_worker"]
+            assert counts[-1] == counts[5], "the executor's own threads come up in the first rounds only"
+            assert [number for number, _, _ in tracker.inits] == [2 * number for number in range(1, 21)]
+
+
+def test_round_trips_amid_a_stream_of_images_do_not_stop_the_executor():
+    with context():
+        node = tracker_node(ScriptedTracker(), autostart=False)
+        client = Client()
+        with spinning(node, client.node):
+            over = threading.Event()
+
+            def stream() -> None:
+                while not over.wait(0.002):
+                    client.images.publish(numbered_image(1))
+
+            camera = threading.Thread(target=stream)
+            camera.start()
+            try:
+                for _ in range(80):
+                    assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
+                    time.sleep(0.02)
+                    assert node.trigger_deactivate() == SUCCESS and node.trigger_cleanup() == SUCCESS
+                    client.states.clear()
+            finally:
+                over.set()
+                camera.join()
+            assert "not active" in client.init().message
+
+
+def test_images_and_targets_do_not_outlive_deactivation_and_the_model_not_cleanup():
+    trackers = []
+
+    def factory(_parameters):
+        tracker = ScriptedTracker()
+        trackers.append(weakref.ref(tracker))
+        return tracker
+
+    with context():
+        node = tracker_node(factory, autostart=False)
+        client = Client()
+        with spinning(node, client.node):
+            assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
+            client.wait_for(node)
+            client.show(numbered_image(1))
+            assert client.init(target_id="ball").success
+            assert node.trigger_deactivate() == SUCCESS and node.trigger_activate() == SUCCESS
+            client.wait_for(node)
+            refused = client.init(stamp=numbered_image(1).header.stamp)
+            assert not refused.success and "no image" in refused.message
+            assert client.show(numbered_image(2)).state == State.UNINITIALIZED
+            assert trackers[0]() is not None and len(trackers) == 1
+            assert node.trigger_deactivate() == SUCCESS and node.trigger_cleanup() == SUCCESS
+            # rclpy's executor holds on to its last callback until there is another: the node's own timer, here
+            wait_until(lambda: gc.collect() >= 0 and trackers[0]() is None, "release of the tracker")
+
+
+def test_the_life_cycle_services_drive_the_node():
+    with context():
+        node = tracker_node(ScriptedTracker(), autostart=False)
+        client = Client()
+        with spinning(node, client.node):
+            change = client.node.create_client(ChangeState, "tracker_node/change_state")
+            state = client.node.create_client(GetState, "tracker_node/get_state")
+            for transition, label in (
+                (Transition.TRANSITION_CONFIGURE, "inactive"),
+                (Transition.TRANSITION_ACTIVATE, "active"),
+                (Transition.TRANSITION_DEACTIVATE, "inactive"),
+                (Transition.TRANSITION_CLEANUP, "unconfigured"),
+                (Transition.TRANSITION_UNCONFIGURED_SHUTDOWN, "finalized"),
+            ):
+                request = ChangeState.Request(transition=Transition(id=transition))
+                assert client._call(change, request).success
+                assert client._call(state, GetState.Request()).current_state.label == label
+
+
+def test_missing_weights_leave_the_node_unconfigured_and_requests_are_told_the_remedy(capfd):
+    remedy = "weights are missing: copy them to /somewhere"
+
+    def factory(_parameters):
+        raise TrackerUnavailable(remedy)
+
+    with context():
+        node = tracker_node(factory)
+        client = Client()
+        with spinning(node, client.node):
+            wait_until(lambda: remedy in node.trouble, "the failure of configure")
+            answer = client.init()
+            assert not answer.success and remedy in answer.message
+            assert remedy in client.drop().message and remedy in client.set_enabled(True).message
+    errors = [line for line in capfd.readouterr().err.splitlines() if "[ERROR]" in line]
+    assert len(errors) == 1 and remedy in errors[0]
+
+
+def test_an_unexpected_error_in_a_transition_is_logged_with_its_traceback(capfd):
+    def factory(_parameters):
+        return {}["no such key"]
+
+    with context():
+        node = tracker_node(factory, autostart=False)
+        with spinning(node):
+            assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+            assert "no such key" in node.trouble
+    assert "Traceback" in (errors := capfd.readouterr().err) and "no such key" in errors
+
+
+def test_requests_are_answered_while_the_model_is_being_loaded():
+    loaded = threading.Event()
+
+    def factory(_parameters):
+        loaded.wait()
+        return ScriptedTracker()
+
+    with context():
+        node = tracker_node(factory)
+        client = Client()
+        with spinning(node, client.node):
+            answer = wait_until(lambda: "loaded" in (a := client.init()).message and a, "word of the loading")
+            assert not answer.success and "not active" in answer.message
+            loaded.set()
+            client.wait_for(node)
+
+
+def test_deactivation_waits_for_the_inference_in_progress_and_its_result_is_not_published():
+    tracker = ScriptedTracker()
+    with context():
+        node = tracker_node(tracker)
+        client = Client()
+        with spinning(node, client.node):
+            client.wait_for(node)
+            client.show(numbered_image(1))
+            assert client.init().success
+            tracker.seconds = 0.7
+            client.images.publish(numbered_image(2))
+            assert tracker.busy.wait(10)
+            assert node.trigger_deactivate() == SUCCESS
+            assert tracker.updates == [2]
+            wait_until(lambda: client.states[-1].state == State.UNINITIALIZED, "good-bye")
+            time.sleep(0.2)
+            assert client.states[-1].state == State.UNINITIALIZED
+            assert not [state for state in client.states if state.header == numbered_image(2).header and state.id]
+
+
+def test_a_tracker_that_hangs_is_given_up_and_the_node_can_be_configured_anew(monkeypatch, capfd):
+    monkeypatch.setattr("dimp_ros.node.tracker_node.DEACTIVATE_SECONDS", 0.2)
+    trackers = [ScriptedTracker(), ScriptedTracker()]
+    waiting = iter(trackers)
+    with context():
+        node = tracker_node(lambda _parameters: next(waiting), autostart=False)
+        client = Client()
+        with spinning(node, client.node):
+            assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
+            client.wait_for(node)
+            client.show(numbered_image(1))
+            assert client.init(target_id="old").success
+            trackers[0].seconds = 2.0
+            client.images.publish(numbered_image(2))
+            assert trackers[0].busy.wait(10)
+            assert node.trigger_deactivate() == TransitionCallbackReturn.ERROR
+            assert "given up" in client.init().message
+            assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
+            client.wait_for(node)
+            assert client.show(numbered_image(3)).state == State.UNINITIALIZED
+            assert client.init(target_id="new").success and len(trackers[1].inits) == 1
+            wait_until(lambda: trackers[0].updates, "return of the tracker that was given up")
+            assert client.show(numbered_image(4)).id == "new"
+            assert not [s for s in client.states if s.id == "old" and s.header == numbered_image(2).header]
+    assert "given up" in capfd.readouterr().err
+
+
+def test_parameters_are_declared_with_descriptors_and_fixed_while_configured():
+    with context():
+        node = tracker_node(ScriptedTracker(), autostart=False, history_seconds=3)
+        assert node.get_parameter("history_seconds").value == 3
+        descriptor = node.describe_parameter("history_seconds")
+        assert descriptor.description and descriptor.floating_point_range[0].to_value == 60.0
+        (result,) = node.set_parameters([Parameter("history_seconds", value=4)])
+        assert result.successful, "a whole number is a fine number of seconds"
+        (result,) = node.set_parameters([Parameter("history_seconds", value=61.0)])
+        assert not result.successful
+        (result,) = node.set_parameters([Parameter("autostart", value=True)])
+        assert not result.successful
+        assert node.trigger_configure() == SUCCESS
+        (result,) = node.set_parameters([Parameter("model", value="dimp50")])
+        assert not result.successful and "clean it up" in result.reason
+        node.trigger_cleanup()
+        (result,) = node.set_parameters([Parameter("model", value="dimp50")])
+        assert result.successful
+        node.destroy_node()

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The visual servo on topics; what it has in common with the follower is tested there."""
+
+from __future__ import annotations
+
+import pytest
+from harness.ros_harness import TargetState, wait_until
+from test_ros_follower import batch, steering
+
+from dimp_ros.apps.steering.servo import Servo
+
+
+def test_it_moves_the_camera_in_the_frame_of_the_images_and_stops_when_the_target_is_lost():
+    with steering(Servo, "delta_twist_cmds") as operator:
+        operator.wait_for_rest()
+        operator.set_enabled(True)
+        wait_until(lambda: operator.last()[0] > 0.02, "a motion to the right")
+        assert operator.commands[-1].header.frame_id == "camera_optical" and operator.last()[5] == 0.0
+        operator.state = TargetState.LOST
+        operator.wait_for_rest()
+
+
+def test_the_set_point_is_where_the_target_is_when_that_is_asked_for_its_size_included():
+    with steering(Servo, "delta_twist_cmds") as operator:
+        operator.set_enabled(True)
+        operator.wait_for_motion()
+        answer = operator.take_set_point()
+        assert answer.success, answer.message
+        operator.wait_for_rest()
+        values = [operator.steering.get_parameter(f"set_point_{name}").value for name in ("x", "y", "size")]
+        assert values == pytest.approx([500.0 / 640.0, 0.5, 80.0 / (640.0 * 480.0) ** 0.5])
+        operator.side = 40.0
+        wait_until(lambda: operator.last()[2] > 0.02, "going nearer")
+
+
+def test_saturation_is_reported():
+    with steering(Servo, "delta_twist_cmds", max_speed=0.01) as operator:
+        operator.set_enabled(True)
+        operator.wait_for_motion()
+        wait_until(lambda: operator.statuses and "saturated" in operator.statuses[-1].message, "diagnostics")
+        assert operator.steering.set_parameters_atomically(batch(max_speed=1.0)).successful
+
+
+def test_without_camera_info_it_stands_and_says_so():
+    with steering(Servo, "delta_twist_cmds") as operator:
+        operator.info.k = [0.0] * 9
+        assert operator.set_enabled(True).success
+        operator.wait_for_rest()
+        wait_until(lambda: operator.statuses and "calibrate" in operator.statuses[-1].message, "the remedy")

@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Several targets, requests about past images, targets from a detector, and targets that are given up."""
+
+from __future__ import annotations
+
+import threading
+import time
+from itertools import pairwise
+
+import pytest
+from harness.ros_harness import (
+    BOX,
+    RELIABLE,
+    Client,
+    ScriptedTracker,
+    State,
+    TargetState,
+    Time,
+    is_zero,
+    numbered_image,
+    running,
+    stamp_of,
+    start_target,
+    wait_until,
+)
+from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+
+OTHER = (4.0, 4.0, 10.0, 10.0)
+
+
+def ends_of(client: Client, target_id: str) -> list[TargetState]:
+    """Return the messages that say that a target is no more."""
+    return [state for state in list(client.states) if state.state == State.UNINITIALIZED and state.id == target_id]
+
+
+def test_targets_are_followed_at_once_and_told_apart_by_their_names():
+    tracker = ScriptedTracker()
+    with running(tracker) as client:
+        start_target(client, target_id="cup")
+        assert client.init(OTHER, target_id="ball").success
+        client.show(numbered_image(2))
+        states = client.targets_of(numbered_image(2))
+        assert list(states) == ["cup", "ball"]
+        assert states["cup"].bbox.size_x == BOX[2] and states["ball"].bbox.size_x == OTHER[2]
+        assert tracker.asked == [(2, "ball", "cup")], "one update for both"
+        assert {one.id for one in client.detections_of(numbered_image(2)).detections} == {"cup", "ball"}
+
+        def single() -> list[str]:
+            return sorted(state.id for state in list(client.states) if state.header == numbered_image(2).header)
+
+        wait_until(lambda: single() == ["ball", "cup"], "a message for each on `target`, too")
+
+
+def test_a_lost_target_does_not_take_the_others_box_away():
+    tracker = ScriptedTracker()
+    with running(tracker) as client:
+        start_target(client, target_id="cup")
+        assert client.init(OTHER, target_id="ball").success
+        tracker.states["cup"] = State.LOST
+        client.show(numbered_image(2))
+        states = client.targets_of(numbered_image(2))
+        assert states["cup"].state == State.LOST and is_zero(states["cup"].bbox)
+        assert states["ball"].state == State.TRACKING
+        assert [one.id for one in client.detections_of(numbered_image(2)).detections] == ["ball"]
+
+
+def test_a_dropped_target_leaves_the_others_as_they_are():
+    tracker = ScriptedTracker()
+    with running(tracker) as client:
+        start_target(client, target_id="cup")
+        assert client.init(OTHER, target_id="ball").success
+        client.show(numbered_image(2))
+        assert client.drop("cup").success and tracker.dropped == ["cup"]
+        gone = wait_until(
+            lambda: [s for s in client.states if s.state == State.UNINITIALIZED and s.id == "cup"], "drop"
+        )
+        assert is_zero(gone[-1].bbox)
+        wait_until(lambda: list(client.targets_of(numbered_image(2))) == ["ball"], "targets without the dropped one")
+        assert client.targets_of(numbered_image(2))["ball"].state == State.TRACKING
+        client.show(numbered_image(3))
+        assert list(client.targets_of(numbered_image(3))) == ["ball"]
+        assert client.drop().success and "'ball'" not in client.drop().message
+        client.show(numbered_image(4))
+        assert client.targets_of(numbered_image(4)) == {}
+
+
+def test_a_target_that_was_just_taken_is_told_of_when_another_is_dropped_before_the_next_image():
+    tracker = ScriptedTracker()
+    with running(tracker, history_seconds=60.0) as client:
+        start_target(client, target_id="cup")
+        client.show(numbered_image(2))
+        tracker.seconds = 1.0
+        client.images.publish(numbered_image(3))
+        assert tracker.busy.wait(10)
+        client.images.publish(numbered_image(4))
+        giving = threading.Thread(target=client.init, args=(OTHER,), kwargs={"stamp": stamp_of(4), "target_id": "ball"})
+        giving.start()
+        time.sleep(0.2)  # both requests wait for the tracker then, one after the other, and before image 4
+        assert client.drop("cup").success and tracker.busy.is_set()
+        wait_until(lambda: ends_of(client, "cup"), "drop")
+        giving.join()
+        about = wait_until(
+            lambda: [
+                one
+                for one in list(client.arrays)
+                if one.header == numbered_image(3).header and [state.id for state in one.targets] == ["ball"]
+            ],
+            "targets after the drop, the new one among them",
+        )
+        assert about[0].targets[0].state == State.LOST, "it was not looked for in image 3"
+        assert is_zero(about[0].targets[0].bbox)
+
+
+def test_more_targets_than_allowed_are_refused_and_the_limit_is_named():
+    with running(ScriptedTracker(), max_targets=2) as client:
+        start_target(client, target_id="a")
+        assert client.init(target_id="b").success
+        refused = client.init(target_id="c")
+        assert not refused.success and "max_targets is 2" in refused.message and "'a', 'b'" in refused.message
+        assert client.init(OTHER, target_id="b").success, "one of a name that is followed starts over"
+        assert client.drop("a").success
+        assert wait_until(lambda: client.init(target_id="c").success, "a place for another")
+
+
+def test_unnamed_targets_get_names_that_are_not_taken():
+    with running(ScriptedTracker()) as client:
+        start_target(client, target_id="1")
+        assert client.init().success and client.init().success
+        client.show(numbered_image(2))
+        assert list(client.targets_of(numbered_image(2))) == ["1", "2", "3"]
+
+
+def test_a_late_request_starts_on_its_image_and_catches_up_through_those_since():
+    tracker = ScriptedTracker()
+    with running(tracker) as client:
+        for number in range(1, 9):
+            client.show(numbered_image(number))
+        answer = client.init(stamp=stamp_of(4))
+        assert answer.success and answer.stamp == stamp_of(4)
+        assert answer.reached == stamp_of(8) and answer.frames_caught_up == 4 and "4 images" in answer.message
+        assert tracker.inits == [(4, BOX, "1")] and tracker.updates == [5, 6, 7, 8]
+        caught_up = wait_until(lambda: [s for s in client.states if s.state == State.TRACKING], "the target's state")
+        assert {state.header.stamp.nanosec for state in caught_up} == {stamp_of(8).nanosec}, "no word on old images"
+        assert client.show(numbered_image(9)).state == State.TRACKING and tracker.updates[-1] == 9
+
+
+def test_a_late_request_does_not_hold_up_the_stream_and_says_how_far_it_is():
+    tracker = ScriptedTracker()
+    with running(tracker, catch_up_images=2, history_seconds=60.0) as client:
+        start_target(client, target_id="old")
+        for number in range(2, 30):
+            client.show(numbered_image(number))
+        before = len(tracker.asked)
+        tracker.seconds = 0.25
+        client.images.publish(numbered_image(30))
+        assert tracker.busy.wait(10)
+        answer = client.init(OTHER, stamp=stamp_of(10), target_id="late")
+        assert answer.success and answer.stamp == stamp_of(10)
+        assert 0 < answer.frames_caught_up < 20 and "LOST until it has caught up" in answer.message
+        assert stamp_of(10).nanosec + stamp_of(10).sec * 10**9 < answer.reached.sec * 10**9 + answer.reached.nanosec
+        for number in range(31, 35):  # a live image is waiting all the time
+            client.images.publish(numbered_image(number))
+            client.state_of(numbered_image(number))
+            states = client.targets_of(numbered_image(number))
+            assert states["old"].state == State.TRACKING
+            assert states["late"].state == State.LOST and is_zero(states["late"].bbox)
+        asked = tracker.asked[before:]
+        live = [index for index, (number, *names) in enumerate(asked) if number >= 30]
+        steps = [after - at - 1 for at, after in pairwise(live[1:])]
+        assert all(0 < count <= 2 + 1 for count in steps), "two for each live image, one more before the next came"
+        tracker.seconds = 0.0
+        caught_up = wait_until(
+            lambda: [s for s in client.states if s.id == "late" and s.state == State.TRACKING], "the late target"
+        )
+        assert caught_up[0].header.stamp == stamp_of(34)
+
+
+def test_a_late_target_can_be_dropped_on_its_way():
+    tracker = ScriptedTracker()
+    with running(tracker, history_seconds=60.0) as client:
+        for number in range(1, 30):
+            client.show(numbered_image(number))
+        tracker.seconds = 0.2
+        assert client.init(stamp=stamp_of(2), target_id="late").success
+        assert client.drop("late").success
+        wait_until(lambda: tracker.dropped == ["late"], "drop")
+        tracker.seconds = 0.0
+        client.show(numbered_image(30))
+        assert client.targets_of(numbered_image(30)) == {} and not any(s.state == State.TRACKING for s in client.states)
+
+
+def test_images_that_were_let_go_meanwhile_are_jumped_over():
+    tracker = ScriptedTracker()
+    with running(tracker, history_seconds=1.0) as client:
+        start_target(client, target_id="old")
+        for number in range(2, 11):
+            client.show(numbered_image(number))
+        tracker.seconds = 0.2
+        client.images.publish(numbered_image(11))
+        assert tracker.busy.wait(10)
+        assert client.init(OTHER, stamp=stamp_of(2), target_id="late").success
+        tracker.seconds = 0.0
+        client.show(numbered_image(30))
+        wait_until(lambda: client.targets_of(numbered_image(30))["late"].state == State.TRACKING, "the late target")
+        seen = [number for number, *names in tracker.asked if names == ["late"]]
+        assert seen == sorted(seen) and seen[-1] == 30, "in order, and up to the newest"
+
+
+def test_a_target_that_stays_lost_is_given_up_by_the_images_clock():
+    tracker = ScriptedTracker()
+    with running(tracker, give_up_after=1.0) as client:
+        start_target(client, target_id="cup")
+        tracker.state = State.LOST
+        for number in range(2, 13):
+            client.show(numbered_image(number))
+        assert client.targets_of(numbered_image(12))["cup"].state == State.LOST, "1.0 s is not yet more than 1.0 s"
+        assert client.targets_of(numbered_image(12))["cup"].seconds_since_seen == pytest.approx(1.1)
+        client.show(numbered_image(13))
+        wait_until(lambda: tracker.dropped == ["cup"], "the end of the search")
+        gone = wait_until(
+            lambda: [s for s in client.states if s.state == State.UNINITIALIZED and s.id == "cup"], "word"
+        )
+        assert gone[-1].header.stamp == stamp_of(13)
+
+
+def test_a_pause_does_not_count_as_a_search_in_vain():
+    tracker = ScriptedTracker()
+    with running(tracker, give_up_after=1.0) as client:
+        start_target(client, target_id="cup")
+        tracker.state = State.LOST
+        for number in range(2, 8):
+            client.show(numbered_image(number))
+        assert client.set_enabled(False).success
+        client.show(numbered_image(100))
+        assert client.set_enabled(True).success
+        for number in range(101, 110):
+            client.show(numbered_image(number))
+        assert list(client.targets_of(numbered_image(109))) == ["cup"] and tracker.dropped == []
+
+
+def test_stamps_that_jump_back_neither_lose_the_target_nor_age_it():
+    tracker = ScriptedTracker()
+    with running(tracker, give_up_after=5.0) as client:
+        start_target(client, number=500, target_id="cup")
+        tracker.state = State.LOST
+        assert client.show(numbered_image(510)).seconds_since_seen == pytest.approx(1.0)
+        assert client.show(numbered_image(3)).seconds_since_seen == pytest.approx(1.0), "as long ago as before"
+        assert client.show(numbered_image(8)).seconds_since_seen == pytest.approx(1.5)
+        tracker.state = State.TRACKING
+        assert client.show(numbered_image(9)).state == State.TRACKING
+
+
+def test_images_without_a_stamp_are_timed_as_they_come():
+    tracker = ScriptedTracker()
+    with running(tracker, give_up_after=0.5) as client:
+        image = numbered_image(0)
+        image.header.stamp = type(image.header.stamp)()
+        client.show(image)
+        assert client.init(target_id="cup").success
+        tracker.state = State.LOST
+        end = time.monotonic() + 10
+        while not tracker.dropped and time.monotonic() < end:
+            client.images.publish(image)
+            time.sleep(0.05)
+        assert tracker.dropped == ["cup"], "given up although all stamps are the same"
+
+
+def detections(number: int, *found: tuple[str, float, tuple[float, float, float, float]]) -> Detection2DArray:
+    """Return detections of image ``number``: class, score and box (x, y, w, h) of each."""
+    array = Detection2DArray(header=numbered_image(number).header)
+    for class_id, score, (x, y, w, h) in found:
+        one = Detection2D(header=array.header, results=[ObjectHypothesisWithPose()])
+        one.results[0].hypothesis.class_id, one.results[0].hypothesis.score = class_id, score
+        one.bbox.center.position.x, one.bbox.center.position.y = x + w / 2, y + h / 2
+        one.bbox.size_x, one.bbox.size_y = w, h
+        array.detections.append(one)
+    return array
+
+
+def test_a_detection_starts_a_target_and_starts_it_again_only_when_it_is_lost():
+    tracker = ScriptedTracker()
+    settings = {"detector.classes": ["person"], "detector.min_score": 0.6, "detector.target_id": "who"}
+    with running(tracker, **settings) as client:
+        publisher = client.node.create_publisher(Detection2DArray, "init_detections", RELIABLE)
+        wait_until(lambda: publisher.get_subscription_count() > 0, "subscription of the detections")
+        for number in (1, 2, 3):
+            client.show(numbered_image(number))
+        publisher.publish(detections(2, ("person", 0.5, BOX), ("dog", 0.9, BOX)))
+        publisher.publish(detections(2, ("person", 0.7, OTHER), ("person", 0.8, BOX), ("dog", 0.9, OTHER)))
+        wait_until(lambda: tracker.inits == [(2, BOX, "who")], "the person with the best score, in its own image")
+        wait_until(lambda: any(s.id == "who" and s.state == State.TRACKING for s in client.states), "the target")
+        publisher.publish(detections(3, ("person", 0.9, OTHER)))
+        assert client.show(numbered_image(4)).state == State.TRACKING and len(tracker.inits) == 1
+        tracker.state = State.LOST
+        assert client.show(numbered_image(5)).state == State.LOST
+        tracker.state = State.TRACKING
+        publisher.publish(detections(5, ("person", 0.9, OTHER)))
+        wait_until(lambda: tracker.inits[1:] == [(5, OTHER, "who")], "a new start")
+
+
+def test_a_detection_that_cannot_be_taken_is_told_in_the_log_and_does_no_harm(capfd):
+    tracker = ScriptedTracker()
+    with running(tracker, **{"detector.min_score": 0.0}) as client:
+        publisher = client.node.create_publisher(Detection2DArray, "init_detections", RELIABLE)
+        wait_until(lambda: publisher.get_subscription_count() > 0, "subscription of the detections")
+        start_target(client, target_id="cup")
+        publisher.publish(detections(1, ("x", 0.9, (float("nan"), 0.0, 5.0, 5.0))))
+
+        def told() -> bool:
+            publisher.publish(detections(300, ("x", 0.9, BOX)))  # again: the node receives them best effort
+            return "a detection is not taken" in capfd.readouterr().err
+
+        wait_until(told, "the reason")
+        assert client.show(numbered_image(2)).id == "cup" and len(tracker.inits) == 1
+
+
+def test_stamps_at_the_end_of_time_with_more_nanoseconds_than_a_second_has_are_told_as_they_are():
+    images = [numbered_image(number) for number in range(1, 4)]
+    for image, billions in zip(images, (1, 2, 3), strict=True):
+        image.header.stamp = Time(sec=2**31 - 1, nanosec=billions * 10**9)
+    with running(ScriptedTracker(), history_seconds=60.0) as client:
+        for image in images:
+            client.show(image)
+        answer = client.init(stamp=images[0].header.stamp, target_id="cup")
+        assert answer.success and answer.reached == images[2].header.stamp and answer.frames_caught_up == 2
+        assert client.show(numbered_image(4)).state == State.TRACKING

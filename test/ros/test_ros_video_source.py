@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The video source: which pictures it plays, when it begins and ends."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from harness.ros_harness import RELIABLE, Image, Node, Parameter, SetBool, context, spinning, wait_until
+
+from dimp_ros.apps.demo.video_source import VideoSource, main
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with six pictures of 32 x 24 pixels, whose pixels are 0, 10, 20 ..."""
+    for number in range(6):
+        cv2.imwrite(str(tmp_path / f"{number:03d}.png"), np.full((24, 32, 3), 10 * number, np.uint8))
+    (tmp_path / "notes.txt").write_text("not a picture")
+    return tmp_path
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    """Return a video of six frames at 12 Hz, whose pixels are about 0, 40, 80 ..."""
+    path = tmp_path / "film.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12.0, (32, 24))
+    for number in range(6):
+        writer.write(np.full((24, 32, 3), 40 * number, np.uint8))
+    writer.release()
+    return path
+
+
+class Audience:
+    """Plays a video and keeps what is shown."""
+
+    def __init__(self, **parameters: object) -> None:
+        self.codes: list[int] = []
+        self.images: list[Image] = []
+        overrides = [Parameter(name, value=value) for name, value in parameters.items()]
+        self.source = VideoSource(self.codes.append, parameter_overrides=overrides)
+        self.node = Node("audience")
+
+    def look(self) -> None:
+        """Subscribe."""
+        self.node.create_subscription(Image, "image", self.images.append, RELIABLE)
+
+    def set_playing(self, playing: bool) -> None:
+        """Let the source play, or wait."""
+        client = self.node.create_client(SetBool, "video_source/set_playing")
+        assert client.wait_for_service(timeout_sec=10)
+        future = client.call_async(SetBool.Request(data=playing))
+        wait_until(future.done, "answer")
+
+    @property
+    def shown(self) -> list[int]:
+        """Return what the pixels of the images say."""
+        return [image.data[0] // 10 for image in self.images]
+
+
+def test_all_pictures_come_in_order_once_the_audience_is_complete(folder):
+    with context():
+        audience = Audience(video=str(folder), rate=100, wait_for_subscribers=1, frame_id="lens")
+        with spinning(audience.source, audience.node):
+            time.sleep(0.2)
+            assert audience.source.published == 0
+            audience.look()
+            wait_until(lambda: audience.codes, "the end")
+            wait_until(lambda: len(audience.images) == 6, "all pictures")
+            assert audience.shown == [0, 1, 2, 3, 4, 5] and audience.codes == [0]
+            image = audience.images[3]
+            assert (image.encoding, image.width, image.height, image.step) == ("bgr8", 32, 24, 96)
+            assert image.header.frame_id == "lens" and bytes(image.data) == bytes([30]) * (96 * 24)
+            stamps = [(i.header.stamp.sec, i.header.stamp.nanosec) for i in audience.images]
+            assert stamps == sorted(set(stamps)) and abs(stamps[0][0] - time.time()) < 60
+
+
+def test_first_and_last_frame_are_both_shown_and_a_loop_begins_anew(folder):
+    with context():
+        parameters = {"first_frame": 2, "last_frame": 4, "loop": True}
+        audience = Audience(video=str(folder), rate=100.0, wait_for_subscribers=1, **parameters)
+        with spinning(audience.source, audience.node):
+            audience.look()
+            wait_until(lambda: len(audience.images) >= 7, "the third round")
+            assert audience.shown[:7] == [2, 3, 4, 2, 3, 4, 2] and not audience.codes
+
+
+def test_while_paused_the_picture_is_repeated_with_new_stamps(folder):
+    with context():
+        audience = Audience(video=str(folder), rate=100.0, wait_for_subscribers=1, paused=True)
+        with spinning(audience.source, audience.node):
+            audience.look()
+            wait_until(lambda: len(audience.images) >= 3, "repetitions")
+            audience.set_playing(True)
+            wait_until(lambda: audience.codes, "the end")
+            wait_until(lambda: audience.shown[-1] == 5, "the last picture")
+            assert list(dict.fromkeys(audience.shown)) == [0, 1, 2, 3, 4, 5] and audience.shown[:3] == [0, 0, 0]
+            stamps = [(i.header.stamp.sec, i.header.stamp.nanosec) for i in audience.images]
+            assert len(set(stamps)) == len(stamps)
+
+
+def test_a_video_is_played_at_its_own_rate(film):
+    with context():
+        audience = Audience(video=str(film), wait_for_subscribers=1, first_frame=1)
+        with spinning(audience.source, audience.node):
+            audience.look()
+            begin = time.monotonic()
+            wait_until(lambda: audience.codes, "the end")
+            assert time.monotonic() - begin >= 4 / 12
+            wait_until(lambda: len(audience.images) == 5, "all frames")
+            assert [round(image.data[0] / 40) for image in audience.images] == [1, 2, 3, 4, 5]
+
+
+def test_a_damaged_picture_ends_the_video_as_a_failure(folder):
+    (folder / "003.png").write_text("not a picture")
+    with context():
+        audience = Audience(video=str(folder), rate=100.0)
+        with spinning(audience.source):
+            wait_until(lambda: audience.codes, "the end")
+            assert audience.codes == [1] and audience.source.published == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["video:=/no/such/video.mp4"], "/no/such/video.mp4"),
+        (["video:={here}"], "is not a video"),
+        (["rate:=10.0"], "no such file or folder: ''"),
+        (["video:={folder}", "first_frame:=99"], "no image 99"),
+        (["video:={folder}", "first_frame:=3", "last_frame:=1"], "last_frame"),
+        (["video:={folder}", "rate:=-5.0"], "rate"),
+    ],
+)
+def test_what_cannot_be_played_is_refused_in_one_line(arguments, word, folder, capsys):
+    filled = [argument.format(folder=folder, here=__file__) for argument in arguments]
+    assert main(["--ros-args", *(part for argument in filled for part in ("-p", argument))]) == 1
+    error = capsys.readouterr().err
+    assert word in error and len(error.strip().splitlines()) == 1

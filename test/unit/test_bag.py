@@ -1,0 +1,402 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The images of bags: every format there is, and bags that are damaged."""
+
+from __future__ import annotations
+
+import builtins
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import tracemalloc
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
+import lz4.frame
+from harness.bag_fixtures import BEGIN, COUNT, DELAY, STEP, TOPIC, Shot, changed, picture, shots, write_ros1, write_ros2
+from rosbags.rosbag2.storage_mcap import McapWriter
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+from dimp_ros.apps.bags import types as bag_types
+from dimp_ros.apps.bags.files import is_bag
+from dimp_ros.apps.bags.reader import ImageBag
+from dimp_ros.apps.bags.types import COMPRESSED_IMAGE, DEFINITIONS, IMAGE
+from dimp_ros.images.frame_source import Frame, Span
+
+ROOT = Path(__file__).resolve().parents[2]
+
+WHOLE = Span()
+HEIGHT_OF_NOISE = 128
+
+
+def read(path: Path, span: Span = WHOLE, topic: str | None = None) -> tuple[list[Frame], str]:
+    """Return the frames of a span, and what the bag says about damage."""
+    with ImageBag(str(path), topic) as bag:
+        return list(bag.frames(span)), bag.damage
+
+
+@pytest.fixture(params=["mcap folder", "mcap file", "sqlite3 folder", "sqlite3 file", "ros1"])
+def bag(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Write the same images in each format."""
+    if request.param == "ros1":
+        return write_ros1(tmp_path / "made.bag", shots(), encoding="rgb8")
+    storage, what = request.param.split()
+    folder = write_ros2(tmp_path / "made", shots(), storage)
+    return folder if what == "folder" else next(path for path in folder.iterdir() if path.suffix in (".mcap", ".db3"))
+
+
+def test_every_format_gives_the_same_pictures_stamps_and_times(bag: Path) -> None:
+    assert is_bag(str(bag))
+    frames, damage = read(bag)
+    assert damage == "" and [frame.index for frame in frames] == list(range(COUNT))
+    for index, frame in enumerate(frames):
+        assert np.array_equal(frame.picture, picture(index)) and frame.problem == ""
+        assert frame.time == BEGIN + index * STEP and frame.origin.time == frame.time + DELAY
+        assert frame.origin.message.header.frame_id == "camera_optical"
+
+
+def test_rate_and_number_of_images_are_known_beforehand(bag: Path) -> None:
+    with ImageBag(str(bag)) as images:
+        assert (images.length, images.topic.name, images.topic.type) == (COUNT, TOPIC, IMAGE)
+        assert images.fps == pytest.approx(10.0)
+
+
+@pytest.mark.parametrize("ros", [1, 2])
+def test_compressed_images_are_decoded(tmp_path: Path, ros: int) -> None:
+    if ros == 1:
+        path = write_ros1(tmp_path / "made.bag", shots(3), COMPRESSED_IMAGE)
+    else:
+        path = write_ros2(tmp_path / "made", shots(3), kind=COMPRESSED_IMAGE)
+    frames, _ = read(path)
+    assert all(np.array_equal(frame.picture, picture(i)) for i, frame in enumerate(frames)) and len(frames) == 3
+
+
+@pytest.mark.parametrize(
+    ("span", "expected"),
+    [
+        (Span(2, 5), [2, 3, 4]),
+        (Span(0.25, 0.5), [3, 4]),
+        (Span(7, 0.85), [7, 8]),
+        (Span(stamp=BEGIN + 6 * STEP), [6, 7, 8, 9]),
+        (Span(stamp=BEGIN + 6 * STEP + 400), [6, 7, 8, 9]),
+        (Span(end=3, stamp=BEGIN + STEP), [1, 2]),
+        (Span(50), []),
+    ],
+)
+def test_a_span_is_by_frame_by_seconds_or_by_stamp(tmp_path: Path, span: Span, expected: list[int]) -> None:
+    frames, _ = read(write_ros2(tmp_path / "made", shots()), span)
+    assert [frame.index for frame in frames] == expected
+
+
+@settings(deadline=None)
+@given(st.integers(0, 12), st.integers(0, 12))
+def test_frames_of_two_spans_that_meet_are_all_frames(made_once: Path, cut: int, end: int) -> None:
+    first, second = read(made_once, Span(0, cut))[0], read(made_once, Span(cut, end))[0]
+    assert [f.index for f in first + second] == list(range(min(COUNT, max(cut, end) if end > cut else cut)))
+
+
+@pytest.fixture(scope="module")
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write one bag for many readings."""
+    return write_ros2(tmp_path_factory.mktemp("bags") / "made", shots())
+
+
+def test_a_stamp_that_no_image_has_is_refused_with_the_nearest(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"1700000000\.320000000: the nearest is 1700000000\.300000000; copy"):
+        read(write_ros2(tmp_path / "made", shots()), Span(stamp=BEGIN + 320_000_000))
+
+
+def test_without_a_topic_the_only_one_is_taken_and_several_are_listed(tmp_path: Path) -> None:
+    path = write_ros2(tmp_path / "made", shots(), topics=("/left/image", "/right/image"))
+    with pytest.raises(ValueError, match=r"Give --topic NAME; .*\n  /left/image \(sensor_msgs/Image, 10 mess") as error:
+        ImageBag(str(path))
+    assert "/right/image" in str(error.value) and "10 a second" in str(error.value)
+    assert ImageBag(str(path), "right/image").topic.name == "/right/image"
+    with pytest.raises(ValueError, match=r"has no topic /middle; its topics with images are:\n  /left"):
+        ImageBag(str(path), "/middle")
+
+
+def test_a_bag_without_images_is_refused_with_what_it_has(tmp_path: Path) -> None:
+    path = write_ros2(tmp_path / "made", [], kind="sensor_msgs/msg/Imu", topics=("/imu",))
+    with pytest.raises(ValueError, match=r"it has no topic with images, only /imu \(sensor_msgs/Imu, 0 messages"):
+        ImageBag(str(path))
+    with pytest.raises(ValueError, match=r"/imu .* has no images"):
+        ImageBag(str(path), "/imu")
+
+
+def test_a_topic_without_a_single_image_has_no_frames(tmp_path: Path) -> None:
+    assert read(write_ros2(tmp_path / "made", [])) == ([], "")
+    assert read(write_ros2(tmp_path / "made_too", [], "sqlite3"), Span(stamp=5)) == ([], "")
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_folder_without_metadata_is_read_file_by_file(tmp_path: Path, storage: str) -> None:
+    folder = write_ros2(tmp_path / "made", shots()[:6], storage)
+    rest = write_ros2(tmp_path / "rest", shots()[6:], storage)
+    for file in rest.glob("rest.*"):
+        shutil.move(file, folder / f"a{file.suffix}")  # before the other by its name, after it by its times
+    (folder / "metadata.yaml").unlink()
+
+    assert is_bag(str(folder))
+    frames, damage = read(folder)
+    assert damage == "" and [frame.time for frame in frames] == [shot.stamp for shot in shots()]
+
+
+def test_a_folder_of_a_recorder_that_was_killed_is_told_from_a_folder_of_pictures(tmp_path: Path) -> None:
+    assert not is_bag(str(tmp_path)) and not is_bag("0") and not is_bag("ride.mp4") and not is_bag("not_there")
+    assert is_bag("not_there.mcap") and is_bag("x.db3.zstd")
+    (tmp_path / "x_0.mcap").write_bytes(b"")
+    assert is_bag(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("make", "remedy"),
+    [
+        (lambda p: (p / "x.mcap").write_bytes(b"") or p / "x.mcap", "mcap recover"),
+        (lambda p: (p / "x.mcap").write_bytes(b"no mcap at all" * 9) and p / "x.mcap", "mcap recover"),
+        (lambda p: (p / "x.db3").write_bytes(b"no database" * 99) and p / "x.db3", "recover"),
+        (lambda p: (p / "x.bag").write_bytes(b"no bag" * 99) and p / "x.bag", "rosbag reindex"),
+        (lambda p: (p / "metadata.yaml").write_text("{") and p, "ros2 bag reindex"),
+        (lambda p: (p / "x.mcap.zstd").write_bytes(b"1") and p, "compressed as a whole"),
+        (lambda p: p / "none.mcap", "no such file or folder"),
+    ],
+)
+def test_what_cannot_be_opened_is_refused_with_the_remedy(tmp_path: Path, make: Any, remedy: str) -> None:
+    path = make(tmp_path)
+    with pytest.raises(ValueError, match=remedy):
+        ImageBag(str(path))
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("filling", [b"\x00", b"\xff", b"\x05"])
+def test_a_damaged_file_gives_the_images_it_has_and_says_so(tmp_path: Path, storage: str, filling: bytes) -> None:
+    folder = write_ros2(tmp_path / "made", noisy(120), storage)
+    file = next(folder.glob("made.*"))
+    content = bytearray(file.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 200_000] = filling * 200_000
+    file.write_bytes(content)
+
+    frames, damage = read(folder)
+
+    intact = [
+        frame for frame in frames if frame.picture is not None and np.array_equal(frame.picture, noisy(1)[0].picture)
+    ]
+    assert 20 < len(intact) < 120
+    assert TOPIC in damage or "images are missing" in damage
+
+
+def cut_off(folder: Path) -> Path:
+    """Cut the storage file of a bag in half and return it."""
+    file = next(folder.glob("made.*"))
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    return file
+
+
+def test_a_database_that_was_cut_off_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    folder = write_ros2(tmp_path / "made", noisy(120), "sqlite3")
+    for path in (cut_off(folder), folder):
+        with pytest.raises(ValueError, match=r"cannot be opened: .*\.recover"):
+            ImageBag(str(path))
+
+
+@pytest.mark.parametrize("compression", ["", "zstd", "lz4"])
+@pytest.mark.parametrize("metadata", [True, False])
+def test_an_mcap_file_that_was_cut_off_is_read_up_to_there(tmp_path: Path, compression: str, metadata: bool) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        if compression:
+            patch.setattr(McapWriter, "close_chunk", compressed(McapWriter.close_chunk, compression))
+        folder = write_ros2(tmp_path / "made", noisy(120))
+    file = cut_off(folder)
+    if not metadata:
+        (folder / "metadata.yaml").unlink()
+
+    for path in (folder, file):
+        with ImageBag(str(path)) as bag:
+            frames = list(bag.frames(Span()))
+            assert bag.damage == "" and bag.length == len(frames) and bag.fps == pytest.approx(10)
+            assert any("was cut off (File end magic is invalid.): it is used up to there" in note for note in bag.notes)
+        assert 20 < len(frames) < 100
+        for frame, shot in zip(frames, noisy(120), strict=False):
+            assert frame.time == shot.stamp and np.array_equal(frame.picture, shot.picture)
+
+
+def compressed(close_chunk: Any, name: str) -> Any:
+    """Return a method of rosbags' writer that compresses its chunks."""
+    pack = {"zstd": zstd.compress, "lz4": lz4.frame.compress}[name]
+
+    def close(self: Any) -> None:
+        self.compression, self.compressor = name, pack
+        close_chunk(self)
+
+    return close
+
+
+@pytest.fixture(scope="module")
+def four_megabytes(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Write an MCAP file of several chunks and return it."""
+    return (write_ros2(tmp_path_factory.mktemp("bags") / "made", noisy(120)) / "made.mcap").read_bytes()
+
+
+@settings(max_examples=30)
+@given(st.data())
+def test_an_mcap_file_cut_anywhere_gives_the_first_of_its_images(four_megabytes: bytes, data: st.DataObject) -> None:
+    whole = four_megabytes
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "cut.mcap"
+        file.write_bytes(whole[: data.draw(st.integers(0, len(whole) - 1))])
+        try:
+            bag = ImageBag(str(file))
+        except ValueError as error:
+            assert "mcap recover" in str(error) and file.stat().st_size < 2e6  # the first chunk is not whole
+            return
+        with bag:
+            assert [frame.time for frame in bag.frames(Span())] == [shot.stamp for shot in shots(120)][: bag.length]
+            assert bag.length >= 28 * (file.stat().st_size // 1_100_000)
+
+
+def noisy(count: int) -> list[Shot]:
+    """Return images that do not shrink to nothing."""
+    noise = np.random.default_rng(0).integers(0, 255, (HEIGHT_OF_NOISE, 96, 3), dtype=np.uint8)
+    return [Shot(noise, shot.stamp, shot.time) for shot in shots(count)]
+
+
+@pytest.mark.parametrize(
+    ("what", "reason"),
+    [
+        ({"data": b"too short"}, "data has 9 bytes"),
+        ({"raw": b"\x00\x01\x00\x00nonsense"}, "12 bytes are no sensor_msgs/msg/Image"),
+        ({"raw": b""}, "0 bytes are no sensor_msgs/msg/Image"),
+    ],
+)
+def test_a_broken_image_in_the_middle_is_a_frame_without_a_picture(
+    tmp_path: Path, what: dict[str, Any], reason: str
+) -> None:
+    frames, damage = read(write_ros2(tmp_path / "made", changed(4, **what)))
+    assert damage == "" and len(frames) == COUNT
+    assert frames[4].picture is None and reason in frames[4].problem
+    assert all(frame.picture is not None for frame in frames if frame.index != 4)
+
+
+def test_a_broken_compressed_image_is_a_frame_without_a_picture(tmp_path: Path) -> None:
+    frames, _ = read(write_ros2(tmp_path / "made", changed(4, data=b"no png"), kind=COMPRESSED_IMAGE))
+    assert frames[4].picture is None and "no picture file" in frames[4].problem and frames[5].picture is not None
+
+
+def test_images_come_in_the_order_in_which_they_were_recorded_whatever_their_stamps(tmp_path: Path) -> None:
+    frames, _ = read(write_ros2(tmp_path / "made", changed(4, stamp=BEGIN)))
+    assert [frame.time for frame in frames][3:6] == [BEGIN + 3 * STEP, BEGIN, BEGIN + 5 * STEP]
+
+
+def test_an_image_without_a_stamp_has_the_time_at_which_it_was_recorded(tmp_path: Path) -> None:
+    frames, _ = read(write_ros2(tmp_path / "made", changed(4, stamp=0)))
+    assert frames[4].time == BEGIN + 4 * STEP + DELAY
+
+
+def test_a_bag_of_humble_has_no_definitions_and_is_read_all_the_same(tmp_path: Path) -> None:
+    folder = write_ros2(tmp_path / "made", shots(), "sqlite3")
+    with sqlite3.connect(folder / "made.db3") as database:
+        for statement in (
+            "DROP TABLE schema",
+            "DROP TABLE metadata",
+            "DROP TABLE message_definitions",
+            "ALTER TABLE topics DROP COLUMN type_description_hash",
+        ):
+            database.execute(statement)
+    database.close()
+    for path in (folder, folder / "made.db3"):
+        frames, _ = read(path)
+        assert len(frames) == COUNT and np.array_equal(frames[9].picture, picture(9))
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_reading_holds_a_few_images_however_many_there_are(tmp_path: Path, storage: str) -> None:
+    path = write_ros2(tmp_path / "made", noisy(400), storage)  # 15 MB
+    with ImageBag(str(path)) as bag:
+        tracemalloc.start()
+        assert sum(frame.picture is not None for frame in bag.frames(Span())) == 400
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 6e6
+
+
+def test_without_rosbags_one_line_says_how_to_install_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_ros2(tmp_path / "made", shots(1))
+    real = builtins.__import__
+
+    def without(name: str, *rest: Any, **more: Any) -> Any:
+        if name.split(".")[0] == "rosbags":
+            raise ModuleNotFoundError("No module named 'rosbags'")
+        return real(name, *rest, **more)
+
+    monkeypatch.setattr(builtins, "__import__", without)
+    bag_types.ros2_types.cache_clear()
+    with pytest.raises(ImportError, match="pip install rosbags") as error:
+        ImageBag(str(path))
+    assert "\n" not in str(error.value)
+
+
+def test_the_definitions_are_those_of_the_msg_files() -> None:
+    files = [*ROOT.glob("msg/*.msg"), *ROOT.glob("third_party/vision_msgs/msg/*.msg")]
+    for file in files:
+        package = "dimp_ros" if file.parent.parent == ROOT else "vision_msgs"
+        lines = [line.strip() for line in file.read_text().splitlines()]
+        assert DEFINITIONS[f"{package}/msg/{file.stem}"].split("\n") == [
+            "",
+            *(line for line in lines if line and not line.startswith("#")),
+            "",
+        ]
+    assert len(files) == len(DEFINITIONS)
+
+
+def test_reading_bags_needs_neither_ros_nor_torch() -> None:
+    code = (
+        "import sys, dimp_ros.apps.track.cli, dimp_ros.apps.bags.reader, dimp_ros.apps.bags.writer\n"
+        "print({'rclpy', 'torch', 'rosbags', 'sensor_msgs', 'vision_msgs'} & set(sys.modules))"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout.strip() == "set()"
+
+
+def test_an_mcap_file_of_another_system_is_not_taken_for_one_that_was_cut_off(tmp_path: Path) -> None:
+    file = write_ros2(tmp_path / "made", shots()) / "made.mcap"
+    file.write_bytes(file.read_bytes().replace(b"\x04\x00\x00\x00ros2", b"\x04\x00\x00\x00ros1", 1))
+    with pytest.raises(ValueError, match="cannot be opened: ReaderError: Profile is not ros2"):
+        ImageBag(str(file))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("UPDATE topics SET name = X'2F61'", "is no text"),
+        ("UPDATE topics SET type = 7.5", ""),
+        ("UPDATE messages SET timestamp = 'noon' WHERE id > 5", ""),
+        ("UPDATE messages SET data = 0.5 WHERE id = 6", "damaged after 5 images"),
+        ("UPDATE messages SET data = 'text' WHERE id = 6", "damaged after 5 images"),
+    ],
+)
+def test_a_database_with_numbers_for_texts_is_refused_or_read_up_to_there(
+    tmp_path: Path, change: str, words: str
+) -> None:
+    file = write_ros2(tmp_path / "made", shots(), "sqlite3") / "made.db3"
+    database = sqlite3.connect(file)
+    database.execute(change)
+    database.commit()
+    database.close()
+    try:
+        frames, damage = read(file)
+    except ValueError as error:
+        frames, damage = [], str(error)
+    assert words in damage and len(damage) > 20 and len(frames) <= 5
+    assert all(frame.picture is not None for frame in frames)

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Fitting the confidence: the map that comes out, the sequences that it is fitted on, and the command as a whole."""
+
+import itertools
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers.image_fixtures import write_pictures
+
+from dimp_ros.datasets.base import held_out
+from dimp_ros.datasets.registry import open_data_sets
+from dimp_ros.evaluation.confidence import calibrate
+from dimp_ros.evaluation.confidence.calibrate import Followed, fit_logistic, fit_map, follow, unseen
+from dimp_ros.evaluation.confidence.metrics import auroc, calibration_error, log_loss
+from dimp_ros.geometry.box import Box
+from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model, save_weights
+from dimp_ros.model.confidence import ConfidenceMap
+from dimp_ros.model.dimp import build_model
+from dimp_ros.synthetic.image_store_writer import build_store
+from dimp_ros.synthetic.sequences import LENGTH, Frame, made_sequences
+
+
+def _events(number, chance, seed=0):
+    rng = np.random.default_rng(seed)
+    peak = np.clip(rng.normal(0.6, 0.35, number), -0.1, 1.3)
+    return peak, rng.random(number) < chance(peak)
+
+
+def _levelling_off(peak):
+    """Return a chance that no logistic function has: 5 % at the bottom, at most 92 %, a coin flip at 0.407."""
+    return 0.05 + 0.87 / (1 + np.exp(-10 * (peak - 0.4)))
+
+
+def test_the_fitted_logistic_is_one_half_where_half_is_right():
+    peak, right = _events(20_000, lambda x: 1 / (1 + np.exp(-8 * (x - 0.45))))
+    midpoint, slope = fit_logistic(peak, right)
+    assert midpoint == pytest.approx(0.45, abs=0.02)
+    assert slope == pytest.approx(8, abs=0.5)
+
+
+def test_the_fitted_map_has_the_coin_flip_where_it_is_and_levels_off_as_the_data_do():
+    peak, right = _events(8_000, _levelling_off)
+    fitted = fit_map(peak, right)
+    assert fitted.coin_flip == pytest.approx(0.407, abs=0.03)
+    assert fitted(1.1) == pytest.approx(0.92, abs=0.03)
+    assert fitted(0.0) == pytest.approx(0.066, abs=0.03)
+    confidences = [value for _, value in fitted.knots]
+    assert all(a <= b for a, b in itertools.pairwise(confidences))
+
+
+def test_the_fitted_map_tells_the_truth_on_new_frames_and_ranks_as_the_peak_does():
+    fitted, logistic = fit_map(*_events(4_000, _levelling_off)), calibrate.logistic_map(*_events(4_000, _levelling_off))
+    peak, right = _events(20_000, _levelling_off, seed=1)
+    sure, logistic_sure = (np.array([mapping(value) for value in peak]) for mapping in (fitted, logistic))
+    assert calibration_error(sure, right) < 0.02 < calibration_error(logistic_sure, right)
+    assert log_loss(sure, right) < log_loss(logistic_sure, right)
+    assert auroc(sure, right) == pytest.approx(auroc(peak, right), abs=2e-3)
+
+
+def test_of_few_frames_the_fit_is_nearly_the_logistic_function():
+    peak, right = _events(60, lambda x: 1 / (1 + np.exp(-8 * (x - 0.45))))
+    fitted, logistic = fit_map(peak, right), calibrate.logistic_map(peak, right)
+    assert max(abs(fitted(value) - logistic(value)) for value in np.linspace(0.1, 1.1, 50)) < 0.1
+
+
+def test_peaks_that_say_nothing_cannot_be_calibrated():
+    peak = np.linspace(0, 1, 100)
+    with pytest.raises(ValueError, match="nothing to calibrate"):
+        fit_map(peak, peak < 0.5)
+
+
+def test_no_frame_is_judged_by_a_map_that_its_sequence_was_fitted_to():
+    sequence = np.repeat(np.arange(10), 4)
+    found = Followed(sequence, sequence.astype(float), np.ones(40), np.ones(40), np.zeros(40, bool))
+
+    def fit(peak, right):  # what a fit has not seen gets 1, the rest 0
+        seen = set(peak.tolist())
+        knots = [(float(i), 0.0) for i in range(10)]
+        fitted = ConfidenceMap(tuple(knots))
+        object.__setattr__(fitted, "knots", tuple((p, float(p not in seen)) for p, _ in knots))
+        return fitted
+
+    assert unseen(found, fit).tolist() == [1.0] * 40
+
+
+# Following made sequences
+
+
+@dataclass
+class _Result:
+    last_box: Box
+    peak: float
+
+    @property
+    def box(self):
+        return self.last_box if self.peak > 0.6 else None
+
+
+class _TemplateTracker:
+    """A small tracker that is honest: it seeks the first frame's target by correlation."""
+
+    info = WeightsInfo("dimp_lite")
+
+    def __init__(self, *_, **__):
+        self.started = 0
+
+    def drop(self):
+        pass
+
+    def init(self, image, box):
+        self.box = Box(*(int(value) for value in box))
+        x, y, w, h = (max(int(value), 1) for value in box)
+        self.template = image[y : y + h, x : x + w]
+        self.started += 1
+
+    def update(self, image):
+        scores = cv2.matchTemplate(image, self.template, cv2.TM_CCOEFF_NORMED)
+        y, x = np.unravel_index(int(scores.argmax()), scores.shape)
+        return _Result(Box(float(x), float(y), self.box.w, self.box.h), float(scores.max()))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("held")
+    pictures = write_pictures(folder / "pictures", clip_frames=8)
+    data = open_data_sets([{"kind": "compact", "root": str(pictures)}])
+    return build_store(folder / "store", data, None, threads=1)
+
+
+def test_made_sequences_are_the_same_every_time_and_begin_with_the_target_in_sight(store):
+    first, again = (list(itertools.islice(made_sequences(store), 3)) for _ in range(2))
+    for frames, same in zip(first, again, strict=True):
+        assert len(frames) == LENGTH and frames[0].visible >= 0.7
+        assert frames[0].image.dtype == np.uint8 and frames[0].image.shape[2] == 3
+        assert all((a.image == b.image).all() and a.box == b.box for a, b in zip(frames, same, strict=True))
+
+
+def _steady(count=LENGTH):
+    rng = np.random.default_rng(0)
+    ground = cv2.resize(rng.integers(60, 190, (24, 32, 3), dtype=np.uint8), (320, 240), interpolation=cv2.INTER_CUBIC)
+    target = cv2.resize(rng.integers(0, 255, (4, 4, 3), dtype=np.uint8), (32, 32), interpolation=cv2.INTER_NEAREST)
+    frames = []
+    for i in range(count):
+        image = ground.copy()
+        image[100:132, 60 + 4 * i : 92 + 4 * i] = target
+        frames.append(Frame(image, Box(60 + 4 * i, 100, 32, 32), 1.0))
+    return frames
+
+
+def test_in_every_other_sequence_the_target_is_hidden_for_a_while_and_no_box_is_right_then():
+    found = follow(_TemplateTracker(), itertools.repeat(_steady()), 2)
+    hidden = np.isin(np.tile(np.arange(1, LENGTH), 2), calibrate.HIDDEN_FRAMES)
+    hidden &= found.sequence % 2 == 1
+    assert (found.visible[hidden] == 0).all() and (found.visible[~hidden] == 1).all()
+    assert (found.right == ~hidden).all()
+    assert (found.lost == hidden).all()
+    assert auroc(found.peak, found.right) == 1.0
+
+
+def test_the_command_fits_reports_before_and_after_and_writes_the_map(store, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(calibrate, "DimpTracker", _TemplateTracker)
+    path = tmp_path / "weights.safetensors"
+    torch.manual_seed(0)
+    save_weights(path, build_model("dimp_lite"), WeightsInfo("dimp_lite", commit="abc"), torch.float16)
+    before = path.read_bytes()
+    assert calibrate.main([str(path), "--store", str(store), "--sequences", "5"]) == 0
+    said = capsys.readouterr().out
+    for words in ("before: as stored", "logistic", "after: 8 knots", "AUROC", "ECE", "hidden", "0.5 at a peak of"):
+        assert words in said
+    assert path.read_bytes() == before
+    assert calibrate.main([str(path), "--store", str(store), "--sequences", "5", "--write"]) == 0
+    info = load_model(str(path))[1]
+    assert len(info.confidence_knots) == calibrate.KNOTS and info.commit == "abc"
+    assert info.confidence.coin_flip is not None
+
+
+def test_the_pictures_that_no_training_sees_are_one_in_twenty_and_always_the_same():
+    names = [f"set-a_{i:05d}" for i in range(20_000)]
+    share = np.mean([held_out(name) for name in names])
+    assert share == pytest.approx(0.05, abs=0.006)
+    assert [name for name in names[:150] if held_out(name)] == [name for name in names[:150] if held_out(name)]
+    assert held_out("davis_motorbike") and not held_out("davis_bear")  # a change would mix training and check

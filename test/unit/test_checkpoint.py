@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Weights files: round trips, and what is said of broken ones."""
+
+import json
+import math
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, find_weights, load_model, save_weights
+from dimp_ros.model.dimp import build_model
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    torch.manual_seed(0)
+    model = build_model("dimp_lite")
+    path = tmp_path_factory.mktemp("weights") / "model.safetensors"
+    save_weights(path, model, WeightsInfo("dimp_lite", mean=(0.5, 0.5, 0.5), licence="Apache-2.0"))
+    return path, model
+
+
+def test_weights_and_what_is_known_of_them_come_back(saved):
+    path, model = saved
+    loaded, info = load_model(str(path))
+    assert info.architecture == "dimp_lite" and info.licence == "Apache-2.0"
+    assert not loaded.training
+    for key, value in model.state_dict().items():
+        if not key.endswith("num_batches_tracked"):
+            assert torch.equal(loaded.state_dict()[key], value), key
+
+
+def test_half_precision_files_are_loaded_in_float32(saved, tmp_path):
+    _, model = saved
+    path = tmp_path / "half.safetensors"
+    save_weights(path, model, WeightsInfo("dimp_lite"), torch.float16)
+    loaded, _ = load_model(str(path))
+    weight = loaded.state_dict()["bb_regressor.iou_predictor.weight"]
+    assert weight.dtype == torch.float32
+    torch.testing.assert_close(weight, model.bb_regressor.iou_predictor.weight.detach(), rtol=1e-3, atol=1e-6)
+
+
+def test_the_file_holds_the_reference_key_names_and_nothing_unused(saved):
+    keys = load_file(saved[0]).keys()
+    assert "classifier.feature_extractor.0.weight" in keys
+    assert not [key for key in keys if "num_batches_tracked" in key or key.startswith("feature_extractor.fc")]
+
+
+def test_missing_unexpected_and_misshapen_keys_are_all_named(saved, tmp_path):
+    tensors = load_file(saved[0])
+    del tensors["bb_regressor.iou_predictor.bias"]
+    tensors["surplus"] = torch.zeros(1)
+    tensors["classifier.filter_optimizer.filter_reg"] = torch.zeros(2)
+    path = tmp_path / "wrong.safetensors"
+    save_file(tensors, path, metadata={"dimp_ros": '{"architecture": "dimp_lite"}'})
+    with pytest.raises(ValueError, match=r"missing: bb_regressor.iou_predictor.bias; .*surplus.*is \[2\], not \[1\]"):
+        load_model(str(path))
+
+
+def test_a_truncated_file_is_refused_with_a_remedy(saved, tmp_path):
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(saved[0].read_bytes()[:5000])
+    with pytest.raises(ValueError, match="truncated"):
+        load_model(str(path))
+
+
+class Bomb:
+    """Leaves a mark when it is unpickled."""
+
+    def __init__(self, mark):
+        self.mark = mark
+
+    def __reduce__(self):
+        return (open, (str(self.mark), "w"))
+
+
+def test_a_pickle_is_never_run(tmp_path):
+    mark = tmp_path / "it ran"
+    for name in ("evil.safetensors", "evil.pth"):
+        path = tmp_path / name
+        path.write_bytes(pickle.dumps({"net": Bomb(mark)}))
+        with pytest.raises(ValueError):
+            load_model(str(path))
+    assert not mark.exists()
+
+
+def test_what_is_not_there_is_said_with_a_remedy(tmp_path):
+    with pytest.raises(FileNotFoundError, match="check the path"):
+        find_weights(str(tmp_path / "none.safetensors"))
+    with pytest.raises(FileNotFoundError, match="no weights are shipped for 'dimp50'"):
+        find_weights("dimp50")
+    with pytest.raises(ValueError, match=r"dimp18, dimp50, dimp_lite.*\.safetensors, \.pth, \.pth\.tar"):
+        find_weights("siamfc")
+
+
+def test_numbers_beyond_half_precision_are_not_stored_in_it(tmp_path):
+    model = build_model("dimp_lite")
+    model.feature_extractor.bn0.running_var.fill_(1e6)
+    with pytest.raises(ValueError, match=r"feature_extractor\.bn0\.running_var.*store them in float32"):
+        save_weights(tmp_path / "half.safetensors", model, WeightsInfo("dimp_lite"), torch.float16)
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ({"architecture": ["dimp_lite"]}, "architecture is"),
+        ({"architecture": "damp_lite"}, "'damp_lite', which is not known here, only dimp18"),
+        ({"crop_size": "large"}, "crop_size is 'large'"),
+        ({"crop_size": 10**400}, "crop_size is 1000"),
+        ({"search_scale": None}, "search_scale is None"),
+        ({"confidence_midpoint": [0.4]}, r"confidence_midpoint is \[0.4\]"),
+        ({"confidence_slope": 0}, "knots are"),
+        ({"confidence_slope": math.nan}, "confidence_slope is nan"),
+        ({"confidence_knots": [[0, 0], [10**400, 1]]}, "knots are beyond"),
+        ({"details": "DEEP"}, "nested too deeply"),
+    ],
+    ids=str,
+)
+def test_what_a_file_says_of_its_weights_is_checked_and_refused_with_the_name_of_the_file(tmp_path, entries, words):
+    text = json.dumps({"architecture": "dimp_lite", **entries}).replace('"DEEP"', "[" * 100_000 + "]" * 100_000)
+    path = tmp_path / "odd.safetensors"
+    save_file({"surplus": torch.zeros(1)}, path, metadata={"dimp_ros": text})
+    with pytest.raises(ValueError, match=words) as error:
+        load_model(str(path))
+    assert "odd.safetensors" in str(error.value)

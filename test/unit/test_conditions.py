@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is wrong with a stream is told from its statistics, with the right remedy, and nothing of a good one."""
+
+from __future__ import annotations
+
+import pytest
+
+from dimp_ros.node.diagnostics.statistics import Statistics, StreamStatistics
+from dimp_ros.node.diagnostics.stream_checks import slowness, stall, stamp_trouble, stream_conditions
+
+WALL, SIMULATED = 1_790_000_000.0, 12.5
+
+
+def seen(*, clock: float, stamp: float, **others: object) -> StreamStatistics:
+    """Return statistics of images of about ``stamp`` that are reported on when the node's clock says ``clock``."""
+    return StreamStatistics(
+        received=50, processed=50, age_median=clock - stamp, last_stamp=round(stamp * 1e9), **others
+    )
+
+
+@pytest.mark.parametrize("now", [WALL, SIMULATED])
+@pytest.mark.parametrize("age", [0.0, 0.05, 2.0, -0.02])
+def test_nothing_is_said_of_a_good_stream(now, age):
+    assert set(stream_conditions(seen(clock=now, stamp=now - age, since_processed=0.1)).values()) == {""}
+    assert set(stream_conditions(StreamStatistics()).values()) == {""}
+
+
+@pytest.mark.parametrize(
+    ("clock", "stamp", "words"),
+    [
+        (WALL, SIMULATED, ["simulation", "use_sim_time to true"]),
+        (WALL, WALL - 86400.0, ["8.64e+04 s older", "--clock"]),
+        (WALL, WALL - 7.0, ["7 s older", "clocks alike"]),
+        (0.0, WALL, ["stands at 0", "/clock", "use_sim_time to false"]),
+        (0.0, 300.0, ["stands at 0", "/clock"]),
+        (SIMULATED, WALL, ["wall clock", "simulated (12.5 s)"]),
+        (WALL, WALL + 3.0, ["3 s ahead", "clocks alike"]),
+        (100.0, 103.0, ["3 s ahead"]),
+    ],
+)
+def test_stamps_that_do_not_belong_to_the_nodes_clock_are_explained_by_what_is_usually_the_matter(clock, stamp, words):
+    text = stamp_trouble(seen(clock=clock, stamp=stamp))
+    assert all(word in text for word in words), text
+    assert "\n" not in text
+
+
+def test_missing_stamps_and_stamps_that_go_back_are_told():
+    assert "50 of 50 images have stamp 0" in stamp_trouble(seen(clock=WALL, stamp=0.0, zero_stamps=50))
+    text = stamp_trouble(seen(clock=WALL, stamp=WALL - 0.1, backward=2, backward_seconds=20.0))
+    assert "back 2 times" in text and "last by 20 s" in text
+
+
+def test_a_few_images_may_be_passed_over_without_a_word_but_not_many():
+    assert slowness(StreamStatistics(received=150, dropped=10)) == ""
+    text = slowness(StreamStatistics(received=150, dropped=100, input_rate=30.0, processed_rate=10.0))
+    assert "10 of 30 images a second" in text and "smaller model" in text
+
+
+def test_a_tracker_that_does_not_return_is_told_only_while_images_come():
+    assert stall(StreamStatistics(received=10, since_start=3.0)) == ""
+    assert "for 9 s" in stall(StreamStatistics(received=10, since_start=9.0))
+    assert "for 8 s" in stall(StreamStatistics(received=10, since_start=99.0, since_processed=8.0))
+    assert stall(StreamStatistics(received=0, since_start=99.0, since_processed=80.0)) == ""
+
+
+def test_the_statistics_of_a_real_stream_lead_to_these_words():
+    now = 0.0
+    statistics = Statistics(clock=lambda: now)
+    for _ in range(100):
+        now += 0.1
+        statistics.on_received(round((SIMULATED + now) * 1e9))
+        statistics.on_processed(WALL - SIMULATED, {})
+    assert "use_sim_time to true" in stream_conditions(statistics.snapshot())["stamps"]

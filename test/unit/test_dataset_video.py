@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: Apache-2.0
+"""LaSOT, GOT-10k and TrackingNet in their published layouts, in miniature."""
+
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+
+from dimp_ros.datasets.got10k import Got10kDataSet
+from dimp_ros.datasets.lasot import LasotDataSet
+from dimp_ros.datasets.trackingnet import TrackingNetDataSet
+
+
+def write_frames(folder, names):
+    """Write pictures whose brightness says which frame they are: 20 for the first, 40 for the second, ..."""
+    folder.mkdir(parents=True)
+    for number, name in enumerate(names, 1):
+        cv2.imwrite(str(folder / name), np.full((36, 48, 3), 20 * number, np.uint8))
+
+
+def brightness(clip, index):
+    return clip.read(index).mean() / 20 - 1
+
+
+def write_lasot(root):
+    for category, number in (("coin", 1), ("coin", 10), ("kite", 2)):
+        folder = root / category / f"{category}-{number}"
+        write_frames(folder / "img", [f"{i:08d}.jpg" for i in range(1, 5)])
+        (folder / "groundtruth.txt").write_text("".join(f"{number + i},5,10,12\n" for i in range(3)) + "0,0,0,0\n")
+        (folder / "full_occlusion.txt").write_text("0,1,0,0")
+        (folder / "out_of_view.txt").write_text("0,0,0,1")
+    (root / "testing_set.txt").write_text("coin-10\nkite-9\n")
+    return root
+
+
+def test_lasot_leaves_the_test_sequences_out(tmp_path):
+    data = LasotDataSet(write_lasot(tmp_path / "LaSOT"))
+    assert [clip.name for clip in data.clips()] == ["coin-1", "kite-2"]
+    coin = data.clips()[0]
+    assert (coin.category, coin.source) == ("coin", "LaSOT")
+    assert len(coin) == 4
+    assert coin.boxes[0].tolist() == [1, 5, 10, 12]
+    assert np.isnan(coin.boxes[[1, 3]]).all()  # occluded, and out of view
+    assert coin.boxes[2].tolist() == [3, 5, 10, 12]
+    assert coin.visible.tolist() == [1, 0, 1, 0]
+    assert [round(brightness(coin, i)) for i in range(4)] == [0, 1, 2, 3]
+    assert data.stills() == ()
+
+
+def test_lasot_takes_a_split_and_flat_folders(tmp_path):
+    root = write_lasot(tmp_path / "LaSOT")
+    (root / "coin" / "coin-10").rename(root / "coin-10")
+    (tmp_path / "mine.txt").write_text("coin-10\n")
+    assert [clip.name for clip in LasotDataSet(root, split=tmp_path / "mine.txt").clips()] == ["coin-10"]
+    (tmp_path / "mine.txt").write_text("coin-10\nzebra-1\n")
+    with pytest.raises(ValueError, match=r"mine\.txt names 1 .*zebra-1.*unpack"):
+        LasotDataSet(root, split=tmp_path / "mine.txt")
+
+
+def test_lasot_never_trains_on_an_unknown_split(tmp_path):
+    root = write_lasot(tmp_path / "LaSOT")
+    (root / "testing_set.txt").unlink()
+    with pytest.raises(FileNotFoundError, match=r"testing_set\.txt is missing.*evaluation toolkit"):
+        LasotDataSet(root)
+    with pytest.raises(FileNotFoundError, match=r"nowhere.*give the one"):
+        LasotDataSet(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="unpack LaSOT"):
+        LasotDataSet(tmp_path / "LaSOT" / "coin" / "coin-1")
+
+
+def write_got10k(root):
+    names = [f"GOT-10k_Train_{i:06d}" for i in (1, 2, 3)]
+    for i, name in enumerate(names):
+        folder = root / "train" / name
+        write_frames(folder, [f"{frame:08d}.jpg" for frame in (1, 2, 3)])
+        (folder / "groundtruth.txt").write_text(f"{i}.5000,5.0000,10.0000,12.0000\n" * 3)
+        (folder / "absence.label").write_text("0\n0\n1\n")
+        (folder / "cover.label").write_text("8\n2\n0\n")
+        (folder / "meta_info.ini").write_text("[METAINFO]\nurl: https://example.org\nobject_class: goose\n")
+    (root / "train" / "list.txt").write_text("\n".join(names) + "\n")
+    return root
+
+
+def test_got10k_says_how_much_of_the_target_is_in_sight(tmp_path):
+    data = Got10kDataSet(write_got10k(tmp_path / "GOT-10k"))
+    assert len(data.clips()) == 3
+    clip = data.clips()[1]
+    assert (clip.name, clip.category) == ("GOT-10k_Train_000002", "goose")
+    assert "NC" in clip.licence
+    assert clip.boxes[0].tolist() == [1.5, 5, 10, 12]
+    assert np.isfinite(clip.boxes[1]).all()  # three quarters are covered, but the box is known
+    assert np.isnan(clip.boxes[2]).all()
+    assert clip.visible.tolist() == [1, 0.25, 0]
+    assert [round(brightness(clip, i)) for i in range(3)] == [0, 1, 2]
+    assert [c.name for c in Got10kDataSet(tmp_path / "GOT-10k" / "train").clips()] == [c.name for c in data.clips()]
+
+
+def test_got10k_leaves_out_what_a_list_names(tmp_path):
+    root = write_got10k(tmp_path / "GOT-10k")
+    (tmp_path / "bad.txt").write_text("GOT-10k_Train_000002\n")
+    names = [clip.name for clip in Got10kDataSet(root, exclude=tmp_path / "bad.txt").clips()]
+    assert names == ["GOT-10k_Train_000001", "GOT-10k_Train_000003"]
+    (tmp_path / "bad.txt").write_text("2\n")  # numbers: another convention, which would exclude nothing
+    with pytest.raises(ValueError, match=r"names no sequence of .*GOT-10k_Train_000001"):
+        Got10kDataSet(root, exclude=tmp_path / "bad.txt")
+
+
+def test_damaged_annotations_are_named_when_they_are_used(tmp_path):
+    root = write_got10k(tmp_path / "GOT-10k")
+    first, second, third = (root / "train" / f"GOT-10k_Train_{i:06d}" for i in (1, 2, 3))
+    (first / "groundtruth.txt").unlink()
+    (second / "groundtruth.txt").write_text("1,2,3,4\n1,2,three,4\n")
+    (third / "cover.label").write_text("8\n")
+    clips = Got10kDataSet(root).clips()
+    with pytest.raises(FileNotFoundError, match=r"000001.groundtruth\.txt is missing.*again"):
+        clips[0]
+    with pytest.raises(ValueError, match=r"000002.groundtruth\.txt is damaged.*three"):
+        clips[1]
+    with pytest.raises(ValueError, match=r"000003.cover\.label holds 1 numbers for 3 frames"):
+        clips[-1]
+    with pytest.raises(IndexError):
+        clips[3]
+    (second / "groundtruth.txt").write_text("1,2,3\n")
+    with pytest.raises(ValueError, match="holds 3 numbers, expected four"):
+        clips[1]
+
+
+def write_trackingnet(root):
+    for part, names in ((0, ["aa_0", "-b_1"]), (3, ["cc_2"])):
+        folder = root / f"TRAIN_{part}"
+        (folder / "anno").mkdir(parents=True)
+        for name in names:
+            write_frames(folder / "frames" / name, [f"{i}.jpg" for i in range(11)])
+            (folder / "anno" / f"{name}.txt").write_text("".join(f"{i}.25,4.0,20.0,10.0\n" for i in range(11)))
+    return root
+
+
+def test_trackingnet_counts_frames_from_zero(tmp_path):
+    root = write_trackingnet(tmp_path / "TrackingNet")
+    data = TrackingNetDataSet(root)
+    assert [clip.name for clip in data.clips()] == ["-b_1", "aa_0", "cc_2"]
+    clip = data.clips()[1]
+    assert len(clip) == 11
+    assert clip.boxes[10].tolist() == [10.25, 4, 20, 10]  # not the one that sorts after 1
+    assert round(brightness(clip, 10)) == 10
+    assert (clip.visible == 1).all()
+    assert [c.name for c in TrackingNetDataSet(root, parts=[3]).clips()] == ["cc_2"]
+    assert round(brightness(pickle.loads(pickle.dumps(data)).clips()[0], 2)) == 2  # another process can use it
+
+
+def test_trackingnet_names_what_is_missing(tmp_path):
+    root = write_trackingnet(tmp_path / "TrackingNet")
+    with pytest.raises(FileNotFoundError, match="TRAIN_1 lacks anno"):
+        TrackingNetDataSet(root, parts=[0, 1])
+    with pytest.raises(ValueError, match=r"parts \[12\].*0..11"):
+        TrackingNetDataSet(root, parts=[12])
+    with pytest.raises(ValueError, match="at least one of"):
+        TrackingNetDataSet(root / "TRAIN_0")
+    (root / "TRAIN_3" / "anno" / "dd_9.txt").write_text("1,2,3,4\n")
+    with pytest.raises(FileNotFoundError, match="frames lacks 1 of 2 clips, the first is 'dd_9'"):
+        TrackingNetDataSet(root)

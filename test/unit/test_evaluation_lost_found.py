@@ -1,0 +1,250 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measuring lost and found: what is counted, sequences whose target is truly gone, and the command as a whole."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from helpers.image_fixtures import write_pictures
+
+from dimp_ros.datasets.registry import open_data_sets
+from dimp_ros.evaluation import redetection as lost_found
+from dimp_ros.evaluation.redetection import Played, Scored, Tally, annotated, play, table
+from dimp_ros.geometry.box import Box
+from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, save_weights
+from dimp_ros.model.dimp import build_model
+from dimp_ros.synthetic import disappearance as vanishing
+from dimp_ros.synthetic.disappearance import ABSENT, JOLTS, SCENARIOS, SIZES, VISIBLE, VanishingMaker, draw
+from dimp_ros.synthetic.image_store_writer import build_store
+from dimp_ros.tracker import TargetState
+
+HERE, THERE = Box(10, 10, 20, 20), Box(200, 100, 20, 20)
+BESIDE = Box(18, 10, 20, 20)  # IoU 0.43 with HERE: neither on the target nor on something else
+ON = Scored(TargetState.TRACKING, HERE, HERE)
+LOST = Scored(TargetState.LOST, None, HERE)
+GONE = Scored(TargetState.LOST, None, None)
+ASTRAY = Scored(TargetState.TRACKING, THERE, HERE)
+FANCY = Scored(TargetState.TRACKING, THERE, None)
+DOUBT = Scored(TargetState.UNCERTAIN, HERE, HERE)
+
+
+@pytest.fixture(scope="module")
+def maker(tmp_path_factory):
+    root = tmp_path_factory.mktemp("pictures")
+    pictures = write_pictures(root / "set")
+    store = build_store(root / "store", open_data_sets([{"kind": "compact", "root": str(pictures)}]), lambda _: True)
+    return VanishingMaker(store)
+
+
+def tally(frames, *returns):
+    result = Tally()
+    result.add(frames, returns)
+    return result
+
+
+# What is counted
+
+
+def test_the_delay_of_a_return_is_counted_from_the_frame_in_which_the_target_is_back():
+    result = tally([ON, ON, GONE, GONE, LOST, DOUBT, DOUBT, ON, ON], 4)
+    assert (result.returns, result.delays) == (1, [3])
+    assert tally([ON, GONE, ON], 2).delays == [0]
+
+
+def test_a_return_that_is_found_only_after_the_next_one_is_not_found():
+    result = tally([ON, LOST, LOST, LOST, ON], 1, 3)
+    assert (result.returns, result.delays) == (2, [1])
+    result = tally([ON, *[LOST] * lost_found.BEFORE, LOST, ON], 1, lost_found.BEFORE + 1)
+    assert (result.returns, result.delays) == (1, [])  # at the second one it was not followed any more
+    result = tally([ON, LOST, ON, LOST, ON], 1, 3)
+    assert (result.returns, result.delays) == (2, [1, 1])
+
+
+def test_a_return_does_not_count_where_the_tracker_had_gone_astray_before():
+    back = lost_found.BEFORE + 2
+    assert tally([ON] + [ASTRAY] * lost_found.BEFORE + [GONE, ON], back).returns == 0
+    assert tally([ASTRAY, ON] + [LOST] * (lost_found.BEFORE - 1) + [GONE, ON], back).returns == 1
+
+
+def test_false_are_frames_on_something_else_or_without_a_target_and_never_those_in_doubt():
+    doubt = [Scored(TargetState.UNCERTAIN, THERE, HERE), Scored(TargetState.TRACKING, BESIDE, HERE)]
+    result = tally([ON, ASTRAY, ASTRAY, *doubt, FANCY, GONE, FANCY])
+    assert (result.false, result.false_finds, result.frames) == (4, 3, 8)
+    assert (result.on, result.present) == (1, 5)
+
+
+def test_the_table_gives_a_row_for_each_tracker_and_a_dash_where_nothing_came_back():
+    rows = table({("all", "a"): tally([ON, GONE, ON], 2), ("all", "b"): tally([ON])}).splitlines()
+    assert rows[2].startswith("| all | a | 1 | 100% | 0, 0 |") and rows[3].startswith("| all | b | 0 | - | - |")
+
+
+# Made sequences
+
+
+@pytest.mark.parametrize("number", range(2 * len(SCENARIOS)))
+def test_a_made_sequence_is_what_its_scenario_says(maker, number):
+    made = maker.make(number)
+    scenario = SCENARIOS[number % len(SCENARIOS)]
+    present = np.array([shot.box is not None for shot in made.shots])
+    assert made.scenario == scenario and present[0]
+    assert made.shots[0].image.shape[1::-1] == SIZES[number // len(SCENARIOS) % 2]
+    gone = slice(VISIBLE + 1, VISIBLE + ABSENT)
+    if scenario == "jolt":
+        assert present.all() and made.returns == JOLTS
+        return
+    assert not present[gone].any()
+    if scenario == "replaced":
+        assert not present[VISIBLE:].any() and made.returns == ()
+        return
+    (back,) = made.returns
+    assert present[back:].all() and back >= VISIBLE + ABSENT
+    before = next(shot.box for shot in reversed(made.shots[: VISIBLE - 1]) if shot.box)
+    after = made.shots[back].box
+    assert np.hypot(*np.subtract(before.center, after.center)) > min(before.w, before.h)
+
+
+def test_a_jolt_moves_the_picture_with_the_target_by_several_of_its_sizes(maker):
+    shots = maker.make(2).shots
+    for at in JOLTS:
+        before, after = shots[at - 1], shots[at]
+        way = np.subtract(after.box.center, before.box.center)
+        assert np.hypot(*way) > 2 * np.sqrt(before.box.area)
+        dx, dy = (round(float(value)) for value in way)
+        height, width = before.image.shape[:2]
+        moved = before.image[max(-dy, 0) : height - max(dy, 0), max(-dx, 0) : width - max(dx, 0)]
+        there = after.image[max(dy, 0) : height + min(dy, 0), max(dx, 0) : width + min(dx, 0)]
+        assert np.abs(moved.astype(int) - there).mean() < 0.5 * np.abs(before.image.astype(int) - after.image).mean()
+
+
+def test_nothing_of_the_target_is_left_while_it_is_gone(maker):
+    made = maker.make(0)
+    box = made.shots[VISIBLE - 1].box
+    rows, columns = (slice(round(at), round(at + side)) for at, side in ((box.y, box.h), (box.x, box.w)))
+    shown, hidden = made.shots[VISIBLE - 1].image[rows, columns], made.shots[VISIBLE + 2].image[rows, columns]
+
+    def red(image):
+        return (image[..., 2].astype(int) - image[..., 1] > 100).mean()
+
+    assert red(shown) > 0.5 > 0.2 > red(hidden)  # the only objects are red ellipses; another may stand near
+
+
+def test_what_is_covered_goes_little_by_little(maker):
+    """It is whole at first, then in pieces for some frames, and hardly seen at the end."""
+    made = maker.make(SCENARIOS.index("behind"))
+
+    def red(shot, box):
+        rows, columns = (slice(round(at), round(at + side)) for at, side in ((box.y, box.h), (box.x, box.w)))
+        image = shot.image[rows, columns].astype(int)
+        return float((image[..., 2] - image[..., 1] > 100).mean())
+
+    shots = made.shots[:VISIBLE]
+    shown = [red(shot, shot.box) for shot in shots if shot.box]
+    assert shown[0] > 0.5 and min(shown) < 0.35
+    assert sum(0.1 * shown[0] < share < 0.9 * shown[0] for share in shown) >= 4
+
+
+def test_the_same_number_gives_the_same_sequence(maker):
+    first, second = maker.make(1), maker.make(1)
+    assert all(
+        np.array_equal(a.image, b.image) and a.box == b.box for a, b in zip(first.shots, second.shots, strict=True)
+    )
+    assert not np.array_equal(first.shots[0].image, maker.make(9).shots[0].image)
+
+
+@pytest.mark.parametrize(
+    "place", [(60, 50, 40, 30), (60, 50, 12, 16), (0, 50, 40, 30), (119, 99, 200, 150), (-90, 0, 9, 9)]
+)
+def test_an_object_fills_its_box_wherever_that_is(place):
+    canvas = np.zeros((vanishing.CANVAS, vanishing.CANVAS, 4), np.float32)
+    canvas[vanishing.MARGIN : -vanishing.MARGIN, vanishing.MARGIN : -vanishing.MARGIN] = 255
+    image = np.zeros((100, 120, 3), np.uint8)
+    draw(image, canvas, np.array(place, float))
+    cx, cy, w, h = place
+    box = Box.from_center(cx, cy, w, h).clipped(120, 100)
+    assert (image > 127).all(-1).sum() == pytest.approx(box.area, rel=0.08, abs=2)
+
+
+# Playing, and the command
+
+
+class Oracle:
+    """A tracker that says what it was told to say."""
+
+    def __init__(self, states):
+        self.states, self.calls = iter(states), []
+
+    def drop(self):
+        """Note the call."""
+        self.calls.append("drop")
+
+    def init(self, image, box):
+        """Note the box."""
+        self.calls.append(("init", box))
+        return self.update(image)
+
+    def update(self, image):
+        """Say the next word."""
+        state = next(self.states)
+        return type("Result", (), {"state": state, "box": HERE, "stage_ms": {"a": 1.0, "b": 2.0}})
+
+
+def test_every_tracker_starts_anew_on_the_first_box_and_sees_every_image():
+    states = [TargetState.TRACKING, TargetState.LOST, TargetState.UNCERTAIN]
+    trackers = {"one": Oracle(states), "two": Oracle(states)}
+    images = iter([np.zeros((9, 9, 3), np.uint8)] * 3)
+    played = play(trackers, Played("s", "g", images, [HERE, None, THERE], (2,)))
+    for name, tracker in trackers.items():
+        assert tracker.calls == ["drop", ("init", HERE)]
+        assert [frame.state for frame in played[name]] == states
+        assert [frame.truth for frame in played[name]] == [HERE, None, THERE]
+        assert played[name][0].milliseconds == 3.0
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("weights") / "random.safetensors"
+    save_weights(path, build_model("dimp_lite").eval(), WeightsInfo(architecture="dimp_lite"), torch.float16)
+    return path
+
+
+def test_the_command_measures_annotated_sequences_beside_the_tracker_without_search(tmp_path, weights, capsys):
+    folder = tmp_path / "sequences" / "short"
+    (folder / "img").mkdir(parents=True)
+    lines = []
+    for number in range(6):
+        image = np.random.default_rng(number).integers(0, 255, (120, 160, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / "img" / f"{number + 1:08d}.png"), image)
+        lines.append("nan,nan,nan,nan" if number in (2, 3) else "60,40,30,30")
+    (folder / "groundtruth.txt").write_text("\n".join(lines) + "\n")
+    (sequence,) = annotated(folder.parent, None)
+    assert (sequence.returns, sequence.group) == ((4,), "with absences")
+    out = tmp_path / "out" / "figures.json"
+    names = f"dimp:{weights}@augment=false,dimp:{weights}@augment=false@search_tiles=0@precision=bfloat16"
+    assert lost_found.main(["--sequences", str(folder.parent), "--trackers", names, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert printed.count("| short |") == printed.count("| all |") == 2
+    assert {row["frames"] for row in json.loads(out.read_text())} == {6}
+
+
+def test_the_command_writes_a_sheet_of_made_sequences(tmp_path, maker, monkeypatch):
+    monkeypatch.setattr(vanishing, "VanishingMaker", lambda store: maker)
+    path = tmp_path / "sheet.png"
+    assert lost_found.main(["--store", "any", "--number", "2", "--sheet", str(path)]) == 0
+    assert cv2.imread(str(path)).shape == (2 * 160, 8 * 240, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--sequences", "/nowhere"], "no folder"),
+        (["--store", "any", "--trackers", "kcf"], "never says that it has lost"),
+        (["--store", "any", "--trackers", "dimp_lite@find=1"], "no setting 'find'"),
+    ],
+)
+def test_a_bad_request_is_refused_with_the_reason(arguments, words, capsys, monkeypatch, maker):
+    monkeypatch.setattr(vanishing, "VanishingMaker", lambda store: maker)
+    assert lost_found.main(arguments) == 2
+    assert words in capsys.readouterr().err

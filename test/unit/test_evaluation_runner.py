@@ -1,0 +1,339 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One-pass evaluation: the runner, OpenCV's trackers as peers, the report and the command `dimp-eval`."""
+
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from dimp_ros.evaluation import cli
+from dimp_ros.evaluation import opencv_trackers as opencv_peers
+from dimp_ros.evaluation.layouts.registry import load_sequences
+from dimp_ros.evaluation.metrics import overlap, success_auc
+from dimp_ros.evaluation.report import sequence_table, summarize, summary_table, write_json
+from dimp_ros.evaluation.runner import pair_file, run_pairs, run_sequence
+from dimp_ros.evaluation.sequences import Sequence
+from dimp_ros.evaluation.tracker_api import PeerUnavailable, Prediction
+from dimp_ros.evaluation.trackers import TrackerSpec
+from dimp_ros.geometry.box import Box
+
+
+def make_sequence(root: Path, name: str = "square", frames: int = 12, absent: tuple[int, ...] = ()) -> Sequence:
+    """Write a textured square of 40 px that moves by (3, 2) px a frame over noise; it stays where it is `absent`."""
+    generator = np.random.default_rng(7)
+    background = cv2.GaussianBlur(generator.integers(0, 255, (160, 200, 3), dtype=np.uint8), (0, 0), 2)
+    square = np.kron(generator.integers(0, 255, (5, 5, 3), dtype=np.uint8), np.ones((8, 8, 1), np.uint8))
+    (root / name / "img").mkdir(parents=True)
+    lines = []
+    for index in range(frames):
+        image, x, y = background.copy(), 40 + 3 * index, 50 + 2 * index
+        image[y : y + 40, x : x + 40] = square
+        cv2.imwrite(str(root / name / "img" / f"{index:04d}.png"), image)
+        lines.append("nan,nan,nan,nan" if index in absent else f"{x},{y},40,40")
+    (root / name / "groundtruth.txt").write_text("\n".join(lines))
+    return load_sequences(root, [name])[0]
+
+
+@dataclass
+class _Drifting:
+    """A tracker that knows the speed up to a constant error and breaks at a given frame."""
+
+    step: tuple[float, float] = (3.0, 2.0)
+    breaks_at: int | None = None
+    box: Box | None = None
+    calls: list[str] = field(default_factory=list)
+
+    def init(self, image: Any, box: Box) -> None:
+        assert image.shape == (160, 200, 3)
+        self.box = box
+        self.calls.append("init")
+
+    def update(self, image: Any) -> Prediction:
+        self.calls.append("update")
+        if len(self.calls) - 1 == self.breaks_at:
+            raise RuntimeError("lost my mind")
+        assert self.box is not None
+        self.box = Box(self.box.x + self.step[0], self.box.y + self.step[1], self.box.w, self.box.h)
+        return Prediction(self.box, True, 0.75)
+
+
+@dataclass
+class _DriftingSpec:
+    name: str = "drifting"
+    step: tuple[float, float] = (3.0, 2.0)
+    version: int = 1
+    made: int = 0
+
+    def make(self, threads: int = 1) -> _Drifting:
+        self.made += 1
+        return _Drifting(self.step)
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {"version": self.version}
+
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+
+
+def has_peer(name: str) -> bool:
+    try:
+        opencv_peers.peer_factory(name)
+    except PeerUnavailable:
+        return False
+    return True
+
+
+def test_a_tracker_gets_the_first_box_and_no_help_after_it(tmp_path: Path) -> None:
+    sequence = make_sequence(tmp_path, frames=6, absent=(3,))
+    tracker = _Drifting()
+
+    result = run_sequence(tracker, sequence, "drifting")
+
+    assert tracker.calls == ["init"] + ["update"] * 5
+    assert result.boxes == [(40 + 3 * i, 50 + 2 * i, 40, 40) for i in range(6)]
+    assert result.confidence == [None] + [0.75] * 5
+    assert len(result.milliseconds) == 6 and result.error is None
+    assert success_auc(result.boxes, sequence.boxes) == pytest.approx(20 / 21)
+
+
+def test_time_is_the_trackers_and_not_that_of_reading_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sequence = make_sequence(tmp_path, frames=3)
+    read = Sequence.image
+
+    def slow_image(self: Sequence, index: int) -> Any:
+        time.sleep(0.1)
+        return read(self, index)
+
+    monkeypatch.setattr(Sequence, "image", slow_image)
+
+    assert max(run_sequence(_Drifting(), sequence).milliseconds) < 50
+
+
+def test_where_a_tracker_breaks_its_last_box_stands_and_the_reason_is_kept(tmp_path: Path) -> None:
+    sequence = make_sequence(tmp_path, frames=6)
+
+    result = run_sequence(_Drifting(breaks_at=3), sequence)
+
+    assert result.error == "frame 3: RuntimeError: lost my mind"
+    assert result.boxes[2:] == [(46, 54, 40, 40)] * 4
+    assert result.found == [True, True, True, False, False, False]
+    assert len(result.milliseconds) == 3
+
+
+def test_a_resumed_run_repeats_only_what_is_missing_or_made_differently(tmp_path: Path) -> None:
+    sequences = [make_sequence(tmp_path / "in", "a", 4), make_sequence(tmp_path / "in", "b", 6)]
+    out = tmp_path / "out"
+    first = list(run_pairs([_DriftingSpec()], sequences, out=out))
+    assert [result.sequence for result in first] == ["b", "a"]  # longest first
+
+    def again(spec: _DriftingSpec, resume: bool = True) -> int:
+        results = list(run_pairs([spec], sequences, out=out, resume=resume))
+        assert sorted(result.sequence for result in results) == ["a", "b"]
+        return spec.made
+
+    assert again(_DriftingSpec(), resume=False) == 1
+    assert again(_DriftingSpec()) == 0
+    assert again(_DriftingSpec(version=2)) == 1
+    pair_file(out, "drifting", "a").unlink()
+    assert again(_DriftingSpec(version=2)) == 1
+
+
+def test_stored_results_come_back_equal(tmp_path: Path) -> None:
+    sequence = make_sequence(tmp_path / "in", frames=4)
+    (fresh,) = run_pairs([_DriftingSpec("dimp:/some where/x.safetensors")], [sequence], out=tmp_path)
+    (stored,) = run_pairs([_DriftingSpec("dimp:/some where/x.safetensors")], [sequence], out=tmp_path, resume=True)
+
+    assert stored == fresh
+    assert fresh.fingerprint == {"version": 1}
+
+
+def test_names_that_differ_only_in_signs_do_not_share_a_file(tmp_path: Path) -> None:
+    names = ["dimp:/a/b.safetensors", "dimp:/a_b.safetensors", "dimp_lite", "dimp_lite@seed=1", "dimp_lite@seed=2"]
+
+    assert len({pair_file(tmp_path, name, "s") for name in names}) == len(names)
+    assert pair_file(tmp_path, "dimp_lite@seed=1", "s") == tmp_path / "pairs" / "dimp_lite@seed=1" / "s.json"
+
+
+def test_an_ablation_measures_its_variants_and_what_else_is_asked_for() -> None:
+    def names(*arguments: str) -> list[str]:
+        return cli._tracker_names(cli.build_parser().parse_args(["--sequences", "x", *arguments]))
+
+    assert names() == cli.DEFAULT_TRACKERS.split(",")
+    assert names("--ablate", "dimp_lite")[:2] == [
+        "dimp_lite",
+        "dimp_lite@init_steps=0@update_steps=0@hard_negative_steps=0",
+    ]
+    assert len(names("--ablate", "dimp_lite")) == 7
+    assert names("--ablate", "dimp_lite", "--trackers", "kcf,dimp_lite")[7:] == ["kcf"]
+
+
+@pytest.mark.skipif(not has_peer("kcf"), reason="this OpenCV has no KCF")
+def test_processes_give_the_same_tracks_as_one_process(tmp_path: Path) -> None:
+    sequences = [make_sequence(tmp_path, name, frames) for name, frames in (("a", 5), ("b", 9), ("c", 7))]
+    specs = [TrackerSpec("kcf")]
+
+    here = {result.sequence: result.boxes for result in run_pairs(specs, sequences)}
+    there = {result.sequence: result.boxes for result in run_pairs(specs, sequences, jobs=2)}
+
+    assert here == there and len(here) == 3
+
+
+@pytest.mark.parametrize("name", ["kcf", "csrt", "mil"])
+def test_opencvs_trackers_follow_a_textured_square(tmp_path: Path, name: str) -> None:
+    if not has_peer(name):
+        pytest.skip(f"this OpenCV has no {name}")
+    sequence = make_sequence(tmp_path)
+
+    result = run_sequence(TrackerSpec(name).make(), sequence)
+
+    assert result.error is None
+    assert overlap(result.boxes, sequence.boxes).min() > (0.4 if name == "mil" else 0.7)
+
+
+@pytest.mark.skipif(not (DATA / "peers").is_dir(), reason="no ../shared/data with sequences and NanoTrack's files")
+@pytest.mark.parametrize(
+    ("name", "percent"), [("kcf", 7.2), ("csrt", 36.2), ("nanotrack_v1", 75.9), ("nanotrack_v2", 78.7)]
+)
+def test_peers_reach_their_known_figures_on_a_real_sequence(name: str, percent: float) -> None:
+    spec = TrackerSpec(name, peers=DATA / "peers")
+    try:
+        spec.check()
+    except PeerUnavailable as reason:
+        pytest.skip(str(reason))
+    (sequence,) = load_sequences(DATA / "sequences", ["uav_wakeboard7"])
+
+    result = run_sequence(spec.make(), sequence)
+
+    assert 100 * success_auc(result.boxes, sequence.boxes) == pytest.approx(percent, abs=3)
+    assert (result.confidence[-1] is not None) == name.startswith("nanotrack")
+
+
+def test_where_a_peer_reports_failure_its_last_box_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing:
+        answers = iter([(True, (44, 52, 40, 40)), (False, (0, 0, 0, 0)), (True, (50, 56, 40, 40))])
+
+        def init(self, image: Any, box: tuple[int, ...]) -> None:
+            assert box == (40, 50, 40, 40) and all(type(value) is int for value in box)
+
+        def update(self, image: Any) -> Any:
+            return next(self.answers)
+
+    monkeypatch.setattr(opencv_peers, "peer_factory", lambda name, folder: Failing)
+
+    result = run_sequence(opencv_peers.OpenCVPeer("kcf"), make_sequence(tmp_path, frames=4))
+
+    assert [box[0] for box in result.boxes] == [40, 44, 44, 50]
+    assert result.found == [True, True, False, True]
+
+
+def test_a_peer_that_cannot_run_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(opencv_peers.CLASSES, "kcf", "TrackerThatIsNotThere")
+    with pytest.raises(PeerUnavailable, match="has no TrackerThatIsNotThere; install opencv-contrib-python"):
+        TrackerSpec("kcf").make()
+    if hasattr(cv2, "TrackerNano"):
+        with pytest.raises(PeerUnavailable, match="--peers DIR"):
+            TrackerSpec("nanotrack_v2").make()
+        with pytest.raises(PeerUnavailable, match=r"no \*nanotrackv2\*backbone\*\.onnx under"):
+            TrackerSpec("nanotrack_v2", peers=tmp_path).make()
+
+
+def test_a_trackers_figure_is_the_mean_over_sequences_not_over_frames(tmp_path: Path) -> None:
+    sequences = [make_sequence(tmp_path, "long", 20), make_sequence(tmp_path, "short", 2)]
+    specs = [_DriftingSpec("exact"), _DriftingSpec("gone", step=(1000.0, 0.0))]
+
+    exact, gone = summarize(list(run_pairs(specs, sequences)), sequences)
+
+    assert exact.auc == pytest.approx(20 / 21) and exact.p20 == 1
+    assert gone.auc == pytest.approx(20 / 21 * (1 / 20 + 1 / 2) / 2)
+    assert gone.p20 == pytest.approx((1 / 20 + 1 / 2) / 2)
+    assert exact.time_ratio is None  # no CSRT in this run
+    assert (exact.ao, exact.sr50, exact.sr75, gone.ao) == (1, 1, 1, 0)
+    assert np.mean(gone.success) == pytest.approx(gone.auc) and gone.precision[20] == pytest.approx(gone.p20)
+    with pytest.raises(ValueError, match="1 of 2 sequences"):
+        summarize(list(run_pairs(specs, sequences[:1])), sequences)
+
+
+def test_times_are_given_relative_to_csrt_of_the_same_run(tmp_path: Path) -> None:
+    sequence = make_sequence(tmp_path, frames=3)
+    results = list(run_pairs([_DriftingSpec("fast"), _DriftingSpec("csrt")], [sequence]))
+    for result, milliseconds in zip(results, (5.0, 20.0), strict=True):
+        result.milliseconds[:] = [900.0, milliseconds, milliseconds]
+
+    figures = summarize(results, [sequence])
+    write_json(tmp_path / "deep" / "results.json", figures, {"jobs": 1})
+
+    assert [figure.time_ratio for figure in figures] == [0.25, 1.0]
+    assert summary_table(figures).splitlines()[0].startswith("| mean of 1 sequence ")
+    assert summary_table(figures).splitlines()[2].split() == (
+        "| fast | 95.2 | 100.0 | 100.0 | 100.0 | 100.0 | 100.0 | 5.0 | 0.25 |".split()
+    )
+    assert sequence_table(figures).splitlines()[2].split() == "| square | 95.2 | 95.2 |".split()
+    stored = json.loads((tmp_path / "deep" / "results.json").read_text())
+    assert stored["trackers"]["fast"]["sequences"]["square"]["auc"] == pytest.approx(20 / 21)
+
+
+def test_average_overlap_is_over_frames_of_all_sequences_as_got10ks(tmp_path: Path) -> None:
+    sequences = [make_sequence(tmp_path, "long", 11), make_sequence(tmp_path, "short", 3)]
+    spec = _DriftingSpec("half")
+    results = [result for result in run_pairs([spec], sequences)]
+    for result in results:
+        if result.sequence == "short":
+            result.boxes[1:] = [Box(190.0, 150.0, 5.0, 5.0)] * 2
+
+    (figures,) = summarize(results, sequences)
+
+    assert figures.ao == pytest.approx(10 / 12)  # the mean over sequences would be 1/2
+    assert figures.average_overlap_success[0] == pytest.approx(10 / 12)
+    assert [item.counted for item in figures.sequences.values()] == [10, 2]
+    assert results[0].image_size == (200, 160)
+
+
+def test_long_names_are_numbered_in_the_table_by_sequence(tmp_path: Path) -> None:
+    sequence = make_sequence(tmp_path, frames=2)
+    specs = [_DriftingSpec("ours"), _DriftingSpec("ours@a_long_setting=0")]
+    figures = summarize(list(run_pairs(specs, [sequence])), [sequence])
+
+    assert sequence_table(figures).splitlines()[0].split("|")[2:4] == ["  (1) ", "  (2) "]
+    assert "| (2) ours@a_long_setting=0 |" in summary_table(figures)
+
+
+@pytest.mark.skipif(not has_peer("kcf"), reason="this OpenCV has no KCF")
+def test_the_command_prints_tables_and_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_sequence(tmp_path / "in", "a", 4)
+    make_sequence(tmp_path / "in", "b", 5)
+    command = ["--sequences", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--jobs", "1"]
+
+    assert cli.main([*command, "--trackers", "nanotrack_v1,kcf"]) == 0
+
+    printed = capsys.readouterr()
+    assert "nanotrack_v1 left out" in printed.err
+    assert "| mean of 2 sequences |" in printed.out and "nanotrack" not in printed.out
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert results["trackers"]["kcf"]["auc"] > 0.6
+    assert pair_file(tmp_path / "out", "kcf", "a").is_file()
+    assert cli.main([*command, "--trackers", "kcf", "--resume"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("extra", "reason"),
+    [
+        (["--trackers", "nanotrack_v1"], "none of the trackers can run here"),
+        (["--trackers", "dimp:/not/there.safetensors"], "no weights file /not/there.safetensors"),
+        (["--only", "nope"], "no sequence nope"),
+        (["--resume"], "--resume needs --out"),
+    ],
+)
+def test_a_bad_request_ends_with_2_and_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], extra: list[str], reason: str
+) -> None:
+    make_sequence(tmp_path, frames=2)
+
+    assert cli.main(["--sequences", str(tmp_path), *extra]) == 2
+
+    error = capsys.readouterr().err
+    assert reason in error and "Traceback" not in error

@@ -1,0 +1,298 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The follower: which way it moves, when it does not, and how well it stays on a target in a simulated world."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from helpers.simulated_loop import Loop, ScriptedTracker, close_loop
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dimp_ros.apps.simulator.config import WorldConfig
+from dimp_ros.apps.simulator.metrics import LoopFigures
+from dimp_ros.apps.simulator.world import World
+from dimp_ros.apps.steering.follower_control import FollowConfig, FollowControl, camera_of_view, direction
+from dimp_ros.apps.steering.safety import STOP_SECONDS, Command, Observation, Twist
+from dimp_ros.geometry.box import Box
+from dimp_ros.tracker.result import TargetState
+
+CAMERA = camera_of_view(640, 480, 60.0)
+MIDDLE = Box(280.0, 200.0, 80.0, 80.0)
+TRACKING = int(TargetState.TRACKING)
+SMALL: dict[str, Any] = {"width": 160, "height": 120}
+"""A world that is made quickly; nobody looks at its pictures."""
+
+
+def seen(box: Box = MIDDLE, now: float = 0.0, **changes: Any) -> Observation:
+    """Return an observation of a moment ago."""
+    return Observation("cup", TRACKING, 0.9, box, now, 0.0, now)._replace(**changes)
+
+
+def moved(box: Box, *, seconds: float = 0.5, before: Box | None = None, **config: Any) -> Command:
+    """Return what is commanded after a target has stood somewhere for a while; ``before``: at the enabling."""
+    control = FollowControl(FollowConfig(feed_forward=0.0, forward_feed_forward=0.0, **config), CAMERA)
+    control.set_enabled(True)
+    command = control.update(seen(before or box), 0.0)
+    for tick in range(1, round(seconds / 0.02)):
+        command = control.update(seen(box, tick * 0.02), tick * 0.02)
+    assert command.reason == ""
+    return command
+
+
+def shifted(right: float, down: float) -> Box:
+    """Return the box in the middle, moved by pixels."""
+    return MIDDLE._replace(x=MIDDLE.x + right, y=MIDDLE.y + down)
+
+
+def grown(factor: float) -> Box:
+    """Return the box in the middle, with other sides."""
+    return Box.from_center(*MIDDLE.center, MIDDLE.w * factor, MIDDLE.h * factor)
+
+
+def test_a_target_at_its_set_point_moves_nothing():
+    assert moved(MIDDLE, vertical="climb").twist == (0.0,) * 6
+
+
+def test_a_target_on_the_left_is_turned_to_counter_clockwise_and_on_the_right_clockwise():
+    left, right = moved(shifted(-150, 0)).twist, moved(shifted(150, 0)).twist
+    assert left.wz > 0.2 and right.wz == pytest.approx(-left.wz)
+    assert left.vy == left.vz == left.wx == left.wy == 0.0
+
+
+def test_in_lateral_mode_it_goes_sideways_instead_left_being_positive():
+    left = moved(shifted(-150, 0), horizontal="lateral").twist
+    assert left.vy > 0.2 and left.wz == 0.0
+    assert moved(shifted(-150, 0), horizontal="none").twist == (0.0,) * 6
+
+
+def test_a_target_above_is_climbed_to_and_below_descended_to_where_that_is_wanted():
+    assert moved(shifted(0, -100), vertical="climb").twist.vz > 0.1
+    assert moved(shifted(0, 100), vertical="climb").twist.vz < -0.1
+    assert moved(shifted(0, 100)).twist.vz == 0.0
+
+
+def test_a_target_that_became_smaller_is_followed_and_a_larger_one_retreated_from():
+    assert moved(grown(0.6), before=MIDDLE).twist.vx > 0.2
+    assert moved(grown(1.6), before=MIDDLE).twist.vx < -0.2
+    assert moved(grown(0.6), before=MIDDLE, forward="none").twist.vx == 0.0
+
+
+def test_a_box_whose_size_trembles_moves_the_robot_less_than_its_motion_filter_for_places_would():
+    """A tracker's sizes differ by some per cent from image to image; a target that stands still is hardly driven to."""
+    rng = np.random.default_rng(3)
+    sizes = np.exp(rng.normal(0, 0.03, 300))
+    restless = {}
+    for seconds in (FollowConfig().rate_time, FollowConfig().forward_rate_time):
+        control = FollowControl(
+            FollowConfig(desired_size=80.0 / math.sqrt(640 * 480), forward_rate_time=seconds), CAMERA
+        )
+        control.set_enabled(True)
+        speeds = [control.update(seen(grown(f), n / 30), n / 30).twist.vx for n, f in enumerate(sizes)]
+        restless[seconds] = float(np.std(speeds[30:]))
+    short, long = restless
+    assert short < long and restless[long] < 0.6 * restless[short]
+
+
+def test_a_size_that_is_given_is_kept_instead_of_the_one_at_the_time_of_enabling():
+    size = 80.0 / math.sqrt(640 * 480)
+    assert moved(MIDDLE, desired_size=size).twist.vx == 0.0
+    assert moved(MIDDLE, desired_size=1.5 * size).twist.vx > 0.2
+
+
+def test_another_target_is_kept_at_its_own_size_and_the_same_one_after_a_loss_at_the_old():
+    control = FollowControl(FollowConfig(forward_feed_forward=0.0), CAMERA)
+    control.set_enabled(True)
+    speeds = []
+    for name, box, state in (
+        ("cup", MIDDLE, TRACKING),
+        ("cup", grown(0.6), 3),
+        ("cup", grown(0.6), TRACKING),
+        ("plate", grown(0.6), TRACKING),
+    ):
+        for tick in range(20):
+            now = len(speeds) * 0.4 + tick * 0.02
+            command = control.update(seen(box, now, target_id=name, state=state), now)
+        speeds.append(command.twist.vx)
+    assert speeds[:2] == [0.0, 0.0] and speeds[2] > 0.2
+    assert speeds[3] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_distance_of_a_pose_comes_before_the_size():
+    control = FollowControl(FollowConfig(distance=2.0, forward_feed_forward=0.0), CAMERA)
+    control.set_enabled(True)
+    for tick in range(30):
+        observation = seen(now=tick * 0.02, position=(0.0, 0.0, 4.0))
+        command = control.update(observation, tick * 0.02)
+    assert command.twist.vx > 0.2 and command.error[2] == pytest.approx(math.log(2.0), abs=0.3)
+
+
+def test_where_only_a_pose_will_do_the_distance_is_left_alone_without_one_and_that_is_told():
+    command = moved(grown(0.6), before=MIDDLE, forward="pose")
+    assert command.twist.vx == 0.0 and "no target_pose" in command.notes[0]
+
+
+def test_a_box_that_the_border_cuts_off_is_not_approached_by_its_size_but_may_be_retreated_from():
+    at_border = Box(0.0, 200.0, 30.0, 80.0)
+    before = at_border._replace(w=90.0)
+    assert moved(at_border, before=before, seconds=1.0).twist.vx <= 0.0
+    assert "border" in " ".join(moved(at_border, before=before, seconds=1.0).notes)
+    large = Box(0.0, 100.0, 300.0, 300.0)
+    assert moved(large, before=grown(1.0), seconds=1.0).twist.vx < 0.0
+
+
+def test_with_the_target_far_off_the_middle_it_turns_first():
+    quick = {"max_forward_speed": 10.0, "max_acceleration": 100.0, "distance": 2.0}
+    aside, away = Box(560.0, 200.0, 48.0, 48.0), Box(560.0, 200.0, 80.0, 80.0)
+    assert 0.0 < moved(aside, before=away, **quick).twist.vx < 0.6 * moved(grown(0.6), before=MIDDLE, **quick).twist.vx
+
+
+def test_a_set_point_beside_the_middle_is_kept():
+    assert moved(shifted(-160, 0), set_point_x=0.25).twist.wz == pytest.approx(0.0, abs=1e-9)
+    assert moved(MIDDLE, set_point_x=0.25).twist.wz < -0.2
+
+
+def test_directions_are_those_of_the_body_however_the_camera_is_tilted():
+    assert direction(CAMERA, 320.0, 240.0, 0.0) == pytest.approx((0.0, 0.0))
+    assert direction(CAMERA, 320.0, 240.0, 30.0) == pytest.approx((0.0, -math.radians(30.0)))
+    assert direction(CAMERA, 0.0, 240.0, 0.0) == pytest.approx((math.radians(30.0), 0.0))
+    # A camera that looks down sees the horizon at its upper edge where the field of view reaches it.
+    azimuth, elevation = direction(CAMERA, 320.0, 240.0 - CAMERA.fy * math.tan(math.radians(20.0)), 20.0)
+    assert (azimuth, elevation) == pytest.approx((0.0, 0.0), abs=1e-9)
+
+
+def test_without_being_enabled_nothing_moves_and_disabling_ends_all_motion_within_its_time():
+    control = FollowControl(FollowConfig(), CAMERA)
+    aside = shifted(200, 0)
+    assert control.update(seen(aside), 0.0) == Command(Twist(), "not enabled")
+    control.set_enabled(True)
+    for tick in range(50):
+        command = control.update(seen(aside, tick * 0.02), tick * 0.02)
+    assert command.twist.wz < -0.3
+    control.set_enabled(False)
+    for tick in range(50, 70):
+        command = control.update(seen(aside, tick * 0.02), tick * 0.02)
+        if (tick - 49) * 0.02 >= STOP_SECONDS:
+            assert command == Command(Twist(), "not enabled")
+
+
+WILD = st.floats(allow_nan=True, allow_infinity=True)
+SANE_BOX = st.tuples(st.floats(-50, 650), st.floats(-50, 490), st.floats(1, 700), st.floats(1, 500))
+OBSERVATIONS = st.builds(
+    Observation,
+    target_id=st.sampled_from(["cup", "plate"]),
+    state=st.sampled_from([TRACKING, TRACKING, TRACKING, 0, 2, 3, 200]),
+    confidence=st.one_of(st.just(0.9), WILD),
+    box=st.builds(Box._make, st.one_of(SANE_BOX, SANE_BOX, st.tuples(WILD, WILD, WILD, WILD))),
+    stamp=st.just(0.0),
+    age=st.one_of(st.just(0.05), st.floats(0.0, 0.4), WILD),
+    heard=st.just(0.0),
+    position=st.none()
+    | st.tuples(st.floats(-5, 5), st.floats(-5, 5), st.floats(0.1, 20))
+    | st.tuples(WILD, WILD, WILD),
+)
+TICKS = st.lists(
+    st.tuples(st.none() | OBSERVATIONS, st.sampled_from([0.02, 0.02, 0.02, 0.05, 0.0, 1.0, -1.0, math.nan])),
+    max_size=30,
+)
+
+
+@settings(deadline=None)
+@given(
+    ticks=TICKS,
+    horizontal=st.sampled_from(["yaw", "lateral"]),
+    vertical=st.sampled_from(["climb", "none"]),
+    gain=st.floats(0.0, 10.0),
+    lag=st.floats(0.0, 2.0),
+)
+def test_whatever_is_observed_the_command_is_finite_within_limits_and_slew_rates_and_zero_when_refused(
+    ticks, horizontal, vertical, gain, lag
+):
+    config = FollowConfig(
+        horizontal=horizontal, vertical=vertical, horizontal_gain=gain, forward_gain=gain, response_time=lag
+    )
+    high = np.array([config.max_forward_speed, config.max_lateral_speed, config.max_vertical_speed, 0.0, 0.0, 1.0])
+    low = np.array([-config.max_backward_speed, *(-high[1:])])
+    slew = np.array([config.max_acceleration] * 3 + [config.max_yaw_acceleration] * 3)
+    control = FollowControl(config, CAMERA)
+    control.set_enabled(True)
+    now, before, refused_since = 1000.0, np.zeros(6), None
+    for observation, step in ticks:
+        now = now + step if math.isfinite(now) else 1000.0
+        if observation is not None:
+            observation = observation._replace(heard=now, stamp=now - observation.age)
+        command = control.update(observation, now, now)
+        twist = np.array(command.twist)
+        assert np.isfinite(twist).all() and (low <= twist).all() and (twist <= high).all()
+        if command.reason:
+            refused_since = now if refused_since is None or not refused_since <= now else refused_since
+            assert (np.abs(twist) <= np.abs(before)).all()
+            if now - refused_since >= STOP_SECONDS:
+                assert not twist.any()
+        else:
+            refused_since = None
+            if twist.any():
+                assert (np.abs(twist - before) <= slew * max(step, 0.0) + 1e-9).all()
+        before = twist
+
+
+def followed(
+    control: FollowControl, config: WorldConfig, tracker: ScriptedTracker, seconds: float, **delays: float
+) -> tuple[Loop, LoopFigures]:
+    """Close a loop with a tracker that speaks 15 times a second, 0.1 s late."""
+    loop = close_loop(World(config), control, tracker.look, seconds, image_period=1 / 15, delay=0.1, **delays)
+    return loop, LoopFigures.of(loop.recording)
+
+
+@pytest.mark.parametrize(
+    ("path", "untold"), [("sine", 0.0), ("sine", 0.1), ("random", 0.1)], ids=["sine", "sine-late", "random-late"]
+)
+def test_a_target_that_moves_a_quarter_of_the_image_a_second_stays_near_its_set_point(path, untold):
+    control = FollowControl(FollowConfig(vertical="climb", distance=6.0))
+    world = WorldConfig(path=path, target_offset=(0.3, -0.2), **SMALL)
+    loop, figures = followed(control, world, ScriptedTracker(0.007), 12.0, untold=untold)
+    assert figures.settling_seconds is not None and figures.settling_seconds < 3.0
+    assert figures.within_share is not None and figures.within_share >= 0.95
+    distances = [moment.distance for moment in loop.moments]
+    assert 4.0 < min(distances) and max(distances) < 8.0
+
+
+def test_a_target_at_rest_is_not_circled_with_a_slow_robot_and_latency_that_nobody_tells_of():
+    control = FollowControl(FollowConfig(vertical="climb"))
+    world = WorldConfig(path="static", target_offset=(0.3, 0.2), lag=0.5, **SMALL)
+    loop, figures = followed(control, world, ScriptedTracker(0.0), 10.0, untold=0.1)
+    assert figures.settling_seconds is not None and figures.settling_seconds < 3.0
+    assert max(moment.speed for moment in loop.moments if moment.time > 8.0) < 0.03
+
+
+def test_a_hidden_target_stops_it_within_a_quarter_of_a_second_and_it_goes_on_when_the_target_is_back():
+    control = FollowControl(FollowConfig())
+    world = WorldConfig(path="sine", hide_from=5.0, hide_until=6.5, hide_by="vanish", **SMALL)
+    loop, figures = followed(control, world, ScriptedTracker(0.005), 10.0)
+    moments = loop.moments
+    lost = next(moment.time for moment in moments if moment.time > 1.0 and moment.state == TargetState.LOST)
+    found = next(moment.time for moment in moments if moment.time > lost and moment.state == TRACKING)
+    assert any(moment.command.twist.wz for moment in moments if lost - 0.5 < moment.time < lost)
+    assert figures.losses == 1 and figures.stop_seconds is not None and figures.stop_seconds <= STOP_SECONDS
+    assert not any(any(m.command.twist) for m in moments if lost + STOP_SECONDS < m.time < found)
+    assert figures.resettling_seconds is not None and figures.resettling_seconds < 3.0
+
+
+def test_when_the_tracker_is_killed_nothing_moves_after_its_timeout_and_a_quarter_of_a_second():
+    control = FollowControl(FollowConfig(timeout=0.3))
+    world = WorldConfig(path="sine", **SMALL)
+    loop, figures = followed(control, world, ScriptedTracker(0.005), 7.0, kill_at=4.0)
+    assert any(moment.command.twist.wz for moment in loop.moments if 3.5 < moment.time < 4.0)
+    assert figures.kill_stop_seconds is not None and 0.0 < figures.kill_stop_seconds <= 0.3 + STOP_SECONDS
+    reason = loop.moments[-1].command.reason
+    assert "nothing new was heard" in reason or "old" in reason
+
+
+def test_the_distance_is_kept_by_poses():
+    control = FollowControl(FollowConfig(distance=4.0))
+    world = WorldConfig(path="static", **SMALL)
+    loop, _ = followed(control, world, ScriptedTracker(0.005, poses=True), 10.0)
+    assert loop.moments[-1].distance == pytest.approx(4.0, rel=0.08)

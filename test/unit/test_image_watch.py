@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes wrong is said once when it begins and once when it ends, and the graph is asked what is the matter."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("rclpy", reason="rclpy is not installed: ROS tests need a ROS home")
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+
+from dimp_ros.ros_utils.image_topic_monitor import Notice, Watchdog, explain_silence, publisher_trouble
+
+ASKED = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
+
+
+def graph(*publishers: Any) -> Any:
+    """Return what stands in for a node that sees publishers."""
+    return SimpleNamespace(get_publishers_info_by_topic=lambda _topic: list(publishers))
+
+
+def publisher(name: str = "camera", kind: str = "Image", **qos: Any) -> Any:
+    profile = QoSProfile(depth=1, **{"reliability": ReliabilityPolicy.RELIABLE, **qos})
+    return SimpleNamespace(
+        node_name=name, node_namespace="/", topic_type=f"sensor_msgs/msg/{kind}", qos_profile=profile
+    )
+
+
+def test_a_condition_is_said_when_it_begins_and_when_it_ends_and_not_in_between():
+    now = 0.0
+    watchdog = Watchdog(hold=0.0, clock=lambda: now)
+    assert watchdog.check({"stamps": "", "slowness": ""}) == []
+    assert watchdog.check({"stamps": "7 s old", "slowness": ""}) == [Notice("7 s old")]
+    now = 2.0
+    assert watchdog.check({"stamps": "8 s old", "slowness": "5 of 30"}) == [Notice("5 of 30")]
+    now = 3.0
+    assert watchdog.check({"stamps": "", "slowness": "6 of 30"}) == [Notice("7 s old", 2.0)]
+    assert watchdog.check({}) == [Notice("5 of 30", 1.0)]
+    assert watchdog.check({}) == []
+
+
+def test_what_has_ended_cannot_be_mistaken_for_what_has_begun_and_tells_how_long_it_lasted():
+    assert Notice("7 s old").line == "7 s old"
+    assert Notice("7 s old", 37.4).line == "OK again after 37 s; what is over: 7 s old"
+    assert Notice("7 s old", 0.0).line.startswith("OK again after 1 s")
+
+
+def test_what_comes_and_goes_is_said_once():
+    now = 0.0
+    watchdog = Watchdog(hold=5.0, clock=lambda: now)
+    said = []
+    for second in range(60):
+        now = float(second)
+        said += watchdog.check({"slowness": "slow" if second < 40 and second % 3 == 0 else ""})
+        assert len(said) <= 1 or second >= 44
+    assert said == [Notice("slow"), Notice("slow", 39.0)]
+
+
+def test_without_a_publisher_the_remedy_is_to_start_one_or_to_remap():
+    text = explain_silence(graph(), "/image", ASKED, Image)
+    assert "nobody publishes on /image" in text and "image:=" in text
+
+
+@pytest.mark.parametrize(
+    ("offered", "asked", "kind", "word"),
+    [
+        (publisher(kind="CompressedImage"), ASKED, Image, "image_transport"),
+        (publisher(), ASKED, CompressedImage, "sensor_msgs/msg/CompressedImage"),
+        (publisher(reliability=ReliabilityPolicy.BEST_EFFORT), QoSProfile(depth=1), Image, "RELIABLE is asked"),
+        (
+            publisher(durability=DurabilityPolicy.VOLATILE),
+            QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL),
+            Image,
+            "TRANSIENT_LOCAL is asked",
+        ),
+    ],
+)
+def test_a_publisher_that_does_not_fit_is_explained_in_silence_and_beside_one_that_fits(offered, asked, kind, word):
+    assert word in explain_silence(graph(offered), "/image", asked, kind)
+    text = publisher_trouble(graph(offered), "/image", asked, kind)
+    assert word in text and "/camera" in text
+
+
+def test_one_publisher_that_fits_is_no_trouble_and_two_are():
+    assert publisher_trouble(graph(), "/image", ASKED, Image) == ""
+    assert publisher_trouble(graph(publisher()), "/image", ASKED, Image) == ""
+    text = publisher_trouble(graph(publisher("front"), publisher("rear")), "/image", ASKED, Image)
+    assert "2 publishers" in text and "/front" in text and "/rear" in text
+    assert "is the camera running" in explain_silence(graph(publisher()), "/image", ASKED, Image)

@@ -1,0 +1,106 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Levels of a stream: robust, steady, and quick to start over where they no longer fit."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from dimp_ros.images.contrast import FOLLOW, PERCENTILES, Levels, Limits, spread
+
+
+def thermal(offset: float = 0, seed: int = 0) -> np.ndarray:
+    """Return a picture of 3000 to 3100, as a thermal camera's, and ``offset``."""
+    return (np.random.default_rng(seed).uniform(3000, 3100, (240, 320)) + offset).astype(np.uint16)
+
+
+def test_the_first_picture_is_spread_between_its_own_percentiles():
+    limits = Levels().grey(thermal())
+    assert limits == pytest.approx(np.percentile(thermal(), PERCENTILES), abs=1)
+
+
+def test_a_dead_pixel_and_values_that_are_no_numbers_do_not_move_the_levels():
+    picture = thermal().astype(np.float32)
+    plain = Levels().grey(picture)
+    picture[::16, ::16] = np.nan
+    picture[5, 5:20] = np.inf
+    picture[7, 7:9] = -np.inf
+    picture[100, 100] = 1e9
+    assert Levels().grey(picture) == pytest.approx(plain, abs=0.5)
+
+
+def test_something_hot_that_comes_in_does_not_change_how_the_rest_looks():
+    levels = Levels()
+    before = spread(thermal(), levels.grey(thermal()))
+    picture = thermal()
+    picture[:120, :150] = 4000  # a quarter of the picture
+    after = spread(picture, levels.grey(picture))
+    jump = spread(picture, Levels().grey(picture))
+    rest = np.s_[120:, 150:]
+    assert np.abs(after[rest].astype(int) - before[rest]).mean() < 50 < before[rest].std()
+    assert jump[rest].std() < 0.3 * after[rest].std()
+
+
+def test_the_levels_follow_a_drift_slowly():
+    levels = Levels()
+    first = levels.grey(thermal())
+    then = levels.grey(thermal(20))
+    assert then.low - first.low == pytest.approx(20 * FOLLOW, abs=0.2)
+    for _ in range(200):
+        then = levels.grey(thermal(20))
+    assert then.low - first.low == pytest.approx(20, abs=0.5)
+
+
+def test_the_levels_start_over_where_most_of_a_picture_lies_outside():
+    levels = Levels()
+    levels.grey(thermal())
+    assert levels.grey(thermal(500)) == Levels().grey(thermal(500))
+
+
+def test_each_type_of_sample_has_levels_of_its_own():
+    levels = Levels()
+    first = levels.grey(thermal())
+    levels.grey(thermal().astype(np.float32) / 1000)
+    assert levels.grey(thermal()) == pytest.approx(first)
+
+
+@pytest.mark.parametrize("value", [0, 7, 65535])
+def test_a_constant_picture_is_black_and_divides_by_nothing(value):
+    picture = np.full((20, 30), value, np.uint16)
+    with np.errstate(all="raise"):
+        assert not spread(picture, Levels().grey(picture)).any()
+
+
+def test_a_picture_without_a_single_number_is_black():
+    picture = np.full((20, 30), np.nan, np.float32)
+    assert not spread(picture, Levels().grey(picture)).any()
+
+
+def test_low_and_below_is_black_and_high_and_above_is_white():
+    values = np.array([[-np.inf, -5, 10, 15, 20, 300, np.inf, np.nan]])
+    assert spread(values, Limits(10, 20)).tolist() == [[0, 0, 0, 128, 255, 255, 255, 0]]
+
+
+@given(
+    arrays.arrays(
+        st.sampled_from([np.int8, np.uint16, np.int16, np.int32, np.float32, np.float64]),
+        arrays.array_shapes(min_dims=2, max_dims=2, max_side=20),
+    )
+)
+def test_whatever_the_values_more_is_never_darker(picture):
+    seen = spread(picture, Levels().grey(picture))
+    assert seen.dtype == np.uint8
+    finite = ~np.isnan(picture) if picture.dtype.kind == "f" else np.ones(picture.shape, bool)
+    order = np.argsort(picture[finite], kind="stable")
+    assert (np.diff(seen[finite][order].astype(int)) >= 0).all()
+
+
+def test_float_colour_is_from_0_to_1_until_a_picture_holds_more():
+    levels = Levels()
+    unit = np.random.default_rng(0).random((30, 40, 3)).astype(np.float32)
+    assert levels.color(unit) == 1.0
+    assert levels.color(unit * 200) == 255.0
+    assert levels.color(unit) == 255.0  # a dark picture of the same stream

@@ -1,0 +1,289 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The package as a whole: its metadata agree, its layers stay apart, its interface and launch files work."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+import dimp_ros
+
+ROOT = Path(__file__).resolve().parents[2]
+ROS_MODULES = {"rclpy", "ament_index_python", "builtin_interfaces", "cv_bridge", "launch", "launch_ros"}
+
+
+def python_files() -> list[Path]:
+    """List the Python files of the checkout, executables without an ending included."""
+    folders = ("dimp_ros", "launch", "scripts", "test", "tools")
+    found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*")) if path.is_file()]
+    return [path for path in found if path.suffix == ".py" or path.read_bytes().startswith(b"#!/usr/bin/env python3")]
+
+
+def imported(path: Path) -> Iterator[str]:
+    """Yield the names of the modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
+
+
+def run_python(code: str, *arguments: str) -> str:
+    """Run code in an interpreter of its own and return what it printed."""
+    command = [sys.executable, "-c", code, *arguments]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    return result.stdout
+
+
+def test_every_file_states_the_same_version() -> None:
+    from_xml = ElementTree.parse(ROOT / "package.xml").findtext("version")
+    from_setup = re.search(r'version="([^"]+)"', (ROOT / "setup.py").read_text())
+    from_changelog = re.search(r"^(\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.rst").read_text(), re.MULTILINE)
+    assert from_setup and from_changelog
+    assert {from_xml, from_setup[1], from_changelog[1]} == {dimp_ros.__version__}
+
+
+def test_every_python_file_names_its_licence() -> None:
+    nameless = [str(path) for path in python_files() if "SPDX-License-Identifier: Apache-2.0" not in path.read_text()]
+    assert nameless == []
+
+
+def test_importing_the_package_is_cheap() -> None:
+    heavy = run_python("import sys, dimp_ros; print({'torch', 'rclpy', 'cv2', 'numpy'} & set(sys.modules))")
+    assert heavy.strip() == "set()"
+
+
+@pytest.mark.parametrize("layer", ["model", "tracker", "training", "evaluation", "benchmark"])
+def test_what_computes_does_not_know_ros(layer: str) -> None:
+    for path in (ROOT / "dimp_ros" / layer).rglob("*.py"):
+        for name in imported(path):
+            top = name.split(".")[0]
+            assert top not in ROS_MODULES and not top.endswith("_msgs"), f"{path} imports {name}"
+            assert not name.startswith(("dimp_ros.node", "dimp_ros.msg", "dimp_ros.srv")), f"{path} imports {name}"
+
+
+def test_the_node_does_not_compute() -> None:
+    for path in (ROOT / "dimp_ros" / "node").rglob("*.py"):
+        assert "torch" not in {name.split(".")[0] for name in imported(path)}, f"{path} imports torch"
+
+
+def test_all_interfaces_and_executables_are_built() -> None:
+    cmake = (ROOT / "CMakeLists.txt").read_text()
+    interfaces = {f"{path.parent.name}/{path.name}" for path in [*ROOT.glob("msg/*"), *ROOT.glob("srv/*")]}
+    assert set(re.findall(r'"((?:msg|srv)/\w+\.\w+)"', cmake)) == interfaces
+    assert set(re.findall(r"scripts/\w+", cmake)) == {f"scripts/{path.name}" for path in ROOT.glob("scripts/*")}
+    assert all(os.access(path, os.X_OK) for path in ROOT.glob("scripts/*"))
+
+
+@pytest.mark.parametrize("name", ["msg/TargetState.msg", "srv/InitTarget.srv", "srv/DropTarget.srv"])
+def test_every_field_of_an_interface_is_explained(name: str) -> None:
+    lines = (ROOT / name).read_text().splitlines()
+    for above, line in itertools.pairwise(["", *lines]):
+        if line and not line.startswith(("#", "---")):
+            assert above.startswith("# "), f"{name}: nothing explains {line!r}"
+
+
+def test_the_set_up_pins_all_that_it_installs() -> None:
+    code = "import sys; sys.path.insert(0, sys.argv[1]); import bootstrap as s; print(*s.PACKAGES, *s.WHEELS)"
+    names = run_python(code, str(ROOT / "tools")).split()
+    pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
+    assert {name.split("[")[0] for name in names} <= pinned
+
+
+def test_a_state_that_says_nothing_is_uninitialized_and_without_a_box() -> None:
+    messages = pytest.importorskip("dimp_ros.msg", reason="the interfaces are not built: `make setup`, or colcon")
+    state = messages.TargetState()
+    assert state.state == messages.TargetState.UNINITIALIZED == 0
+    assert (messages.TargetState.TRACKING, messages.TargetState.UNCERTAIN, messages.TargetState.LOST) == (1, 2, 3)
+    assert state.bbox.size_x == state.bbox.size_y == state.confidence == 0
+
+
+SERVER = """
+import sys, rclpy
+from dimp_ros.srv import InitTarget
+rclpy.init()
+node = rclpy.create_node("server")
+def answer(request, response):
+    response.success, response.message, response.stamp = True, request.id, request.stamp
+    return response
+service = node.create_service(InitTarget, "~/init_target", answer)
+while rclpy.ok():
+    rclpy.spin_once(node)
+"""
+
+
+def test_two_processes_exchange_a_request_over_the_loopback_interface() -> None:
+    rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed")
+    services = pytest.importorskip("dimp_ros.srv", reason="the interfaces are not built: `make setup`, or colcon")
+    server = subprocess.Popen([sys.executable, "-c", SERVER])
+    context = rclpy.Context()
+    rclpy.init(context=context)
+    try:
+        node = rclpy.create_node("client", context=context)
+        executor = rclpy.executors.SingleThreadedExecutor(context=context)
+        executor.add_node(node)
+        client = node.create_client(services.InitTarget, "/server/init_target")
+        assert client.wait_for_service(20.0), "the other process was not discovered"
+        request = services.InitTarget.Request(id="coin")
+        request.stamp.sec, request.stamp.nanosec = 12, 34
+        # A reply is lost where the server does not know the client yet; on a busy machine that takes a while.
+        for _ in range(10):
+            future = client.call_async(request)
+            executor.spin_until_future_complete(future, 2.0)
+            if future.done():
+                break
+        response = future.result()
+        assert response.success and response.message == "coin" and response.stamp == request.stamp
+    finally:
+        server.terminate()
+        server.wait(10.0)
+        rclpy.shutdown(context=context)
+
+
+PARAMETERS = """
+import sys, json, rclpy
+rclpy.init(args=["--ros-args", "--params-file", sys.argv[1]])
+node = rclpy.create_node(sys.argv[2], namespace="/robot", automatically_declare_parameters_from_overrides=True)
+values = {name: parameter.value for name, parameter in node.get_parameters_by_prefix("").items()}
+print(json.dumps({k: v if isinstance(v, (bool, int, float, str)) else list(v) for k, v in values.items()}))
+"""
+
+
+@pytest.mark.parametrize(
+    ("file", "node", "expected"),
+    [
+        ("tracker.yaml", "tracker_node", {"model": "dimp_lite", "device": "auto"}),
+        ("demo.yaml", "video_source", {"first_frame": 0, "rate": 0.0}),
+        ("demo.yaml", "demo", {"box": [423.5, 117.0, 62.0, 41.0]}),
+        ("follower.yaml", "follower", {"horizontal": "yaw"}),
+        ("servo.yaml", "servo", {"axes": "translation"}),
+        ("console.yaml", "console", {"port": 8080, "host": "127.0.0.1"}),
+    ],
+)
+def test_a_parameter_file_reaches_its_node_in_any_namespace(file: str, node: str, expected: dict[str, Any]) -> None:
+    pytest.importorskip("rclpy", reason="rclpy is not installed")
+    values = yaml.safe_load(run_python(PARAMETERS, str(ROOT / "config" / file), node))
+    assert expected.items() <= values.items()
+
+
+def command_lines(name: str, **arguments: str) -> dict[str, list[str]]:
+    """Launch a file with ``echo`` before each executable; return the command line of each."""
+    pytest.importorskip("launch.actions", reason="launch is not installed: it comes with a ROS distribution only")
+    pytest.importorskip("launch_ros.actions", reason="launch_ros is not installed: it comes with a distribution only")
+    from launch import LaunchDescription, LaunchService
+    from launch.actions import IncludeLaunchDescription, RegisterEventHandler, SetLaunchConfiguration
+    from launch.event_handlers import OnProcessIO
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    output: list[str] = []
+    service = LaunchService(noninteractive=True)
+    source = PythonLaunchDescriptionSource(str(ROOT / "launch" / name))
+    service.include_launch_description(
+        LaunchDescription(
+            [
+                SetLaunchConfiguration("launch-prefix", "echo"),
+                RegisterEventHandler(OnProcessIO(on_stdout=lambda event: output.append(event.text.decode()))),
+                IncludeLaunchDescription(source, launch_arguments=arguments.items()),
+            ]
+        )
+    )
+    assert service.run() == 0
+    commands = [shlex.split(line) for line in "".join(output).splitlines()]
+    return {Path(command[0]).name: command for command in commands}
+
+
+IN_FILE = yaml.safe_load((ROOT / "config" / "tracker.yaml").read_text(encoding="utf-8"))["/**"]["ros__parameters"]
+
+
+def given_parameters(command: list[str]) -> dict[str, Any]:
+    """Return what the parameter files of a command line amount to, the last one winning."""
+    result: dict[str, Any] = {}
+    for option, value in itertools.pairwise(command):
+        if option == "--params-file":
+            text = Path(value).read_text().replace("!!python/tuple", "")
+            for section, content in yaml.safe_load(text).items():
+                if section == "/**" or section.endswith(Path(command[0]).name):
+                    result.update(content["ros__parameters"])
+    return result
+
+
+def test_the_tracker_is_launched_with_its_parameter_file() -> None:
+    command = command_lines("tracker.launch.py")["tracker_node"]
+    assert "image:=/camera/image_raw" in command
+    assert given_parameters(command) == IN_FILE
+    assert {"model": "dimp_lite", "device": "auto"}.items() <= IN_FILE.items()
+
+
+def test_launch_arguments_win_over_the_parameter_file(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("/**: {ros__parameters: {model: dimp50, device: cuda, autostart: false}}")
+    command = command_lines(
+        "tracker.launch.py", image="/front/image", params_file=str(file), device="cpu", namespace="robot"
+    )["tracker_node"]
+    assert given_parameters(command) == {"model": "dimp50", "device": "cpu", "autostart": False}
+    assert "image:=/front/image" in command and "__ns:=/robot" in command
+
+
+def test_the_demo_launches_three_programs_on_one_topic() -> None:
+    commands = command_lines("demo.launch.py", target="1,2,3.5,4", rate="15", video="other.mp4", device="cpu")
+    assert commands.keys() == {"tracker_node", "video_source", "demo"}
+    assert all("image:=/demo/image" in command for command in commands.values())
+    assert given_parameters(commands["tracker_node"]) == {**IN_FILE, "device": "cpu"}
+    assert given_parameters(commands["demo"])["box"] == [1.0, 2.0, 3.5, 4.0]
+    source = given_parameters(commands["video_source"])
+    assert (source["video"], source["rate"], source["last_frame"]) == ("other.mp4", 15.0, -1)
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "node", "remapping"),
+    [
+        ("follow.launch.py", "cmd_vel", "follower", "cmd_vel:=/robot/velocities"),
+        ("servo.launch.py", "twist", "servo", "delta_twist_cmds:=/robot/velocities"),
+    ],
+)
+def test_what_steers_is_launched_beside_the_tracker_or_alone(
+    name: str, argument: str, node: str, remapping: str
+) -> None:
+    given = {"image": "/front/image", argument: "/robot/velocities", "device": "cpu"}
+    commands = command_lines(name, **given)
+    assert commands.keys() == {"tracker_node", f"{node}_node"}
+    assert given_parameters(commands["tracker_node"]) == {**IN_FILE, "device": "cpu"}
+    steering = commands[f"{node}_node"]
+    assert {remapping, "camera_info:=/front/camera_info", f"__node:={node}"} <= set(steering)
+    assert str(ROOT / "config" / f"{node}.yaml") in steering
+    assert command_lines(name, tracker="false").keys() == {f"{node}_node"}
+
+
+def test_the_console_and_the_simulator_are_launched_with_what_is_given() -> None:
+    console = command_lines("console.launch.py", image="/front/image", port="9000")["console_node"]
+    assert "image:=/front/image" in console and given_parameters(console)["host"] == "127.0.0.1"
+    simulator = command_lines("simulator.launch.py", mode="arm", commands="/twist")["simulator_node"]
+    assert "delta_twist_cmds:=/twist" in simulator and given_parameters(simulator)["mode"] == "arm"
+
+
+@pytest.mark.parametrize("name", sorted(path.name for path in (ROOT / "launch").glob("*.launch.py")))
+def test_every_launch_argument_is_described_and_has_a_default(name: str) -> None:
+    pytest.importorskip("launch.actions", reason="launch is not installed: it comes with a ROS distribution only")
+    pytest.importorskip("launch_ros.actions", reason="launch_ros is not installed: it comes with a distribution only")
+    from launch import LaunchContext
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    source = PythonLaunchDescriptionSource(str(ROOT / "launch" / name))
+    arguments = source.get_launch_description(LaunchContext()).get_launch_arguments()
+    assert arguments
+    for argument in arguments:
+        assert argument.default_value is not None, f"{argument.name} has no default"
+        assert argument.description != "no description given", f"{argument.name} is not described"

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recording of a run: every image once, in order, matched with its word by stamp; the figures."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from dimp_ros.apps.track.result_file import AnnotatedVideo, BackgroundVideo, Observation, Summary
+from dimp_ros.images.overlay import COLOURS
+
+FOUND = Observation("TRACKING", (100.0, 80.0, 60.0, 40.0), 0.8, 0.05)
+LOST = Observation("LOST", None, 0.0, 0.07)
+PERIOD = 40_000_000
+
+
+def picture(number: int) -> np.ndarray:
+    """Return a grey picture with a white mark whose place says ``number``."""
+    made = np.full((240, 320, 3), 90, np.uint8)
+    made[150:200, 10 * number : 10 * number + 10] = 255
+    return made
+
+
+def read(path: Path) -> list[np.ndarray]:
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while (frame := capture.read()[1]) is not None:
+        frames.append(frame)
+    return frames
+
+
+def number_of(frame: np.ndarray) -> int:
+    return int(frame[160:190].mean((0, 2)).reshape(32, 10).mean(1).argmax())
+
+
+def has_box(frame: np.ndarray) -> bool:
+    """Whether the green of TRACKING is on the box's upper edge."""
+    edge = frame[78:83, 110:150].reshape(-1, 3).astype(int)
+    return bool((np.abs(edge - COLOURS["TRACKING"]).max(1) < 60).mean() > 0.2)
+
+
+@pytest.mark.parametrize("words_first", [False, True])
+def test_every_image_is_written_once_in_order_with_its_own_box_and_at_its_rate(tmp_path, words_first):
+    with AnnotatedVideo(tmp_path / "made" / "video.mp4") as video:
+        for number in range(30):
+            said = LOST if number % 3 == 2 else FOUND
+            add = [lambda n=number: video.add_image(n * PERIOD, picture(n)), None]
+            add[1] = lambda n=number, s=said: video.add_observation(n * PERIOD, s)
+            for action in reversed(add) if words_first else add:
+                action()
+        waiting = len(video._frames)
+    assert waiting <= 1, "images wait although all has been said"
+    frames = read(video.path)
+    assert [number_of(frame) for frame in frames] == list(range(30))
+    assert [has_box(frame) for frame in frames] == [number % 3 != 2 for number in range(30)]
+    assert cv2.VideoCapture(str(video.path)).get(cv2.CAP_PROP_FPS) == pytest.approx(25.0, rel=0.01)
+    assert (video.written, video.passed_over) == (30, 0)
+
+
+def test_an_image_that_was_passed_over_is_written_without_pretending_to_have_a_box(tmp_path):
+    with AnnotatedVideo(tmp_path / "video.mp4") as video:
+        for number in range(20):
+            video.add_image(number * PERIOD, picture(number))
+        for number in range(0, 20, 4):
+            video.add_observation(number * PERIOD, FOUND)
+    frames = read(video.path)
+    assert [number_of(frame) for frame in frames] == list(range(20))
+    assert [has_box(frame) for frame in frames] == [number % 4 == 0 for number in range(20)]
+    assert video.passed_over == 15
+
+
+def test_the_figures_of_a_run():
+    observations = {number * 2 * PERIOD: FOUND for number in range(8)}
+    observations[8 * 2 * PERIOD] = LOST
+    observations[9 * 2 * PERIOD] = Observation("UNCERTAIN", (0.0, 0.0, 5.0, 5.0), 0.2, 0.25)
+    summary = Summary.of(observations, published=20)
+    assert (summary.frames, summary.published) == (10, 20)
+    assert (summary.tracked, summary.uncertain, summary.lost) == (8, 1, 1)
+    assert summary.median_confidence == 0.8 and summary.tracker_fps == 12.5
+    assert summary.age_ms_median == 50.0 and 100 < summary.age_ms_p95 < 250
+    assert "10 processed of 20" in summary.text()
+
+
+def test_a_run_without_a_word_has_figures_too():
+    summary = Summary.of({}, published=5)
+    assert (summary.frames, summary.lost, summary.tracker_fps, summary.age_ms_median) == (0, 0, 0.0, 0.0)
+
+
+def test_a_video_in_the_background_holds_nobody_up_and_is_complete_when_it_is_closed(tmp_path):
+    video = BackgroundVideo(tmp_path / "video.mp4")
+    gate = threading.Event()
+
+    def slowly(number: int) -> Callable[[], np.ndarray]:
+        def made() -> np.ndarray:
+            assert gate.wait(10.0)
+            return picture(number)
+
+        return made
+
+    for number in range(12):
+        video.add_image(number * PERIOD, slowly(number))
+        video.add_observation(number * PERIOD, FOUND)
+    assert not (tmp_path / "video.mp4").exists()
+    gate.set()
+    video.close()
+    frames = read(tmp_path / "video.mp4")
+    assert [number_of(frame) for frame in frames] == list(range(12)) and all(map(has_box, frames))
+
+
+def test_an_error_of_a_video_in_the_background_comes_out_when_it_is_closed(tmp_path):
+    video = BackgroundVideo(tmp_path / "video.mp4")
+
+    def fail() -> np.ndarray:
+        raise ValueError("no such encoding")
+
+    video.add_image(0, fail)
+    video.add_image(PERIOD, lambda: picture(1))
+    with pytest.raises(ValueError, match="no such encoding"):
+        video.close()

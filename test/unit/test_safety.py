@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What keeps a robot from running away: who may move, within which limits, and how it comes to rest."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dimp_ros.apps.steering.follower_control import FollowConfig, camera_of_view
+from dimp_ros.apps.steering.safety import STOP_SECONDS, CommandLimiter, Observation, SafetyConfig, fits_box, refusal
+from dimp_ros.apps.steering.servo_control import ServoConfig
+from dimp_ros.geometry.box import Box
+from dimp_ros.ros_utils.config_dataclass import parameter_rows
+from dimp_ros.tracker.result import TargetState
+
+ROOT = Path(__file__).resolve().parents[2]
+CAMERA = camera_of_view(640, 480, 60.0)
+CONFIG = SafetyConfig(timeout=0.5, min_confidence=0.5)
+GOOD = Observation("cup", int(TargetState.TRACKING), 0.9, Box(300.0, 220.0, 40.0, 40.0), 99.9, 0.1, 100.0)
+LIMIT = np.array([1.0, 0.5, 0.5, 0.3, 0.3, 2.0])
+SLEW = np.array([2.0, 2.0, 1.0, 4.0, 4.0, 8.0])
+NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
+
+
+@pytest.mark.parametrize("config", [FollowConfig, ServoConfig])
+def test_every_parameter_is_described_and_its_default_is_allowed(config):
+    rows = parameter_rows(config)
+    assert len({row.name for row in rows}) == len(rows)
+    for row in rows:
+        assert len(row.text) > 10 and "|" not in row.text and "\n" not in row.text
+        assert row.checked(row.default) == row.default
+        assert row.range or row.choices or row.kind in (str, bool)
+
+
+@pytest.mark.parametrize("name", ["follower.md", "servo.md"])
+def test_the_table_of_parameters_is_the_one_made_from_the_code(name):
+    spec = importlib.util.spec_from_file_location("update_docs", ROOT / "tools" / "update_docs.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    path = ROOT / "docs" / name
+    text = path.read_text(encoding="utf-8")
+    assert tool.updated(text, tool.tables()[path]) == text, "run: tools/env python tools/update_docs.py"
+
+
+def test_a_configuration_out_of_range_is_refused_with_value_range_and_name():
+    with pytest.raises(ValueError, match=r"stop_seconds is 1.0.*0 \.\. 0\.2"):
+        SafetyConfig(stop_seconds=1.0)
+    with pytest.raises(ValueError, match=r"horizontal is .sideways..*yaw, lateral, none"):
+        FollowConfig(horizontal="sideways")
+
+
+def test_the_slowest_rate_and_the_longest_ramp_together_stop_in_the_time_that_is_promised():
+    rows = {row.name: row for row in parameter_rows(SafetyConfig)}
+    assert rows["stop_seconds"].range[1] + 1.0 / rows["rate"].range[0] <= STOP_SECONDS + 1e-9
+
+
+def test_a_confident_fresh_observation_in_the_picture_may_be_moved_by():
+    assert refusal(GOOD, CAMERA, CONFIG, 100.2, 100.1) == ""
+    assert refusal(GOOD, CAMERA, CONFIG, 100.2) == ""
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"state": 0}, "UNINITIALIZED"),
+        ({"state": 2}, "UNCERTAIN"),
+        ({"state": 3}, "LOST"),
+        ({"state": 77}, "state 77"),
+        ({"confidence": 0.49}, "confidence"),
+        ({"confidence": math.nan}, "confidence"),
+        ({"confidence": 1.5}, "confidence"),
+        ({"heard": 99.4}, "nothing new was heard"),
+        ({"heard": 101.0}, "nothing new was heard"),
+        ({"age": 0.45}, "old by the tracker"),
+        ({"age": -0.5}, "clocks disagree"),
+        ({"age": math.nan}, "old by the tracker"),
+        ({"stamp": 0.0}, "clocks disagree"),
+        ({"stamp": 99.0}, "old by the clock here"),
+        ({"stamp": 100.5}, "clocks disagree"),
+        ({"box": Box(0.0, 0.0, 0.0, 0.0)}, "no box"),
+        ({"box": Box(math.nan, 0.0, 10.0, 10.0)}, "no box"),
+        ({"box": Box(0.0, 0.0, math.inf, 10.0)}, "no box"),
+        ({"box": Box(1000.0, 200.0, 40.0, 40.0)}, "not in the 640 x 480 image"),
+        ({"box": Box(-500.0, 200.0, 40.0, 40.0)}, "not in the 640 x 480 image"),
+    ],
+)
+def test_by_anything_else_nothing_moves(change, words):
+    assert words in refusal(GOOD._replace(**change), CAMERA, CONFIG, 100.1, 100.1)
+
+
+def test_without_target_camera_or_the_target_of_that_name_nothing_moves():
+    assert refusal(None, CAMERA, CONFIG, 100.1) != ""
+    assert "camera_info" in refusal(GOOD, None, CONFIG, 100.1)
+    assert "'plate'" in refusal(GOOD, CAMERA, SafetyConfig(target_id="plate"), 100.1)
+    assert refusal(GOOD, CAMERA, SafetyConfig(target_id="cup"), 100.1) == ""
+
+
+@settings(deadline=None)
+@given(now=NUMBERS, clock=st.none() | NUMBERS)
+def test_no_clock_however_it_jumps_makes_an_old_observation_young(now, clock):
+    silence = now - GOOD.heard
+    if refusal(GOOD, CAMERA, CONFIG, now, clock) == "":
+        assert 0.0 <= silence <= CONFIG.timeout and silence + GOOD.age <= CONFIG.timeout
+
+
+def test_a_position_counts_only_where_it_lies_behind_the_box():
+    assert fits_box(GOOD._replace(position=(0.0, 0.0, 3.0)), CAMERA)
+    for position in (None, (2.0, 0.0, 3.0), (0.0, 0.0, -3.0), (0.0, 0.0, 0.0), (0.0, math.nan, 3.0), (0, 0, math.inf)):
+        assert not fits_box(GOOD._replace(position=position), CAMERA)
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.booleans(),
+        st.lists(NUMBERS, min_size=6, max_size=6),
+        st.one_of(st.floats(0.001, 0.3), st.sampled_from([0.0, -1.0, 60.0, math.nan, math.inf])),
+    ),
+    max_size=40,
+)
+
+
+@pytest.mark.parametrize("uniform", [False, True])
+@settings(deadline=None)
+@given(steps=STEPS, stop_seconds=st.floats(0.0, 0.2))
+def test_whatever_is_wanted_and_whatever_the_clock_does_limits_and_slew_rates_hold(uniform, steps, stop_seconds):
+    limiter, now, before = CommandLimiter(uniform=uniform), 10.0, np.zeros(6)
+    for drive, wanted, step in steps:
+        now = now + step if math.isfinite(now) else 10.0
+        if drive:
+            command = limiter.drive(np.array(wanted), -LIMIT, LIMIT, SLEW, now)
+            if command.any():
+                assert (np.abs(command - before) <= SLEW * min(max(step, 0.0), 0.25) + 1e-9).all()
+        else:
+            command = limiter.stop(now, stop_seconds)
+            assert (np.abs(command) <= np.abs(before) + 1e-12).all()
+        assert np.isfinite(command).all() and (np.abs(command) <= LIMIT).all()
+        before = command
+
+
+@settings(deadline=None)
+@given(step=st.floats(1 / 200, 1 / 20), stop_seconds=st.floats(0.0, 0.2))
+def test_a_stop_takes_its_seconds_and_a_tick_at_most_and_stays(step, stop_seconds):
+    limiter, now = CommandLimiter(), 0.0
+    for _ in range(50):
+        now += step
+        limiter.drive(np.ones(6), -LIMIT, LIMIT, SLEW, now)
+    last_motion = now
+    assert limiter.command.any()
+    while limiter.command.any():
+        now += step
+        limiter.stop(now, stop_seconds)
+    assert now - last_motion <= stop_seconds + step + 1e-6
+    for _ in range(5):
+        now += step
+        assert not limiter.stop(now, stop_seconds).any()
+
+
+def test_after_a_pause_of_the_loop_itself_the_command_begins_at_zero():
+    limiter = CommandLimiter()
+    for tick in range(20):
+        limiter.drive(np.ones(6), -LIMIT, LIMIT, SLEW, tick * 0.02)
+    assert not limiter.drive(np.ones(6), -LIMIT, LIMIT, SLEW, 60.0).any()
+    assert limiter.drive(np.ones(6), -LIMIT, LIMIT, SLEW, 60.02)[0] == pytest.approx(SLEW[0] * 0.02)
+
+
+def test_uniform_slew_keeps_the_direction_of_the_change():
+    limiter = CommandLimiter(uniform=True)
+    wanted = np.array([0.8, -0.4, 0.2, 0.0, 0.0, 0.0])
+    limiter.drive(wanted, -LIMIT, LIMIT, SLEW, 0.0)
+    command = limiter.drive(wanted, -LIMIT, LIMIT, SLEW, 0.02)
+    assert command.any() and command / command[0] == pytest.approx(wanted / wanted[0])

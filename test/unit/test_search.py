@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Lost and found without a network: where is sought, and what is made of what was found."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dimp_ros.geometry.box import Box
+from dimp_ros.tracker.config import TrackerConfig
+from dimp_ros.tracker.localization import Localization, Outcome
+from dimp_ros.tracker.redetection import Belief, Candidate, Search, continues, is_find, tiles, usual_window
+
+CONFIG = TrackerConfig(
+    search_tiles=4, trusted_frames=10, find_threshold=0.4, find_distractor_ratio=0.8, find_frames=3, find_motion=1.0
+)
+BOX = Box(600, 300, 60, 50)
+SIZE = (1280, 720)
+NOWHERE = Localization(Outcome.NOT_FOUND, (9, 9), 0.1, 0.0)
+
+
+def peak(score, ratio=0.0, outcome=Outcome.NORMAL):
+    return Localization(outcome, (9, 9), score, ratio)
+
+
+def lost_for(frames, config=CONFIG):
+    """Return a search that has been going on for so many frames."""
+    search = Search()
+    for _ in range(frames):
+        belief, _ = search.judge([NOWHERE], config)
+        assert search.settle(belief, BOX, None, config) is Belief.LOST
+    assert search.lost == frames
+    return search
+
+
+sizes = st.tuples(st.integers(8, 1500), st.integers(8, 1500))
+boxes = st.tuples(st.floats(-0.2, 1.2), st.floats(-0.2, 1.2), st.floats(8, 300), st.floats(8, 300))
+
+
+@settings(deadline=None, max_examples=200)
+@given(sizes, boxes, st.sampled_from([1.0, 1.5, 2.0]), st.floats(0, 1), st.floats(0, 1))
+def test_every_place_of_a_picture_is_well_inside_a_tile_or_the_usual_window(size, place, scale, u, v):
+    config = TrackerConfig(search_tile_scale=scale)
+    box = Box.from_center(place[0] * size[0], place[1] * size[1], *place[2:])
+    point, half = (u * size[0], v * size[1]), math.sqrt(box.area) / 2
+
+    def shows(window):
+        """Whether all that is within half a target's size of the point, and in the picture, is in the window."""
+        return all(
+            corner <= max(at - half, 0.0) + 1e-6 and corner + window.side >= min(at + half, extent) - 1e-6
+            for corner, at, extent in zip((window.x, window.y), point, size, strict=True)
+        )
+
+    assert any(shows(window) for window in (usual_window(box, config), *tiles(box, size, config)))
+
+
+@settings(deadline=None)
+@given(sizes, boxes)
+def test_tiles_come_nearest_first_and_reach_over_the_border_only_where_the_picture_is_small(size, place):
+    box = Box.from_center(place[0] * size[0], place[1] * size[1], *place[2:])
+    here = [min(max(at, 0), extent) for at, extent in zip(box.center, size, strict=True)]
+    found = tiles(box, size, CONFIG)
+    distances = [math.dist((w.x + w.side / 2, w.y + w.side / 2), here) for w in found]
+    assert distances == pytest.approx(sorted(distances))
+    assert len({(round(w.x, 6), round(w.y, 6)) for w in found}) == len(found)
+    for window in found:
+        for corner, at, extent in zip((window.x, window.y), here, size, strict=True):
+            middle = corner + window.side / 2
+            assert middle == pytest.approx(at) or middle == pytest.approx(extent / 2) or corner >= -1e-6
+            assert (
+                middle == pytest.approx(at)
+                or middle == pytest.approx(extent / 2)
+                or (corner + window.side <= extent + 1e-6)
+            )
+
+
+def test_a_picture_that_the_usual_window_shows_has_no_tile():
+    assert tiles(Box(140, 100, 40, 40), (200, 200), CONFIG) != []
+    assert tiles(Box(80, 80, 40, 40), (200, 200), CONFIG) == []
+    assert Search(lost=5).next_tiles(Box(80, 80, 40, 40), (200, 200), 4, CONFIG) == []
+
+
+def test_a_target_of_fifty_pixels_is_sought_through_a_whole_720p_picture_in_less_than_ten_frames():
+    assert 20 < len(tiles(Box(600, 300, 50, 50), SIZE, CONFIG)) < 40
+
+
+def test_the_tiles_of_following_frames_are_the_whole_picture_and_then_begin_again():
+    search, every = Search(lost=1), tiles(BOX, SIZE, CONFIG)
+    frames = [search.next_tiles(BOX, SIZE, 4, CONFIG) for _ in range(-(-len(every) // 4) + 1)]
+    assert all(len(frame) == 4 for frame in frames)
+    sought = [window for frame in frames for window in frame]
+    assert sought[: len(every)] == every
+    assert sought[len(every) :] == every[: len(sought) - len(every)]
+
+
+def test_no_tile_is_sought_twice_in_a_frame_that_has_more_turns_than_tiles():
+    every = tiles(BOX, (400, 300), CONFIG)
+    assert Search(lost=1, turn=1).next_tiles(BOX, (400, 300), 64, CONFIG) == [*every[1:], every[0]]
+
+
+def test_a_picture_that_shrinks_during_the_search_is_sought_as_it_is_now():
+    search = Search(lost=1)
+    for size in (SIZE, (160, 120), (16, 16), (5000, 3000), SIZE):
+        every = tiles(BOX, size, CONFIG)
+        assert set(search.next_tiles(BOX, size, 4, CONFIG)) <= set(every)
+
+
+def test_no_tile_is_sought_while_the_target_is_believed_in_or_a_find_is_watched():
+    assert Search().next_tiles(BOX, SIZE, 4, CONFIG) == []
+    assert Search(lost=3, candidate=Candidate(BOX, 1)).next_tiles(BOX, SIZE, 4, CONFIG) == []
+    assert Search(lost=3).next_tiles(BOX, SIZE, 0, CONFIG) == []
+
+
+@pytest.mark.parametrize("outcome", [Outcome.NORMAL, Outcome.HARD_NEGATIVE, Outcome.UNCERTAIN])
+def test_a_target_that_is_not_lost_is_believed_in_however_low_its_peak(outcome):
+    assert Search().judge([peak(0.26, 0.95, outcome)], CONFIG) == (Belief.BELIEVED, 0)
+
+
+def test_soon_after_a_loss_the_last_place_is_trusted_and_later_what_is_there_has_to_hold():
+    assert lost_for(10).judge([peak(0.3)], CONFIG)[0] is Belief.BELIEVED
+    assert lost_for(11).judge([peak(0.3)], CONFIG)[0] is Belief.LOST
+    assert lost_for(11).judge([peak(0.5)], CONFIG)[0] is Belief.CONFIRMING
+
+
+def test_without_a_search_the_last_place_is_always_trusted():
+    off = TrackerConfig(search_tiles=0, trusted_frames=0)
+    assert lost_for(500, off).judge([peak(0.26)], off) == (Belief.BELIEVED, 0)
+
+
+def test_of_several_tiles_the_highest_peak_that_is_a_find_is_taken():
+    places = [NOWHERE, peak(0.5), peak(0.9, ratio=0.9), peak(0.7), peak(0.2)]
+    assert lost_for(2).judge(places, CONFIG) == (Belief.CONFIRMING, 3)
+
+
+@pytest.mark.parametrize(
+    ("place", "config", "found"),
+    [
+        (peak(0.41), CONFIG, True),
+        (peak(0.39), CONFIG, False),
+        (peak(0.6, ratio=0.81), CONFIG, False),
+        (peak(0.6, ratio=0.79), CONFIG, True),
+        (Localization(Outcome.NOT_FOUND, (0, 0), 0.45, 0.0), TrackerConfig(not_found_threshold=0.5), False),
+        (Localization(Outcome.NOT_FOUND, (0, 0), math.nan, 0.0), CONFIG, False),
+    ],
+)
+def test_a_find_is_a_peak_that_is_high_and_alone(place, config, found):
+    assert is_find(place, config) is found
+
+
+def test_a_find_that_holds_is_the_target_in_its_third_frame():
+    search, box = lost_for(20), Box(100, 100, 60, 50)
+    assert search.settle(Belief.CONFIRMING, BOX, box, CONFIG) is Belief.CONFIRMING
+    for step, expected in ((1, Belief.CONFIRMING), (2, Belief.BELIEVED)):
+        assert search.judge([peak(0.5)], CONFIG) == (Belief.CONFIRMING, 0)
+        here = search.candidate.box
+        assert search.settle(Belief.CONFIRMING, here, Box(100 + 30 * step, 100, 60, 50), CONFIG) is expected
+    assert (search.lost, search.turn, search.candidate) == (0, 0, None)
+
+
+@pytest.mark.parametrize("after", [NOWHERE, peak(0.39), peak(0.9, ratio=0.9)])
+def test_a_find_that_does_not_hold_is_dropped_and_the_search_goes_on_where_it_was(after):
+    search = lost_for(2)
+    search.next_tiles(BOX, SIZE, 4, CONFIG)
+    search.settle(Belief.CONFIRMING, BOX, Box(100, 100, 60, 50), CONFIG)
+    belief, _ = search.judge([after], CONFIG)
+    assert belief is Belief.LOST
+    assert search.settle(belief, Box(100, 100, 60, 50), None, CONFIG) is Belief.LOST
+    assert (search.candidate, search.lost) == (None, 4)
+    assert search.next_tiles(BOX, SIZE, 4, CONFIG) == tiles(BOX, SIZE, CONFIG)[4:8]
+
+
+@pytest.mark.parametrize(
+    "box", [Box(170, 100, 60, 50), Box(100, 160, 60, 50), Box(90, 90, 100, 75), Box(115, 112, 30, 25)]
+)
+def test_a_find_that_jumps_or_changes_its_size_is_dropped(box):
+    search = lost_for(2)
+    search.settle(Belief.CONFIRMING, BOX, Box(100, 100, 60, 50), CONFIG)
+    assert search.settle(Belief.CONFIRMING, Box(100, 100, 60, 50), box, CONFIG) is Belief.LOST
+    assert search.candidate is None
+
+
+def test_a_find_may_be_anywhere_but_not_of_another_size():
+    assert continues(BOX, Box(0, 0, 60, 50), CONFIG, moved=True)
+    assert not continues(BOX, Box(0, 0, 60, 50), CONFIG, moved=False)
+    assert not continues(BOX, Box(0, 0, 120, 100), CONFIG, moved=True)
+
+
+def test_with_one_frame_a_find_is_the_target_at_once():
+    config = TrackerConfig(find_frames=1)
+    assert lost_for(3, config).settle(Belief.CONFIRMING, BOX, Box(0, 0, 60, 50), config) is Belief.BELIEVED
+
+
+# The size that is sought
+
+
+def seen(frames, lost, config=CONFIG):
+    """Return a search with boxes ``(w, h, peak)`` remembered, lost for so many frames."""
+    search = Search()
+    for w, h, score in frames:
+        search.remember(Box(0, 0, w, h), score, config)
+    search.lost = lost
+    return search
+
+
+SLID_AWAY = [*[(22, 54, 0.9)] * 40, *[(20, 30, 0.6)] * 10, *[(16, 13, 0.5)] * 10]
+
+
+def test_what_slid_behind_something_is_sought_in_its_whole_size_once_its_last_place_is_not_trusted():
+    piece, config = Box(100, 200, 16, 13), CONFIG
+    assert seen(SLID_AWAY, 0).sought(piece, config) == piece
+    assert seen(SLID_AWAY, config.trusted_frames).sought(piece, config) == piece
+    whole = seen(SLID_AWAY, config.trusted_frames + 1).sought(piece, config)
+    assert whole.center == piece.center and (whole.w, whole.h) == (22, 54)
+
+
+def test_a_target_that_came_nearer_is_sought_in_the_size_of_the_remembered_frames_only():
+    config = TrackerConfig(remembered_frames=5)
+    frames = [(20, 20, 0.9)] * 50 + [(80, 80, 0.8)] * 5
+    found = seen(frames, 50, config).sought(Box(0, 0, 80, 80), config)
+    assert (found.w, found.h) == (80, 80)
+
+
+def test_without_memory_the_last_size_is_sought():
+    config = TrackerConfig(remembered_frames=0)
+    piece = Box(100, 200, 16, 13)
+    assert seen(SLID_AWAY, 50, config).sought(piece, config) == piece
+    assert seen(SLID_AWAY, 50).sought(piece, config) == piece  # switched off while it is followed
+    assert Search(lost=50).sought(piece, CONFIG) == piece

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What docs/security.md says that the package never does, looked for in its sources."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCES = sorted((Path(__file__).parents[2] / "dimp_ros").rglob("*.py"))
+FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load", "tempfile.mktemp"}
+FORBIDDEN_MODULES = {"pickle", "cPickle", "marshal", "shelve", "requests", "urllib.request", "http.client", "ftplib"}
+
+
+def complaints(text: str) -> list[str]:
+    """Return what a source does that none may do."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            found += [alias.name for alias in node.names if alias.name in FORBIDDEN_MODULES]
+        elif isinstance(node, ast.ImportFrom) and node.module in FORBIDDEN_MODULES:
+            found.append(str(node.module))
+        elif isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            options = {word.arg: ast.unparse(word.value) for word in node.keywords}
+            if name in FORBIDDEN_CALLS or options.get("shell") == "True":
+                found.append(ast.unparse(node))
+            if name == "torch.load" and options.get("weights_only") != "True":
+                found.append(ast.unparse(node))
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(path.parents[2])))
+def test_no_source_runs_what_it_was_given_or_reaches_for_the_network(path):
+    assert complaints(path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "eval('1')",
+        "import pickle",
+        "subprocess.run('ls', shell=True)",
+        "torch.load(p)",
+        "from urllib.request import urlopen",
+    ],
+)
+def test_what_is_looked_for_is_found(text):
+    assert complaints(text)

@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Follower and servo close the loop in the simulated world, as well as they are meant to; on the world's own clock."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
+
+import pytest
+from helpers.simulated_loop import NO_BOX, ScriptedTracker, Word, close_loop
+
+from dimp_ros.apps.simulator.config import WorldConfig
+from dimp_ros.apps.simulator.metrics import LoopFigures
+from dimp_ros.apps.simulator.world import World
+from dimp_ros.apps.steering.follower_control import FollowConfig, FollowControl
+from dimp_ros.apps.steering.servo_control import ServoConfig, ServoControl
+from dimp_ros.tracker.result import TargetState
+
+if TYPE_CHECKING:
+    from dimp_ros.tracker import DimpTracker
+
+SMALL = {"width": 320, "height": 240}
+FAST = 0.25
+"""Image widths a second."""
+SECONDS = 15.0
+
+
+def follower() -> FollowControl:
+    return FollowControl(FollowConfig(vertical="climb"))
+
+
+def servo() -> ServoControl:
+    return ServoControl(ServoConfig(max_speed=0.4))
+
+
+def vehicle_world(path: str, **changes: object) -> World:
+    return World(WorldConfig(**SMALL, path=path, speed=FAST, target_offset=(0.3, -0.1)).with_changes(**changes), seed=1)
+
+
+def arm_world(path: str, **changes: object) -> World:
+    return World(WorldConfig.arm(**SMALL, path=path, speed=FAST, target_offset=(0.3, -0.2), **changes), seed=1)
+
+
+def assert_on_target(figures: LoopFigures) -> None:
+    assert figures.settling_seconds is not None and figures.settling_seconds < 3.0
+    assert figures.within_share is not None and figures.within_share >= 0.95
+
+
+@pytest.mark.parametrize("more_delay", [0.0, 0.1])
+@pytest.mark.parametrize("path", ["sine", "circle", "random"])
+def test_a_follower_keeps_a_fast_target_on_its_set_point_also_100_ms_later(path, more_delay):
+    loop = close_loop(vehicle_world(path), follower(), ScriptedTracker().look, SECONDS, delay=0.08 + more_delay)
+    assert_on_target(LoopFigures.of(loop.recording))
+
+
+@pytest.mark.parametrize("more_delay", [0.0, 0.1])
+@pytest.mark.parametrize("path", ["sine", "random"])
+def test_a_servo_keeps_a_fast_target_on_its_set_point_also_100_ms_later(path, more_delay):
+    loop = close_loop(arm_world(path), servo(), ScriptedTracker().look, SECONDS, delay=0.08 + more_delay)
+    assert_on_target(LoopFigures.of(loop.recording))
+
+
+def test_nobody_at_the_controls_keeps_no_target_on_its_set_point():
+    control = follower()
+    control.set_enabled = lambda enabled: None  # type: ignore[method-assign]
+    figures = LoopFigures.of(close_loop(vehicle_world("static"), control, ScriptedTracker().look, 5.0).recording)
+    assert figures.settling_seconds is None
+
+
+def test_a_servo_ends_within_two_pixels_of_where_a_part_that_lies_still_should_be():
+    world = World(WorldConfig.arm(target_offset=(0.3, -0.2)))
+    figures = LoopFigures.of(close_loop(world, servo(), ScriptedTracker().look, 8.0, delay=0.1).recording)
+    assert_on_target(figures)
+    assert figures.final_error_px is not None and figures.final_error_px < 2.0
+
+
+def test_a_servo_works_through_a_lens_that_distorts():
+    world = arm_world("static", distortion=(-0.25, 0.06, 0.0, 0.0, 0.0))
+    figures = LoopFigures.of(close_loop(world, servo(), ScriptedTracker().look, 8.0).recording)
+    assert figures.final_error_px is not None and figures.final_error_px < 2.0
+
+
+@pytest.mark.parametrize("hide_by", ["board", "vanish"])
+def test_a_hidden_target_stops_a_follower_in_time_and_its_return_moves_it_again(hide_by):
+    # Round a turning point of its path: it comes back where it went, and is in the image when it does.
+    world = vehicle_world("sine", hide_from=5.0, hide_until=7.0, hide_by=hide_by)
+    figures = LoopFigures.of(close_loop(world, follower(), ScriptedTracker().look, SECONDS).recording)
+    assert figures.losses == 1
+    assert figures.stop_seconds is not None and figures.stop_seconds <= 0.25
+    assert figures.resume_seconds is not None and figures.resume_seconds <= 0.25
+    assert figures.resettling_seconds is not None and figures.resettling_seconds < 3.0
+    assert_on_target(figures)
+
+
+def test_a_hidden_part_stops_a_servo_in_time():
+    world = arm_world("sine", hide_from=5.0, hide_until=7.0)
+    figures = LoopFigures.of(close_loop(world, servo(), ScriptedTracker().look, 10.0).recording)
+    assert figures.losses == 1 and figures.stop_seconds is not None and figures.stop_seconds <= 0.25
+    assert figures.resume_seconds is not None and figures.resume_seconds <= 0.25
+
+
+@pytest.mark.parametrize("make", ["vehicle", "arm"])
+def test_nothing_moves_once_the_tracker_is_dead(make):
+    world, control = (vehicle_world("circle"), follower()) if make == "vehicle" else (arm_world("sine"), servo())
+    figures = LoopFigures.of(close_loop(world, control, ScriptedTracker().look, 6.0, kill_at=4.0).recording)
+    timeout = control.config.timeout
+    assert figures.kill_stop_seconds is not None and 0.0 < figures.kill_stop_seconds <= timeout + 0.25
+    assert abs(world.truth().velocity).max() < 1e-2
+
+
+@pytest.fixture
+def real_tracker() -> Iterator[DimpTracker]:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed: the tracker needs it")
+    from dimp_ros.tracker import DimpTracker
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on a busy machine several wait for each other
+    yield DimpTracker(model="dimp_lite", device="cpu")
+    torch.set_num_threads(threads)
+
+
+def looking(tracker: DimpTracker) -> Callable[[World], Word]:
+    """Return what asks a real tracker."""
+
+    def look(world: World) -> Word:
+        result = tracker.update(world.render())
+        return Word(TargetState(result.state), result.confidence, result.box or NO_BOX)
+
+    return look
+
+
+@pytest.mark.slow
+def test_the_real_tracker_closes_the_loop(real_tracker):
+    world = vehicle_world("sine", period=6.0)
+    first = world.truth().box
+    assert first is not None
+    real_tracker.init(world.render(), first)
+    loop = close_loop(world, follower(), looking(real_tracker), 4.0, image_period=0.1, delay=0.1)
+    assert_on_target(LoopFigures.of(loop.recording))
+
+
+@pytest.mark.slow
+def test_a_part_is_found_again_within_two_pixels_of_where_it_was_when_the_set_point_was_taken(real_tracker):
+    world = World(WorldConfig.arm(width=480, height=360))
+    first = world.truth().box
+    assert first is not None
+    real_tracker.init(world.render(), first)
+    look = looking(real_tracker)
+    taken = [look(world) for _ in range(10)][-1].box.center
+    for _ in range(10):
+        world.command((0.1, 0.06, 0.0, 0.0, 0.0, 0.0))
+        world.step(0.1)
+        look(world)
+    control = ServoControl(ServoConfig(max_speed=0.4, set_point_x=taken[0] / 480, set_point_y=taken[1] / 360))
+    close_loop(world, control, look, 5.0, image_period=0.1, delay=0.1)
+    last = world.truth().box
+    assert last is not None
+    assert math.dist(last.center, first.center) < 2.0

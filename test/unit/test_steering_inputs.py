@@ -1,0 +1,141 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the tracker's messages to the one observation that counts."""
+
+from __future__ import annotations
+
+import pytest
+
+pytest.importorskip("dimp_ros.msg", reason="the interfaces are not built: `make setup`, or colcon")
+
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import PoseStamped
+from sensor_msgs.msg import CameraInfo
+
+from dimp_ros.apps.steering.follower_control import camera_of_view
+from dimp_ros.apps.steering.inputs import SteeringInputs
+from dimp_ros.msg import TargetState, TargetStateArray
+
+
+def targets(*names: str, second: int = 10) -> TargetStateArray:
+    """Return what the tracker says of an image of a second."""
+    array = TargetStateArray()
+    array.header.stamp, array.header.frame_id = Time(sec=second), "lens"
+    for name in names:
+        state = TargetState(header=array.header, id=name, state=TargetState.TRACKING, confidence=0.5, age=0.25)
+        state.bbox.center.position.x, state.bbox.center.position.y = 50.0, 40.0
+        state.bbox.size_x, state.bbox.size_y = 20.0, 10.0
+        array.targets.append(state)
+    return array
+
+
+def info(width: int = 640, second: int = 10) -> CameraInfo:
+    """Return a calibration."""
+    message = CameraInfo(width=width, height=480)
+    message.header.stamp = Time(sec=second)
+    message.k = [600.0, 0.0, 319.5, 0.0, 600.0, 239.5, 0.0, 0.0, 1.0]
+    return message
+
+
+def pose(second: int, z: float) -> PoseStamped:
+    """Return a pose of an image of a second."""
+    message = PoseStamped()
+    message.header.stamp, message.pose.position.z = Time(sec=second), z
+    return message
+
+
+def test_the_only_target_is_observed_with_all_that_is_said_of_it():
+    inputs = SteeringInputs()
+    assert inputs.observation is None and "does the tracker run" in inputs.absence
+    inputs.on_targets(targets("cup"), now=5.0)
+    seen = inputs.observation
+    assert seen.target_id == "cup" and seen.state == TargetState.TRACKING and seen.box == (40.0, 35.0, 20.0, 10.0)
+    assert (seen.stamp, seen.age, seen.heard, seen.confidence) == (10.0, 0.25, 5.0, 0.5)
+    assert inputs.frame == "lens" and seen.position is None
+
+
+def test_of_several_only_the_one_that_is_named_counts_and_the_absence_of_it_is_explained():
+    inputs = SteeringInputs()
+    inputs.on_targets(targets("cup", "plate"), 5.0)
+    assert inputs.observation is None and "2 targets (cup, plate): set target_id" in inputs.absence
+    inputs.configure("plate", False, None)
+    inputs.on_targets(targets("cup", "plate"), 5.0)
+    assert inputs.observation.target_id == "plate"
+    inputs.on_targets(targets("cup"), 5.0)
+    assert inputs.observation is None and "no target 'plate', only cup" in inputs.absence
+    inputs.on_targets(targets(), 5.0)
+    assert inputs.observation is None
+
+
+def test_another_name_voids_what_was_heard_of_the_old_one():
+    inputs = SteeringInputs()
+    inputs.on_targets(targets("cup"), 5.0)
+    inputs.configure("plate", False, None)
+    assert inputs.observation is None
+
+
+def test_an_image_that_is_told_of_again_does_not_become_younger():
+    inputs = SteeringInputs()
+    inputs.on_targets(targets("cup"), 5.0)
+    inputs.on_targets(targets("cup"), 9.0)
+    assert inputs.observation.heard == 5.0
+    inputs.on_targets(targets("cup", second=11), 9.5)
+    assert inputs.observation.heard == 9.5
+
+
+def test_a_pose_counts_for_the_image_of_its_stamp_alone():
+    inputs = SteeringInputs()
+    inputs.on_targets(targets("cup"), 5.0)
+    inputs.on_pose(pose(9, 2.0))
+    assert inputs.observation.position is None
+    inputs.on_pose(pose(10, 3.0))
+    assert inputs.observation.position == (0.0, 0.0, 3.0)
+    inputs.on_targets(targets("cup", second=11), 5.1)
+    assert inputs.observation.position is None
+
+
+def test_a_camera_that_changes_voids_the_boxes_of_images_from_before():
+    inputs = SteeringInputs()
+    inputs.on_camera_info(info())
+    inputs.on_targets(targets("cup"), 5.0)
+    inputs.on_camera_info(info(second=11))
+    assert inputs.observation is not None and inputs.camera.width == 640
+    inputs.on_camera_info(info(320, second=12))
+    assert inputs.observation is None and inputs.camera.width == 320
+    inputs.on_targets(targets("cup", second=11), 5.1)
+    assert inputs.observation is None and "before the camera changed" in inputs.absence
+    inputs.on_targets(targets("cup", second=12), 5.2)
+    assert inputs.observation is not None
+
+
+def test_after_a_change_of_the_camera_stamps_may_go_back():
+    inputs = SteeringInputs()
+    inputs.on_camera_info(info(second=100))
+    inputs.on_camera_info(info(320, second=101))
+    inputs.on_targets(targets("cup", second=2), 5.0)
+    assert inputs.observation is None
+    inputs.on_camera_info(info(320, second=3))
+    inputs.on_targets(targets("cup", second=3), 5.1)
+    assert inputs.observation is not None
+
+
+def test_a_camera_that_is_given_comes_before_camera_info_and_a_bad_one_is_explained():
+    inputs = SteeringInputs()
+    bad = info()
+    bad.k = [0.0] * 9
+    inputs.on_camera_info(bad)
+    assert inputs.camera is None and "calibrate" in inputs.camera_trouble
+    given = camera_of_view(320, 240, 60.0)
+    inputs.configure("", False, given)
+    assert inputs.camera is given
+    inputs.configure("", False, None)
+    assert inputs.camera is None
+
+
+def test_rectified_images_are_those_of_the_projection_matrix():
+    inputs = SteeringInputs()
+    message = info()
+    message.p = [500.0, 0.0, 319.5, 0.0, 0.0, 500.0, 239.5, 0.0, 0.0, 0.0, 1.0, 0.0]
+    inputs.on_camera_info(message)
+    assert inputs.camera.fx == 600.0
+    inputs.configure("", True, None)
+    assert inputs.camera.fx == 500.0

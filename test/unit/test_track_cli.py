@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command `dimp-track`, on small videos made here."""
+
+import enum
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from dimp_ros.apps.track import cli as track
+from dimp_ros.evaluation.metrics import overlap
+from dimp_ros.evaluation.sequences import read_boxes
+
+WIDTH, HEIGHT, FRAMES = 96, 64, 10
+START = (10.0, 20.0, 16.0, 12.0)
+
+
+class _State(enum.IntEnum):
+    TRACKING = 1
+    LOST = 3
+
+
+@dataclass(frozen=True)
+class _Result:
+    state: _State
+    box: tuple[float, ...] | None
+    confidence: float
+    peak: float = 0.5
+    distractor_ratio: float = 0.25
+
+
+class _BrightestTracker:
+    """Follows the brightest pixels, and loses them where there are none; further targets stand still."""
+
+    def __init__(self) -> None:
+        self.boxes: dict[str, tuple[float, ...]] = {}
+
+    def init(self, image: Any, box: tuple[float, ...], *, target_id: str = "0") -> _Result:
+        if box[0] >= image.width:
+            raise ValueError(f"box {tuple(box)} lies outside the image; draw it on the target")
+        self.boxes[target_id] = tuple(box)
+        return _Result(_State.TRACKING, tuple(box), 1.0)
+
+    def update_all(self, image: Any, only: Any = None) -> dict[str, _Result]:
+        rows, columns = np.nonzero(image.pixels[..., 1] > 128)
+        results = {name: _Result(_State.TRACKING, box, 0.9) for name, box in self.boxes.items()}
+        first = next(iter(self.boxes))
+        if len(rows):
+            self.boxes[first] = (float(columns.min()), float(rows.min()), *self.boxes[first][2:])
+            results[first] = _Result(_State.TRACKING, self.boxes[first], 0.9)
+        else:
+            results[first] = _Result(_State.LOST, None, 0.0, float("nan"))
+        return {name: results[name] for name in only or results}
+
+
+def picture(index: int) -> np.ndarray:
+    """Show a bright box 4 px further right in each picture; it is missing in picture 6."""
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    if index != 6:
+        x, y, w, h = (int(value) for value in START)
+        image[y : y + h, x + 4 * index : x + 4 * index + w] = 255
+    return image
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """Write the pictures as a video."""
+    path = tmp_path / "in.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12.0, (WIDTH, HEIGHT))
+    for index in range(FRAMES):
+        writer.write(picture(index))
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Write the pictures as a folder."""
+    (tmp_path / "pictures").mkdir()
+    for index in range(FRAMES):
+        cv2.imwrite(str(tmp_path / "pictures" / f"{index:03d}.png"), picture(index))
+    return tmp_path / "pictures"
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    """Run the command without a display and with the small tracker."""
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+
+    def command(*arguments: Any) -> int:
+        return track.main([str(item) for item in arguments], lambda model, device: _BrightestTracker())  # type: ignore
+
+    return command
+
+
+INIT = "--init=10,20,16,12"
+
+
+@pytest.mark.parametrize("source", ["video", "folder"])
+def test_each_frame_gets_an_entry_with_box_state_and_confidence(
+    run: Callable[..., int], tmp_path: Path, source: str, request: pytest.FixtureRequest
+) -> None:
+    path = request.getfixturevalue(source)
+
+    assert run(path, INIT, "--json", tmp_path / "out.json", "--model", "some_model") == 0
+
+    document = json.loads((tmp_path / "out.json").read_text())
+    frames = document.pop("frames")
+    fps = {"video": 12.0, "folder": 25.0}[source]
+    assert document == {"video": str(path), "model": "some_model", "init_boxes": {"0": list(START)}, "fps": fps}
+    assert [entry["frame"] for entry in frames] == list(range(FRAMES))
+    for entry in frames[:6] + frames[7:]:
+        assert entry["state"] == "TRACKING"
+        assert entry["box"] == pytest.approx([10 + 4 * entry["frame"], 20, 16, 12], abs=1)
+        assert entry["confidence"] >= 0.9 and entry["ms"] >= 0
+    assert (frames[6]["state"], frames[6]["box"], frames[6]["peak"]) == ("LOST", None, None)
+
+
+def test_start_and_end_choose_frames_counted_from_the_videos_first(
+    run: Callable[..., int], tmp_path: Path, video: Path, folder: Path
+) -> None:
+    for source in (video, folder):
+        arguments = ["--init=18,20,16,12", "--start", 2, "--end", 5, "--json", tmp_path / "out.json"]
+        assert run(source, *arguments) == 0
+        frames = json.loads((tmp_path / "out.json").read_text())["frames"]
+        assert [entry["frame"] for entry in frames] == [2, 3, 4]
+        assert frames[-1]["box"] == pytest.approx([26, 20, 16, 12], abs=1)
+
+
+def test_the_video_written_shows_the_box_on_every_frame(run: Callable[..., int], tmp_path: Path, folder: Path) -> None:
+    out = tmp_path / "out.mp4"
+
+    assert run(folder, INIT, "--out", out) == 0
+
+    capture = cv2.VideoCapture(str(out))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(25)
+    for index in range(FRAMES):
+        good, image = capture.read()
+        assert good and image.shape == (HEIGHT, WIDTH, 3)
+        if index != 6:  # the box's left edge is coloured, the picture itself is grey
+            x = int(START[0]) + 4 * index
+            saturation = np.ptp(image[24:30, x - 2 : x + 2].astype(int), axis=-1)
+            assert saturation.max() > 40
+    assert not capture.read()[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["not_there.mp4", INIT], "no such file or folder: not_there.mp4"),
+        (["VIDEO"], "give the target as --init x,y,w,h"),
+        (["VIDEO", INIT, "--show"], "--show needs a display"),
+        (["VIDEO", "--init=200,20,16,12"], "outside the image"),
+        (["VIDEO", INIT, "--start", "5", "--end", "5"], "must be greater than --start"),
+        (["VIDEO", INIT, "--start", "50"], "no readable frame 50"),
+        (["VIDEO", INIT, "--json", "no_folder/out.json"], "no folder no_folder to write out.json to"),
+        (["DAMAGED", INIT], "cannot read the picture"),
+        (["VIDEO", INIT, "--start", "2s", "--end", "1.5s"], "--end 1.5s must be greater than --start 2s"),
+        (["VIDEO", INIT, "--topic", "/image"], "--topic is for bags"),
+        (["no_bag", INIT, "--topic", "/image"], "no such file or folder: no_bag"),
+        (["VIDEO", INIT, "--copy-images"], "--copy-images writes into the bag of --out-bag"),
+    ],
+)
+def test_a_request_it_cannot_serve_ends_with_2_and_one_line(
+    run: Callable[..., int],
+    tmp_path: Path,
+    video: Path,
+    capfd: pytest.CaptureFixture[str],
+    arguments: list[str],
+    reason: str,
+) -> None:
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "1.png").write_text("not a picture")
+    places = {"VIDEO": video, "DAMAGED": tmp_path / "damaged"}
+
+    assert run(*(places.get(item, item) for item in arguments)) == 2
+
+    error = capfd.readouterr().err
+    assert error.splitlines()[-1].startswith("dimp-track: ") and reason in error
+    assert "Traceback" not in error
+
+
+@pytest.mark.parametrize("box", ["1,2,3", "1,2,3,0", "1,2,-3,4", "1,2,nan,4", "a,b,c,d", "1,2,inf,4"])
+def test_a_text_that_is_no_box_is_refused_before_anything_is_loaded(
+    run: Callable[..., int], video: Path, capsys: pytest.CaptureFixture[str], box: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run(video, f"--init={box}")
+    assert stop.value.code == 2
+    assert "give x,y,w,h in pixels" in capsys.readouterr().err
+
+
+def test_a_picture_of_another_size_is_scaled_into_the_video(
+    run: Callable[..., int], tmp_path: Path, folder: Path
+) -> None:
+    large = cv2.resize(picture(3), None, fx=2, fy=3, interpolation=cv2.INTER_NEAREST)
+    cv2.imwrite(str(folder / "003.png"), large)
+
+    assert run(folder, INIT, "--out", tmp_path / "out.mp4") == 0
+
+    capture = cv2.VideoCapture(str(tmp_path / "out.mp4"))
+    frames = [capture.read()[1] for _ in range(FRAMES)]
+    assert {frame.shape for frame in frames} == {(HEIGHT, WIDTH, 3)}
+    x, y, w, h = (22 * 2 * WIDTH // 288, 20 * 3 * HEIGHT // 192, 16 * 2 // 3, 12)
+    assert frames[3][y : y + h, x + 3 : x + w - 3].mean() > 128
+    assert frames[3][:, WIDTH * 2 // 3 + 2 : -1][20:50].max() < 40  # the rest is black, not stretched
+
+
+def test_several_targets_are_followed_under_their_names(
+    run: Callable[..., int], tmp_path: Path, video: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.json"
+    assert (
+        run(video, "--init=ball=10,20,16,12", "--init", "50,40,10,10", "--json", out, "--out", tmp_path / "o.mp4") == 0
+    )
+
+    document = json.loads(out.read_text())
+    assert document["init_boxes"] == {"ball": list(START), "1": [50.0, 40.0, 10.0, 10.0]}
+    assert [(entry["frame"], entry["id"]) for entry in document["frames"][:4]] == [
+        (0, "ball"),
+        (0, "1"),
+        (1, "ball"),
+        (1, "1"),
+    ]
+    assert document["frames"][5]["box"] == [50.0, 40.0, 10.0, 10.0]
+    assert "ball in 9, 1 in 10" in capsys.readouterr().out
+
+    assert run(video, "--init=a=10,20,16,12", "--init=a=1,2,8,9") == 2
+    assert "two targets are called 'a'" in capsys.readouterr().err
+
+
+def test_start_and_end_can_be_seconds(run: Callable[..., int], tmp_path: Path, video: Path) -> None:
+    arguments = ["--init=22,20,16,12", "--start", "0.25s", "--end", "0.5s", "--json", tmp_path / "out.json"]
+    assert run(video, *arguments) == 0
+    frames = json.loads((tmp_path / "out.json").read_text())["frames"]
+    assert [entry["frame"] for entry in frames] == [3, 4, 5]  # 12 frames a second
+
+
+def test_with_a_display_and_no_box_the_person_draws_one(
+    run: Callable[..., int], tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = []
+    monkeypatch.setattr(track, "has_display", lambda: True)
+    monkeypatch.setattr(cv2, "selectROI", lambda name, image, **_: shown.append(image) or tuple(map(int, START)))
+    monkeypatch.setattr(cv2, "destroyWindow", lambda name: None)
+
+    assert run(folder, "--json", tmp_path / "out.json") == 0
+    assert np.array_equal(shown[0], picture(0)) and len(shown) == 1
+    assert json.loads((tmp_path / "out.json").read_text())["init_boxes"] == {"0": list(START)}
+
+    monkeypatch.setattr(cv2, "selectROI", lambda name, image, **_: (0, 0, 0, 0))
+    assert run(folder) == 2
+
+
+def test_ctrl_c_keeps_what_was_tracked_so_far(
+    run: Callable[..., int], tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = _BrightestTracker.update_all
+
+    def interrupted(self: _BrightestTracker, image: Any, only: Any = None) -> dict[str, _Result]:
+        if np.array_equal(image.pixels, picture(4)):
+            raise KeyboardInterrupt
+        return update(self, image)
+
+    monkeypatch.setattr(_BrightestTracker, "update_all", interrupted)
+
+    assert run(folder, INIT, "--json", tmp_path / "out.json") == 0
+    assert len(json.loads((tmp_path / "out.json").read_text())["frames"]) == 4
+
+
+def test_the_real_tracker_fits_the_command_whatever_its_weights(tmp_path: Path, video: Path) -> None:
+    from dimp_ros.tracker import DimpTracker
+
+    def random_weights(model: str, device: str) -> DimpTracker:
+        return DimpTracker(model, device, weights="random")
+
+    arguments = [str(video), INIT, "--end", "4", "--device", "cpu", "--out", str(tmp_path / "out.mp4")]
+    assert track.main([*arguments, "--json", str(tmp_path / "out.json")], random_weights) == 0
+    frames = json.loads((tmp_path / "out.json").read_text())["frames"]
+    assert len(frames) == 4 and frames[0]["box"] == list(START)
+    assert all((entry["box"] is None) == (entry["state"] == "LOST") for entry in frames)
+
+    assert track.main([str(video), "--init=500,20,16,12", "--device", "cpu"], random_weights) == 2
+
+
+SEQUENCE = Path(__file__).parents[3] / "shared" / "data" / "sequences" / "otb_MountainBike"
+WEIGHTS = Path(track.__file__).parents[2] / "weights" / "dimp_lite.safetensors"
+
+
+@pytest.mark.skipif(not WEIGHTS.is_file(), reason="the weights of dimp_lite are not there")
+@pytest.mark.skipif(not SEQUENCE.is_dir(), reason="no ../shared/data with real sequences")
+def test_the_shipped_tracker_follows_a_real_target(tmp_path: Path) -> None:
+    box = ",".join((SEQUENCE / "groundtruth.txt").read_text().split()[0].split(","))
+    arguments = ["--init", box, "--end", "30", "--device", "cpu", "--json", str(tmp_path / "out.json")]
+
+    assert track.main([str(SEQUENCE / "img"), *arguments]) == 0
+
+    frames = json.loads((tmp_path / "out.json").read_text())["frames"]
+    truth = read_boxes(SEQUENCE / "groundtruth.txt")[:30]
+    assert {entry["state"] for entry in frames} == {"TRACKING"}
+    assert overlap([entry["box"] for entry in frames], truth).mean() > 0.5

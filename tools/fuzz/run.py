@@ -1,0 +1,235 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Throw inputs that nobody would send on purpose at the parts that take them: seeded, watched, and told in a table.
+
+Each surface runs in a process of its own, so that a crash or a hang costs one input and is told by its number. An input
+is drawn from surface, seed and number alone: `tools/run_fuzz.py --surface NAME --seed S --only N` repeats it.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import importlib.util
+import multiprocessing
+import os
+import random
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+LIMIT_SECONDS = 1.0
+"""What an input may take, less the time in which other programs had the cores; what takes longer is tried again."""
+
+HANG_SECONDS = 20.0
+"""After this, the process is ended and the stacks of its threads are in the log."""
+
+MEMORY_BYTES = 300 * 2**20
+"""By how much one input may raise the process's peak; all of them are small."""
+
+MOST_FAILURES = 20
+"""Of a surface; after that there is enough to do."""
+
+Throw: TypeAlias = Callable[[random.Random], bool]
+"""Draws one input and throws it; returns whether it was taken (true) or refused as documented; anything else raises."""
+
+
+class Surface(NamedTuple):
+    """Where a surface's context manager is, which hands out its `Throw`, and how many of all inputs it gets.
+
+    :param share: of all inputs, 0 to 1. :param needs: a module without which it cannot be tried.
+    """
+
+    module: str
+    function: str
+    share: float
+    needs: str
+
+    def open(self) -> AbstractContextManager[Throw]:
+        """Return the surface, ready to be entered."""
+        opened: AbstractContextManager[Throw] = getattr(importlib.import_module(self.module), self.function)()
+        return opened
+
+
+SURFACES = {
+    "raw-images": Surface("fuzz.images", "raw_images", 0.21, "cv2"),
+    "compressed-images": Surface("fuzz.images", "compressed_images", 0.16, "cv2"),
+    "position": Surface("fuzz.position", "positions", 0.16, "numpy"),
+    "requests": Surface("fuzz.targets", "requests", 0.12, "rclpy"),
+    "detections": Surface("fuzz.targets", "detections", 0.08, "rclpy"),
+    "sequences": Surface("fuzz.sequences", "sequences", 0.04, "rclpy"),
+    "parameters": Surface("fuzz.parameters", "parameters", 0.10, "rclpy"),
+    "tracker": Surface("fuzz.tracker", "trackers", 0.01, "torch"),
+    "checkpoints": Surface("fuzz.checkpoints", "checkpoints", 0.08, "torch"),
+    "bags": Surface("fuzz.bags", "bags", 0.04, "rosbags"),
+}
+
+
+class Outcome(NamedTuple):
+    """What became of one input; ``failure`` is empty if all was well."""
+
+    number: int
+    taken: bool
+    seconds: float
+    failure: str
+
+
+@dataclass
+class Tally:
+    """What became of a surface's inputs so far; `failures` by the input's number."""
+
+    inputs: int = 0
+    taken: int = 0
+    slowest: float = 0.0
+    failures: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def refused(self) -> int:
+        """Inputs that were refused as documented."""
+        return self.inputs - self.taken - len(self.failures)
+
+    def add(self, outcome: Outcome) -> None:
+        """Count an input."""
+        self.inputs += 1
+        self.slowest = max(self.slowest, outcome.seconds)
+        if outcome.failure:
+            self.failures[outcome.number] = outcome.failure
+        else:
+            self.taken += outcome.taken
+
+
+def outcomes(
+    name: str, surface: Surface, seed: int, numbers: Iterable[int], hang: float | None = None
+) -> Iterator[Outcome]:
+    """Throw the inputs of these numbers in this process and yield what becomes of each.
+
+    :param hang: seconds after which the process is ended; None for never.
+    """
+    with surface.open() as throw:
+        for number in numbers:
+            if hang is not None:
+                faulthandler.dump_traceback_later(hang, exit=True)
+            outcome = _outcome(throw, f"{name}/{seed}/{number}", number)
+            faulthandler.cancel_dump_traceback_later()
+            yield outcome
+
+
+def _outcome(throw: Throw, key: str, number: int) -> Outcome:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    taken, seconds, failure = False, float("inf"), ""
+    for _ in range(3):
+        begin, starved = time.perf_counter(), _starved()
+        try:
+            taken = throw(random.Random(key))
+        except Exception:
+            failure = traceback.format_exc()
+        took, lost = time.perf_counter() - begin, _starved() - starved
+        seconds = min(seconds, max(0.0, took - max(0.0, lost)))
+        if failure or seconds <= LIMIT_SECONDS:
+            break
+    else:
+        failure = f"it took {seconds:.2f} s, the shortest of three times"
+    growth = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak)
+    if not failure and number and growth > MEMORY_BYTES:  # the first one may load what all of them need
+        failure = f"memory grew by {growth / 2**20:.0f} MiB"
+    return Outcome(number, taken, seconds, failure)
+
+
+def _starved() -> float:
+    """Return for how long this process's threads could have run and had no core, seconds; 0 where nobody counts it.
+
+    A machine that is busy with other programs is not the input's fault; waiting and computing are.
+    """
+    total = 0
+    for thread in Path("/proc/self/task").glob("*/schedstat"):
+        with suppress(OSError):  # it has just ended
+            total += int(thread.read_text().split()[1])
+    return total / 1e9
+
+
+def supervise(name: str, surface: Surface, seed: int, count: int, log: Path, hang: float = HANG_SECONDS) -> Tally:
+    """Throw inputs 0 to ``count`` in a process of its own, and in another one after one that ended it.
+
+    :param log: gets what that process writes: warnings of libraries, and stacks where it hung or crashed.
+    :param hang: seconds after which an input is taken to hang.
+    """
+    tally, first = Tally(), 0
+    context = multiprocessing.get_context("spawn")
+    log.write_bytes(b"")
+    while first < count and len(tally.failures) < MOST_FAILURES:
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_child, args=(sender, name, surface, seed, range(first, count), log, hang))
+        process.start()
+        sender.close()
+        with suppress(EOFError):
+            while len(tally.failures) < MOST_FAILURES:
+                outcome: Outcome = receiver.recv()
+                tally.add(outcome)
+                first = outcome.number + 1
+        if len(tally.failures) >= MOST_FAILURES:
+            process.kill()
+        process.join()
+        if first < count and len(tally.failures) < MOST_FAILURES:
+            end = f"signal {-process.exitcode}" if (process.exitcode or 0) < 0 else f"exit code {process.exitcode}"
+            tally.add(Outcome(first, False, 0.0, f"it hung, or ended the process with {end}:\n{_tail(log)}"))
+            first += 1
+    return tally
+
+
+def _child(sender: Connection, name: str, surface: Surface, seed: int, numbers: range, log: Path, hang: float) -> None:
+    """Throw inputs and send what becomes of each."""
+    with log.open("ab") as file:
+        for stream in (1, 2):
+            os.dup2(file.fileno(), stream)
+    faulthandler.enable()
+    for outcome in outcomes(name, surface, seed, numbers, hang):
+        sender.send(outcome)
+    sys.stdout.flush()
+    os._exit(0)  # threads of libraries must not hold it up
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(encoding="utf-8", errors="replace")[-4000:]
+
+
+def inputs_of(surface: Surface, total: int) -> int:
+    """Return how many of ``total`` inputs a surface gets, rounded up."""
+    return -int(-total * surface.share // 1)
+
+
+def table(tallies: dict[str, Tally]) -> str:
+    """Return the tallies as a Markdown table, with a line for all."""
+    rows = ["| surface | inputs | refused | taken | slowest | failures |", "|---|---:|---:|---:|---:|---:|"]
+    whole = Tally()
+    for name, tally in tallies.items():
+        rows.append(_row(name, tally, len(tally.failures)))
+        whole.inputs += tally.inputs
+        whole.taken += tally.taken
+        whole.slowest = max(whole.slowest, tally.slowest)
+    failures = sum(len(tally.failures) for tally in tallies.values())
+    refused = sum(tally.refused for tally in tallies.values())
+    rows.append(f"| all | {whole.inputs:,} | {refused:,} | {_share(whole)} | {_ms(whole)} | {failures} |")
+    return "\n".join(rows)
+
+
+def _row(name: str, tally: Tally, failures: int) -> str:
+    return f"| {name} | {tally.inputs:,} | {tally.refused:,} | {_share(tally)} | {_ms(tally)} | {failures} |"
+
+
+def _share(tally: Tally) -> str:
+    return f"{tally.taken:,} ({tally.taken / max(1, tally.inputs):.0%})"
+
+
+def _ms(tally: Tally) -> str:
+    return f"{1000 * tally.slowest:.0f} ms"
+
+
+def missing(surface: Surface) -> bool:
+    """Whether what a surface needs is not installed."""
+    return importlib.util.find_spec(surface.needs) is None

@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small bags for the tests: a bright box that moves 4 px in each image, recorded in every format there is."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
+from rosbags.rosbag1 import Writer as Writer1
+from rosbags.rosbag2 import StoragePlugin, Writer
+
+from dimp_ros.apps.bags.types import COMPRESSED_IMAGE, IMAGE, ros1_types, ros2_types
+
+WIDTH, HEIGHT, COUNT = 96, 64, 10
+START = (10.0, 20.0, 16.0, 12.0)
+TOPIC = "/camera/image_raw"
+BEGIN = 1_700_000_000_000_000_000
+STEP = 100_000_000
+DELAY = 7_000_000
+"""By how much an image is recorded later than its stamp says, nanoseconds."""
+
+
+def picture(index: int) -> np.ndarray:
+    """Show a bright box 4 px further right in each picture."""
+    image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    x, y, w, h = (int(value) for value in START)
+    image[y : y + h, x + 4 * index : x + 4 * index + w] = (255, 200, 100)
+    return image
+
+
+@dataclass(frozen=True)
+class Shot:
+    """An image to be recorded; ``data`` overrides its pixels, ``raw`` the whole message."""
+
+    picture: np.ndarray
+    stamp: int
+    time: int
+    data: bytes | None = None
+    raw: bytes | None = None
+
+
+def shots(count: int = COUNT) -> list[Shot]:
+    """Return good images."""
+    return [Shot(picture(i), BEGIN + i * STEP, BEGIN + i * STEP + DELAY) for i in range(count)]
+
+
+def changed(index: int, **what: Any) -> list[Shot]:
+    """Return good images but for one."""
+    made = shots()
+    made[index] = replace(made[index], **what)
+    return made
+
+
+def message(types: Any, kind: str, shot: Shot, encoding: str = "bgr8") -> Any:
+    """Return an image message, of ROS 1 or 2 as the type store is."""
+    make = types.types
+    stamp = make["builtin_interfaces/msg/Time"](*divmod(shot.stamp, 10**9))
+    number = {"seq": 5} if types is ros1_types() else {}
+    header = make["std_msgs/msg/Header"](**number, stamp=stamp, frame_id="camera_optical")
+    if kind == COMPRESSED_IMAGE:
+        data = np.frombuffer(shot.data or cv2.imencode(".png", shot.picture)[1].tobytes(), np.uint8)
+        return make[kind](header, "bgr8; png compressed bgr8", data)
+    pixels = shot.picture[..., ::-1] if encoding == "rgb8" else shot.picture
+    height, width = pixels.shape[:2]
+    data = np.frombuffer(shot.data if shot.data is not None else pixels.tobytes(), np.uint8)
+    return make[kind](header, height, width, encoding, 0, 3 * width, data)
+
+
+def write_ros2(
+    path: Path, images: Iterable[Shot], storage: str = "mcap", kind: str = IMAGE, topics: Sequence[str] = (TOPIC,)
+) -> Path:
+    """Write a rosbag2 of the images on each topic; return its folder."""
+    types = ros2_types()
+    with Writer(path, version=8, storage_plugin=StoragePlugin[storage.upper()]) as writer:
+        connections = [writer.add_connection(topic, kind, typestore=types) for topic in topics]
+        for shot in images:
+            for connection in connections:
+                raw = shot.raw if shot.raw is not None else types.serialize_cdr(message(types, kind, shot), kind)
+                writer.write(connection, shot.time, raw)
+    return path
+
+
+def write_ros1(path: Path, images: Iterable[Shot], kind: str = IMAGE, encoding: str = "bgr8") -> Path:
+    """Write a bag of ROS 1."""
+    types = ros1_types()
+    with Writer1(path) as writer:
+        connection = writer.add_connection(TOPIC, kind, typestore=types)
+        for shot in images:
+            writer.write(connection, shot.time, types.serialize_ros1(message(types, kind, shot, encoding), kind))
+    return path
+
+
+class State(enum.IntEnum):
+    """Two of the tracker's states."""
+
+    TRACKING = 1
+    LOST = 3
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the tracker below says."""
+
+    state: State
+    box: tuple[float, ...] | None
+    confidence: float = 0.9
+    peak: float = 0.5
+    distractor_ratio: float = 0.25
+
+
+class BrightestTracker:
+    """Follows the contract of the tracker: the first target is the bright one, all others stand still."""
+
+    def __init__(self) -> None:
+        self.boxes: dict[str, tuple[float, ...]] = {}
+
+    def init(self, image: Any, box: tuple[float, ...], *, target_id: str = "0") -> Result:
+        """Take a target inside the image."""
+        if box[0] >= image.width:
+            raise ValueError(f"box {tuple(box)} lies outside the image; draw it on the target")
+        self.boxes[target_id] = tuple(box)
+        return Result(State.TRACKING, tuple(box))
+
+    def update_all(self, image: Any, only: Any = None) -> dict[str, Result]:
+        """Find the first target's left top corner."""
+        rows, columns = np.nonzero(image.region(0, 0, image.width, image.height)[..., 1] > 128)
+        results = {name: Result(State.TRACKING, box) for name, box in self.boxes.items()}
+        first = next(iter(self.boxes))
+        if len(rows):
+            self.boxes[first] = (float(columns.min()), float(rows.min()), *self.boxes[first][2:])
+            results[first] = Result(State.TRACKING, self.boxes[first])
+        else:
+            results[first] = Result(State.LOST, None, 0.0, float("nan"))
+        return {name: results[name] for name in only or results}

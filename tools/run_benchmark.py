@@ -1,0 +1,24 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where the time of a frame goes: `make bench`. With `--ros`, what the node adds to the tracker; see --help of both."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> int:
+    """Run the benchmark of the tracker, or that of the node."""
+    if "--ros" in sys.argv[1:]:
+        from benchmark.ros_benchmark import main as bench_node
+
+        return bench_node([argument for argument in sys.argv[1:] if argument != "--ros"])
+    from benchmark.cli import main as bench_tracker
+
+    return bench_tracker()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process that is soaked: a tracker node around the real tracker or a scripted one, timed, and nothing else."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from dimp_ros.images.picture import Picture
+from dimp_ros.node.tracker_node import main
+from dimp_ros.tracker.result import TargetState
+
+BINS_PER_OCTAVE = 8
+
+
+class Durations:
+    """Counts durations in logarithmic bins: however many there are, they take no more memory."""
+
+    def __init__(self) -> None:
+        self.counts: dict[int, int] = {}
+        self.longest = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Count one."""
+        at = math.ceil(BINS_PER_OCTAVE * math.log2(max(seconds, 1e-6)))
+        self.counts[at] = self.counts.get(at, 0) + 1
+        self.longest = max(self.longest, seconds)
+
+    def summary(self) -> dict[str, float]:
+        """Return how many there were, and the median, 99th percentile (upper ends of their bins) and the longest."""
+        total = sum(self.counts.values())
+        return {"count": total, "p50": self.quantile(0.5), "p99": self.quantile(0.99), "max": round(self.longest, 4)}
+
+    def quantile(self, share: float) -> float:
+        """Return what a share of the durations does not exceed, to within a bin: a twelfth part."""
+        left = share * sum(self.counts.values())
+        for at in sorted(self.counts):
+            left -= self.counts[at]
+            if left <= 0:
+                return round(min(2 ** (at / BINS_PER_OCTAVE), self.longest), 4)
+        return 0.0
+
+
+class PacedTracker:
+    """Answers after a fixed time with what the number of the image says: all states in turn, boxes that move.
+
+    Boxes are there whatever the state is: that the one of a lost target is not published is the node's business.
+    It keeps nothing but the targets, so that all growth is the node's own.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._boxes: dict[str, tuple[float, ...]] = {}
+        self._updates = 0
+
+    def init(self, image: Picture, box: Sequence[float], *, target_id: str = "0") -> Any:
+        """Take the target; every 40th time the tracker fails."""
+        time.sleep(self._seconds)
+        image.region(0, 0, image.width, image.height)
+        if self._updates % 40 == 39:
+            raise ValueError("there is nothing to follow in this box; draw it on the target")
+        self._boxes[target_id] = tuple(box)
+        return self._result(target_id, TargetState.TRACKING)
+
+    def update_all(self, image: Picture, only: Collection[str] | None = None) -> dict[str, Any]:
+        """Look at all of the image, as a search of the whole frame does."""
+        time.sleep(self._seconds)
+        image.region(0, 0, image.width, image.height)
+        self._updates += 1
+        states = (TargetState.TRACKING, TargetState.TRACKING, TargetState.UNCERTAIN, TargetState.LOST)
+        ids = self._boxes if only is None else only
+        return {name: self._result(name, states[(self._updates // 20 + len(name)) % 4]) for name in ids}
+
+    def drop(self, target_id: str | None = None) -> None:
+        """Forget it."""
+        del self._boxes[str(target_id)]
+
+    def warm_up(self) -> None:
+        """Nothing to warm."""
+
+    def _result(self, name: str, state: TargetState) -> Any:
+        return SimpleNamespace(state=state, box=self._boxes[name], confidence=0.75, peak=0.5, distractor_ratio=0.25)
+
+
+def timed(act: Callable[..., Any], durations: Durations) -> Callable[..., Any]:
+    """Return ``act`` with its durations counted."""
+
+    def wrapper(*args: Any, **named: Any) -> Any:
+        begin = time.monotonic()
+        try:
+            return act(*args, **named)
+        finally:
+            durations.add(time.monotonic() - begin)
+
+    return wrapper
+
+
+def serve(argv: Sequence[str]) -> int:
+    """Run the node until SIGINT; write the tracker's times as JSON while the node says good-bye."""
+    parser = argparse.ArgumentParser(prog="soak_node")
+    parser.add_argument("--tracker", choices=("scripted", "real"), required=True)
+    parser.add_argument("--seconds", type=float, default=0.02, help="time of an update of the scripted tracker")
+    parser.add_argument("--times", type=Path, required=True)
+    given, ros = parser.parse_known_args(argv)
+    updates, inits = Durations(), Durations()
+
+    def make(parameters: Any) -> Any:
+        if given.tracker == "scripted":
+            tracker: Any = PacedTracker(given.seconds)
+        else:
+            import torch
+
+            from dimp_ros.node.tracker_loader import load_tracker
+
+            torch.set_num_threads(1)
+            tracker = load_tracker(parameters)
+        tracker.update_all, tracker.init = timed(tracker.update_all, updates), timed(tracker.init, inits)
+        return tracker
+
+    code = main(ros, tracker_factory=make)
+    times = {"update": updates.summary(), "init": inits.summary()}
+    partial = given.times.with_suffix(".part")
+    partial.write_text(json.dumps(times), encoding="utf-8")
+    os.replace(partial, given.times)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(serve(sys.argv[1:]))

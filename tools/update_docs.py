@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Write the tables of parameters in README.md and docs/. Run it after changing a parameter."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+BEGIN = "<!-- parameters: made by tools/update_docs.py -->\n"
+END = "<!-- end -->\n"
+
+
+def updated(text: str, parameters: Sequence[Any] | None = None) -> str:
+    """Return a file's text with the table as the code has it now; ``parameters`` as for `parameter_table`."""
+    from dimp_ros.ros_utils.parameter_table import parameter_table
+
+    before, _, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"the file lacks the lines {BEGIN!r} and {END!r}")
+    return f"{before}{BEGIN}\n{parameter_table(parameters)}\n{END}{after}"
+
+
+def tables() -> dict[Path, Sequence[Any] | None]:
+    """Return the files that hold a table, and whose parameters these are."""
+    from dimp_ros.apps.steering.follower_control import FollowConfig
+    from dimp_ros.apps.steering.servo_control import ServoConfig
+    from dimp_ros.ros_utils.config_dataclass import parameter_rows
+
+    docs = ROOT / "docs"
+    return {
+        README: None,
+        docs / "follower.md": parameter_rows(FollowConfig),
+        docs / "servo.md": parameter_rows(ServoConfig),
+    }
+
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(ROOT))
+    for path, parameters in tables().items():
+        path.write_text(updated(path.read_text(encoding="utf-8"), parameters), encoding="utf-8")

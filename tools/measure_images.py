@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import cv2
 import numpy as np
 
-from dimp_ros.images.contrast import Levels
+from dimp_ros.images.contrast import Contrast
 from dimp_ros.images.conversion import to_picture
 from dimp_ros.images.encodings import ENCODINGS
 
@@ -46,7 +46,7 @@ def main() -> None:
     print(f"{WIDTH} x {HEIGHT}, window {window}; milliseconds of a call, its checks included")
     print(f"{'encoding':14s}{'window':>9s}{'whole':>9s}{'ratio':>8s}")
     for encoding in ENCODINGS:
-        message, levels = noise(encoding), Levels()
+        message, levels = noise(encoding), Contrast()
         part = milliseconds(lambda m=message, s=levels: to_picture(m, s).region(*WINDOW))
         whole = milliseconds(lambda m=message, s=levels: to_picture(m, s).region(0, 0, WIDTH, HEIGHT))
         print(f"{encoding:14s}{part:9.3f}{whole:9.3f}{part / whole:8.2f}", flush=True)

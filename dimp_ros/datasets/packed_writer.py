@@ -31,14 +31,14 @@ CAUTION = 1.02
 MIB = 2**20
 
 
-class Rung(NamedTuple):
+class Level(NamedTuple):
     """How small pictures are made: their longer side in pixels at most, and the quality of WebP."""
 
     side: int
     quality: int
 
     @classmethod
-    def number(cls, number: int) -> Rung:
+    def number(cls, number: int) -> Level:
         """Return one of `RUNGS`, from 480 pixels at quality 80 to 392 at 36 and on to 288 at 36.
 
         Quality goes first: at equal bytes 416 pixels at 32 keep more of the pictures' edges than 320 at 55 (Laplacians
@@ -64,7 +64,7 @@ class Item:
     read: Callable[[], Image]
     annotate: Callable[[Scale], Record]
 
-    def encode(self, rung: Rung) -> Encoded:
+    def encode(self, rung: Level) -> Encoded:
         """Read, shrink and encode the picture with its annotations; the same every time."""
         image = self.read()
         scale = Scale.to_side(image.shape[1], image.shape[0], rung.side)
@@ -173,7 +173,7 @@ def _instance(instance: Instance, category: str, scale: Scale) -> dict[str, Any]
     return made
 
 
-def encode(items: Sequence[Item], rung: Rung) -> list[Encoded]:
+def encode(items: Sequence[Item], rung: Level) -> list[Encoded]:
     """Encode pictures on all cores, in order."""
     threads = os.cpu_count() or 1
     results: list[Encoded] = []
@@ -198,7 +198,7 @@ def encoded_bytes(encoded: Sequence[Encoded]) -> int:
     return sum(len(blob) for blob, _ in encoded) + len(zlib.compress(annotation_lines(encoded), 9))
 
 
-def expected_bytes(items: Sequence[Item], rung: Rung) -> int:
+def expected_bytes(items: Sequence[Item], rung: Level) -> int:
     """Estimate from a sample how many bytes pictures and compressed annotations will take."""
     count = min(len(items), SAMPLE)
     sample = [items[int((i + 0.5) * len(items) / count)] for i in range(count)]
@@ -218,7 +218,7 @@ class Fit:
 
     def _fits(self, number: int) -> bool:
         if number not in self._expected:
-            self._expected[number] = expected_bytes(self.items, Rung.number(number))
+            self._expected[number] = expected_bytes(self.items, Level.number(number))
         return self._expected[number] * self._correction <= self.budget
 
     def _choose(self) -> int:
@@ -229,7 +229,7 @@ class Fit:
         if not self._fits(high):
             need, have = self._expected[high] * self._correction / MIB, self.budget / MIB
             raise ValueError(
-                f"{len(self.items)} pictures take {need:.1f} MiB even at {Rung.number(high).side} pixels, and "
+                f"{len(self.items)} pictures take {need:.1f} MiB even at {Level.number(high).side} pixels, and "
                 f"{have:.1f} MiB are left for them: take about {max(0, have / need):.0%} of them with max_stills, "
                 "max_clips and max_frames in the configuration's data sets, or raise the limit"
             )
@@ -241,13 +241,13 @@ class Fit:
                 low = middle + 1
         return low
 
-    def encode(self) -> tuple[Rung, list[Encoded]]:
+    def encode(self) -> tuple[Level, list[Encoded]]:
         """Return the rung and all pictures; where a sample promised too much, the estimates are corrected by it."""
         while self.items:
             number = self._choose()
-            encoded = encode(self.items, Rung.number(number))
+            encoded = encode(self.items, Level.number(number))
             size = encoded_bytes(encoded)
             if size <= self.budget:
-                return Rung.number(number), encoded
+                return Level.number(number), encoded
             self._correction = size / self._expected[number]  # now this rung does not fit, so the next is smaller
-        return Rung.number(0), []
+        return Level.number(0), []

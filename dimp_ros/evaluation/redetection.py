@@ -118,9 +118,9 @@ class Played:
 
 def made(store: Path, number: int, first: int = 0) -> Iterator[Played]:
     """Make sequences; the scenario is the group."""
-    from dimp_ros.synthetic.disappearance import VanishingMaker
+    from dimp_ros.synthetic.disappearance import DisappearanceMaker
 
-    maker = VanishingMaker(store)
+    maker = DisappearanceMaker(store)
     for index in range(first, first + number):
         sequence = maker.make(index)
         images = (shot.image for shot in sequence.shots)

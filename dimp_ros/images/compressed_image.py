@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dimp_ros.images.contrast import Levels
+from dimp_ros.images.contrast import Contrast
 from dimp_ros.images.conversion import image_bytes
 from dimp_ros.images.encodings import ENCODINGS, BadImage, Encoding, Kind
 from dimp_ros.images.file_headers import file_size_in_pixels
@@ -26,7 +26,7 @@ _FLAGS = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATI
 
 
 def compressed_picture(
-    message: CompressedImage, levels: Levels | None = None, max_megapixels: float = MAX_MEGAPIXELS
+    message: CompressedImage, levels: Contrast | None = None, max_megapixels: float = MAX_MEGAPIXELS
 ) -> Picture:
     """Return the picture in a compressed image: JPEG, PNG or TIFF of 8 or 16 bits, TIFF of floating point, or WebP.
 
@@ -57,14 +57,14 @@ def compressed_picture(
             f"the {name} file is {width} x {height} pixels, {width * height / 1e6:.1f} megapixels, and max_megapixels "
             f"is {max_megapixels:g}; raise it, or publish smaller pictures"
         )
-    return CompressedPicture(content, name, (width, height), description, levels or Levels())
+    return CompressedPicture(content, name, (width, height), description, levels or Contrast())
 
 
 class CompressedPicture(WholePicture):
     """A picture file that is decoded when its pixels are asked for the first time."""
 
     def __init__(
-        self, content: NDArray[np.uint8], name: str, size: tuple[int, int], description: str, levels: Levels
+        self, content: NDArray[np.uint8], name: str, size: tuple[int, int], description: str, levels: Contrast
     ) -> None:
         self.width, self.height = size
         self._content = content

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Levels of a stream: between which values grey pictures of more than 8 bits are spread, without flicker."""
+"""Contrast of a stream: between which values grey pictures of more than 8 bits are spread, without flicker."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Limits(NamedTuple):
     high: float
 
 
-class Levels:
+class Contrast:
     """What one stream's pictures have in common, so that an object looks the same in each; safe to share by threads.
 
     A picture's own levels are robust percentiles of a bounded sample, NaN and infinity ignored. The stream's follow

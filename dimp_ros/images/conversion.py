@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dimp_ros.images.contrast import Levels
+from dimp_ros.images.contrast import Contrast
 from dimp_ros.images.encodings import SUPPORTED_ENCODINGS, BadImage, Encoding, Kind, find_encoding
 from dimp_ros.images.picture import Picture, to_color
 from dimp_ros.images.raw_image import PackedPicture, PlanarPicture, picture_of
@@ -41,7 +41,7 @@ def check_image(image: Image) -> None:
     _checked(image)
 
 
-def to_picture(image: Image, levels: Levels | None = None) -> Picture:
+def to_picture(image: Image, levels: Contrast | None = None) -> Picture:
     """Return the picture in ``image``; it is converted when a region of it is asked for, and then only that region.
 
     Nothing is copied: the picture looks at the message's data. docs/images.md says what is done with each encoding.
@@ -64,7 +64,7 @@ def to_picture(image: Image, levels: Levels | None = None) -> Picture:
     dtype = encoding.dtype.newbyteorder(">" if big_endian else "<")
     shape, strides = (height, width, channels), (step, channels * size, size)
     flat = 3 if channels > 1 else 2
-    return picture_of(_view(data, shape[:flat], strides[:flat], dtype), encoding, levels or Levels())
+    return picture_of(_view(data, shape[:flat], strides[:flat], dtype), encoding, levels or Contrast())
 
 
 def to_bgr(image: Image | Picture) -> NDArray[np.uint8]:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dimp_ros.images.contrast import Levels, Limits, spread
+from dimp_ros.images.contrast import Contrast, Limits, spread
 from dimp_ros.images.encodings import Encoding, Kind
 from dimp_ros.images.picture import ArrayPicture, Picture, WholePicture
 
@@ -21,7 +21,7 @@ WORD_TO_BYTE = 1 / 257
 """65535 becomes 255, as with cv_bridge."""
 
 
-def picture_of(samples: NDArray[Any], encoding: Encoding, levels: Levels) -> Picture:
+def picture_of(samples: NDArray[Any], encoding: Encoding, levels: Contrast) -> Picture:
     """Return samples in one plane as a picture.
 
     :param samples: ``[H, W]`` or ``[H, W, C]`` in the encoding's type, of any byte order and alignment.
@@ -62,7 +62,7 @@ class SampledPicture(WholePicture):
 class ColorPicture(SampledPicture):
     """Three or four channels of 8 or 16 bits or floating point; ``code`` puts them into the order BGR."""
 
-    def __init__(self, samples: NDArray[Any], code: int | None, levels: Levels) -> None:
+    def __init__(self, samples: NDArray[Any], code: int | None, levels: Contrast) -> None:
         super().__init__(samples)
         self._code = code
         self._levels = levels
@@ -85,7 +85,7 @@ class ColorPicture(SampledPicture):
 class LevelsPicture(SampledPicture):
     """Grey of more than 8 bits, signed, or floating point, spread between the levels of its stream."""
 
-    def __init__(self, samples: NDArray[Any], levels: Levels) -> None:
+    def __init__(self, samples: NDArray[Any], levels: Contrast) -> None:
         super().__init__(samples)
         self._levels = levels
         self._limits: Limits | None = None

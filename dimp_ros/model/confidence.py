@@ -42,7 +42,7 @@ class ConfidenceMap:
         return float(np.interp(peak, peaks, confidences))
 
     @property
-    def coin_flip(self) -> float | None:
+    def threshold_50(self) -> float | None:
         """The least peak with confidence 0.5; None if there is none."""
         for (p0, c0), (p1, c1) in itertools.pairwise(self.knots):
             if c0 <= 0.5 <= c1:

@@ -6,13 +6,13 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from dimp_ros.node.image_buffer import FrameHistory
+from dimp_ros.node.image_buffer import ImageBuffer
 
 if TYPE_CHECKING:
     from dimp_ros.images.stamps import StampedImage
 
 
-class Late:
+class PendingReplay:
     """How far a late target has come.
 
     :param reached: stamp of the last image that it was followed in, nanoseconds. :param images: how many that took.
@@ -27,25 +27,25 @@ class Late:
 
 
 class CatchUp:
-    """Late targets in the order in which they were given, and the images that each has to see next.
+    """Pending targets in the order in which they were given, and the images that each has to see next.
 
     The one that was given first comes first. It takes every n-th held image where the stream, too, is followed in every
     n-th only: otherwise it would fall back for ever behind a camera that is faster than the tracker.
     """
 
-    def __init__(self, history: FrameHistory) -> None:
+    def __init__(self, history: ImageBuffer) -> None:
         self._history = history
-        self._late: dict[str, Late] = {}
+        self._late: dict[str, PendingReplay] = {}
 
     @property
     def ids(self) -> tuple[str, ...]:
         """Names of the late targets."""
         return tuple(self._late)
 
-    def add(self, target_id: str, stamp: int) -> Late:
+    def add(self, target_id: str, stamp: int) -> PendingReplay:
         """Note a target that was taken from the image of ``stamp``, nanoseconds."""
         self.discard(target_id)
-        late = self._late[target_id] = Late(target_id, stamp)
+        late = self._late[target_id] = PendingReplay(target_id, stamp)
         return late
 
     def discard(self, target_id: str) -> None:
@@ -59,7 +59,7 @@ class CatchUp:
         for target_id in self.ids:
             self.discard(target_id)
 
-    def next(self, newest: int, stride: int) -> tuple[Late, StampedImage, int] | None:
+    def next(self, newest: int, stride: int) -> tuple[PendingReplay, StampedImage, int] | None:
         """Return the late target whose turn it is, the image it has to see and its stamp; None if none is late.
 
         Targets for which no image is left up to the one of stamp ``newest`` are up to date, and late no more.
@@ -71,7 +71,7 @@ class CatchUp:
             self.discard(late.target_id)
         return None
 
-    def advance(self, late: Late, stamp: int, newest: int) -> bool:
+    def advance(self, late: PendingReplay, stamp: int, newest: int) -> bool:
         """Note that a late target has seen the image of ``stamp``; return whether it is up to date now."""
         late.reached = stamp
         late.images += 1

@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from dimp_ros.images.stamps import StampedImage
 
 
-class FrameNotHeld(LookupError):
+class ImageNotBuffered(LookupError):
     """No held image has the stamp asked for; the text says which span is held."""
 
 
-class FrameHistory:
+class ImageBuffer:
     """Images of the last ``seconds`` (by their stamps), never more than ``max_frames`` or ``max_bytes``.
 
     The newest image is always held, however large. A stamp that goes back (a bag that loops, a reset clock) starts
@@ -59,20 +59,20 @@ class FrameHistory:
 
         Waits for an image whose stamp is just ahead of the newest one's, up to `OVERTAKEN_SECONDS`.
 
-        :raises FrameNotHeld: if no image is held, or none with that stamp.
+        :raises ImageNotBuffered: if no image is held, or none with that stamp.
         """
         wanted = stamp_ns(stamp)
         with self._lock:
             self._lock.wait_for(lambda: not self._may_come(wanted), self.OVERTAKEN_SECONDS)
             frames = list(self._frames)
         if not frames:
-            raise FrameNotHeld("no image has been received yet")
+            raise ImageNotBuffered("no image has been received yet")
         if wanted == 0:
             return frames[-1][1]
         found, image = min(reversed(frames), key=lambda frame: abs(frame[0] - wanted))
         if abs(found - wanted) <= self.TOLERANCE_NS:
             return image
-        raise FrameNotHeld(_explain(wanted, [held for held, _ in frames]))
+        raise ImageNotBuffered(_explain(wanted, [held for held, _ in frames]))
 
     def _may_come(self, wanted: int) -> bool:
         """Return whether the image of a stamp is probably still on its way."""

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Any
 from dimp_ros.images.conversion import BadImage
 from dimp_ros.images.picture import Picture
 from dimp_ros.images.stamps import NANOSECONDS, stamp_ns
-from dimp_ros.node.catch_up import CatchUp, Late
-from dimp_ros.node.image_buffer import FrameHistory
-from dimp_ros.node.result_publisher import Said
+from dimp_ros.node.catch_up import CatchUp, PendingReplay
+from dimp_ros.node.image_buffer import ImageBuffer
+from dimp_ros.node.result_publisher import ResultPublisher
 from dimp_ros.node.worker import Worker
 from dimp_ros.ros_utils.parameters import Settings
-from dimp_ros.tracker.target_set import Reading, TargetSet, Tracker
+from dimp_ros.tracker.target_set import TargetEstimate, TargetManager, Tracker
 
 if TYPE_CHECKING:
     from rclpy.impl.rcutils_logger import RcutilsLogger
 
     from dimp_ros.images.stamps import StampedImage
     from dimp_ros.node.diagnostics.statistics import Statistics
-    from dimp_ros.node.publishers import Outputs
+    from dimp_ros.node.publishers import Publishers
 
 LOG_PERIOD_SECONDS = 5.0
 
@@ -46,8 +46,8 @@ class Pipeline:
     def __init__(
         self,
         tracker: Tracker,
-        outputs: Outputs,
-        history: FrameHistory,
+        outputs: Publishers,
+        history: ImageBuffer,
         logger: RcutilsLogger,
         settings: Settings,
         statistics: Statistics,
@@ -57,10 +57,10 @@ class Pipeline:
         self.tracker = tracker
         self.history = history
         self.open_image = open_image
-        self._targets = TargetSet(tracker)
+        self._targets = TargetManager(tracker)
         self._late = CatchUp(history)
         self._outputs = outputs
-        self._said = Said(outputs)
+        self._said = ResultPublisher(outputs)
         self._logger = logger
         self._settings = settings
         self._statistics = statistics
@@ -83,7 +83,7 @@ class Pipeline:
         return self._said.held(self._targets.ids)
 
     @property
-    def readings(self) -> list[Reading]:
+    def readings(self) -> list[TargetEstimate]:
         """What was last said about each target."""
         return list(self._said.readings.values())
 
@@ -111,7 +111,7 @@ class Pipeline:
         ended = self._worker.stop(timeout)
         self._late.clear()
         if first:
-            self._said.bid_farewell(self._targets.ids)
+            self._said.publish_terminated(self._targets.ids)
         self.history.clear()
         if ended:
             for name in self._targets.ids:
@@ -131,7 +131,9 @@ class Pipeline:
         """Have the worker's thread do something before the next image."""
         return self._worker.submit(job)
 
-    def begin(self, image: StampedImage, picture: Picture, box: Sequence[float], target_id: str) -> Late | None:
+    def begin(
+        self, image: StampedImage, picture: Picture, box: Sequence[float], target_id: str
+    ) -> PendingReplay | None:
         """Take a target; only in the worker's thread. One of the same name starts over.
 
         :param image: the picture's message. :param box: (x, y, w, h) in pixels.
@@ -144,7 +146,7 @@ class Pipeline:
             raise TooManyTargets(
                 f"{limit} targets are followed already ({names}) and max_targets is {limit}: drop one, or raise it"
             )
-        overruled = self._said.overruled
+        invalidations = self._said.invalidations
         when = self._when(image)
         try:
             reading = self._targets.init(picture, box, target_id, when)
@@ -153,7 +155,7 @@ class Pipeline:
             raise
         self._late.discard(target_id)
         if image.header == self._said.header:  # otherwise the image is yet to be processed
-            self._publish(image, picture, {**self._said.readings, target_id: reading}, overruled)
+            self._publish(image, picture, {**self._said.readings, target_id: reading}, invalidations)
             return None
         # Whatever is published about the last image from now on tells of the target, too.
         self._said.note({target_id: self._targets.unseen(target_id, when)})
@@ -170,14 +172,14 @@ class Pipeline:
         """Switch inference on or off; targets are kept, but LOST until it is on again."""
         self.enabled = enabled
         if not enabled:
-            self._said.overrule()
+            self._said.invalidate_in_flight()
             self._worker.submit(self._pause)
 
     # In the worker's thread
 
     def _process(self, image: StampedImage) -> None:
         """Follow the targets in ``image`` and publish; whatever goes wrong, no box but one of this image goes out."""
-        overruled = self._said.overruled
+        invalidations = self._said.invalidations
         when = self._when(image)
         if self._stamp and when < self._stamp:  # the images' clock was set back
             self._targets.shift(when - self._stamp, self._targets.ids)
@@ -198,13 +200,13 @@ class Pipeline:
         except Exception as error:
             self._report(error)
         said = {name: readings.get(name) or self._targets.skip(name, when) for name in self._targets.ids}
-        self._publish(image, picture, said, overruled)
+        self._publish(image, picture, said, invalidations)
         self._give_up(when)
         for _ in range(self._settings["catch_up_images"]):
             if not self._catch_up():
                 break
 
-    def _follow(self, picture: Picture, when: int, ids: Sequence[str]) -> dict[str, Reading]:
+    def _follow(self, picture: Picture, when: int, ids: Sequence[str]) -> dict[str, TargetEstimate]:
         """Return what the tracker finds, and report what of it makes no sense and is left out."""
         readings = self._targets.follow(picture, when, ids)
         if self._targets.nonsense:
@@ -217,8 +219,8 @@ class Pipeline:
         if step is None:
             return False
         late, image, stamp = step
-        overruled = self._said.overruled
-        readings: dict[str, Reading] = {}
+        invalidations = self._said.invalidations
+        readings: dict[str, TargetEstimate] = {}
         picture = None
         try:
             picture = self.open_image(image)
@@ -228,7 +230,7 @@ class Pipeline:
         except Exception as error:
             self._report(error)
         if self._late.advance(late, stamp, self._stamp) and readings:
-            self._publish(image, picture, {**self._said.readings, **readings}, overruled)
+            self._publish(image, picture, {**self._said.readings, **readings}, invalidations)
         return True
 
     def _give_up(self, when: int) -> None:
@@ -250,15 +252,15 @@ class Pipeline:
         """Say that nobody looks: there may be no further image to say it with."""
         self._late.clear()
         self._targets.pause()
-        self._said.say_anew({name: self._targets.unseen(name, self._stamp) for name in self._targets.ids})
+        self._said.republish({name: self._targets.unseen(name, self._stamp) for name in self._targets.ids})
 
     def _publish(
-        self, image: StampedImage, picture: Picture | None, readings: dict[str, Reading], overruled: int
+        self, image: StampedImage, picture: Picture | None, readings: dict[str, TargetEstimate], invalidations: int
     ) -> None:
-        """Publish about ``image``, as not in sight what a request has overruled meanwhile."""
+        """Publish about ``image``, as not in sight what a request has invalidations meanwhile."""
         size = None if picture is None else (picture.width, picture.height)
         published = self._said.publish(
-            image.header, size, readings, overruled, lambda name: self._targets.unseen(name, self._stamp)
+            image.header, size, readings, invalidations, lambda name: self._targets.unseen(name, self._stamp)
         )
         if published is None:
             return

@@ -18,7 +18,7 @@ from dimp_ros.msg import TargetState, TargetStateArray
 from dimp_ros.node.position.messages import pose_stamped, pose_target, pose_with_covariance
 from dimp_ros.ros_utils import messages
 from dimp_ros.ros_utils.qos import publisher_options, reliable_qos
-from dimp_ros.tracker.target_set import Reading
+from dimp_ros.tracker.target_set import TargetEstimate
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -26,16 +26,16 @@ if TYPE_CHECKING:
     from std_msgs.msg import Header
 
     from dimp_ros.images.picture import Picture
-    from dimp_ros.node.position.estimator import Positioner
+    from dimp_ros.node.position.estimator import PositionEstimator
     from dimp_ros.ros_utils.parameters import Settings
 
 Size = tuple[int, int]
 
 
-class Outputs:
+class Publishers:
     """Publishers of one node, from its configuration to its cleanup."""
 
-    def __init__(self, node: Node, positioner: Positioner, settings: Settings) -> None:
+    def __init__(self, node: Node, positioner: PositionEstimator, settings: Settings) -> None:
         self._node = node
         self._positioner = positioner
         self._settings = settings
@@ -61,7 +61,9 @@ class Outputs:
         self._publishers.append(publisher)
         return publisher
 
-    def publish(self, header: Header, readings: Sequence[Reading], size: Size, gone: Sequence[Reading] = ()) -> float:
+    def publish(
+        self, header: Header, readings: Sequence[TargetEstimate], size: Size, gone: Sequence[TargetEstimate] = ()
+    ) -> float:
         """Publish readings as detections and as states, all under the image's own ``header``.
 
         :param size: width and height of the image, where they are known. :param gone: targets that are no more.
@@ -73,7 +75,7 @@ class Outputs:
         return age
 
     def publish_states(
-        self, header: Header, readings: Sequence[Reading], size: Size, gone: Sequence[Reading] = ()
+        self, header: Header, readings: Sequence[TargetEstimate], size: Size, gone: Sequence[TargetEstimate] = ()
     ) -> float:
         """Publish readings as states; the age is from the image's stamp to now, by the node's clock."""
         age = (self._node.get_clock().now().nanoseconds - stamp_ns(header.stamp)) / NANOSECONDS
@@ -87,11 +89,11 @@ class Outputs:
         ]
         last = [messages.target_state(header, reading, age) for reading in gone]
         self._targets.publish(TargetStateArray(header=header, targets=states))
-        for state in [*last, *states] or [messages.target_state(header, Reading(), age)]:
+        for state in [*last, *states] or [messages.target_state(header, TargetEstimate(), age)]:
             self._target.publish(state)
         return age
 
-    def _publish_pose(self, header: Header, readings: Sequence[Reading], size: Size) -> None:
+    def _publish_pose(self, header: Header, readings: Sequence[TargetEstimate], size: Size) -> None:
         """Publish where a target is, if it is tracked and its range is known."""
         chosen = pose_target(readings, self._settings["pose_target"])
         if chosen is None or chosen.box is None:
@@ -106,10 +108,10 @@ class Outputs:
         """Whether anybody subscribes to the debug image."""
         return bool(self._debug_image.get_subscription_count() > 0)
 
-    def publish_debug_image(self, header: Header, picture: Picture, readings: Sequence[Reading]) -> None:
+    def publish_debug_image(self, header: Header, picture: Picture, readings: Sequence[TargetEstimate]) -> None:
         """Publish a picture with the targets drawn on it."""
         drawn = to_color(picture.region(0, 0, picture.width, picture.height)).copy()
-        for line, reading in enumerate(readings or [Reading()]):
+        for line, reading in enumerate(readings or [TargetEstimate()]):
             confidence = reading.confidence if reading.box is not None else None
             name = reading.target_id
             draw_target(drawn, reading.state.name, box=reading.box, confidence=confidence, target_id=name, line=line)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from builtin_interfaces.msg import Time
 
 from dimp_ros.images.stamps import NANOSECONDS
-from dimp_ros.node.catch_up import Late
-from dimp_ros.node.image_buffer import FrameNotHeld
+from dimp_ros.node.catch_up import PendingReplay
+from dimp_ros.node.image_buffer import ImageNotBuffered
 from dimp_ros.node.worker import WorkerStopped
 from dimp_ros.ros_utils.messages import requested_box
 
@@ -127,7 +127,7 @@ class Requests:
         history = self._pipeline.history
         try:
             return history.find(stamp)
-        except FrameNotHeld as error:
+        except ImageNotBuffered as error:
             reason = str(error) if len(history) else f"{error}: {self._explain_silence()}"
             raise RequestRefused(reason) from error
 
@@ -159,7 +159,7 @@ def _shown(target_id: str) -> str:
     return repr(target_id) if len(target_id) <= MAX_NAME else reprlib.repr(target_id)
 
 
-def _time(late: Late) -> Time:
+def _time(late: PendingReplay) -> Time:
     """Return how far a late target has come; the stamp of an image may have more nanoseconds than a second has."""
     reached = late.reached  # once: it goes on meanwhile
     sec = min(reached // NANOSECONDS, _LAST_SECOND)

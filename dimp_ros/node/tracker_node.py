@@ -20,10 +20,10 @@ from dimp_ros.node.detection_input import DetectorInput
 from dimp_ros.node.diagnostics.publisher import Reporter
 from dimp_ros.node.diagnostics.statistics import Statistics
 from dimp_ros.node.diagnostics.status import Snapshot
-from dimp_ros.node.image_buffer import FrameHistory
+from dimp_ros.node.image_buffer import ImageBuffer
 from dimp_ros.node.pipeline import Pipeline
-from dimp_ros.node.position.estimator import Positioner
-from dimp_ros.node.publishers import Outputs
+from dimp_ros.node.position.estimator import PositionEstimator
+from dimp_ros.node.publishers import Publishers
 from dimp_ros.node.requests import Requests
 from dimp_ros.node.services import Services
 from dimp_ros.node.tracker_loader import (
@@ -33,8 +33,8 @@ from dimp_ros.node.tracker_loader import (
     load_tracker,
     tracker_config,
 )
-from dimp_ros.ros_utils.callbacks import answer_anything, logged
-from dimp_ros.ros_utils.image_opener import ImageOpener
+from dimp_ros.ros_utils.callbacks import guard_services, logged
+from dimp_ros.ros_utils.image_opener import ImageDecoder
 from dimp_ros.ros_utils.image_topic_monitor import explain_silence, publisher_trouble
 from dimp_ros.ros_utils.malloc import limit_arenas
 from dimp_ros.ros_utils.parameters import Change, ParameterHandler
@@ -108,12 +108,12 @@ class TrackerNode(LifecycleNode):
         self.trouble = ""
         """Why the node is not active, as far as it is not merely waiting to be told: the last transition's failure."""
         self._tracker: Tracker | None = None
-        self._outputs: Outputs | None = None
-        self._positioner = Positioner()
+        self._outputs: Publishers | None = None
+        self._positioner = PositionEstimator()
         self._statistics = Statistics()
         self._reporter = Reporter(self)
         self._offered = Services(self, lambda: self._work.requests if self._work else None, lambda: self.trouble)
-        answer_anything(self)
+        guard_services(self)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # timers run whatever simulated time does
         # Its own group: what it asks of the graph may take a while, and requests must not wait for it.
         self._watch = self.create_timer(
@@ -150,13 +150,13 @@ class TrackerNode(LifecycleNode):
             settings.adopt(self._tracker.config)
         for note in settings.notes:
             self.get_logger().warning(note)
-        self._positioner = Positioner(
+        self._positioner = PositionEstimator(
             rectified=settings["rectified"],
             target_width=settings["target_width"],
             depth_tolerance=settings["depth_tolerance"],
             max_depth_bytes=settings["depth_megabytes"] * 2**20,
         )
-        self._outputs = Outputs(self, self._positioner, settings)
+        self._outputs = Publishers(self, self._positioner, settings)
         settings.frozen = True
         self.trouble = ""
         return super().on_configure(state)
@@ -168,7 +168,7 @@ class TrackerNode(LifecycleNode):
         settings, logger = self._settings, self.get_logger()
         self._statistics = Statistics()
         self._reporter.start_over()
-        history = FrameHistory(settings["history_seconds"], settings["history_megabytes"] * 2**20)
+        history = ImageBuffer(settings["history_seconds"], settings["history_megabytes"] * 2**20)
         pipeline = Pipeline(
             self._tracker,
             self._outputs,
@@ -176,7 +176,7 @@ class TrackerNode(LifecycleNode):
             logger,
             settings,
             self._statistics,
-            ImageOpener(settings),
+            ImageDecoder(settings),
             logged(self._recover, logger),
         )
         requests = Requests(pipeline, settings, logger, self._silence)

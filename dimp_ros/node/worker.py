@@ -26,7 +26,7 @@ LATE = 0.2
 """How much later than expected the next image may come, in intervals, before it is given up."""
 
 
-class Pace:
+class WaitPolicy:
     """Knows how often images come and how long one takes. Times are seconds of a monotonic clock.
 
     Not thread-safe: to be called with one lock held.
@@ -76,7 +76,7 @@ class Worker(Generic[Frame]):
     :param idle: called in the worker's thread while there is nothing else to do, again and again as long as it returns
         True; what it does in one call delays the next frame by as much.
     :param patience: asked, where frames come faster than they are processed, for how long a share of the interval
-        between them to wait for one that is newer than the one at hand; see `Pace`.
+        between them to wait for one that is newer than the one at hand; see `WaitPolicy`.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class Worker(Generic[Frame]):
         self._on_error = on_error
         self._idle = idle
         self._patience = patience
-        self._pace = Pace()
+        self._pace = WaitPolicy()
         self._resting = True
         self._wakeup = threading.Condition()
         self._frame: Frame | None = None

@@ -38,7 +38,7 @@ def logged(callback: Callable[..., None], logger: RcutilsLogger) -> Callable[...
     return wrapper
 
 
-def answer_anything(node: Node) -> None:
+def guard_services(node: Node) -> None:
     """Have every service that ``node`` has by now answer whatever it is asked; what its callback raises is logged.
 
     rclpy's own are meant: asked for a parameter of a type that does not exist, they raise, which ends the program.

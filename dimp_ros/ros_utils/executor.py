@@ -20,7 +20,7 @@ START_SECONDS = 0.005
 """How long to wait for a thread to begin with a callback before looking for other work."""
 
 
-class PatientPool(ThreadPoolExecutor):
+class FairThreadPool(ThreadPoolExecutor):
     """Lets its threads begin: who submits something waits a moment for that. What waits for a thread waits once."""
 
     def __init__(self, threads: int) -> None:
@@ -49,13 +49,13 @@ class PatientPool(ThreadPoolExecutor):
         return fn(*args, **kwargs)
 
 
-class PatientExecutor(MultiThreadedExecutor):
-    """rclpy's executor with a `PatientPool`, as far as it has the pool where it is known to be."""
+class FairExecutor(MultiThreadedExecutor):
+    """rclpy's executor with a `FairThreadPool`, as far as it has the pool where it is known to be."""
 
     def __init__(self, threads: int) -> None:
         super().__init__(num_threads=threads)
         if isinstance(getattr(self, "_executor", None), ThreadPoolExecutor):
-            self._executor = PatientPool(threads)
+            self._executor = FairThreadPool(threads)
 
     def finish_callbacks(self) -> None:
         """Wait until callbacks that have begun have ended.

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dimp_ros.images.compressed_image import compressed_picture
-from dimp_ros.images.contrast import Levels
+from dimp_ros.images.contrast import Contrast
 from dimp_ros.images.conversion import to_picture
 from dimp_ros.images.picture import Picture
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from dimp_ros.ros_utils.parameters import Settings
 
 
-class ImageOpener:
+class ImageDecoder:
     """Makes the messages of one stream pictures; keeps what its pictures have in common, such as their grey levels."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._levels = Levels()
+        self._levels = Contrast()
 
     def __call__(self, message: StampedImage) -> Picture:
         """Return the picture of a message.

@@ -34,7 +34,7 @@ class Notice(NamedTuple):
         return f"OK again after {max(self.lasted, 1.0):.0f} s; what is over: {self.text}"
 
 
-class Watchdog:
+class ConditionLog:
     """Says of each thing that goes wrong when it begins, and when it has ended; once each, not all the time.
 
     :param hold: what is over for less than so many seconds is not over: what comes and goes is said once.

@@ -15,7 +15,7 @@ from dimp_ros.msg import TargetState
 if TYPE_CHECKING:
     from std_msgs.msg import Header
 
-    from dimp_ros.tracker.target_set import Reading
+    from dimp_ros.tracker.target_set import TargetEstimate
 
 TARGET_CLASS = "target"
 """class_id of every hypothesis: the tracker follows whatever it is shown and knows no classes."""
@@ -55,14 +55,14 @@ def requested_box(bbox: BoundingBox2D, normalized: bool, width: int, height: int
     return check_box(Box.from_center(*values), width, height, min_side=MIN_SIDE)
 
 
-def detections(header: Header, readings: Iterable[Reading]) -> Detection2DArray:
+def detections(header: Header, readings: Iterable[TargetEstimate]) -> Detection2DArray:
     """Return the targets in sight as detections under the image's ``header``."""
     message = Detection2DArray(header=header)
     message.detections = [_detection(header, reading) for reading in readings if reading.box is not None]
     return message
 
 
-def _detection(header: Header, reading: Reading) -> Detection2D:
+def _detection(header: Header, reading: TargetEstimate) -> Detection2D:
     hypothesis = ObjectHypothesisWithPose()
     hypothesis.hypothesis.class_id = TARGET_CLASS
     hypothesis.hypothesis.score = reading.confidence
@@ -70,7 +70,7 @@ def _detection(header: Header, reading: Reading) -> Detection2D:
 
 
 def target_state(
-    header: Header, reading: Reading, age: float, bearing: tuple[float, float, float] | None = None
+    header: Header, reading: TargetEstimate, age: float, bearing: tuple[float, float, float] | None = None
 ) -> TargetState:
     """Return ``reading`` as a message under the image's ``header``.
 

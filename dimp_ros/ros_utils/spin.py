@@ -16,8 +16,8 @@ import rclpy
 from rclpy.exceptions import InvalidHandle
 from rclpy.signals import SignalHandlerOptions
 
-from dimp_ros.ros_utils.callbacks import answer_anything
-from dimp_ros.ros_utils.executor import PatientExecutor
+from dimp_ros.ros_utils.callbacks import guard_services
+from dimp_ros.ros_utils.executor import FairExecutor
 from dimp_ros.ros_utils.fastdds import give_room_for_images
 
 GRACE_SECONDS = 1.5
@@ -52,7 +52,7 @@ def run(create: Callable[[Finish], Program], args: Sequence[str] | None = None, 
     try:
         try:
             node = create(ends.put)
-            answer_anything(node)
+            guard_services(node)
         except Exception as error:  # a wrong parameter, mostly: one line helps more than a traceback
             print(f"cannot start: {error}", file=sys.stderr)
             return 1
@@ -64,7 +64,7 @@ def run(create: Callable[[Finish], Program], args: Sequence[str] | None = None, 
 
 
 def _spin(node: Program, ends: SimpleQueue[int], threads: int) -> int:
-    executor = PatientExecutor(threads)
+    executor = FairExecutor(threads)
     executor.add_node(node)
     stopping = threading.Event()
     spinner = threading.Thread(target=_spin_safely, args=(executor, stopping, ends), name="spin", daemon=True)
@@ -99,7 +99,7 @@ def _wait(ends: SimpleQueue[int]) -> int:
             continue
 
 
-def _spin_safely(executor: PatientExecutor, stopping: threading.Event, ends: SimpleQueue[int]) -> None:
+def _spin_safely(executor: FairExecutor, stopping: threading.Event, ends: SimpleQueue[int]) -> None:
     """Spin; an exception that escapes a callback ends the program with a traceback instead of a silent node."""
     while rclpy.ok() and not stopping.is_set():
         try:

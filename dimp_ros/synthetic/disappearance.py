@@ -61,7 +61,7 @@ class Shot(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Vanishing:
+class Disappearance:
     """A made sequence: ``returns`` are the numbers of the frames in which the target is back where it was not."""
 
     name: str
@@ -78,7 +78,7 @@ class _Mover(NamedTuple):
     shown: NDArray[np.bool_]
 
 
-class VanishingMaker:
+class DisappearanceMaker:
     """Make sequences of a store's pictures; the same number gives the same sequence."""
 
     def __init__(self, store: Path) -> None:
@@ -92,7 +92,7 @@ class VanishingMaker:
             raise ValueError(f"the store {store} holds no object with a mask: nothing can be drawn into other pictures")
         self._aspects = {t.canvas: t.box[2] / t.box[3] for t in self.tables.targets if t.canvas >= 0}
 
-    def make(self, number: int) -> Vanishing:
+    def make(self, number: int) -> Disappearance:
         """Make a sequence; the scenarios and the sizes of the picture follow each other in turn."""
         rng = np.random.default_rng((SEED, number))
         scenario = SCENARIOS[number % len(SCENARIOS)]
@@ -110,7 +110,7 @@ class VanishingMaker:
             target, *movers = (m._replace(places=_shifted(m.places, jolts)) for m in (target, *movers))
         ground = self._mosaic(rng, size)
         shots = tuple(self._shot(k, ground, camera[k], size, movers, target, cover) for k in range(count))
-        return Vanishing(f"{scenario}_{number:04d}", scenario, shots, returns)
+        return Disappearance(f"{scenario}_{number:04d}", scenario, shots, returns)
 
     def _kind(self, rng: np.random.Generator, least: int) -> str:
         """Draw a category with at least so many objects, or else the largest one."""
@@ -243,9 +243,9 @@ class VanishingMaker:
         return Shot(image, Box.from_center(*target.places[k].tolist()).clipped(*size) if present else None)
 
 
-def vanishing_sequences(store: Path, number: int) -> Iterator[Vanishing]:
+def vanishing_sequences(store: Path, number: int) -> Iterator[Disappearance]:
     """Make so many sequences, one after another."""
-    maker = VanishingMaker(store)
+    maker = DisappearanceMaker(store)
     for index in range(number):
         yield maker.make(index)
 

@@ -27,7 +27,7 @@ class Frame(NamedTuple):
     visible: float
 
 
-def made_sequences(store: Path) -> Iterator[list[Frame]]:
+def synthetic_sequences(store: Path) -> Iterator[list[Frame]]:
     """Make sequences of `LENGTH` frames of a store's pictures, without end; the same every time."""
     from dimp_ros.synthetic.image_store import Pixels, open_tables
     from dimp_ros.synthetic.renderer import Renderer

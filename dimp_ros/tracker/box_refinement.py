@@ -130,14 +130,14 @@ def inside(box: Box, size: tuple[int, int], config: TrackerConfig) -> Box:
 
 def refine(
     targets: Sequence[Target],
-    climb: Climb,
+    refine_boxes: Climb,
     backbone: Features,
     size: tuple[int, int],
     config: TrackerConfig,
 ) -> list[Box]:
     """Return the boxes of targets at the peaks of their last frames, in image pixels.
 
-    :param climb: see `Engine.climb`.
+    :param refine_boxes: see `Engine.refine_boxes`.
     :param backbone: features of those frames' crops. :param size: width and height of the image.
     """
     starts = []
@@ -151,7 +151,7 @@ def refine(
         torch.cat([target.modulation.stride8 for target in targets]),
         torch.cat([target.modulation.stride16 for target in targets]),
     )
-    boxes, overlaps = climb(modulation, backbone, proposals, config.refine_steps, config.refine_step_length)
+    boxes, overlaps = refine_boxes(modulation, backbone, proposals, config.refine_steps, config.refine_step_length)
     result = []
     for n, target in enumerate(targets):
         frame = target.last

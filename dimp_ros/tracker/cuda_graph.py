@@ -55,10 +55,10 @@ def record(function: Function, inputs: Sequence[Tensor]) -> Recording:
     return Recording(kept, outputs, graph)
 
 
-class Recorded:
+class GraphedFunction:
     """A function of tensors to tensors, without any choice that depends on their values.
 
-    Outputs on a GPU hold until the next call: what is to be kept longer has to be copied.
+    Publishers on a GPU hold until the next call: what is to be kept longer has to be copied.
 
     :param function: what is recorded. :param recorder: see `record`.
     """

@@ -21,10 +21,10 @@ from dimp_ros.model.inference.network import InferenceNet
 from dimp_ros.model.iou_net import Modulation
 from dimp_ros.model.target_filter import apply_filter
 from dimp_ros.tracker.box_refinement import FrameOverlap, ascend
-from dimp_ros.tracker.cuda_graph import Recorded
+from dimp_ros.tracker.cuda_graph import GraphedFunction
 from dimp_ros.tracker.device import choose_precision, upload
 from dimp_ros.tracker.memory import SampleMemory
-from dimp_ros.tracker.stage_timer import StageClock
+from dimp_ros.tracker.stage_timer import StageTimer
 
 
 class Look(NamedTuple):
@@ -48,15 +48,15 @@ class Engine:
 
     def __init__(self, net: DimpNet, device: torch.device, precision: str) -> None:
         self.net, self._device = InferenceNet(net, choose_precision(precision, device)), device
-        self._look = Recorded(self._looked)
-        self._climbs: dict[tuple[int, float], Recorded] = {}
-        self._improvements: dict[int, Recorded] = {}
+        self._look = GraphedFunction(self._looked)
+        self._climbs: dict[tuple[int, float], GraphedFunction] = {}
+        self._improvements: dict[int, GraphedFunction] = {}
 
     def up_to_date(self) -> bool:
         """Say whether the network still has the weights that this was made with."""
         return self.net.up_to_date()
 
-    def look(self, crops: Sequence[NDArray[np.uint8]], filters: Tensor, clock: StageClock) -> Look:
+    def look(self, crops: Sequence[NDArray[np.uint8]], filters: Tensor, clock: StageTimer) -> Look:
         """Look for targets in windows.
 
         :param crops: N of them, ``[S, S, 3]`` BGR. :param filters: of the target in each, ``Tensor[N, C, k, k]``.
@@ -75,7 +75,7 @@ class Engine:
         clock.lap("classify")
         return Look(backbone, features, maps)
 
-    def climb(
+    def refine_boxes(
         self, modulation: Modulation, backbone: Features, boxes: Tensor, steps: int, length: float
     ) -> tuple[Tensor, Tensor]:
         """Refine the boxes of B targets; see `ascend`.
@@ -85,7 +85,7 @@ class Engine:
         """
         key = (steps, length)
         if key not in self._climbs:
-            self._climbs = {key: Recorded(lambda *inputs: self._climbed(steps, length, *inputs))}
+            self._climbs = {key: GraphedFunction(lambda *inputs: self._climbed(steps, length, *inputs))}
         climbed, overlaps = self._climbs[key](*modulation, *backbone, boxes.to(self._device))
         return climbed.cpu(), overlaps.cpu()
 
@@ -93,7 +93,7 @@ class Engine:
         """Return a filter ``Tensor[1, C, k, k]`` after some steps of the optimiser on all samples."""
         optimizer = self.net.net.classifier.filter_optimizer
         if steps not in self._improvements:
-            self._improvements[steps] = Recorded(lambda *inputs: (optimizer(*inputs, steps)[-1],))
+            self._improvements[steps] = GraphedFunction(lambda *inputs: (optimizer(*inputs, steps)[-1],))
         improvement = self._improvements[steps]
         # A graph is for one number of samples: places without one weigh nothing.
         samples = memory.places() if improvement.records(self._device) else memory.samples()
@@ -107,7 +107,7 @@ class Engine:
         return *backbone, features, apply_filter(features[:, None], filters)
 
     def _climbed(self, steps: int, length: float, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Compute `climb` with modulation, backbone and boxes as five tensors."""
+        """Compute `refine_boxes` with modulation, backbone and boxes as five tensors."""
         *maps, boxes = inputs
         overlap = FrameOverlap(self.net, Modulation(*maps[:2]), Features(*maps[2:]), boxes)
         return ascend(overlap, boxes, steps, length)

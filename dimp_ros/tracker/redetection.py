@@ -25,12 +25,12 @@ from dimp_ros.tracker.crop import SearchWindow
 from dimp_ros.tracker.localization import Localization, Outcome
 
 
-class Belief(Enum):
+class TrackStatus(Enum):
     """What is made of a target's frame."""
 
-    BELIEVED = "believed"
+    CONFIRMED = "believed"
     """What was found is the target, as far as its `Outcome` goes."""
-    CONFIRMING = "confirming"
+    TENTATIVE = "confirming"
     """What was found may be the target."""
     LOST = "lost"
 
@@ -42,7 +42,7 @@ class Candidate(NamedTuple):
     frames: int
 
 
-class Sight(NamedTuple):
+class SizeSample(NamedTuple):
     """How the target was seen in a frame: its box's sides, and the score's peak."""
 
     w: float
@@ -61,11 +61,11 @@ class Search:
     lost: int = 0
     turn: int = 0
     candidate: Candidate | None = None
-    sights: deque[Sight] = field(default_factory=deque)
+    sights: deque[SizeSample] = field(default_factory=deque)
 
     def remember(self, box: Box, peak: float, config: TrackerConfig) -> None:
         """Note how the target, which is believed in, was seen."""
-        self.sights.append(Sight(box.w, box.h, peak))
+        self.sights.append(SizeSample(box.w, box.h, peak))
         while len(self.sights) > config.remembered_frames:
             self.sights.popleft()
 
@@ -92,38 +92,38 @@ class Search:
         self.turn = (self.turn + len(chosen)) % max(len(every), 1)
         return chosen
 
-    def judge(self, places: Sequence[Localization], config: TrackerConfig) -> tuple[Belief, int]:
+    def judge(self, places: Sequence[Localization], config: TrackerConfig) -> tuple[TrackStatus, int]:
         """Say what to make of a frame, and in which of its windows the target is.
 
-        A candidate is CONFIRMING until its box is known: see `settle`.
+        A candidate is TENTATIVE until its box is known: see `settle`.
 
         :param places: of the usual window first, then of the tiles.
         """
         here = places[0]
         trusted = not self.candidate and (self.lost <= config.trusted_frames or not config.search_tiles)
         if trusted and here.outcome is not Outcome.NOT_FOUND:
-            return Belief.BELIEVED, 0
+            return TrackStatus.CONFIRMED, 0
         best = max(range(len(places)), key=lambda i: (is_find(places[i], config), places[i].peak))
-        return (Belief.CONFIRMING, best) if is_find(places[best], config) else (Belief.LOST, 0)
+        return (TrackStatus.TENTATIVE, best) if is_find(places[best], config) else (TrackStatus.LOST, 0)
 
-    def settle(self, belief: Belief, last: Box, box: Box | None, config: TrackerConfig) -> Belief:
+    def settle(self, belief: TrackStatus, last: Box, box: Box | None, config: TrackerConfig) -> TrackStatus:
         """Note how a frame ended, and return what is believed now that the box is known.
 
         :param last: the target's box before, a candidate's where there is one.
         :param box: the refined one, None if LOST.
         """
-        if belief is Belief.CONFIRMING and box is not None:
+        if belief is TrackStatus.TENTATIVE and box is not None:
             frames = 1 if self.candidate is None else self.candidate.frames + 1
             if not continues(last, box, config, moved=self.candidate is None):
-                belief = Belief.LOST
+                belief = TrackStatus.LOST
             elif frames < config.find_frames:
                 self.candidate = Candidate(box, frames)
                 self.lost += 1
-                return Belief.CONFIRMING
+                return TrackStatus.TENTATIVE
             else:
-                belief = Belief.BELIEVED
+                belief = TrackStatus.CONFIRMED
         self.candidate = None
-        if belief is Belief.BELIEVED:
+        if belief is TrackStatus.CONFIRMED:
             self.lost = self.turn = 0
         else:
             self.lost += 1
@@ -147,7 +147,7 @@ def continues(last: Box, box: Box, config: TrackerConfig, *, moved: bool) -> boo
     return alike and (moved or near)
 
 
-def usual_window(box: Box, config: TrackerConfig) -> SearchWindow:
+def search_area(box: Box, config: TrackerConfig) -> SearchWindow:
     """Return the search window round the last box."""
     return SearchWindow.around(box.center, config.search_scale * math.sqrt(box.area), config.crop_size)
 

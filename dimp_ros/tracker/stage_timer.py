@@ -6,7 +6,7 @@ from __future__ import annotations
 import time
 
 
-class StageClock:
+class StageTimer:
     """Measure the wall time of consecutive stages, in milliseconds."""
 
     def __init__(self) -> None:

@@ -19,19 +19,19 @@ from dimp_ros.tracker.device import upload
 from dimp_ros.tracker.inference_engine import Engine
 from dimp_ros.tracker.localization import Outcome, highest
 from dimp_ros.tracker.memory import SampleMemory
-from dimp_ros.tracker.redetection import usual_window
-from dimp_ros.tracker.stage_timer import StageClock
+from dimp_ros.tracker.redetection import search_area
+from dimp_ros.tracker.stage_timer import StageTimer
 from dimp_ros.tracker.target_state import Frame, Target
 
 
 def learn_first_frame(
-    net: InferenceNet, picture: Picture, box: Box, config: TrackerConfig, device: torch.device, clock: StageClock
+    net: InferenceNet, picture: Picture, box: Box, config: TrackerConfig, device: torch.device, clock: StageTimer
 ) -> Target:
     """Learn a target's filter from views of its first frame, and what the overlap network has to know of it.
 
     :param box: one that `check_box` has accepted. :param clock: notes how long each stage took.
     """
-    window = usual_window(box, config)
+    window = search_area(box, config)
     large = crop(picture, SearchWindow.around(box.center, 2 * window.side, 2 * config.crop_size))
     views = first_frame_views(to_color(large), window.box_to_crop(box), config, np.random.default_rng(config.seed))
     clock.lap("crop")

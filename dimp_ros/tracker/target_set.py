@@ -31,7 +31,7 @@ class Tracker(Protocol):
 
 
 @dataclass(frozen=True)
-class Reading:
+class TargetEstimate:
     """Everything that is said about a target in one image; ``box`` is None while it is not in sight."""
 
     target_id: str = ""
@@ -53,7 +53,7 @@ class _Sighting:
     lost: int | None = None
 
 
-class TargetSet:
+class TargetManager:
     """Follows targets with a tracker and counts how long ago each was found. Used by one thread at a time.
 
     Times are nanoseconds of the images' clock. One that goes back (a bag that loops) is made up for by `shift`.
@@ -72,7 +72,7 @@ class TargetSet:
         """Names of the targets, oldest first. May be read from any thread."""
         return tuple(self._sightings)
 
-    def init(self, image: Picture, box: Sequence[float], target_id: str, when: int) -> Reading:
+    def init(self, image: Picture, box: Sequence[float], target_id: str, when: int) -> TargetEstimate:
         """Take a target; one of the same name starts over, and goes on if the tracker refuses with an exception.
 
         :param box: (x, y, w, h) in pixels. :param when: time of the image.
@@ -84,7 +84,7 @@ class TargetSet:
             raise RuntimeError(f"{wrong}; the target is not followed")
         return self._reading(target_id, result, when)
 
-    def follow(self, image: Picture, when: int, ids: Collection[str]) -> dict[str, Reading]:
+    def follow(self, image: Picture, when: int, ids: Collection[str]) -> dict[str, TargetEstimate]:
         """Look for targets in the next image, all at once; without targets nothing is computed.
 
         A target whose result makes no sense is left out, and `nonsense` says why: the others are none the worse for it.
@@ -98,14 +98,14 @@ class TargetSet:
         self.nonsense = "; ".join(filter(None, wrong.values()))
         return {name: self._reading(name, results[name], when) for name in ids if not wrong[name]}
 
-    def skip(self, target_id: str, when: int) -> Reading:
+    def skip(self, target_id: str, when: int) -> TargetEstimate:
         """Count an image in which the target was not looked for, and say what holds for it."""
         self._sightings[target_id].frames_since += 1
         return self.unseen(target_id, when)
 
-    def unseen(self, target_id: str, when: int) -> Reading:
+    def unseen(self, target_id: str, when: int) -> TargetEstimate:
         """Say what holds for a target while nobody looks: LOST."""
-        return Reading(target_id=target_id, state=TargetState.LOST, **self._since(target_id, when))
+        return TargetEstimate(target_id=target_id, state=TargetState.LOST, **self._since(target_id, when))
 
     def drop(self, target_id: str) -> None:
         """Forget a target; one that is unknown is forgotten already."""
@@ -129,7 +129,7 @@ class TargetSet:
             sighting.seen += nanoseconds
             sighting.lost = None if sighting.lost is None else sighting.lost + nanoseconds
 
-    def _reading(self, target_id: str, result: Any, when: int) -> Reading:
+    def _reading(self, target_id: str, result: Any, when: int) -> TargetEstimate:
         sighting = self._sightings[target_id]
         state = TargetState(int(result.state))
         if state is TargetState.TRACKING:
@@ -141,7 +141,7 @@ class TargetSet:
         elif sighting.lost is None:
             sighting.lost = when
         in_sight = state in (TargetState.TRACKING, TargetState.UNCERTAIN) and result.box is not None
-        return Reading(
+        return TargetEstimate(
             target_id=target_id,
             state=state if in_sight else TargetState.LOST,
             box=Box(*map(float, result.box)) if in_sight else None,

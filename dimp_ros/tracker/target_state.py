@@ -16,7 +16,7 @@ from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow
 from dimp_ros.tracker.localization import Localization
 from dimp_ros.tracker.memory import SampleMemory
-from dimp_ros.tracker.redetection import Belief, Search
+from dimp_ros.tracker.redetection import Search, TrackStatus
 
 
 @dataclass
@@ -51,7 +51,7 @@ class Target:
     generator: torch.Generator
     last: Frame
     frame: int = 0
-    belief: Belief = Belief.BELIEVED
+    belief: TrackStatus = TrackStatus.CONFIRMED
     search: Search = field(default_factory=Search)
 
     def place(self, config: TrackerConfig) -> Box:

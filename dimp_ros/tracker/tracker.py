@@ -22,9 +22,9 @@ from dimp_ros.tracker.crop import SearchWindow, crop
 from dimp_ros.tracker.device import choose_device, choose_precision
 from dimp_ros.tracker.inference_engine import Engine
 from dimp_ros.tracker.localization import Localization, Outcome, localize
-from dimp_ros.tracker.redetection import Belief, usual_window
+from dimp_ros.tracker.redetection import TrackStatus, search_area
 from dimp_ros.tracker.result import TargetState, TrackResult
-from dimp_ros.tracker.stage_timer import StageClock
+from dimp_ros.tracker.stage_timer import StageTimer
 from dimp_ros.tracker.target_model import learn, learn_first_frame
 from dimp_ros.tracker.target_state import Frame, FrameInspection, Target
 
@@ -141,7 +141,7 @@ class DimpTracker:
         :param box: ``(x, y, w, h)`` in its pixels.
         :raises ValueError: if image or box cannot be used; targets being followed are left alone.
         """
-        clock = StageClock()
+        clock = StageTimer()
         picture = as_picture(image)
         checked = check_box(box, picture.width, picture.height, min_side=self.config.min_target_side)
         if not self._engine.up_to_date():  # somebody has put other weights into `net`
@@ -173,7 +173,7 @@ class DimpTracker:
         :raises ValueError: if the image cannot be used. :raises KeyError: if ``only`` names a target that is not there.
             Either way the targets are left as they were.
         """
-        clock = StageClock()
+        clock = StageTimer()
         picture = as_picture(image)
         chosen = self._chosen(only)
         if not chosen:
@@ -197,7 +197,7 @@ class DimpTracker:
         clock.lap("refine")
         for target, at in zip(targets, seen, strict=True):
             target.frame += 1
-            if target.belief is Belief.BELIEVED:
+            if target.belief is TrackStatus.CONFIRMED:
                 learn(target, features[at], self._engine, self.config)
         clock.lap("update")
         return {target_id: self._result(target_id, target, clock.stages) for target_id, target in chosen.items()}
@@ -234,7 +234,7 @@ class DimpTracker:
         share = max(config.search_tiles // searching, min(config.search_tiles, 1)) if searching else 0
         places = [target.place(config) for target in targets]
         return [
-            [usual_window(place, config), *target.search.next_tiles(place, size, share, config)]
+            [search_area(place, config), *target.search.next_tiles(place, size, share, config)]
             for target, place in zip(targets, places, strict=True)
         ]
 
@@ -251,27 +251,27 @@ class DimpTracker:
         :param backbone: features of all windows. :param seen: for each target, the number of its window.
         :param size: width and height of the image.
         """
-        found = [n for n, target in enumerate(targets) if target.belief is not Belief.LOST]
+        found = [n for n, target in enumerate(targets) if target.belief is not TrackStatus.LOST]
         boxes: dict[int, Box] = {}
         if found:
             rows = [seen[n] for n in found]
             chosen = Features(*(f[rows] for f in backbone))
             few = [targets[n] for n in found]
-            boxes = dict(zip(found, refine(few, self._engine.climb, chosen, size, self.config), strict=True))
+            boxes = dict(zip(found, refine(few, self._engine.refine_boxes, chosen, size, self.config), strict=True))
         for n, target in enumerate(targets):
             box = boxes.get(n)
             target.belief = target.search.settle(target.belief, target.place(self.config), box, self.config)
-            if target.belief is Belief.BELIEVED and box is not None:
+            if target.belief is TrackStatus.CONFIRMED and box is not None:
                 target.box = box
                 target.search.remember(box, target.last.place.peak, self.config)
 
     def _result(self, target_id: str, target: Target, stages: dict[str, float]) -> TrackResult:
         """Say what was found."""
         window, place = target.last.window, target.last.place
-        if target.belief is Belief.BELIEVED:
+        if target.belief is TrackStatus.CONFIRMED:
             state = STATES[place.outcome]
         else:
-            state = TargetState.UNCERTAIN if target.belief is Belief.CONFIRMING else TargetState.LOST
+            state = TargetState.UNCERTAIN if target.belief is TrackStatus.TENTATIVE else TargetState.LOST
         return TrackResult(
             target_id,
             state,
@@ -282,5 +282,5 @@ class DimpTracker:
             place.distractor_ratio,
             window.box,
             stages,
-            target.belief is Belief.CONFIRMING,
+            target.belief is TrackStatus.TENTATIVE,
         )

@@ -23,7 +23,7 @@ import yaml
 import dimp_ros
 from dimp_ros.datasets.base import held_out
 from dimp_ros.datasets.packed import ANNOTATIONS, PICTURES
-from dimp_ros.datasets.packed_writer import MIB, Encoded, Fit, Item, Rung, annotation_lines, items_of
+from dimp_ros.datasets.packed_writer import MIB, Encoded, Fit, Item, Level, annotation_lines, items_of
 from dimp_ros.datasets.registry import WeightedDataSet
 from dimp_ros.training.config import TrainingConfig
 
@@ -70,7 +70,7 @@ class PackReport:
 
     path: Path
     size: int
-    rung: Rung
+    rung: Level
     pictures: int
     parts: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
@@ -206,13 +206,13 @@ def _sources(encoded: Iterable[Encoded]) -> Counter[tuple[str, str]]:
     return Counter((record["source"], record["licence"]) for _, record in encoded)
 
 
-def _readme(rung: Rung, encoded: Sequence[Encoded]) -> str:
+def _readme(rung: Level, encoded: Sequence[Encoded]) -> str:
     """Return the text for people."""
     lines = sorted(f"    {count:6d}  {source}: {licence}" for (source, licence), count in _sources(encoded).items())
     return README.format(pictures=len(encoded), side=rung.side, quality=rung.quality, sources="\n".join(lines))
 
 
-def _manifest(rung: Rung, encoded: Sequence[Encoded], data_sets: Sequence[WeightedDataSet]) -> str:
+def _manifest(rung: Level, encoded: Sequence[Encoded], data_sets: Sequence[WeightedDataSet]) -> str:
     """Return the text for programs."""
     content: dict[str, Any] = {
         "commit": _commit(),

@@ -12,7 +12,7 @@ import numpy as np
 from dimp_ros.apps.simulator.delay import DelayLine
 from dimp_ros.apps.simulator.metrics import Commanded, Error, Recording, Said
 from dimp_ros.apps.simulator.world import World
-from dimp_ros.apps.steering.controller import GatedControl
+from dimp_ros.apps.steering.controller import BaseController
 from dimp_ros.apps.steering.safety import Command, Observation
 from dimp_ros.geometry.box import Box
 from dimp_ros.tracker.result import TargetState
@@ -86,7 +86,7 @@ class Loop(NamedTuple):
 
 def close_loop(
     world: World,
-    control: GatedControl[Any],
+    control: BaseController[Any],
     look: Callable[[World], Word],
     seconds: float,
     *,

@@ -32,7 +32,7 @@ from dimp_ros.images.frame_source import Span
 from dimp_ros.msg import TargetState, TargetStateArray
 from dimp_ros.ros_utils import messages
 from dimp_ros.tracker.result import TargetState as State
-from dimp_ros.tracker.target_set import Reading
+from dimp_ros.tracker.target_set import TargetEstimate
 
 WIDTH, HEIGHT = 64, 48
 
@@ -49,7 +49,7 @@ def numbered_image(number: int, encoding: str = "bgr8") -> Image:
 
 NUMBER = st.floats(-1e4, 1e4, width=32)
 READINGS = st.builds(
-    Reading,
+    TargetEstimate,
     target_id=st.text(st.characters(min_codepoint=32, max_codepoint=0x2FFF), max_size=9),
     state=st.sampled_from(State),
     box=st.none() | st.builds(Box, NUMBER, NUMBER, NUMBER, NUMBER),
@@ -62,7 +62,9 @@ READINGS = st.builds(
 
 
 @given(st.lists(READINGS, max_size=3), st.integers(0, 2**31 - 1), st.integers(0, 10**9 - 1))
-def test_what_is_written_is_what_the_node_would_have_published(readings: list[Reading], sec: int, nanosec: int) -> None:
+def test_what_is_written_is_what_the_node_would_have_published(
+    readings: list[TargetEstimate], sec: int, nanosec: int
+) -> None:
     image = numbered_image(1)
     image.header.stamp.sec, image.header.stamp.nanosec = sec, nanosec
     made, types = BagMessages(), ros2_types()

@@ -9,11 +9,11 @@ from harness.ros_harness import THREADS, context
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.task import Future
 
-from dimp_ros.ros_utils.executor import START_SECONDS, PatientExecutor, PatientPool
+from dimp_ros.ros_utils.executor import START_SECONDS, FairExecutor, FairThreadPool
 
 
 def test_what_waits_for_a_thread_is_run_once_however_often_it_is_submitted():
-    pool, go, runs = PatientPool(1), threading.Event(), []
+    pool, go, runs = FairThreadPool(1), threading.Event(), []
     pool.submit(go.wait, 10)
     late = lambda: runs.append(1)  # noqa: E731 - one object, as rclpy submits the same task
     begin = time.monotonic()
@@ -27,7 +27,7 @@ def test_what_waits_for_a_thread_is_run_once_however_often_it_is_submitted():
 
 
 def test_who_submits_waits_until_a_free_thread_has_begun_and_no_longer():
-    pool, begun = PatientPool(2), []
+    pool, begun = FairThreadPool(2), []
     for number in range(50):
         pool.submit(begun.append, number).result(5)
         assert begun[-1] == number
@@ -38,7 +38,7 @@ def test_who_submits_waits_until_a_free_thread_has_begun_and_no_longer():
 
 
 def test_the_same_function_may_be_submitted_again_once_it_has_begun():
-    pool, runs = PatientPool(2), []
+    pool, runs = FairThreadPool(2), []
     for _ in range(3):
         pool.submit(runs.append, 0).result(5)
     work = lambda: runs.append(1)  # noqa: E731
@@ -49,7 +49,7 @@ def test_the_same_function_may_be_submitted_again_once_it_has_begun():
 
 
 def test_an_error_is_the_futures():
-    pool = PatientPool(1)
+    pool = FairThreadPool(1)
     assert isinstance(pool.submit(lambda: 1 / 0).exception(5), ZeroDivisionError)
     pool.shutdown(wait=True)
 
@@ -57,7 +57,7 @@ def test_an_error_is_the_futures():
 def test_busy_threads_are_not_given_the_same_again_and_again():
     """Of what rclpy's own pool is given in such a second, most is what it was given before."""
 
-    class Pool(PatientPool):
+    class Pool(FairThreadPool):
         counted = repeated = 0
 
         def submit(self, fn, /, *args, **kwargs):
@@ -71,7 +71,7 @@ def test_busy_threads_are_not_given_the_same_again_and_again():
             pass
 
     with context():
-        node, executor, done = rclpy.create_node("busy"), PatientExecutor(THREADS), Future()
+        node, executor, done = rclpy.create_node("busy"), FairExecutor(THREADS), Future()
         executor._executor = Pool(THREADS)
         for _ in range(4):
             node.create_timer(0.01, work, callback_group=MutuallyExclusiveCallbackGroup())

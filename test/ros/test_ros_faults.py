@@ -335,7 +335,7 @@ def _request() -> InitTarget.Request:
 
 
 def test_an_error_that_nobody_has_foreseen_in_a_callback_is_logged_and_the_next_message_is_served(monkeypatch, capfd):
-    from dimp_ros.node.image_buffer import FrameHistory
+    from dimp_ros.node.image_buffer import ImageBuffer
 
     with running(ScriptedTracker(), diagnostics_period=0.1) as client:
         told = Diagnostics(client)
@@ -345,7 +345,7 @@ def test_an_error_that_nobody_has_foreseen_in_a_callback_is_logged_and_the_next_
             raise RuntimeError("nobody has foreseen this")
 
         with monkeypatch.context() as patch:
-            patch.setattr(FrameHistory, "add", fail)
+            patch.setattr(ImageBuffer, "add", fail)
             patch.setattr("dimp_ros.node.diagnostics.publisher.diagnostics", fail)
             client.images.publish(numbered_image(2))
             log = ""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dimp_ros.geometry.box import Box
 from dimp_ros.ros_utils.messages import bounding_box, detections, requested_box, target_state
-from dimp_ros.tracker.target_set import Reading
+from dimp_ros.tracker.target_set import TargetEstimate
 
 SIDE = st.floats(2.0, 200.0)
 PLACE = st.floats(-0.5, 1.0)  # top-left corner, in sides of the box left of or inside a 300 x 200 image
@@ -37,7 +37,7 @@ def test_a_rotated_box_is_refused_whatever_else_is_right():
 def test_a_reading_without_a_box_has_no_detection_and_a_zero_size_box():
     header = TargetState().header
     header.stamp = stamp_of(3)
-    reading = Reading("ball", State.LOST, None, frames_since_seen=4, seconds_since_seen=0.5)
+    reading = TargetEstimate("ball", State.LOST, None, frames_since_seen=4, seconds_since_seen=0.5)
     array, state = detections(header, [reading]), target_state(header, reading, 0.125)
     assert array.detections == [] and array.header == header
     assert is_zero(state.bbox) and state.bbox == BoundingBox2D()

@@ -16,10 +16,10 @@ from std_msgs.msg import Header
 
 from dimp_ros.geometry.box import Box
 from dimp_ros.geometry.camera import Camera
-from dimp_ros.node.position.estimator import Positioner
+from dimp_ros.node.position.estimator import PositionEstimator
 from dimp_ros.node.position.messages import UNKNOWN_ROTATION, pose_stamped, pose_target, pose_with_covariance
 from dimp_ros.tracker.result import TargetState
-from dimp_ros.tracker.target_set import Reading
+from dimp_ros.tracker.target_set import TargetEstimate
 
 PLACE = (0.5, -0.3, 3.0)
 DEPTH, BOX = scene(Camera.from_matrix(640, 480, K), PLACE, (0.4, 0.8))
@@ -39,8 +39,8 @@ def real(made: object, kind: type) -> object:
     return deserialize_message(serialize_message(message), kind)
 
 
-def located() -> Positioner:
-    where = Positioner()
+def located() -> PositionEstimator:
+    where = PositionEstimator()
     where.on_camera_info(real(camera_info(), CameraInfo))
     where.on_depth(real(depth_image(DEPTH), Image))
     return where
@@ -67,15 +67,15 @@ def test_the_covariance_is_the_position_s_and_an_unknown_rotation():
     assert (np.linalg.eigvalsh(covariance) > 0).all()
 
 
-def seen(target_id: str, state: TargetState = TargetState.TRACKING) -> Reading:
-    return Reading(target_id, state, Box(*BOX))
+def seen(target_id: str, state: TargetState = TargetState.TRACKING) -> TargetEstimate:
+    return TargetEstimate(target_id, state, Box(*BOX))
 
 
 def test_only_a_target_that_is_tracked_for_sure_has_a_pose():
     assert pose_target([seen("a")]).target_id == "a"
     assert pose_target([seen("a", TargetState.UNCERTAIN)]) is None
-    assert pose_target([Reading("a", TargetState.LOST)]) is None
-    assert pose_target([Reading("a", TargetState.TRACKING)]) is None  # without a box
+    assert pose_target([TargetEstimate("a", TargetState.LOST)]) is None
+    assert pose_target([TargetEstimate("a", TargetState.TRACKING)]) is None  # without a box
     assert pose_target([]) is None
 
 

@@ -17,7 +17,7 @@ from benchmark.timing import Plan, Timing, ratio, run
 
 from dimp_ros.geometry.box import Box
 from dimp_ros.tracker import TrackerConfig
-from dimp_ros.tracker.stage_timer import StageClock
+from dimp_ros.tracker.stage_timer import StageTimer
 
 CPU = torch.device("cpu")
 
@@ -137,7 +137,7 @@ def test_a_plan_that_cannot_be_run_is_refused(plan):
 
 def test_stages_can_be_told_by_cpu_time():
     def stages():
-        clock = StageClock()
+        clock = StageTimer()
         time.sleep(0.03)
         clock.lap("sleep")
         return clock.stages["sleep"]

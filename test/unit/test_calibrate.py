@@ -20,7 +20,7 @@ from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model, save_
 from dimp_ros.model.confidence import ConfidenceMap
 from dimp_ros.model.dimp import build_model
 from dimp_ros.synthetic.image_store_writer import build_store
-from dimp_ros.synthetic.sequences import LENGTH, Frame, made_sequences
+from dimp_ros.synthetic.sequences import LENGTH, Frame, synthetic_sequences
 
 
 def _events(number, chance, seed=0):
@@ -44,7 +44,7 @@ def test_the_fitted_logistic_is_one_half_where_half_is_right():
 def test_the_fitted_map_has_the_coin_flip_where_it_is_and_levels_off_as_the_data_do():
     peak, right = _events(8_000, _levelling_off)
     fitted = fit_map(peak, right)
-    assert fitted.coin_flip == pytest.approx(0.407, abs=0.03)
+    assert fitted.threshold_50 == pytest.approx(0.407, abs=0.03)
     assert fitted(1.1) == pytest.approx(0.92, abs=0.03)
     assert fitted(0.0) == pytest.approx(0.066, abs=0.03)
     confidences = [value for _, value in fitted.knots]
@@ -131,7 +131,7 @@ def store(tmp_path_factory):
 
 
 def test_made_sequences_are_the_same_every_time_and_begin_with_the_target_in_sight(store):
-    first, again = (list(itertools.islice(made_sequences(store), 3)) for _ in range(2))
+    first, again = (list(itertools.islice(synthetic_sequences(store), 3)) for _ in range(2))
     for frames, same in zip(first, again, strict=True):
         assert len(frames) == LENGTH and frames[0].visible >= 0.7
         assert frames[0].image.dtype == np.uint8 and frames[0].image.shape[2] == 3
@@ -174,7 +174,7 @@ def test_the_command_fits_reports_before_and_after_and_writes_the_map(store, tmp
     assert calibrate.main([str(path), "--store", str(store), "--sequences", "5", "--write"]) == 0
     info = load_model(str(path))[1]
     assert len(info.confidence_knots) == calibrate.KNOTS and info.commit == "abc"
-    assert info.confidence.coin_flip is not None
+    assert info.confidence.threshold_50 is not None
 
 
 def test_the_pictures_that_no_training_sees_are_one_in_twenty_and_always_the_same():

@@ -47,16 +47,16 @@ def test_the_map_goes_through_its_knots_and_is_constant_beyond_them():
 def test_the_coin_flip_has_confidence_one_half(mapping):
     lowest, highest = mapping.knots[0][1], mapping.knots[-1][1]
     if lowest <= 0.5 <= highest:
-        assert mapping(mapping.coin_flip) == pytest.approx(0.5, abs=1e-9)
+        assert mapping(mapping.threshold_50) == pytest.approx(0.5, abs=1e-9)
     else:
-        assert mapping.coin_flip is None
+        assert mapping.threshold_50 is None
 
 
 @given(st.floats(-0.5, 1), st.floats(1, 50), st.floats(-1, 2))
 def test_a_logistic_map_is_the_logistic_function(midpoint, slope, peak):
     mapping = ConfidenceMap.logistic(midpoint, slope)
     assert mapping(peak) == pytest.approx(1 / (1 + math.exp(-slope * (peak - midpoint))), abs=2e-4)
-    assert mapping.coin_flip == pytest.approx(midpoint)
+    assert mapping.threshold_50 == pytest.approx(midpoint)
 
 
 @pytest.mark.parametrize(

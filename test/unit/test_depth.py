@@ -18,16 +18,16 @@ from dimp_ros.geometry.camera import Camera
 from dimp_ros.geometry.lens import make_lens
 from dimp_ros.geometry.ranging import foreground, position, range_from_depth, range_from_width
 from dimp_ros.images.conversion import BadImage
-from dimp_ros.node.position.depth_buffer import DepthHistory, depths_inside
-from dimp_ros.node.position.estimator import Positioner
+from dimp_ros.node.position.depth_buffer import DepthBuffer, depths_inside
+from dimp_ros.node.position.estimator import PositionEstimator
 
 PLACE, SIZE = (0.5, -0.3, 3.0), (0.4, 0.8)
 CAMERA = Camera.from_matrix(640, 480, K)
 DEPTH, BOX = scene(CAMERA, PLACE, SIZE)
 
 
-def positioner(info: SimpleNamespace | None = None, **settings: object) -> Positioner:
-    made = Positioner(**settings)
+def positioner(info: SimpleNamespace | None = None, **settings: object) -> PositionEstimator:
+    made = PositionEstimator(**settings)
     made.on_camera_info(info or camera_info())
     return made
 
@@ -199,13 +199,13 @@ def test_depth_of_another_frame_is_not_taken_for_aligned():
 
 def test_only_so_many_depth_images_and_bytes_are_held_but_always_the_newest():
     image = depth_image(np.ones((10, 10)))
-    held = DepthHistory(max_bytes=len(image.data) * 3, max_images=100)
+    held = DepthBuffer(max_bytes=len(image.data) * 3, max_images=100)
     for _ in range(10):
         held.add(image)
     assert len(held) == 3
     held.add(depth_image(np.ones((100, 100)), stamp=11.0))
     assert len(held) == 1 and held.nearest(header(11.0).stamp)[1] == 0.0
-    few = DepthHistory(max_bytes=2**30, max_images=4)
+    few = DepthBuffer(max_bytes=2**30, max_images=4)
     for _ in range(10):
         few.add(image)
     assert len(few) == 4
@@ -293,7 +293,7 @@ def test_the_uncertainty_is_long_along_the_ray_grows_with_the_range_and_is_a_sha
 
 
 def test_the_bearing_follows_the_camera_info_and_the_size_of_the_image():
-    where = Positioner()
+    where = PositionEstimator()
     assert where.bearing(header(), 640, 480, BOX) is None and not where.complaint
     where.on_camera_info(camera_info())
     full = where.bearing(header(), 640, 480, BOX)
@@ -327,7 +327,7 @@ def test_a_camera_info_of_another_frame_is_told_and_used():
 
 
 def test_depth_without_a_camera_info_is_told():
-    where = Positioner()
+    where = PositionEstimator()
     where.on_depth(depth_image(DEPTH))
     assert where.position(header(), 640, 480, BOX) is None
     assert "no camera_info" in where.complaint
@@ -352,7 +352,7 @@ FIELDS = st.dictionaries(
 @settings(max_examples=200, deadline=None)
 @given(info=FIELDS, depth=FIELDS, box=st.lists(st.floats(), max_size=5), size=st.tuples(st.integers(), st.integers()))
 def test_nothing_that_comes_in_is_raised_on_or_answered_with_a_nan(info, depth, box, size):
-    where = Positioner(target_width=0.5)
+    where = PositionEstimator(target_width=0.5)
     where.on_camera_info(SimpleNamespace(**{**vars(camera_info()), **info}))
     where.on_depth(SimpleNamespace(**{**vars(depth_image(DEPTH[::20, ::20])), **depth}))
     for width, height, rectangle in ((640, 480, BOX), (640, 480, box), (*size, BOX)):

@@ -16,7 +16,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 from dimp_ros.node.diagnostics.statistics import StreamStatistics
 from dimp_ros.node.diagnostics.status import Snapshot, diagnostics
 from dimp_ros.tracker.result import TargetState
-from dimp_ros.tracker.target_set import Reading
+from dimp_ros.tracker.target_set import TargetEstimate
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
 
@@ -57,7 +57,7 @@ def snapshot(**others: Any) -> Snapshot:
         "silent": 0.01,
         "silence": "",
         "held": (60, 60 * 2**20),
-        "readings": [Reading("ball", TargetState.TRACKING, confidence=0.9)],
+        "readings": [TargetEstimate("ball", TargetState.TRACKING, confidence=0.9)],
     }
     return Snapshot(**{**good, **others})
 
@@ -121,7 +121,7 @@ def test_a_node_that_is_well_says_so_with_its_figures():
         ("tracking", OK, "10 of 30 images", {"figures": figures(dropped=100, processed_rate=10.0), "readings": []}),
         ("tracking", WARN, "3 of 30 images", {"figures": figures(dropped=135, processed_rate=3.0)}),
         ("tracking", WARN, "10 of 30 images", {"figures": figures(dropped=100, processed_rate=10.0, age_p95=0.8)}),
-        ("tracking", WARN, "lost: cup", {"readings": [Reading("cup", TargetState.LOST)]}),
+        ("tracking", WARN, "lost: cup", {"readings": [TargetEstimate("cup", TargetState.LOST)]}),
         ("tracking", OK, "no target", {"readings": []}),
         ("tracking", OK, "1 target", {}),
     ],
@@ -146,5 +146,5 @@ def test_what_is_not_known_is_said_to_be_unknown():
 
 
 def test_a_target_that_catches_up_is_marked():
-    said = statuses(snapshot(readings=[Reading("ball", TargetState.LOST)], late=["ball"]))
+    said = statuses(snapshot(readings=[TargetEstimate("ball", TargetState.LOST)], late=["ball"]))
     assert values(said["tracking"])["target ball"] == "LOST 0.00, catching up"

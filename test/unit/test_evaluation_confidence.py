@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from dimp_ros.evaluation.confidence import cli as confidence
 from dimp_ros.evaluation.confidence import occlusion as confidence_hiding
 from dimp_ros.evaluation.confidence.metrics import (
-    Judged,
+    FrameLabels,
     alarms,
     auroc,
     brier_score,
@@ -87,7 +87,7 @@ def test_a_confidence_outside_0_to_1_is_refused():
 
 def _judged(present, right, found, confidence=None):
     bits = [np.array([c == "1" for c in text]) for text in (present, right, found)]
-    return Judged(*bits, np.full(len(present), NAN) if confidence is None else np.array(confidence))
+    return FrameLabels(*bits, np.full(len(present), NAN) if confidence is None else np.array(confidence))
 
 
 def test_false_alarms_and_misses_are_shares_of_the_frames_that_they_concern():

@@ -10,13 +10,13 @@ import torch
 from helpers.image_fixtures import write_pictures
 
 from dimp_ros.datasets.registry import open_data_sets
-from dimp_ros.evaluation import redetection as lost_found
+from dimp_ros.evaluation import redetection as redetection
 from dimp_ros.evaluation.redetection import Played, Scored, Tally, annotated, play, table
 from dimp_ros.geometry.box import Box
 from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, save_weights
 from dimp_ros.model.dimp import build_model
 from dimp_ros.synthetic import disappearance as vanishing
-from dimp_ros.synthetic.disappearance import ABSENT, JOLTS, SCENARIOS, SIZES, VISIBLE, VanishingMaker, draw
+from dimp_ros.synthetic.disappearance import ABSENT, JOLTS, SCENARIOS, SIZES, VISIBLE, DisappearanceMaker, draw
 from dimp_ros.synthetic.image_store_writer import build_store
 from dimp_ros.tracker import TargetState
 
@@ -35,7 +35,7 @@ def maker(tmp_path_factory):
     root = tmp_path_factory.mktemp("pictures")
     pictures = write_pictures(root / "set")
     store = build_store(root / "store", open_data_sets([{"kind": "compact", "root": str(pictures)}]), lambda _: True)
-    return VanishingMaker(store)
+    return DisappearanceMaker(store)
 
 
 def tally(frames, *returns):
@@ -56,16 +56,16 @@ def test_the_delay_of_a_return_is_counted_from_the_frame_in_which_the_target_is_
 def test_a_return_that_is_found_only_after_the_next_one_is_not_found():
     result = tally([ON, LOST, LOST, LOST, ON], 1, 3)
     assert (result.returns, result.delays) == (2, [1])
-    result = tally([ON, *[LOST] * lost_found.BEFORE, LOST, ON], 1, lost_found.BEFORE + 1)
+    result = tally([ON, *[LOST] * redetection.BEFORE, LOST, ON], 1, redetection.BEFORE + 1)
     assert (result.returns, result.delays) == (1, [])  # at the second one it was not followed any more
     result = tally([ON, LOST, ON, LOST, ON], 1, 3)
     assert (result.returns, result.delays) == (2, [1, 1])
 
 
 def test_a_return_does_not_count_where_the_tracker_had_gone_astray_before():
-    back = lost_found.BEFORE + 2
-    assert tally([ON] + [ASTRAY] * lost_found.BEFORE + [GONE, ON], back).returns == 0
-    assert tally([ASTRAY, ON] + [LOST] * (lost_found.BEFORE - 1) + [GONE, ON], back).returns == 1
+    back = redetection.BEFORE + 2
+    assert tally([ON] + [ASTRAY] * redetection.BEFORE + [GONE, ON], back).returns == 0
+    assert tally([ASTRAY, ON] + [LOST] * (redetection.BEFORE - 1) + [GONE, ON], back).returns == 1
 
 
 def test_false_are_frames_on_something_else_or_without_a_target_and_never_those_in_doubt():
@@ -223,16 +223,16 @@ def test_the_command_measures_annotated_sequences_beside_the_tracker_without_sea
     assert (sequence.returns, sequence.group) == ((4,), "with absences")
     out = tmp_path / "out" / "figures.json"
     names = f"dimp:{weights}@augment=false,dimp:{weights}@augment=false@search_tiles=0@precision=bfloat16"
-    assert lost_found.main(["--sequences", str(folder.parent), "--trackers", names, "--out", str(out)]) == 0
+    assert redetection.main(["--sequences", str(folder.parent), "--trackers", names, "--out", str(out)]) == 0
     printed = capsys.readouterr().out
     assert printed.count("| short |") == printed.count("| all |") == 2
     assert {row["frames"] for row in json.loads(out.read_text())} == {6}
 
 
 def test_the_command_writes_a_sheet_of_made_sequences(tmp_path, maker, monkeypatch):
-    monkeypatch.setattr(vanishing, "VanishingMaker", lambda store: maker)
+    monkeypatch.setattr(vanishing, "DisappearanceMaker", lambda store: maker)
     path = tmp_path / "sheet.png"
-    assert lost_found.main(["--store", "any", "--number", "2", "--sheet", str(path)]) == 0
+    assert redetection.main(["--store", "any", "--number", "2", "--sheet", str(path)]) == 0
     assert cv2.imread(str(path)).shape == (2 * 160, 8 * 240, 3)
 
 
@@ -245,6 +245,6 @@ def test_the_command_writes_a_sheet_of_made_sequences(tmp_path, maker, monkeypat
     ],
 )
 def test_a_bad_request_is_refused_with_the_reason(arguments, words, capsys, monkeypatch, maker):
-    monkeypatch.setattr(vanishing, "VanishingMaker", lambda store: maker)
-    assert lost_found.main(arguments) == 2
+    monkeypatch.setattr(vanishing, "DisappearanceMaker", lambda store: maker)
+    assert redetection.main(arguments) == 2
     assert words in capsys.readouterr().err

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dimp_ros.model.inference import packed_linear as fixed_matrix
-from dimp_ros.model.inference.packed_linear import FixedMatrix
+from dimp_ros.model.inference.packed_linear import PackedLinear
 
 ROUGH = {torch.float64: 1e-12, torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
@@ -26,15 +26,15 @@ def test_products_are_those_of_torch(monkeypatch, packs, dtype, rows):
     x = x[:rows]
     plain = x.double() @ matrix.double()
     bound = {"rtol": ROUGH[dtype], "atol": 10 * ROUGH[dtype]}
-    torch.testing.assert_close(FixedMatrix(matrix, None, False, dtype)(x).double(), plain, **bound)
-    cut = FixedMatrix(matrix, offset, True, dtype)(x)
+    torch.testing.assert_close(PackedLinear(matrix, None, False, dtype)(x).double(), plain, **bound)
+    cut = PackedLinear(matrix, offset, True, dtype)(x)
     assert cut.dtype is dtype and (cut == 0).any() and (cut > 0).any()
     torch.testing.assert_close(cut.double(), (plain + offset.double()).clamp(min=0), **bound)
 
 
 def test_later_changes_of_the_matrix_are_not_noticed_and_inputs_of_another_type_are_taken():
     matrix, offset, x = made(torch.float32)
-    product = FixedMatrix(matrix, offset, False, torch.float32)
+    product = PackedLinear(matrix, offset, False, torch.float32)
     before = product(x.double())
     matrix.zero_()
     offset.zero_()
@@ -47,6 +47,6 @@ def test_a_torch_without_the_layout_is_noticed(monkeypatch):
     try:
         assert not fixed_matrix.onednn_packs(torch.float32)
         matrix, _, x = made(torch.float32)
-        torch.testing.assert_close(FixedMatrix(matrix, None, False, torch.float32)(x), x @ matrix)
+        torch.testing.assert_close(PackedLinear(matrix, None, False, torch.float32)(x), x @ matrix)
     finally:
         fixed_matrix.onednn_packs.cache_clear()

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dimp_ros.images.stamps import stamp_ns
-from dimp_ros.node.image_buffer import FrameHistory, FrameNotHeld
+from dimp_ros.node.image_buffer import ImageBuffer, ImageNotBuffered
 
 ZERO = SimpleNamespace(sec=0, nanosec=0)
 
@@ -27,7 +27,7 @@ def frame(seconds: float, size: int = 10) -> SimpleNamespace:
 
 
 def test_the_very_image_of_a_stamp_is_found_and_a_zero_stamp_means_the_newest():
-    history = FrameHistory(seconds=2.0, max_bytes=10**6)
+    history = ImageBuffer(seconds=2.0, max_bytes=10**6)
     frames = [frame(100 + 0.1 * number) for number in range(10)]
     for one in frames:
         history.add(one)
@@ -36,44 +36,44 @@ def test_the_very_image_of_a_stamp_is_found_and_a_zero_stamp_means_the_newest():
 
 
 def test_a_stamp_that_lost_its_last_digits_is_found_and_one_that_is_off_by_more_is_not():
-    history = FrameHistory(seconds=2.0, max_bytes=10**6)
+    history = ImageBuffer(seconds=2.0, max_bytes=10**6)
     history.add(frame(100.0))
     history.add(held := frame(100.033333333))
     history.add(frame(100.066666667))
     assert history.find(stamp(100.0333)) is held
-    with pytest.raises(FrameNotHeld, match=r"100\.033333333 and 100\.066666667"):
+    with pytest.raises(ImageNotBuffered, match=r"100\.033333333 and 100\.066666667"):
         history.find(stamp(100.036))
 
 
 def test_with_two_images_of_one_stamp_the_later_one_is_meant():
-    history = FrameHistory(seconds=2.0, max_bytes=10**6)
+    history = ImageBuffer(seconds=2.0, max_bytes=10**6)
     history.add(frame(100.0))
     history.add(later := frame(100.0))
     assert history.find(stamp(100.0)) is later
 
 
 def test_images_older_than_the_span_are_let_go_and_the_refusal_says_what_is_held():
-    history = FrameHistory(seconds=1.0, max_bytes=10**6)
+    history = ImageBuffer(seconds=1.0, max_bytes=10**6)
     for number in range(30):
         history.add(frame(100 + 0.1 * number))
-    with pytest.raises(FrameNotHeld) as error:
+    with pytest.raises(ImageNotBuffered) as error:
         history.find(stamp(100.0))
     for words in ("too old", "from 101.900000000 to 102.900000000", "11 images", "history_seconds"):
         assert words in str(error.value)
 
 
 def test_an_empty_history_says_that_no_image_has_come():
-    history = FrameHistory(seconds=1.0, max_bytes=10**6)
-    with pytest.raises(FrameNotHeld, match="no image"):
+    history = ImageBuffer(seconds=1.0, max_bytes=10**6)
+    with pytest.raises(ImageNotBuffered, match="no image"):
         history.find(ZERO)
     history.add(frame(1.0))
     history.clear()
-    with pytest.raises(FrameNotHeld, match="no image"):
+    with pytest.raises(ImageNotBuffered, match="no image"):
         history.find(ZERO)
 
 
 def test_a_request_that_overtakes_its_image_waits_for_it():
-    history = FrameHistory(seconds=2.0, max_bytes=10**6)
+    history = ImageBuffer(seconds=2.0, max_bytes=10**6)
     history.add(frame(100.0))
     late = frame(100.2)
     camera = threading.Timer(0.1, lambda: [history.add(frame(100.1)), history.add(late)])
@@ -83,19 +83,19 @@ def test_a_request_that_overtakes_its_image_waits_for_it():
 
 
 def test_an_image_far_ahead_is_not_waited_for_and_one_that_does_not_come_only_for_a_while():
-    history = FrameHistory(seconds=2.0, max_bytes=10**6)
+    history = ImageBuffer(seconds=2.0, max_bytes=10**6)
     history.add(frame(100.0))
     begin = time.monotonic()
-    with pytest.raises(FrameNotHeld, match="ahead"):
+    with pytest.raises(ImageNotBuffered, match="ahead"):
         history.find(stamp(105.0))
     assert time.monotonic() - begin < 0.5
-    with pytest.raises(FrameNotHeld, match="ahead"):
+    with pytest.raises(ImageNotBuffered, match="ahead"):
         history.find(stamp(100.5))
     assert 0.9 < time.monotonic() - begin < 5.0
 
 
 def test_after_the_stamps_jump_back_only_images_since_then_are_held():
-    history = FrameHistory(seconds=2.0, max_bytes=10**6)
+    history = ImageBuffer(seconds=2.0, max_bytes=10**6)
     history.add(frame(100.0))
     history.add(again := frame(50.0))
     assert len(history) == 1 and history.find(ZERO) is again
@@ -103,7 +103,7 @@ def test_after_the_stamps_jump_back_only_images_since_then_are_held():
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(0, 400)), min_size=1, max_size=60))
 def test_neither_bytes_nor_number_nor_span_are_exceeded_and_the_newest_is_always_held(arrivals):
-    history = FrameHistory(seconds=3.0, max_bytes=1000, max_frames=7)
+    history = ImageBuffer(seconds=3.0, max_bytes=1000, max_frames=7)
     held: list[SimpleNamespace] = []
     now = 10.0
     for step, size in arrivals:

@@ -14,7 +14,7 @@ from harness.message_strategies import examine, good_messages, raw_message, raw_
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dimp_ros.images.contrast import Levels
+from dimp_ros.images.contrast import Contrast
 from dimp_ros.images.conversion import SUPPORTED_ENCODINGS, BadImage, check_image, to_bgr, to_picture
 from dimp_ros.images.encodings import ENCODINGS, Kind
 
@@ -95,7 +95,7 @@ def test_a_ramp_of_any_grey_type_becomes_a_ramp_from_black_to_white(encoding, bi
 
 
 def test_pictures_of_one_stream_share_their_levels():
-    levels = Levels()
+    levels = Contrast()
     dark, bright = (np.tile(np.linspace(low, low + 100, 101), (40, 1)).astype(np.uint16) for low in (1000, 1030))
     first = to_picture(message(dark, "mono16"), levels).region(0, 0, 101, 40)
     shared = to_picture(message(bright, "mono16"), levels).region(0, 0, 101, 40)

@@ -12,7 +12,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: ROS tests need a RO
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import CompressedImage, Image
 
-from dimp_ros.ros_utils.image_topic_monitor import Notice, Watchdog, explain_silence, publisher_trouble
+from dimp_ros.ros_utils.image_topic_monitor import ConditionLog, Notice, explain_silence, publisher_trouble
 
 ASKED = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
@@ -31,7 +31,7 @@ def publisher(name: str = "camera", kind: str = "Image", **qos: Any) -> Any:
 
 def test_a_condition_is_said_when_it_begins_and_when_it_ends_and_not_in_between():
     now = 0.0
-    watchdog = Watchdog(hold=0.0, clock=lambda: now)
+    watchdog = ConditionLog(hold=0.0, clock=lambda: now)
     assert watchdog.check({"stamps": "", "slowness": ""}) == []
     assert watchdog.check({"stamps": "7 s old", "slowness": ""}) == [Notice("7 s old")]
     now = 2.0
@@ -50,7 +50,7 @@ def test_what_has_ended_cannot_be_mistaken_for_what_has_begun_and_tells_how_long
 
 def test_what_comes_and_goes_is_said_once():
     now = 0.0
-    watchdog = Watchdog(hold=5.0, clock=lambda: now)
+    watchdog = ConditionLog(hold=5.0, clock=lambda: now)
     said = []
     for second in range(60):
         now = float(second)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Levels of a stream: robust, steady, and quick to start over where they no longer fit."""
+"""Contrast of a stream: robust, steady, and quick to start over where they no longer fit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from dimp_ros.images.contrast import FOLLOW, PERCENTILES, Levels, Limits, spread
+from dimp_ros.images.contrast import FOLLOW, PERCENTILES, Contrast, Limits, spread
 
 
 def thermal(offset: float = 0, seed: int = 0) -> np.ndarray:
@@ -18,34 +18,34 @@ def thermal(offset: float = 0, seed: int = 0) -> np.ndarray:
 
 
 def test_the_first_picture_is_spread_between_its_own_percentiles():
-    limits = Levels().grey(thermal())
+    limits = Contrast().grey(thermal())
     assert limits == pytest.approx(np.percentile(thermal(), PERCENTILES), abs=1)
 
 
 def test_a_dead_pixel_and_values_that_are_no_numbers_do_not_move_the_levels():
     picture = thermal().astype(np.float32)
-    plain = Levels().grey(picture)
+    plain = Contrast().grey(picture)
     picture[::16, ::16] = np.nan
     picture[5, 5:20] = np.inf
     picture[7, 7:9] = -np.inf
     picture[100, 100] = 1e9
-    assert Levels().grey(picture) == pytest.approx(plain, abs=0.5)
+    assert Contrast().grey(picture) == pytest.approx(plain, abs=0.5)
 
 
 def test_something_hot_that_comes_in_does_not_change_how_the_rest_looks():
-    levels = Levels()
+    levels = Contrast()
     before = spread(thermal(), levels.grey(thermal()))
     picture = thermal()
     picture[:120, :150] = 4000  # a quarter of the picture
     after = spread(picture, levels.grey(picture))
-    jump = spread(picture, Levels().grey(picture))
+    jump = spread(picture, Contrast().grey(picture))
     rest = np.s_[120:, 150:]
     assert np.abs(after[rest].astype(int) - before[rest]).mean() < 50 < before[rest].std()
     assert jump[rest].std() < 0.3 * after[rest].std()
 
 
 def test_the_levels_follow_a_drift_slowly():
-    levels = Levels()
+    levels = Contrast()
     first = levels.grey(thermal())
     then = levels.grey(thermal(20))
     assert then.low - first.low == pytest.approx(20 * FOLLOW, abs=0.2)
@@ -55,13 +55,13 @@ def test_the_levels_follow_a_drift_slowly():
 
 
 def test_the_levels_start_over_where_most_of_a_picture_lies_outside():
-    levels = Levels()
+    levels = Contrast()
     levels.grey(thermal())
-    assert levels.grey(thermal(500)) == Levels().grey(thermal(500))
+    assert levels.grey(thermal(500)) == Contrast().grey(thermal(500))
 
 
 def test_each_type_of_sample_has_levels_of_its_own():
-    levels = Levels()
+    levels = Contrast()
     first = levels.grey(thermal())
     levels.grey(thermal().astype(np.float32) / 1000)
     assert levels.grey(thermal()) == pytest.approx(first)
@@ -71,12 +71,12 @@ def test_each_type_of_sample_has_levels_of_its_own():
 def test_a_constant_picture_is_black_and_divides_by_nothing(value):
     picture = np.full((20, 30), value, np.uint16)
     with np.errstate(all="raise"):
-        assert not spread(picture, Levels().grey(picture)).any()
+        assert not spread(picture, Contrast().grey(picture)).any()
 
 
 def test_a_picture_without_a_single_number_is_black():
     picture = np.full((20, 30), np.nan, np.float32)
-    assert not spread(picture, Levels().grey(picture)).any()
+    assert not spread(picture, Contrast().grey(picture)).any()
 
 
 def test_low_and_below_is_black_and_high_and_above_is_white():
@@ -91,7 +91,7 @@ def test_low_and_below_is_black_and_high_and_above_is_white():
     )
 )
 def test_whatever_the_values_more_is_never_darker(picture):
-    seen = spread(picture, Levels().grey(picture))
+    seen = spread(picture, Contrast().grey(picture))
     assert seen.dtype == np.uint8
     finite = ~np.isnan(picture) if picture.dtype.kind == "f" else np.ones(picture.shape, bool)
     order = np.argsort(picture[finite], kind="stable")
@@ -99,7 +99,7 @@ def test_whatever_the_values_more_is_never_darker(picture):
 
 
 def test_float_colour_is_from_0_to_1_until_a_picture_holds_more():
-    levels = Levels()
+    levels = Contrast()
     unit = np.random.default_rng(0).random((30, 40, 3)).astype(np.float32)
     assert levels.color(unit) == 1.0
     assert levels.color(unit * 200) == 255.0

@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dimp_ros.node.worker import LATE, Pace
+from dimp_ros.node.worker import LATE, WaitPolicy
 
 
 def made(interval=0.1, duration=0.15, images=5):
     """Make a pace whose last image has come at time 0."""
-    pace = Pace()
+    pace = WaitPolicy()
     for number in range(images):
         pace.arrived((number + 1 - images) * interval)
         pace.worked(duration)
@@ -41,14 +41,14 @@ def test_one_slow_image_among_fast_ones_changes_nothing():
 
 
 def test_nothing_is_waited_for_before_enough_is_known_or_where_it_is_switched_off():
-    assert Pace().patience(0.0, 1.0) == 0
+    assert WaitPolicy().patience(0.0, 1.0) == 0
     assert made(images=2).patience(0.09, 1.0) == 0
     assert made().patience(0.09, 0.0) == 0
 
 
 def ages(share, interval, duration, images=400):
     """Return the ages of images at the end of inference, and how many a second, of a worker with a pace."""
-    pace, now, arrived, found = Pace(), 0.0, 0, []
+    pace, now, arrived, found = WaitPolicy(), 0.0, 0, []
 
     def receive(until):
         nonlocal arrived

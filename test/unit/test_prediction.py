@@ -9,16 +9,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dimp_ros.apps.steering.delay_compensation import DelayedValue, beyond
+from dimp_ros.apps.steering.delay_compensation import DelayCompensator, beyond
 
 TICK = 0.01
 
 
 def followed(
     own_rate: float, target_rate: float, delay: float, lag: float, *, seconds: float = 4.0
-) -> tuple[DelayedValue, float, float]:
+) -> tuple[DelayCompensator, float, float]:
     """Let a value change by both, measure it late at 10 Hz; return the estimator, the time, and the true value."""
-    value, now, truth, velocity = DelayedValue(), 0.0, 0.3, 0.0
+    value, now, truth, velocity = DelayCompensator(), 0.0, 0.3, 0.0
     history = []
     for tick in range(round(seconds / TICK)):
         value.advance(now, own_rate, lag)
@@ -49,7 +49,7 @@ def test_the_present_value_and_the_target_s_own_rate_are_found_in_late_measureme
 
 
 def test_the_same_image_again_and_one_that_was_overtaken_change_nothing():
-    value = DelayedValue()
+    value = DelayCompensator()
     value.advance(1.0, 0.0, 0.1)
     value.measure(0.5, 0.9, 0.2, 0.5, 5.0)
     value.measure(0.9, 0.9, 0.2, 0.5, 5.0)
@@ -58,7 +58,7 @@ def test_the_same_image_again_and_one_that_was_overtaken_change_nothing():
 
 
 def test_after_a_gap_in_the_measurements_the_rate_is_not_known():
-    value = DelayedValue()
+    value = DelayCompensator()
     for tick in range(20):
         value.advance(tick * 0.1, 0.0, 0.1)
         value.measure(tick * 0.1, tick * 0.1, 0.2, 0.5, 5.0)
@@ -70,7 +70,7 @@ def test_after_a_gap_in_the_measurements_the_rate_is_not_known():
 
 
 def test_a_jump_of_the_value_is_believed_up_to_the_limit_of_rates():
-    value = DelayedValue()
+    value = DelayCompensator()
     value.advance(1.0, 0.0, 0.1)
     value.measure(0.0, 0.9, 0.2, 0.5, 2.0)
     value.measure(100.0, 1.0, 0.2, 0.5, 2.0)
@@ -78,7 +78,7 @@ def test_a_jump_of_the_value_is_believed_up_to_the_limit_of_rates():
 
 
 def test_what_happened_in_a_pause_of_the_loop_is_not_made_up():
-    value = DelayedValue()
+    value = DelayCompensator()
     value.advance(1.0, 1.0, 0.0)
     value.measure(0.5, 1.0, 0.2, 0.5, 2.0)
     assert value.known
@@ -91,7 +91,7 @@ def test_what_happened_in_a_pause_of_the_loop_is_not_made_up():
 @settings(deadline=None)
 @given(st.lists(st.tuples(*[st.floats(allow_nan=True, allow_infinity=True, width=32)] * 2), max_size=20))
 def test_times_and_rates_that_are_none_leave_finite_numbers(calls):
-    value = DelayedValue()
+    value = DelayCompensator()
     for now, rate in calls:
         value.advance(now, rate, 0.1)
     value.advance(3e38, 0.0, 0.1)

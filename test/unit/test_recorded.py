@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Recorded functions: one recording for each set of shapes, and a tracker that lives on recordings tracks the same.
+"""Graphed functions: one graph per set of shapes; a tracker that lives on recordings tracks the same.
 
 The recordings here are made on the CPU, with the property of CUDA graphs that matters: fixed inputs and outputs.
 """
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dimp_ros.tracker import DimpTracker, TrackerConfig
-from dimp_ros.tracker.cuda_graph import MOST_RECORDINGS, Recorded, Recording
+from dimp_ros.tracker.cuda_graph import MOST_RECORDINGS, GraphedFunction, Recording
 
 
 class Rerun:
@@ -34,14 +34,14 @@ def record(function, inputs):
 def everywhere(monkeypatch):
     """Let the CPU have recordings too; return how many have been made."""
     made = []
-    monkeypatch.setattr(Recorded, "records", lambda self, device: True)
+    monkeypatch.setattr(GraphedFunction, "records", lambda self, device: True)
     recorder = lambda function, inputs: made.append(function) or record(function, inputs)  # noqa: E731
-    monkeypatch.setattr(Recorded.__init__, "__defaults__", (recorder,))
+    monkeypatch.setattr(GraphedFunction.__init__, "__defaults__", (recorder,))
     return made
 
 
 def test_a_recording_is_made_once_for_each_set_of_shapes(everywhere):
-    double = Recorded(lambda a, b: (2 * a + b,))
+    double = GraphedFunction(lambda a, b: (2 * a + b,))
     for size in (1, 2, 2, 1):
         a, b = torch.arange(float(size)), torch.ones(size)
         assert torch.equal(double(a, b)[0], 2 * a + b)
@@ -49,7 +49,7 @@ def test_a_recording_is_made_once_for_each_set_of_shapes(everywhere):
 
 
 def test_beyond_the_limit_nothing_is_recorded_and_all_is_computed(everywhere):
-    double = Recorded(lambda a: (2 * a,))
+    double = GraphedFunction(lambda a: (2 * a,))
     for size in range(1, MOST_RECORDINGS + 3):
         assert torch.equal(double(torch.ones(size))[0], torch.full((size,), 2.0))
     assert len(everywhere) == MOST_RECORDINGS
@@ -59,7 +59,7 @@ def test_what_cannot_be_recorded_is_computed_with_a_warning(everywhere, caplog):
     def fail(function, inputs):
         raise RuntimeError("operation not permitted when stream is capturing")
 
-    double = Recorded(lambda a: (2 * a,), fail)
+    double = GraphedFunction(lambda a: (2 * a,), fail)
     for _ in range(2):
         assert torch.equal(double(torch.ones(2))[0], torch.full((2,), 2.0))
     assert [record.message for record in caplog.records].count(caplog.records[0].message) == 1
@@ -70,7 +70,7 @@ def test_without_a_gpu_nothing_is_recorded():
     def fail(function, inputs):
         raise AssertionError
 
-    assert torch.equal(Recorded(lambda a: (2 * a,), fail)(torch.ones(2))[0], torch.full((2,), 2.0))
+    assert torch.equal(GraphedFunction(lambda a: (2 * a,), fail)(torch.ones(2))[0], torch.full((2,), 2.0))
 
 
 def scene(number):

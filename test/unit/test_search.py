@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dimp_ros.geometry.box import Box
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.localization import Localization, Outcome
-from dimp_ros.tracker.redetection import Belief, Candidate, Search, continues, is_find, tiles, usual_window
+from dimp_ros.tracker.redetection import Candidate, Search, TrackStatus, continues, is_find, search_area, tiles
 
 CONFIG = TrackerConfig(
     search_tiles=4, trusted_frames=10, find_threshold=0.4, find_distractor_ratio=0.8, find_frames=3, find_motion=1.0
@@ -29,7 +29,7 @@ def lost_for(frames, config=CONFIG):
     search = Search()
     for _ in range(frames):
         belief, _ = search.judge([NOWHERE], config)
-        assert search.settle(belief, BOX, None, config) is Belief.LOST
+        assert search.settle(belief, BOX, None, config) is TrackStatus.LOST
     assert search.lost == frames
     return search
 
@@ -52,7 +52,7 @@ def test_every_place_of_a_picture_is_well_inside_a_tile_or_the_usual_window(size
             for corner, at, extent in zip((window.x, window.y), point, size, strict=True)
         )
 
-    assert any(shows(window) for window in (usual_window(box, config), *tiles(box, size, config)))
+    assert any(shows(window) for window in (search_area(box, config), *tiles(box, size, config)))
 
 
 @settings(deadline=None)
@@ -114,23 +114,23 @@ def test_no_tile_is_sought_while_the_target_is_believed_in_or_a_find_is_watched(
 
 @pytest.mark.parametrize("outcome", [Outcome.NORMAL, Outcome.HARD_NEGATIVE, Outcome.UNCERTAIN])
 def test_a_target_that_is_not_lost_is_believed_in_however_low_its_peak(outcome):
-    assert Search().judge([peak(0.26, 0.95, outcome)], CONFIG) == (Belief.BELIEVED, 0)
+    assert Search().judge([peak(0.26, 0.95, outcome)], CONFIG) == (TrackStatus.CONFIRMED, 0)
 
 
 def test_soon_after_a_loss_the_last_place_is_trusted_and_later_what_is_there_has_to_hold():
-    assert lost_for(10).judge([peak(0.3)], CONFIG)[0] is Belief.BELIEVED
-    assert lost_for(11).judge([peak(0.3)], CONFIG)[0] is Belief.LOST
-    assert lost_for(11).judge([peak(0.5)], CONFIG)[0] is Belief.CONFIRMING
+    assert lost_for(10).judge([peak(0.3)], CONFIG)[0] is TrackStatus.CONFIRMED
+    assert lost_for(11).judge([peak(0.3)], CONFIG)[0] is TrackStatus.LOST
+    assert lost_for(11).judge([peak(0.5)], CONFIG)[0] is TrackStatus.TENTATIVE
 
 
 def test_without_a_search_the_last_place_is_always_trusted():
     off = TrackerConfig(search_tiles=0, trusted_frames=0)
-    assert lost_for(500, off).judge([peak(0.26)], off) == (Belief.BELIEVED, 0)
+    assert lost_for(500, off).judge([peak(0.26)], off) == (TrackStatus.CONFIRMED, 0)
 
 
 def test_of_several_tiles_the_highest_peak_that_is_a_find_is_taken():
     places = [NOWHERE, peak(0.5), peak(0.9, ratio=0.9), peak(0.7), peak(0.2)]
-    assert lost_for(2).judge(places, CONFIG) == (Belief.CONFIRMING, 3)
+    assert lost_for(2).judge(places, CONFIG) == (TrackStatus.TENTATIVE, 3)
 
 
 @pytest.mark.parametrize(
@@ -150,11 +150,11 @@ def test_a_find_is_a_peak_that_is_high_and_alone(place, config, found):
 
 def test_a_find_that_holds_is_the_target_in_its_third_frame():
     search, box = lost_for(20), Box(100, 100, 60, 50)
-    assert search.settle(Belief.CONFIRMING, BOX, box, CONFIG) is Belief.CONFIRMING
-    for step, expected in ((1, Belief.CONFIRMING), (2, Belief.BELIEVED)):
-        assert search.judge([peak(0.5)], CONFIG) == (Belief.CONFIRMING, 0)
+    assert search.settle(TrackStatus.TENTATIVE, BOX, box, CONFIG) is TrackStatus.TENTATIVE
+    for step, expected in ((1, TrackStatus.TENTATIVE), (2, TrackStatus.CONFIRMED)):
+        assert search.judge([peak(0.5)], CONFIG) == (TrackStatus.TENTATIVE, 0)
         here = search.candidate.box
-        assert search.settle(Belief.CONFIRMING, here, Box(100 + 30 * step, 100, 60, 50), CONFIG) is expected
+        assert search.settle(TrackStatus.TENTATIVE, here, Box(100 + 30 * step, 100, 60, 50), CONFIG) is expected
     assert (search.lost, search.turn, search.candidate) == (0, 0, None)
 
 
@@ -162,10 +162,10 @@ def test_a_find_that_holds_is_the_target_in_its_third_frame():
 def test_a_find_that_does_not_hold_is_dropped_and_the_search_goes_on_where_it_was(after):
     search = lost_for(2)
     search.next_tiles(BOX, SIZE, 4, CONFIG)
-    search.settle(Belief.CONFIRMING, BOX, Box(100, 100, 60, 50), CONFIG)
+    search.settle(TrackStatus.TENTATIVE, BOX, Box(100, 100, 60, 50), CONFIG)
     belief, _ = search.judge([after], CONFIG)
-    assert belief is Belief.LOST
-    assert search.settle(belief, Box(100, 100, 60, 50), None, CONFIG) is Belief.LOST
+    assert belief is TrackStatus.LOST
+    assert search.settle(belief, Box(100, 100, 60, 50), None, CONFIG) is TrackStatus.LOST
     assert (search.candidate, search.lost) == (None, 4)
     assert search.next_tiles(BOX, SIZE, 4, CONFIG) == tiles(BOX, SIZE, CONFIG)[4:8]
 
@@ -175,8 +175,8 @@ def test_a_find_that_does_not_hold_is_dropped_and_the_search_goes_on_where_it_wa
 )
 def test_a_find_that_jumps_or_changes_its_size_is_dropped(box):
     search = lost_for(2)
-    search.settle(Belief.CONFIRMING, BOX, Box(100, 100, 60, 50), CONFIG)
-    assert search.settle(Belief.CONFIRMING, Box(100, 100, 60, 50), box, CONFIG) is Belief.LOST
+    search.settle(TrackStatus.TENTATIVE, BOX, Box(100, 100, 60, 50), CONFIG)
+    assert search.settle(TrackStatus.TENTATIVE, Box(100, 100, 60, 50), box, CONFIG) is TrackStatus.LOST
     assert search.candidate is None
 
 
@@ -188,7 +188,7 @@ def test_a_find_may_be_anywhere_but_not_of_another_size():
 
 def test_with_one_frame_a_find_is_the_target_at_once():
     config = TrackerConfig(find_frames=1)
-    assert lost_for(3, config).settle(Belief.CONFIRMING, BOX, Box(0, 0, 60, 50), config) is Belief.BELIEVED
+    assert lost_for(3, config).settle(TrackStatus.TENTATIVE, BOX, Box(0, 0, 60, 50), config) is TrackStatus.CONFIRMED
 
 
 # The size that is sought

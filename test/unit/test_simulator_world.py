@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dimp_ros.apps.simulator.carriers import Carrier
 from dimp_ros.apps.simulator.config import PATHS, WorldConfig
 from dimp_ros.apps.simulator.delay import DelayLine
 from dimp_ros.apps.simulator.motion import Path
+from dimp_ros.apps.simulator.vehicles import Vehicle
 from dimp_ros.apps.simulator.world import World
 from dimp_ros.geometry.box import Box
 from dimp_ros.geometry.camera import Camera
@@ -137,7 +137,7 @@ def test_an_arm_moves_in_the_optical_frame():
 @given(turn=st.tuples(*[st.floats(-1.0, 1.0)] * 3), seconds=st.floats(0.05, 1.0))
 @settings(max_examples=25, deadline=None)
 def test_an_arm_that_only_turns_stays_in_place_and_turns_as_far_as_it_was_told(turn, seconds):
-    carrier = Carrier(WorldConfig.arm(lag=0.0, command_timeout=10.0))
+    carrier = Vehicle(WorldConfig.arm(lag=0.0, command_timeout=10.0))
     position, rotation = carrier.position, carrier.rotation
     carrier.command(0.0, (0.0, 0.0, 0.0, *turn))
     carrier.advance(0.0, seconds)

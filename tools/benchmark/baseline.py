@@ -26,7 +26,7 @@ from dimp_ros.tracker.augment import first_frame_views
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow
 from dimp_ros.tracker.localization import Outcome, localize
-from dimp_ros.tracker.stage_timer import StageClock
+from dimp_ros.tracker.stage_timer import StageTimer
 
 
 class NaiveResult(NamedTuple):
@@ -124,7 +124,7 @@ class NaiveTracker:
     @torch.no_grad()
     def update(self, image: NDArray[np.uint8]) -> NaiveResult:
         """Find the target in the next image."""
-        clock, config, net = StageClock(), self.config, self.net
+        clock, config, net = StageTimer(), self.config, self.net
         window = whole_window(self.box.center, config.search_scale * math.sqrt(self.box.area), config.crop_size)
         crop = cut(float_frame(image, self.device), window)
         clock.lap("crop")

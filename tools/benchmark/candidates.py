@@ -22,7 +22,7 @@ from dimp_ros.model.dimp import ARCHITECTURES
 from dimp_ros.tracker import DimpTracker, TargetState, TrackerConfig
 from dimp_ros.tracker.device import choose_device, choose_precision
 from dimp_ros.tracker.localization import Outcome
-from dimp_ros.tracker.stage_timer import StageClock
+from dimp_ros.tracker.stage_timer import StageTimer
 
 PRECISION = "float32"
 """What the yardstick computes in, and the filter's optimiser whatever the networks do."""
@@ -175,21 +175,21 @@ class Peer:
 @contextmanager
 def stages_by_cpu_time() -> Iterator[None]:
     """Have stages tell how long this process was given a CPU instead of how long they took: for busy machines."""
-    before = StageClock.__init__, StageClock.lap
+    before = StageTimer.__init__, StageTimer.lap
 
-    def init(clock: StageClock) -> None:
+    def init(clock: StageTimer) -> None:
         clock.stages, clock._last = {}, time.process_time()
 
-    def lap(clock: StageClock, stage: str) -> None:
+    def lap(clock: StageTimer, stage: str) -> None:
         now = time.process_time()
         clock.stages[stage] = clock.stages.get(stage, 0.0) + (now - clock._last) * 1e3
         clock._last = now
 
-    StageClock.__init__, StageClock.lap = init, lap  # type: ignore[method-assign, assignment]
+    StageTimer.__init__, StageTimer.lap = init, lap  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        StageClock.__init__, StageClock.lap = before  # type: ignore[method-assign]
+        StageTimer.__init__, StageTimer.lap = before  # type: ignore[method-assign]
 
 
 def _wait_at_laps(device: torch.device) -> None:
@@ -197,13 +197,13 @@ def _wait_at_laps(device: torch.device) -> None:
 
     The time of a whole frame suffers, too: by what the extra waits cost, some 10 microseconds each.
     """
-    if device.type != "cuda" or getattr(StageClock.lap, "waits", False):
+    if device.type != "cuda" or getattr(StageTimer.lap, "waits", False):
         return
-    lap = StageClock.lap
+    lap = StageTimer.lap
 
-    def waiting(clock: StageClock, stage: str) -> None:
+    def waiting(clock: StageTimer, stage: str) -> None:
         wait_for(device)
         lap(clock, stage)
 
     waiting.waits = True  # type: ignore[attr-defined]
-    StageClock.lap = waiting  # type: ignore[method-assign, assignment]
+    StageTimer.lap = waiting  # type: ignore[method-assign, assignment]

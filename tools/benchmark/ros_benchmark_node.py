@@ -24,10 +24,10 @@ from sensor_msgs.msg import Image
 
 from dimp_ros.images.picture import Picture
 from dimp_ros.node.pipeline import Pipeline
-from dimp_ros.node.publishers import Outputs
+from dimp_ros.node.publishers import Publishers
 from dimp_ros.node.tracker_node import main
 from dimp_ros.ros_utils import messages
-from dimp_ros.ros_utils.image_opener import ImageOpener
+from dimp_ros.ros_utils.image_opener import ImageDecoder
 from dimp_ros.tracker.result import TargetState
 
 MOST_IMAGES = 20000
@@ -98,8 +98,8 @@ class Notes:
         Executor._take_subscription = self._taking(Executor._take_subscription)
         Pipeline.receive = self._receiving(Pipeline.receive)
         Pipeline._process = self._processing(Pipeline._process)
-        Outputs.publish = self._published(Outputs.publish)
-        ImageOpener.__call__ = self.timed("conversion", ImageOpener.__call__)
+        Publishers.publish = self._published(Publishers.publish)
+        ImageDecoder.__call__ = self.timed("conversion", ImageDecoder.__call__)
         messages.detections = self.timed("building messages", messages.detections)
         messages.target_state = self.timed("building messages", messages.target_state)
         Publisher.publish = self.timed("publishing", Publisher.publish)

@@ -23,12 +23,12 @@ from vision_msgs.msg import BoundingBox2D
 import dimp_ros.node.requests as requests_module
 from dimp_ros.node.detection_input import DetectorInput
 from dimp_ros.node.diagnostics.statistics import Statistics
-from dimp_ros.node.image_buffer import FrameHistory
+from dimp_ros.node.image_buffer import ImageBuffer
 from dimp_ros.node.pipeline import Pipeline
-from dimp_ros.node.position.estimator import Positioner
-from dimp_ros.node.publishers import Outputs
+from dimp_ros.node.position.estimator import PositionEstimator
+from dimp_ros.node.publishers import Publishers
 from dimp_ros.node.requests import RequestRefused, Requests
-from dimp_ros.ros_utils.image_opener import ImageOpener
+from dimp_ros.ros_utils.image_opener import ImageDecoder
 from dimp_ros.ros_utils.parameter_table import NODE_PARAMETERS
 from fuzz.draw import odd_float, odd_int, odd_text, some
 
@@ -45,12 +45,12 @@ NANOSECONDS = 10**9
 @contextmanager
 def short_waits() -> Iterator[None]:
     """Have requests wait for 20 ms where they would for a second: nobody is going to send the image."""
-    before = FrameHistory.OVERTAKEN_SECONDS, requests_module.CATCH_UP_PATIENCE_SECONDS
-    FrameHistory.OVERTAKEN_SECONDS = requests_module.CATCH_UP_PATIENCE_SECONDS = WAITING_SECONDS
+    before = ImageBuffer.OVERTAKEN_SECONDS, requests_module.CATCH_UP_PATIENCE_SECONDS
+    ImageBuffer.OVERTAKEN_SECONDS = requests_module.CATCH_UP_PATIENCE_SECONDS = WAITING_SECONDS
     try:
         yield
     finally:
-        FrameHistory.OVERTAKEN_SECONDS, requests_module.CATCH_UP_PATIENCE_SECONDS = before
+        ImageBuffer.OVERTAKEN_SECONDS, requests_module.CATCH_UP_PATIENCE_SECONDS = before
 
 
 class _Publisher:
@@ -76,7 +76,7 @@ class _Publisher:
 
 
 class _Desk:
-    """What `Outputs` needs of a node, and a logger."""
+    """What `Publishers` needs of a node, and a logger."""
 
     def __init__(self) -> None:
         self.told = threading.Condition()
@@ -111,19 +111,19 @@ class World:
         self.tracker = ScriptedTracker()
         self.settings: dict[str, Any] = {row.name: row.default for row in NODE_PARAMETERS}
         self.settings.update(max_targets=MAX_TARGETS, target_width=0.5, history_seconds=5.0)
-        self.positioner = Positioner(target_width=0.5)
+        self.positioner = PositionEstimator(target_width=0.5)
         self.positioner.on_camera_info(camera_info((WIDTH, HEIGHT), [60.0, 0, 32.0, 0, 60.0, 24.0, 0, 0, 1.0]))
-        self.history = FrameHistory(self.settings["history_seconds"], 2**20)
+        self.history = ImageBuffer(self.settings["history_seconds"], 2**20)
         self.statistics = Statistics()
         desk: Any = self.desk
         self.pipeline = Pipeline(
             self.tracker,
-            Outputs(desk, self.positioner, self.settings),
+            Publishers(desk, self.positioner, self.settings),
             self.history,
             desk,
             self.settings,
             self.statistics,
-            ImageOpener(self.settings),
+            ImageDecoder(self.settings),
         )
         self.requests = Requests(self.pipeline, self.settings, desk, lambda: "nobody publishes")
         self.detector = DetectorInput(self.pipeline, self.requests, self.settings, desk)

@@ -25,7 +25,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.serialization import serialize_message
 
-from dimp_ros.ros_utils.callbacks import answer_anything
+from dimp_ros.ros_utils.callbacks import guard_services
 from dimp_ros.ros_utils.parameter_table import NODE_PARAMETERS, Parameter, tracker_parameters
 from dimp_ros.ros_utils.parameters import ParameterHandler
 from fuzz.draw import odd_float, odd_int, odd_text
@@ -46,7 +46,7 @@ def parameters() -> Iterator[Throw]:
     try:
         node = Node("thrown_at")
         handler = ParameterHandler(node)
-        answer_anything(node)
+        guard_services(node)
         yield lambda draw: _at_start(draw) if draw.random() < 0.02 else _at_run_time(draw, node, handler)
     finally:
         rclpy.try_shutdown()

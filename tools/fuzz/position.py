@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from harness.camera_fixtures import K, camera_info, depth_image, header
 
-from dimp_ros.node.position.estimator import Positioner
+from dimp_ros.node.position.estimator import PositionEstimator
 from fuzz.draw import odd_float, odd_int, odd_text, odd_thing, some
 from fuzz.run import Throw
 
@@ -41,7 +41,7 @@ def _throw(draw: Random, good_info: SimpleNamespace, good_depth: SimpleNamespace
 
     :return: whether there was a position while the thrown ones were the last ones.
     """
-    where = Positioner(
+    where = PositionEstimator(
         rectified=draw.random() < 0.3,
         target_width=draw.choice((0.0, 0.5)),
         depth_tolerance=draw.choice((0.05, 10.0)),
@@ -67,7 +67,7 @@ def _throw(draw: Random, good_info: SimpleNamespace, good_depth: SimpleNamespace
     return found
 
 
-def _ask(where: Positioner, head: SimpleNamespace, width: int, height: int, box: Any) -> bool:
+def _ask(where: PositionEstimator, head: SimpleNamespace, width: int, height: int, box: Any) -> bool:
     """Ask where a box is; return whether there is an answer, which must be made of numbers."""
     bearing = where.bearing(head, width, height, box)
     assert bearing is None or math.isclose(math.hypot(*bearing), 1.0, rel_tol=1e-6), bearing

@@ -15,7 +15,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from dimp_ros.images.compressed_image import compressed_picture
-from dimp_ros.images.contrast import Levels
+from dimp_ros.images.contrast import Contrast
 from dimp_ros.images.conversion import to_bgr, to_picture
 from dimp_ros.images.encodings import ENCODINGS, SUPPORTED_ENCODINGS, BadImage
 
@@ -115,7 +115,7 @@ def examine(message: SimpleNamespace) -> bool:
 
     :raises AssertionError: for a picture that is not as it says; what is examined may raise nothing but `BadImage`.
     """
-    levels = Levels()
+    levels = Contrast()
     try:
         if hasattr(message, "format"):
             picture = compressed_picture(message, levels, MAX_MEGAPIXELS)

@@ -31,7 +31,7 @@ from vision_msgs.msg import BoundingBox2D, Detection2DArray  # noqa: E402
 from dimp_ros.images.picture import Picture  # noqa: E402
 from dimp_ros.msg import TargetState, TargetStateArray  # noqa: E402
 from dimp_ros.node.tracker_node import TrackerNode  # noqa: E402
-from dimp_ros.ros_utils.executor import PatientExecutor  # noqa: E402
+from dimp_ros.ros_utils.executor import FairExecutor  # noqa: E402
 from dimp_ros.srv import DropTarget, InitTarget  # noqa: E402
 from dimp_ros.tracker.result import TargetState as State  # noqa: E402
 
@@ -250,7 +250,7 @@ THREADS = 6
 @contextmanager
 def spinning(*nodes: Node) -> Iterator[None]:
     """Spin ``nodes`` in a thread, and destroy them in the end."""
-    executor = PatientExecutor(THREADS)
+    executor = FairExecutor(THREADS)
     for node in nodes:
         executor.add_node(node)
     done: Future[None] = Future()

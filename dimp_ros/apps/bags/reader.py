@@ -13,7 +13,7 @@ from typing import Any
 from dimp_ros.apps.bags.files import error_text, open_readers
 from dimp_ros.apps.bags.types import COMPRESSED_IMAGE, IMAGE, ros1_types, ros2_types
 from dimp_ros.images.compressed_image import compressed_picture
-from dimp_ros.images.contrast import Levels
+from dimp_ros.images.contrast import Contrast
 from dimp_ros.images.conversion import BadImage, to_bgr, to_picture
 from dimp_ros.images.frame_source import BagImage, Frame, Span
 from dimp_ros.images.stamps import NANOSECONDS, stamp_ns
@@ -57,7 +57,7 @@ class ImageBag:
             self.close()
             raise
         self._to_picture: Callable[..., Any] = to_picture if self.topic.type == IMAGE else compressed_picture
-        self._levels = Levels()
+        self._levels = Contrast()
         self.length: int | None = self.topic.count
         self.fps = self._measured_rate()
 
@@ -155,7 +155,7 @@ class ImageBag:
                     yield time, raw
 
     def _images(self) -> Iterator[BagImage]:
-        self.damage, self._levels = "", Levels()  # a second reading gives the same pictures as the first
+        self.damage, self._levels = "", Contrast()  # a second reading gives the same pictures as the first
         count = 0
         try:
             for time, raw in self._raw():

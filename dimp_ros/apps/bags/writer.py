@@ -12,11 +12,11 @@ import numpy as np
 
 from dimp_ros.apps.bags.reader import ImageBag
 from dimp_ros.apps.bags.types import COMPRESSED_IMAGE, DETECTIONS, TARGET, TARGETS, ros2_types
-from dimp_ros.apps.track.annotator import Painter
+from dimp_ros.apps.track.annotator import Annotator
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.frame_source import Frame
 from dimp_ros.images.video import Picture
-from dimp_ros.tracker.target_set import Reading
+from dimp_ros.tracker.target_set import TargetEstimate
 
 TARGET_CLASS = "target"
 """class_id of every hypothesis, as of the node: the tracker follows whatever it is shown and knows no classes."""
@@ -55,12 +55,12 @@ class BagMessages:
         data = cv2.imencode(".jpg", picture)[1].reshape(-1)
         return self._make(COMPRESSED_IMAGE, header, "bgr8; jpeg compressed bgr8", data)
 
-    def detections(self, header: Any, readings: Sequence[Reading]) -> Any:
+    def detections(self, header: Any, readings: Sequence[TargetEstimate]) -> Any:
         """Return the targets in sight as a Detection2DArray."""
         seen = [self._detection(header, reading) for reading in readings if reading.box is not None]
         return self._make(DETECTIONS, header, seen)
 
-    def target_state(self, header: Any, reading: Reading) -> Any:
+    def target_state(self, header: Any, reading: TargetEstimate) -> Any:
         """Return a reading as a TargetState."""
         return self._make(
             TARGET,
@@ -77,7 +77,7 @@ class BagMessages:
             age=0.0,
         )
 
-    def target_states(self, header: Any, readings: Sequence[Reading]) -> Any:
+    def target_states(self, header: Any, readings: Sequence[TargetEstimate]) -> Any:
         """Return the readings of an image as a TargetStateArray."""
         return self._make(TARGETS, header, [self.target_state(header, reading) for reading in readings])
 
@@ -87,7 +87,7 @@ class BagMessages:
         pose = self._make("vision_msgs/msg/Pose2D", center, 0.0)
         return self._make("vision_msgs/msg/BoundingBox2D", pose, pixels.w, pixels.h)
 
-    def _detection(self, header: Any, reading: Reading) -> Any:
+    def _detection(self, header: Any, reading: TargetEstimate) -> Any:
         upright = self._make("geometry_msgs/msg/Quaternion", 0.0, 0.0, 0.0, 1.0)
         position = self._make("geometry_msgs/msg/Point", 0.0, 0.0, 0.0)
         pose = self._make("geometry_msgs/msg/Pose", position, upright)
@@ -118,7 +118,7 @@ class ResultBag:
         storage: str,
         *,
         copy_images: bool,
-        painter: Painter | None,
+        painter: Annotator | None,
         notes: Mapping[str, str],
     ) -> None:
         if path.exists():
@@ -135,7 +135,7 @@ class ResultBag:
         self._writer: Any = None
         self._connections: dict[str, Any] = {}
 
-    def add(self, frame: Frame, readings: Sequence[Reading], milliseconds: float) -> None:
+    def add(self, frame: Frame, readings: Sequence[TargetEstimate], milliseconds: float) -> None:
         """Write what is said about an image under its own header; one without a readable header is left out."""
         if self._writer is None:
             self._open()

@@ -22,11 +22,11 @@ from dimp_ros.apps.console.settings import ConsoleSettings, console_parameters
 from dimp_ros.apps.console.state import Board, Target, Tracker
 from dimp_ros.apps.console.tracker_client import TrackerServices
 from dimp_ros.images.compressed_image import compressed_picture
-from dimp_ros.images.contrast import Levels
+from dimp_ros.images.contrast import Contrast
 from dimp_ros.images.conversion import to_bgr
 from dimp_ros.images.stamps import stamp_ns
 from dimp_ros.msg import TargetState, TargetStateArray
-from dimp_ros.ros_utils.callbacks import answer_anything, logged
+from dimp_ros.ros_utils.callbacks import guard_services, logged
 from dimp_ros.ros_utils.image_topic_monitor import explain_silence, publisher_trouble
 from dimp_ros.ros_utils.parameters import ParameterHandler
 from dimp_ros.ros_utils.qos import image_qos, reliable_qos, sensor_qos, subscription_options
@@ -54,7 +54,7 @@ class ConsoleNode(Node):
         self._transport = settings.image_transport
         self._max_megapixels = settings.max_megapixels
         self._stale_after = settings.stale_after
-        self._levels = Levels()
+        self._levels = Contrast()
         self._image_qos = image_qos()
         self._images: Any = None
         self._watchers = self._linger = 0
@@ -70,7 +70,7 @@ class ConsoleNode(Node):
             clock=Clock(clock_type=ClockType.STEADY_TIME),
             callback_group=MutuallyExclusiveCallbackGroup(),
         )
-        answer_anything(self)
+        guard_services(self)
         server = ConsoleServer(
             settings, self.board, self._tracker, watchers=self._set_watchers, log=self.get_logger().info
         )

@@ -32,7 +32,7 @@ class Target(NamedTuple):
     unseen: float
 
 
-class News(NamedTuple):
+class TrackerUpdate(NamedTuple):
     """What the tracker said of one image, and when that came, by this process's steady clock.
 
     :param number: counts what was said: a target that was dropped is not to come back with a picture that comes later.
@@ -69,7 +69,7 @@ class Shown(NamedTuple):
     """A frame to show, and the news that are of this very frame; None where there are none."""
 
     frame: Frame
-    news: News | None
+    news: TrackerUpdate | None
 
 
 class Board:
@@ -86,7 +86,7 @@ class Board:
         self._lock = threading.Lock()
         self._frames: deque[Frame] = deque()
         self._number = 0
-        self._news: News | None = None
+        self._news: TrackerUpdate | None = None
         self._tracker = Tracker()
         self._silence = ""
         self._bad = ""
@@ -122,7 +122,7 @@ class Board:
         """Take what the tracker said of the image with ``stamp``."""
         with self._lock:
             number = self._news.number + 1 if self._news else 1
-            self._news = News(number, stamp, tuple(targets), self._clock())
+            self._news = TrackerUpdate(number, stamp, tuple(targets), self._clock())
             self._let_go()
         self._listener()
 
@@ -189,7 +189,7 @@ class Board:
         }
 
 
-def news_fields(news: News | None, now: float) -> dict[str, Any] | None:
+def news_fields(news: TrackerUpdate | None, now: float) -> dict[str, Any] | None:
     """Return news for JSON, with how long ago, in seconds, they came."""
     if news is None:
         return None

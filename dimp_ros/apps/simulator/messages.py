@@ -19,7 +19,7 @@ from dimp_ros.msg import TargetState
 from dimp_ros.ros_utils.messages import bounding_box
 
 if TYPE_CHECKING:
-    from dimp_ros.apps.simulator.carriers import Floats
+    from dimp_ros.apps.simulator.vehicles import Floats
 
 TRUTH_ID = "truth"
 LEAST_VISIBLE = 0.25

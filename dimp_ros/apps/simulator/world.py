@@ -21,10 +21,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from dimp_ros.apps.simulator.carriers import Carrier
 from dimp_ros.apps.simulator.config import WorldConfig
 from dimp_ros.apps.simulator.motion import Hiding, Path
 from dimp_ros.apps.simulator.scene import Scene
+from dimp_ros.apps.simulator.vehicles import Vehicle
 from dimp_ros.geometry.box import Box
 from dimp_ros.geometry.camera import Camera
 from dimp_ros.geometry.lens import make_lens
@@ -100,7 +100,7 @@ class World:
         """Whether the scenario runs on; while it does not, the target stays where it is. The camera can be moved."""
         rng = np.random.default_rng(seed)
         self._path, self._hiding = Path(self.config, rng), Hiding(self.config)
-        self._carrier = Carrier(self.config)
+        self._carrier = Vehicle(self.config)
         self._origin, self._axes = self._carrier.position.copy(), self._carrier.rotation.copy()
         self._info = _camera_fields(self.config)
         self.camera = Camera.from_info(self._info)

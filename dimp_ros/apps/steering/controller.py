@@ -8,7 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-from dimp_ros.apps.steering.delay_compensation import DelayedValue
+from dimp_ros.apps.steering.delay_compensation import DelayCompensator
 from dimp_ros.apps.steering.safety import Command, CommandLimiter, Observation, SafetyConfig, Twist, refusal
 from dimp_ros.geometry.camera import Camera
 
@@ -23,7 +23,7 @@ class SetPoint(NamedTuple):
     size: float
 
 
-class GatedControl(ABC, Generic[Config]):
+class BaseController(ABC, Generic[Config]):
     """Turns observations of a target into velocities: one `update` for each command, whether or not there is news.
 
     Nothing moves before `set_enabled` was called. All times are seconds; ``now`` is of a monotonic clock.
@@ -79,7 +79,7 @@ class GatedControl(ABC, Generic[Config]):
 
     @property
     @abstractmethod
-    def _values(self) -> Sequence[DelayedValue]:
+    def _values(self) -> Sequence[DelayCompensator]:
         """What is measured of the target."""
 
     @abstractmethod

@@ -11,7 +11,7 @@ _HISTORY_SECONDS = 3.0
 _LARGEST_STEP = 0.25
 
 
-class DelayedValue:
+class DelayCompensator:
     """One number that is measured late, and that own motion changes meanwhile.
 
     What own motion does to the value is integrated from the commands, through the lag with which the robot follows

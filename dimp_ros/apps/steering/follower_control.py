@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dimp_ros.apps.steering.controller import GatedControl
-from dimp_ros.apps.steering.delay_compensation import DelayedValue, beyond
+from dimp_ros.apps.steering.controller import BaseController
+from dimp_ros.apps.steering.delay_compensation import DelayCompensator, beyond
 from dimp_ros.apps.steering.safety import Command, Observation, SafetyConfig, Twist, fits_box
 from dimp_ros.geometry.camera import Camera
 from dimp_ros.ros_utils.config_dataclass import setting
@@ -109,21 +109,21 @@ class FollowConfig(SafetyConfig):
 class _Axis(NamedTuple):
     """One of the three axes: its value, what it is to be, and how it is controlled."""
 
-    value: DelayedValue
+    value: DelayCompensator
     gain: float
     feed_forward: float
     dead_band: float
 
 
-class FollowControl(GatedControl[FollowConfig]):
-    """Follows a target with a body that flies, drives or turns; see `GatedControl`.
+class FollowControl(BaseController[FollowConfig]):
+    """Follows a target with a body that flies, drives or turns; see `BaseController`.
 
     The error of a command is (azimuth, elevation, log of the distance over the desired one), in rad, rad and 1.
     """
 
     def __init__(self, config: FollowConfig | None = None, camera: Camera | None = None) -> None:
         super().__init__(config or FollowConfig(), camera, uniform=False)
-        self._azimuth, self._elevation, self._log_distance = (DelayedValue() for _ in range(3))
+        self._azimuth, self._elevation, self._log_distance = (DelayCompensator() for _ in range(3))
         self._last_pose: float | None = None  # when the last image with a position was taken
         self._by_pose = False
         self._size: tuple[str, float] | None = None  # the desired one, as a target had it when it was first seen
@@ -141,7 +141,7 @@ class FollowControl(GatedControl[FollowConfig]):
         super().configure(config)
 
     @property
-    def _values(self) -> Sequence[DelayedValue]:
+    def _values(self) -> Sequence[DelayCompensator]:
         return self._azimuth, self._elevation, self._log_distance
 
     def _forget(self) -> None:

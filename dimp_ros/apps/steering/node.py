@@ -22,7 +22,7 @@ from rclpy.parameter import Parameter as RosParameter
 from sensor_msgs.msg import CameraInfo
 from std_srvs.srv import SetBool, Trigger
 
-from dimp_ros.apps.steering.controller import GatedControl, set_point_of
+from dimp_ros.apps.steering.controller import BaseController, set_point_of
 from dimp_ros.apps.steering.inputs import SteeringInputs
 from dimp_ros.apps.steering.safety import Command, SafetyConfig, Twist, refusal
 from dimp_ros.apps.steering.status import steering_status
@@ -78,7 +78,7 @@ class SteeringNode(Node, Generic[Config]):
         self.get_logger().info(f"commands on {self._commands.topic_name}, zero until ~/set_enabled is called")
 
     @abstractmethod
-    def make_control(self, config: Config) -> GatedControl[Config]:
+    def make_control(self, config: Config) -> BaseController[Config]:
         """Return the control law."""
 
     def camera_without_info(self, config: Config) -> Camera | None:

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dimp_ros.apps.steering.controller import GatedControl
-from dimp_ros.apps.steering.delay_compensation import DelayedValue, beyond
+from dimp_ros.apps.steering.controller import BaseController
+from dimp_ros.apps.steering.delay_compensation import DelayCompensator, beyond
 from dimp_ros.apps.steering.safety import Command, Observation, SafetyConfig, Twist, fits_box
 from dimp_ros.geometry.camera import Camera
 from dimp_ros.ros_utils.config_dataclass import setting
@@ -85,20 +85,20 @@ class ServoConfig(SafetyConfig):
     max_turn_acceleration: float = setting(2.5, "Largest change of the turn, rad/s².", (0.01, 100.0))
 
 
-class ServoControl(GatedControl[ServoConfig]):
-    """Brings a target to its set point in the image with a camera that is moved; see `GatedControl`.
+class ServoControl(BaseController[ServoConfig]):
+    """Brings a target to its set point in the image with a camera that is moved; see `BaseController`.
 
     The error of a command is (x, y, log of size) in pixels, pixels and 1.
     """
 
     def __init__(self, config: ServoConfig | None = None, camera: Camera | None = None) -> None:
         super().__init__(config or ServoConfig(), camera, uniform=True)
-        self._features = tuple(DelayedValue() for _ in range(3))
+        self._features = tuple(DelayCompensator() for _ in range(3))
         self._depth: tuple[float, float] | None = None  # from a position: metres, and when the image was taken
         self._matrix = interaction_matrix(0.0, 0.0, self.config.set_point_depth)
 
     @property
-    def _values(self) -> Sequence[DelayedValue]:
+    def _values(self) -> Sequence[DelayCompensator]:
         return self._features
 
     def _forget(self) -> None:

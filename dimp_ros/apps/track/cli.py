@@ -20,13 +20,13 @@ import dimp_ros
 from dimp_ros.apps.bags.files import is_bag
 from dimp_ros.apps.bags.reader import ImageBag
 from dimp_ros.apps.bags.writer import STORAGES, ResultBag
-from dimp_ros.apps.track.annotator import Painter
+from dimp_ros.apps.track.annotator import Annotator
 from dimp_ros.apps.track.loop import WINDOW, Figures, Output, Screen, follow
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.frame_source import DEFAULT_FPS, Frame, Place, Source, Span, VideoSource
 from dimp_ros.images.stamps import NANOSECONDS
 from dimp_ros.images.video import Picture
-from dimp_ros.tracker.target_set import Reading
+from dimp_ros.tracker.target_set import TargetEstimate
 
 if TYPE_CHECKING:
     from dimp_ros.tracker import DimpTracker
@@ -101,7 +101,7 @@ class JsonLog:
     def __init__(self) -> None:
         self.entries: list[dict[str, Any]] = []
 
-    def add(self, frame: Frame, readings: Sequence[Reading], milliseconds: float) -> None:
+    def add(self, frame: Frame, readings: Sequence[TargetEstimate], milliseconds: float) -> None:
         """Note the readings of a frame; the time is that of all targets together."""
         about: dict[str, Any] = {"frame": frame.index}
         if frame.origin is not None and frame.time:
@@ -237,9 +237,9 @@ def _track(arguments: argparse.Namespace, make_tracker: Callable[[str, str], Any
     return source, figures
 
 
-def _painter(arguments: argparse.Namespace) -> Painter:
+def _painter(arguments: argparse.Namespace) -> Annotator:
     """Return what draws the targets, with their names if they have any of their own."""
-    return Painter(names=any(name or number for number, (name, _) in enumerate(arguments.init or ())))
+    return Annotator(names=any(name or number for number, (name, _) in enumerate(arguments.init or ())))
 
 
 def _result_bag(arguments: argparse.Namespace, images: ImageBag) -> ResultBag:

@@ -15,12 +15,12 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from dimp_ros.apps.track.annotator import Painter
+from dimp_ros.apps.track.annotator import Annotator
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.frame_source import Frame, Source, Span, show_place, total_frames
 from dimp_ros.images.picture import ArrayPicture
 from dimp_ros.images.video import Picture, VideoWriter
-from dimp_ros.tracker.target_set import Reading, TargetSet, Tracker
+from dimp_ros.tracker.target_set import TargetEstimate, TargetManager, Tracker
 
 WINDOW = "dimp-track"
 SHOWN_PROBLEMS = 3
@@ -33,7 +33,7 @@ class Stopped(Exception):
 class Output(Protocol):
     """Something that keeps or shows what is said about each frame."""
 
-    def add(self, frame: Frame, readings: Sequence[Reading], milliseconds: float) -> None:
+    def add(self, frame: Frame, readings: Sequence[TargetEstimate], milliseconds: float) -> None:
         """Take the readings of all targets in a frame; raise `Stopped` to end."""
 
     def close(self) -> None:
@@ -53,7 +53,7 @@ class Figures:
     disbelieved: int = 0
     nonsense: str = ""
 
-    def add(self, frame: Frame, readings: Sequence[Reading], milliseconds: float, nonsense: str) -> None:
+    def add(self, frame: Frame, readings: Sequence[TargetEstimate], milliseconds: float, nonsense: str) -> None:
         """Count a frame. :param nonsense: what the tracker said that could not be believed."""
         self.frames += 1
         for reading in readings:
@@ -95,12 +95,12 @@ class Screen:
     A video has one size: frames of another are scaled to fit into the first one's.
     """
 
-    def __init__(self, out: Path | None, fps: float, painter: Painter, *, window: bool) -> None:
+    def __init__(self, out: Path | None, fps: float, painter: Annotator, *, window: bool) -> None:
         self._writer = VideoWriter(out, fps) if out else None
         self._painter, self._window = painter, window
         self._size: tuple[int, int] | None = None
 
-    def add(self, frame: Frame, readings: Sequence[Reading], milliseconds: float) -> None:
+    def add(self, frame: Frame, readings: Sequence[TargetEstimate], milliseconds: float) -> None:
         """Draw a frame and show it."""
         picture = self._painter.paint(frame, readings)
         self._size = self._size or (picture.shape[1], picture.shape[0])
@@ -145,7 +145,7 @@ def follow(
     :return: the first boxes, and what the run came to.
     :raises ValueError: if the first frame or a box in it cannot be used.
     """
-    targets, figures, started, last = TargetSet(tracker), Figures(), dict(boxes), 0
+    targets, figures, started, last = TargetManager(tracker), Figures(), dict(boxes), 0
     with tqdm(total=total_frames(source, span), unit="frame", disable=None, file=sys.stderr) as bar:
         try:
             for frame in source.frames(span):
@@ -175,7 +175,9 @@ def follow(
     return started, figures
 
 
-def _look(targets: TargetSet, source: Source, frame: Frame, when: int, boxes: Mapping[str, Box]) -> list[Reading]:
+def _look(
+    targets: TargetManager, source: Source, frame: Frame, when: int, boxes: Mapping[str, Box]
+) -> list[TargetEstimate]:
     """Return the readings of all targets in a frame; in the first one they are taken."""
     if not targets.ids:
         picture = ArrayPicture(_first_picture(source, frame))

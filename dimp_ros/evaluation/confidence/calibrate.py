@@ -27,7 +27,7 @@ from dimp_ros.evaluation.confidence.metrics import auroc, brier_score, calibrati
 from dimp_ros.evaluation.confidence.occlusion import find_source, hide
 from dimp_ros.geometry.box import iou
 from dimp_ros.model.confidence import ConfidenceMap
-from dimp_ros.synthetic.sequences import Frame, held_out_store, made_sequences
+from dimp_ros.synthetic.sequences import Frame, held_out_store, synthetic_sequences
 from dimp_ros.tracker import DimpTracker
 
 HIDDEN_FRAMES = range(14, 22)
@@ -209,10 +209,10 @@ def main(arguments: list[str] | None = None) -> int:
     tracker = DimpTracker(str(options.weights), device=options.device)
     with tempfile.TemporaryDirectory() as folder:
         store = options.store or held_out_store(options.pictures, Path(folder))
-        found = follow(tracker, made_sequences(store), options.sequences)
+        found = follow(tracker, synthetic_sequences(store), options.sequences)
     print(report(found, tracker.info.confidence))
     fitted = fit_map(found.peak, found.right)
-    print(f"fitted to all {len(found.peak)} frames; confidence 0.5 at a peak of {fitted.coin_flip}")
+    print(f"fitted to all {len(found.peak)} frames; confidence 0.5 at a peak of {fitted.threshold_50}")
     print("knots (peak: confidence): " + ", ".join(f"{peak:.3f}: {value:.3f}" for peak, value in fitted.knots))
     if options.write:
         import torch

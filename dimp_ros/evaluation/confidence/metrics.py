@@ -26,7 +26,7 @@ BINS = 10
 
 
 @dataclass(frozen=True)
-class Judged:
+class FrameLabels:
     """A track against the truth, frame by frame: ``present``, ``right`` (the event), ``found``: bool [N].
 
     ``confidence``: float [N], nan where the tracker gives none.
@@ -42,23 +42,23 @@ class Judged:
         """Whether the tracker says how sure it is."""
         return bool(np.isfinite(self.confidence).any())
 
-    def at_threshold(self, threshold: float) -> Judged:
+    def at_threshold(self, threshold: float) -> FrameLabels:
         """Return the same track as if the target counted as found from this confidence on."""
         return replace(self, found=np.nan_to_num(self.confidence, nan=-np.inf) >= threshold)
 
 
-def judge(result: SequenceResult, sequence: Sequence) -> Judged:
+def judge(result: SequenceResult, sequence: Sequence) -> FrameLabels:
     """Compare a tracker's result with the true boxes, nan where the target is absent, of all frames but the first."""
     right = overlap(result.boxes, sequence.boxes) > RIGHT_OVERLAP  # 0 where the target is absent
     confidence = np.array([np.nan if value is None else value for value in result.confidence], dtype=np.float64)
-    return Judged(annotated(sequence.boxes)[1:], right[1:], np.array(result.found, bool)[1:], confidence[1:])
+    return FrameLabels(annotated(sequence.boxes)[1:], right[1:], np.array(result.found, bool)[1:], confidence[1:])
 
 
-def pool(tracks: Iterable[Judged]) -> Judged:
+def pool(tracks: Iterable[FrameLabels]) -> FrameLabels:
     """Put the frames of several tracks one after the other."""
     fields = zip(*((t.present, t.right, t.found, t.confidence) for t in tracks), strict=True)
     present, right, found, confidence = (np.concatenate(field) for field in fields)
-    return Judged(present, right, found, confidence)
+    return FrameLabels(present, right, found, confidence)
 
 
 def auroc(scores: ArrayLike, positive: ArrayLike) -> float:
@@ -136,7 +136,7 @@ class Alarms:
     missed: float
 
 
-def alarms(track: Judged) -> Alarms:
+def alarms(track: FrameLabels) -> Alarms:
     """Return the false-alarm and miss rates of a track."""
 
     def share(found: Bools, of: Bools) -> float:
@@ -159,7 +159,7 @@ class Reactions:
     regained_after: list[float]
 
 
-def reactions(track: Judged) -> Reactions:
+def reactions(track: FrameLabels) -> Reactions:
     """Measure the reactions to every absence that began while the target was found and the box was on it."""
     lost: list[float] = []
     regained: list[float] = []

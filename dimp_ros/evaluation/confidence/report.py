@@ -18,7 +18,7 @@ import numpy as np
 from dimp_ros.evaluation.confidence.metrics import (
     Alarms,
     Bin,
-    Judged,
+    FrameLabels,
     Reactions,
     alarms,
     auroc,
@@ -118,7 +118,7 @@ def _figures(tracker: str, results: List[SequenceResult], sequences: dict[str, S
     )
 
 
-def _of_sequence(track: Judged) -> dict[str, float]:
+def _of_sequence(track: FrameLabels) -> dict[str, float]:
     sure = _with_confidence(track)
     return {
         "frames": len(track.right),
@@ -129,18 +129,18 @@ def _of_sequence(track: Judged) -> dict[str, float]:
     }
 
 
-def _with_confidence(track: Judged) -> Judged:
+def _with_confidence(track: FrameLabels) -> FrameLabels:
     """Return the frames for which the tracker gave a confidence."""
     given = np.isfinite(track.confidence)
-    return Judged(track.present[given], track.right[given], track.found[given], track.confidence[given])
+    return FrameLabels(track.present[given], track.right[given], track.found[given], track.confidence[given])
 
 
-def _auroc_of(track: Judged, which: Callable[[Judged], Any]) -> float:
+def _auroc_of(track: FrameLabels, which: Callable[[FrameLabels], Any]) -> float:
     frames = which(track)
     return auroc(track.confidence[frames], track.right[frames])
 
 
-def _interval(tracks: List[Judged]) -> tuple[float, float]:
+def _interval(tracks: List[FrameLabels]) -> tuple[float, float]:
     """Return the 2.5 and 97.5 percentiles of the AUROC when sequences are drawn anew, with replacement."""
     rng = np.random.default_rng(0)
     values = []

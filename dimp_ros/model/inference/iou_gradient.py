@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dimp_ros.model.backbone import Features
-from dimp_ros.model.inference.packed_linear import FixedMatrix
+from dimp_ros.model.inference.packed_linear import PackedLinear
 from dimp_ros.model.iou_net import IoUNet, LinearBlock, Modulation
 
 MOST_PIXELS = 256
@@ -31,8 +31,8 @@ class _Head(NamedTuple):
     :param scale: feature pixels per input pixel.
     """
 
-    forward: FixedMatrix
-    backward: FixedMatrix
+    forward: PackedLinear
+    backward: PackedLinear
     bins: int
     scale: float
 
@@ -120,7 +120,7 @@ def _fold(layer: LinearBlock, bins: int, scale: float, dtype: torch.dtype | None
     # [hidden, C, k * k] to [k * k, C, hidden]
     folded = (layer.linear.weight.detach() * factor[:, None]).unflatten(1, (-1, bins * bins)).permute(2, 1, 0)
     matrix, dtype = folded.flatten(0, 1), dtype or folded.dtype
-    forward, backward = FixedMatrix(matrix, offset, True, dtype), FixedMatrix(matrix.T, None, False, dtype)
+    forward, backward = PackedLinear(matrix, offset, True, dtype), PackedLinear(matrix.T, None, False, dtype)
     return _Head(forward, backward, bins, scale), offset
 
 

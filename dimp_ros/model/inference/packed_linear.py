@@ -17,7 +17,7 @@ ROWS = 10
 """The number of rows that the layout is chosen for; others are right too."""
 
 
-class FixedMatrix:
+class PackedLinear:
     """``x @ matrix + offset``, without its negative part if ``relu``.
 
     :param matrix: ``Tensor[K, M]``; it is copied. :param offset: ``Tensor[M]`` or None. :param relu: see above.

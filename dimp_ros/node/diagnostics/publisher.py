@@ -9,7 +9,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 
 from dimp_ros.node.diagnostics.status import Snapshot, diagnostics
 from dimp_ros.node.diagnostics.stream_checks import stream_conditions
-from dimp_ros.ros_utils.image_topic_monitor import Watchdog
+from dimp_ros.ros_utils.image_topic_monitor import ConditionLog
 from dimp_ros.ros_utils.qos import publisher_options, reliable_qos
 
 if TYPE_CHECKING:
@@ -23,14 +23,14 @@ class Reporter:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._watchdog = Watchdog()
+        self._watchdog = ConditionLog()
         self._publisher = node.create_publisher(
             DiagnosticArray, "/diagnostics", reliable_qos(10), **publisher_options()
         )
 
     def start_over(self) -> None:
         """Forget what was wrong: a new stream begins."""
-        self._watchdog = Watchdog()
+        self._watchdog = ConditionLog()
 
     def report(self, snapshot: Snapshot) -> None:
         """Tell how the node is at this moment."""

@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from dimp_ros.node.diagnostics.statistics import WINDOW_SECONDS, StreamStatistics
 from dimp_ros.node.diagnostics.stream_checks import slowness, stall, stamp_trouble
 from dimp_ros.tracker.result import TargetState
-from dimp_ros.tracker.target_set import Reading
+from dimp_ros.tracker.target_set import TargetEstimate
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
 
@@ -43,7 +43,7 @@ class Snapshot:
     silent: float
     silence: str
     held: tuple[int, int]
-    readings: Sequence[Reading] = ()
+    readings: Sequence[TargetEstimate] = ()
     late: Sequence[str] = ()
     enabled: bool = True
     position: str = ""

@@ -16,7 +16,7 @@ DROPPED_SHARE = 0.1
 
 
 def stream_conditions(figures: StreamStatistics) -> dict[str, str]:
-    """Return what is wrong by kind, as `Watchdog` takes it; empty texts where nothing is."""
+    """Return what is wrong by kind, as `ConditionLog` takes it; empty texts where nothing is."""
     return {"stamps": stamp_trouble(figures), "slowness": slowness(figures), "stall": stall(figures)}
 
 

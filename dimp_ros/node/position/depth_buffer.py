@@ -28,7 +28,7 @@ _MOST_SAMPLES = 48
 """Pixels looked at, by side; of larger regions every second, third ... pixel."""
 
 
-class DepthHistory:
+class DepthBuffer:
     """Holds the newest depth images, up to a number and an amount of memory. Safe to use from several threads.
 
     :param max_bytes: for their data; the newest is held however large it is.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dimp_ros.geometry.box import Box
 from dimp_ros.geometry.camera import Camera
 from dimp_ros.geometry.ranging import Position, Range, foreground, position, range_from_depth, range_from_width
-from dimp_ros.node.position.depth_buffer import DepthHistory, depths_inside
+from dimp_ros.node.position.depth_buffer import DepthBuffer, depths_inside
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import CameraInfo, Image
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _MOST_PIXELS = 1e6
 
 
-class Positioner:
+class PositionEstimator:
     """Knows the camera and the latest depths, and says where a box is. Any method may be called from any thread.
 
     Nothing is raised, whatever comes in: what is wrong is told by `complaint`, and the answer is None.
@@ -41,7 +41,7 @@ class Positioner:
         self._rectified = rectified
         self._target_width = target_width
         self._tolerance = depth_tolerance
-        self._depths = DepthHistory(max_depth_bytes)
+        self._depths = DepthBuffer(max_depth_bytes)
         self._lock = threading.Lock()  # of what is replaced as a whole, below; computed with outside of it
         self._content: tuple[Any, ...] | None = None  # what the last camera_info held
         self._calibrated: Camera | None = None

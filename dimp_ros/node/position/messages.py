@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from std_msgs.msg import Header
 
     from dimp_ros.geometry.ranging import Position
-    from dimp_ros.tracker.target_set import Reading
+    from dimp_ros.tracker.target_set import TargetEstimate
 
 UNKNOWN_ROTATION = 1e6
 """Variance of each angle of an orientation that is not known, square radians: no filter believes in it."""
 
 
-def pose_target(readings: Sequence[Reading], target_id: str = "") -> Reading | None:
+def pose_target(readings: Sequence[TargetEstimate], target_id: str = "") -> TargetEstimate | None:
     """Return the target whose pose may be published, None if there is none that a robot should go to.
 
     It must be TRACKING: a robot that is sent to a pose has no state to look at, so an UNCERTAIN one is not given.

@@ -28,7 +28,7 @@ DOWN_LOOKING = np.array([[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
 """The optical frame of a camera that looks down, its upper edge ahead, in the world's frame."""
 
 
-class Carrier:
+class Vehicle:
     """Takes commands of velocity, and says where the camera is and how it moves.
 
     A command is six numbers, linear x, y, z in metres a second and angular x, y, z in radians a second: a vehicle's in

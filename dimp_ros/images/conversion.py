@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import array
 from numbers import Integral
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,9 +16,8 @@ from dimp_ros.images.raw_image import PackedPicture, PlanarPicture, picture_of
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import Image
-    from std_msgs.msg import Header
 
-__all__ = ["SUPPORTED_ENCODINGS", "BadImage", "check_image", "from_bgr", "image_bytes", "to_bgr", "to_picture"]
+__all__ = ["SUPPORTED_ENCODINGS", "BadImage", "check_image", "image_bytes", "to_bgr", "to_picture"]
 
 
 class _Pixels(NamedTuple):
@@ -76,19 +74,6 @@ def to_bgr(image: Image | Picture) -> NDArray[np.uint8]:
     """
     picture = image if isinstance(image, Picture) else to_picture(image)
     return to_color(picture.region(0, 0, picture.width, picture.height))
-
-
-def from_bgr(header: Header, picture: NDArray[np.uint8]) -> Image:
-    """Return a HxWx3 uint8 BGR ``picture`` as a bgr8 message under ``header``.
-
-    The data is set as an `array.array`: given a numpy array, rclpy checks every byte in Python.
-    """
-    from sensor_msgs.msg import Image
-
-    height, width = picture.shape[:2]
-    message = Image(header=header, height=height, width=width, encoding="bgr8", is_bigendian=0, step=3 * width)
-    message.data = array.array("B", picture.tobytes())
-    return message
 
 
 def image_bytes(data: Any) -> NDArray[np.uint8]:

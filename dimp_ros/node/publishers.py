@@ -10,13 +10,13 @@ from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
-from dimp_ros.images.conversion import from_bgr
 from dimp_ros.images.overlay import draw_target
 from dimp_ros.images.picture import to_color
 from dimp_ros.images.stamps import NANOSECONDS, stamp_ns
 from dimp_ros.msg import TargetState, TargetStateArray
 from dimp_ros.node.position.messages import pose_stamped, pose_target, pose_with_covariance
 from dimp_ros.ros_utils import messages
+from dimp_ros.ros_utils.messages import from_bgr
 from dimp_ros.ros_utils.qos import publisher_options, reliable_qos
 from dimp_ros.tracker.target_set import TargetEstimate
 

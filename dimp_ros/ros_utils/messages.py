@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+import array
 import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import Image
 from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 from dimp_ros.geometry.box import Box, check_box
@@ -90,4 +94,15 @@ def target_state(
     )
     if bearing is not None:
         message.bearing.x, message.bearing.y, message.bearing.z = bearing
+    return message
+
+
+def from_bgr(header: Header, picture: NDArray[np.uint8]) -> Image:
+    """Return a HxWx3 uint8 BGR ``picture`` as a bgr8 message under ``header``.
+
+    The data is set as an `array.array`: given a numpy array, rclpy checks every byte in Python.
+    """
+    height, width = picture.shape[:2]
+    message = Image(header=header, height=height, width=width, encoding="bgr8", is_bigendian=0, step=3 * width)
+    message.data = array.array("B", picture.tobytes())
     return message

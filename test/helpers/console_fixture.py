@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from std_msgs.msg import Header
 
 from dimp_ros.apps.console.node import ConsoleNode
-from dimp_ros.images.conversion import from_bgr
 from dimp_ros.images.picture import Picture, to_color
+from dimp_ros.ros_utils.messages import from_bgr
 
 SIZE = (640, 360)
 SIDE = 60

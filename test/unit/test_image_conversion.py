@@ -264,7 +264,7 @@ def test_a_picture_sent_and_received_is_the_same():
     pytest.importorskip("sensor_msgs.msg", reason="ROS messages are not installed")
     from std_msgs.msg import Header
 
-    from dimp_ros.images.conversion import from_bgr
+    from dimp_ros.ros_utils.messages import from_bgr
 
     picture = np.random.default_rng(0).integers(0, 256, (11, 13, 3), np.uint8)
     for variant in (picture, picture[::2, ::3], cv2.flip(picture, 1)):

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from dimp_ros.apps.track.result_file import AnnotatedVideo, BackgroundVideo, Observation, Summary
+from dimp_ros.apps.recording.annotated_video import AnnotatedVideo, BackgroundVideo, Observation, Summary
 from dimp_ros.images.overlay import COLOURS
 
 FOUND = Observation("TRACKING", (100.0, 80.0, 60.0, 40.0), 0.8, 0.05)

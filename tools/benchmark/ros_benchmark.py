@@ -22,7 +22,7 @@ from harness.ros_harness import BEST_EFFORT, Client, Image, context, numbered_im
 
 from benchmark.report import Goal, table
 from benchmark.sequences import MadeFootage
-from dimp_ros.images.conversion import from_bgr
+from dimp_ros.ros_utils.messages import from_bgr
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = (1280, 720)

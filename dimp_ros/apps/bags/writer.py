@@ -12,7 +12,7 @@ import numpy as np
 
 from dimp_ros.apps.bags.reader import ImageBag
 from dimp_ros.apps.bags.types import COMPRESSED_IMAGE, DETECTIONS, TARGET, TARGETS, ros2_types
-from dimp_ros.apps.track.annotator import Annotator
+from dimp_ros.apps.recording.annotator import Annotator
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.frame_source import Frame
 from dimp_ros.images.video import Picture

@@ -22,7 +22,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
-from dimp_ros.apps.track.result_file import AnnotatedVideo, Observation, Summary
+from dimp_ros.apps.recording.annotated_video import AnnotatedVideo, Observation, Summary
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.conversion import to_bgr
 from dimp_ros.images.stamps import stamp_ns

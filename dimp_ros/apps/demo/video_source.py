@@ -18,8 +18,8 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
-from dimp_ros.images.conversion import from_bgr
 from dimp_ros.images.video import Picture, Video
+from dimp_ros.ros_utils.messages import from_bgr
 from dimp_ros.ros_utils.qos import publisher_options, reliable_qos
 from dimp_ros.ros_utils.spin import Finish, run
 

@@ -24,10 +24,10 @@ from dimp_ros.apps.simulator.delay import DelayLine
 from dimp_ros.apps.simulator.messages import camera_info_message, camera_pose, depth_message, target_pose, true_state
 from dimp_ros.apps.simulator.settings import configs, simulator_parameters
 from dimp_ros.apps.simulator.world import Truth, World
-from dimp_ros.images.conversion import from_bgr
 from dimp_ros.images.video import Picture
 from dimp_ros.msg import TargetState, TargetStateArray
 from dimp_ros.ros_utils.callbacks import logged
+from dimp_ros.ros_utils.messages import from_bgr
 from dimp_ros.ros_utils.parameters import ParameterHandler
 from dimp_ros.ros_utils.qos import publisher_options, reliable_qos, sensor_qos, subscription_options
 from dimp_ros.ros_utils.spin import Finish, run

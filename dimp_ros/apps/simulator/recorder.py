@@ -22,10 +22,10 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
+from dimp_ros.apps.recording.annotated_video import BackgroundVideo, Observation
 from dimp_ros.apps.simulator.metrics import BAND, Commanded, Error, LoopFigures, Recording, Said
 from dimp_ros.apps.simulator.node import COMMAND_TOPICS
 from dimp_ros.apps.simulator.plots import plot_loop
-from dimp_ros.apps.track.result_file import BackgroundVideo, Observation
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.conversion import to_bgr
 from dimp_ros.images.stamps import NANOSECONDS, stamp_ns

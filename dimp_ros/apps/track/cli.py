@@ -20,7 +20,7 @@ import dimp_ros
 from dimp_ros.apps.bags.files import is_bag
 from dimp_ros.apps.bags.reader import ImageBag
 from dimp_ros.apps.bags.writer import STORAGES, ResultBag
-from dimp_ros.apps.track.annotator import Annotator
+from dimp_ros.apps.recording.annotator import Annotator
 from dimp_ros.apps.track.loop import WINDOW, Figures, Output, Screen, follow
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.frame_source import DEFAULT_FPS, Frame, Place, Source, Span, VideoSource

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from dimp_ros.apps.track.annotator import Annotator
+from dimp_ros.apps.recording.annotator import Annotator
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.frame_source import Frame, Source, Span, show_place, total_frames
 from dimp_ros.images.picture import ArrayPicture

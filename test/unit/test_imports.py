@@ -49,7 +49,7 @@ def is_module(parts: tuple[str, ...]) -> bool:
 
 
 def imports_of(path: Path, *, types: bool = True) -> Iterator[str]:
-    """Yield the dotted names of modules that a file imports, anywhere in it; ``types``: those for type checkers, too."""
+    """Yield the names of modules that a file imports anywhere; ``types``: those for type checkers, too."""
     stack: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
     while stack:
         node = stack.pop()

@@ -93,6 +93,7 @@ class Clip:
     :param read: gives frame i of ``range(len(clip))`` as BGR.
     :param visible: ``float64 [N]``, share of the target in sight.
     :param instances: for each frame the annotated object with its mask, where the data set has masks; else empty.
+    :param distractors: boxes of the video's other targets, each ``float64 [N, 4]``, nan where unknown.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Clip:
     source: str = ""
     licence: str = ""
     instances: tuple[Instance | None, ...] = field(default=(), repr=False)
+    distractors: tuple[NDArray[np.float64], ...] = field(default=(), repr=False)
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from dimp_ros.datasets.base import DataSet
+from dimp_ros.datasets.clips import ClipsDataSet
 from dimp_ros.datasets.coco import CocoDataSet
 from dimp_ros.datasets.compact import CompactDataSet
 from dimp_ros.datasets.got10k import Got10kDataSet
@@ -20,6 +21,7 @@ from dimp_ros.datasets.subset import Subset
 from dimp_ros.datasets.trackingnet import TrackingNetDataSet
 
 KINDS: dict[str, Callable[..., DataSet]] = {
+    "clips": ClipsDataSet,
     "coco": CocoDataSet,
     "compact": CompactDataSet,
     "got10k": Got10kDataSet,

@@ -227,6 +227,28 @@ def summary_table(figures: List[TrackerFigures]) -> str:
     return _table([f"mean of {count} sequence{'s' * (count != 1)}", *header], rows)
 
 
+def kind_table(figures: List[TrackerFigures], sequences: List[Sequence]) -> str:
+    """Return figures by how the boxes were made, in percent: means over films, of the means over their tracks.
+
+    Empty where the sequences do not say their ``kind`` and ``film``. A film with many tracks counts as one.
+    """
+    films: dict[str, dict[str, list[str]]] = {}
+    for sequence in sequences:
+        if not {"kind", "film"} <= sequence.meta.keys():
+            return ""
+        films.setdefault(sequence.meta["kind"], {}).setdefault(sequence.meta["film"], []).append(sequence.name)
+    rows = []
+    for kind, own in films.items():
+        for label, figure in zip(_labels(figures), figures, strict=True):
+            means = [
+                _mean([_mean([getattr(figure.sequences[name], key) for name in names]) for names in own.values()])
+                for key in ("auc", "p20", "pnorm", "sr50", "sr75")
+            ]
+            tracks = sum(map(len, own.values()))
+            rows.append([f"{kind}, {label}", str(len(own)), str(tracks), *(f"{100 * mean:.1f}" for mean in means)])
+    return _table(["mean over films", "films", "tracks", "AUC", "P20", "Pnorm", "SR50", "SR75"], rows)
+
+
 def write_json(path: Path, figures: List[TrackerFigures], settings: dict[str, Any]) -> None:
     """Write the figures of a run, with its settings and what it ran on."""
     document = {

@@ -101,6 +101,8 @@ def run_sequence(tracker: BenchmarkTracker, sequence: Sequence, name: str = "tra
             _log.warning("%s stopped on %s, %s", name, sequence.name, error)
             break
         milliseconds.append(round((time.perf_counter() - start) * 1e3, 3))
+    if sequence.film is not None:
+        sequence.film.close()
     lost = Prediction(predictions[-1].box, found=False)
     predictions.extend([lost] * (len(sequence) - len(predictions)))
     return SequenceResult(

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dimp_ros.datasets.film import Film
 from dimp_ros.evaluation.metrics import annotated
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.files import read_image
@@ -22,7 +23,7 @@ class Sequence:
     `frames`: N picture files in order. `boxes`: (N, 4) float64 ``x, y, w, h`` in pixels, all `nan` in a frame where the
     target is absent. The first frame always has a box. `meta`: what the data set says about itself. `origin`: what the
     data set's own files count the first pixel as, 0 or 1; `boxes` are 0-based in any case. `withheld`: only the first
-    box is published, so that nothing can be measured here.
+    box is published, so that nothing can be measured here. `film`: where the frames are those of a video file.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Sequence:
     meta: dict[str, Any] = field(default_factory=dict, repr=False)
     origin: int = 0
     withheld: bool = False
+    film: Film | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.boxes.shape != (len(self.frames), 4):
@@ -51,7 +53,7 @@ class Sequence:
 
     def image(self, index: int) -> NDArray[np.uint8]:
         """Read frame `index` as HxWx3 uint8 BGR."""
-        return read_image(self.frames[index])
+        return read_image(self.frames[index]) if self.film is None else self.film(index)
 
 
 def read_boxes(path: Path) -> NDArray[np.float64]:

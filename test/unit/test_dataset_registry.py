@@ -34,7 +34,7 @@ def test_a_configuration_lists_data_sets(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"kind": "vot", "root": "x"}, "'vot' are not known; there are: coco, compact"),
+        ({"kind": "vot", "root": "x"}, "'vot' are not known; there are: clips, coco, compact"),
         (
             {"kind": "got10k", "root": "x", "parts": [1]},
             "got10k has no option parts; it has: exclude, name, max_stills",

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dimp_ros.evaluation.layouts.clips import ClipsLayout
 from dimp_ros.evaluation.layouts.uav import UavLayout
 from dimp_ros.evaluation.metrics import annotated
 from dimp_ros.evaluation.sequences import Sequence, read_boxes
@@ -282,6 +283,7 @@ LAYOUTS: dict[str, Layout] = {
         OtbLayout(),
         LasotLayout(),  # before `folder`, which its sequences would fit too
         FolderLayout(),
+        ClipsLayout(),
         UavLayout("UAV123"),
         UavLayout("UAV123_10fps"),
         UavLayout("UAV20L"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Write the tables of parameters in README.md and docs/. Run it after changing a parameter."""
+"""Write the parameter tables in docs/. Run it after changing a parameter."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / "README.md"
+DOCS = ROOT / "docs"
 BEGIN = "<!-- parameters: made by tools/update_docs.py -->\n"
 END = "<!-- end -->\n"
 
 
 def updated(text: str, parameters: Sequence[Any] | None = None) -> str:
-    """Return a file's text with the table as the code has it now; ``parameters`` as for `parameter_table`."""
+    """Return ``text`` with its table generated from the code; ``parameters`` as for `parameter_table`.
+
+    :raises ValueError: if ``text`` lacks the marker lines.
+    """
     from dimp_ros.ros_utils.parameter_table import parameter_table
 
     before, _, rest = text.partition(BEGIN)
@@ -26,16 +29,15 @@ def updated(text: str, parameters: Sequence[Any] | None = None) -> str:
 
 
 def tables() -> dict[Path, Sequence[Any] | None]:
-    """Return the files that hold a table, and whose parameters these are."""
+    """Return each file with a table and its parameters; None stands for those of the tracker node."""
     from dimp_ros.apps.steering.follower_control import FollowConfig
     from dimp_ros.apps.steering.servo_control import ServoConfig
     from dimp_ros.ros_utils.config_dataclass import parameter_rows
 
-    docs = ROOT / "docs"
     return {
-        README: None,
-        docs / "follower.md": parameter_rows(FollowConfig),
-        docs / "servo.md": parameter_rows(ServoConfig),
+        DOCS / "parameters.md": None,
+        DOCS / "follower.md": parameter_rows(FollowConfig),
+        DOCS / "servo.md": parameter_rows(ServoConfig),
     }
 
 

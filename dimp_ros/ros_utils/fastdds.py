@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Room for large images in the memory that Fast DDS shares between processes; see docs/performance.md."""
+"""Room for large images in the memory that Fast DDS shares between processes; see docs/troubleshooting.md."""
 
 from __future__ import annotations
 

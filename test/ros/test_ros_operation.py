@@ -219,10 +219,11 @@ def test_the_documented_qualities_of_service_are_those_of_the_topics():
 
 def test_what_the_document_quotes_is_said_by_the_code():
     """Every quoted message is compared, piece by piece, with the sources."""
-    package = DOCUMENT.parents[1] / "dimp_ros" / "node"
-    source = " ".join(path.read_text(encoding="utf-8") for path in sorted(package.glob("*.py")))
+    package = DOCUMENT.parents[1] / "dimp_ros"
+    paths = [path for folder in ("node", "ros_utils") for path in sorted((package / folder).rglob("*.py"))]
+    source = " ".join(path.read_text(encoding="utf-8") for path in paths)
     source = re.sub(r'"\s+f?"', "", source)  # texts that are written over several lines
-    table = DOCUMENT.read_text(encoding="utf-8").partition("## What the log says")[2]
+    table = DOCUMENT.read_text(encoding="utf-8").partition("## Log messages")[2]
     quoted = re.findall(r"^\| `([^`]+)`", table, re.MULTILINE)
     assert len(quoted) > 12
     for message in quoted:

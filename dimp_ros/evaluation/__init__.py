@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One-pass evaluation of trackers on annotated sequences, with OpenCV's trackers as peers in the same run.
+"""One-pass evaluation of trackers on annotated sequences, with OpenCV's trackers as baselines in the same run.
 
 Sequences given to this package are for measuring only: nothing of them is ever used to train a network, to tune a
 constant or to choose a default. Training data lives elsewhere (``dimp_ros.training``) and must not overlap with them.
@@ -11,15 +11,15 @@ torch nor rclpy.
 from dimp_ros.evaluation.layouts.registry import load_sequences
 from dimp_ros.evaluation.metrics import center_error, overlap, precision, success_auc, success_curve
 from dimp_ros.evaluation.runner import SequenceResult, run_pairs, run_sequence
-from dimp_ros.evaluation.sequences import Sequence
-from dimp_ros.evaluation.tracker_api import BenchmarkTracker, PeerUnavailable, Prediction
+from dimp_ros.evaluation.sequences import VideoSequence
+from dimp_ros.evaluation.tracker_api import BaselineUnavailable, BenchmarkTracker, Prediction
 from dimp_ros.evaluation.trackers import TrackerSpec
 
 __all__ = [
     "BenchmarkTracker",
-    "PeerUnavailable",
+    "BaselineUnavailable",
     "Prediction",
-    "Sequence",
+    "VideoSequence",
     "SequenceResult",
     "TrackerSpec",
     "center_error",

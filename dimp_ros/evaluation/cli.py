@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence as List
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +25,8 @@ from dimp_ros.evaluation.merging import check_complete, read_results, take_store
 from dimp_ros.evaluation.plots import write_plots
 from dimp_ros.evaluation.report import TrackerFigures, kind_table, sequence_table, summarize, summary_table, write_json
 from dimp_ros.evaluation.runner import SequenceResult, available_cores, pair_file, run_pairs
-from dimp_ros.evaluation.sequences import Sequence
-from dimp_ros.evaluation.tracker_api import PeerUnavailable
+from dimp_ros.evaluation.sequences import VideoSequence
+from dimp_ros.evaluation.tracker_api import BaselineUnavailable
 from dimp_ros.evaluation.trackers import ABLATIONS, TrackerSpec, split_names
 
 DEFAULT_TRACKERS = "dimp_lite,kcf,csrt,nanotrack_v1,nanotrack_v2"
@@ -78,7 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="measure the variants of this model that show what each part gives: the initialiser only, fewer optimiser "
         "steps, no online update, no hard negatives",
     )
-    parser.add_argument("--peers", type=Path, metavar="DIR", help="folder that holds NanoTrack's ONNX files")
+    parser.add_argument("--baselines", type=Path, metavar="DIR", help="folder that holds NanoTrack's ONNX files")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json, plots and each pair's track here")
     parser.add_argument(
         "--resume",
@@ -113,13 +113,13 @@ def _tracker_names(arguments: argparse.Namespace) -> list[str]:
     return list(dict.fromkeys([*variants, *others]))
 
 
-def _usable(specs: List[TrackerSpec]) -> list[TrackerSpec]:
+def _usable(specs: Sequence[TrackerSpec]) -> list[TrackerSpec]:
     """Return the trackers that can run here, and say of each other one why not."""
     usable = []
     for spec in specs:
         try:
             spec.check()
-        except PeerUnavailable as reason:
+        except BaselineUnavailable as reason:
             print(f"dimp-eval: {spec.name} left out: {reason}", file=sys.stderr)
         else:
             usable.append(spec)
@@ -137,7 +137,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return _merge(arguments, sequences)
     settings = dict(arguments.set)
     specs = _usable(
-        [TrackerSpec(name, arguments.peers, arguments.device, settings) for name in _tracker_names(arguments)]
+        [TrackerSpec(name, arguments.baselines, arguments.device, settings) for name in _tracker_names(arguments)]
     )
     jobs = min(arguments.jobs or rank.cores(available_cores()), len(specs) * len(sequences))
     threads = arguments.threads or max(1, rank.cores(available_cores()) // jobs)
@@ -158,7 +158,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return failed
 
 
-def _complain(results: List[SequenceResult]) -> int:
+def _complain(results: Sequence[SequenceResult]) -> int:
     """Say which tracks ended early; return the exit status."""
     failed = [result for result in results if result.error]
     for result in failed:
@@ -166,7 +166,7 @@ def _complain(results: List[SequenceResult]) -> int:
     return 1 if failed else 0
 
 
-def _merge(arguments: argparse.Namespace, sequences: List[Sequence]) -> int:
+def _merge(arguments: argparse.Namespace, sequences: Sequence[VideoSequence]) -> int:
     """Report on stored results; with --out, put copies of them together there."""
     names = {sequence.name for sequence in sequences}
     results = [result for result in read_results(arguments.merge) if result.sequence in names]
@@ -184,7 +184,10 @@ def _merge(arguments: argparse.Namespace, sequences: List[Sequence]) -> int:
 
 
 def _report(
-    results: List[SequenceResult], sequences: List[Sequence], arguments: argparse.Namespace, run: dict[str, Any]
+    results: Sequence[SequenceResult],
+    sequences: Sequence[VideoSequence],
+    arguments: argparse.Namespace,
+    run: dict[str, Any],
 ) -> None:
     """Print the tables of complete results and, with --out, write them, plots, and GOT-10k's files."""
     out: Path | None = arguments.out
@@ -209,9 +212,9 @@ def _report(
         print("\nwritten: " + ", ".join(map(str, written)))
 
 
-def _plots(out: Path, figures: List[TrackerFigures]) -> list[Path]:
+def _plots(out: Path, figures: Sequence[TrackerFigures]) -> list[Path]:
     """Draw the plots, with the first of our trackers emphasised; without matplotlib say so."""
-    ours = [figure.tracker for figure in figures if not TrackerSpec(figure.tracker).is_peer]
+    ours = [figure.tracker for figure in figures if not TrackerSpec(figure.tracker).is_baseline]
     try:
         return write_plots(out, figures, ours[:1])
     except ImportError as reason:
@@ -220,8 +223,8 @@ def _plots(out: Path, figures: List[TrackerFigures]) -> list[Path]:
 
 
 def _collect(
-    specs: List[TrackerSpec],
-    sequences: List[Sequence],
+    specs: Sequence[TrackerSpec],
+    sequences: Sequence[VideoSequence],
     jobs: int,
     threads: int,
     arguments: argparse.Namespace,
@@ -241,13 +244,13 @@ def _collect(
     return results
 
 
-def main(argv: List[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0, 1 if a tracker stopped with an error on some sequence, 2 for a bad request."""
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     arguments = build_parser().parse_args(argv)
     try:
         return _run(arguments)
-    except (ValueError, OSError, ImportError, PeerUnavailable) as error:
+    except (ValueError, OSError, ImportError, BaselineUnavailable) as error:
         print(f"dimp-eval: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -7,8 +7,7 @@ Nothing is sent between them: each knows its number and the number of all, and f
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sized
-from collections.abc import Sequence as List
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -62,7 +61,7 @@ class Rank:
 ALONE = Rank()
 
 
-def share(specs: List[_Spec], sequences: List[_Sequence], rank: Rank) -> list[tuple[_Spec, _Sequence]]:
+def share(specs: Sequence[_Spec], sequences: Sequence[_Sequence], rank: Rank) -> list[tuple[_Spec, _Sequence]]:
     """Return the pairs of tracker and sequence that belong to `rank`; together the ranks have each pair once.
 
     Sequences go longest first, each with all trackers one after the other, so that a change of load during the run

@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from collections.abc import Sequence as List
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dimp_ros.evaluation.runner import SequenceResult
-from dimp_ros.evaluation.sequences import Sequence
+from dimp_ros.evaluation.sequences import VideoSequence
 
 
-def write_got10k(folder: Path, results: Iterable[SequenceResult], sequences: List[Sequence]) -> list[Path]:
+def write_got10k(folder: Path, results: Iterable[SequenceResult], sequences: Sequence[VideoSequence]) -> list[Path]:
     """Write ``TRACKER/NAME/NAME_001.txt`` and ``NAME_time.txt`` under `folder`; return the trackers' folders.
 
     A line is a box ``x,y,w,h`` in the coordinates of the data set's files (1-based for GOT-10k), or the seconds that

@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
-from collections.abc import Sequence as List
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dimp_ros.evaluation.runner import SequenceResult, Spec, stored_result
-from dimp_ros.evaluation.sequences import Sequence
+from dimp_ros.evaluation.sequences import VideoSequence
 
 
 def read_results(folders: Iterable[Path]) -> list[SequenceResult]:
@@ -39,7 +38,7 @@ def read_results(folders: Iterable[Path]) -> list[SequenceResult]:
 
 
 def take_stored(
-    out: Path, specs: List[Spec], sequences: List[Sequence]
+    out: Path, specs: Sequence[Spec], sequences: Sequence[VideoSequence]
 ) -> tuple[list[SequenceResult], list[tuple[str, str]]]:
     """Return the results of these trackers on these sequences that are in `out`, and the pairs that are not."""
     found, missing = [], []
@@ -54,7 +53,7 @@ def take_stored(
     return found, missing
 
 
-def check_complete(results: Iterable[SequenceResult], sequences: List[Sequence]) -> None:
+def check_complete(results: Iterable[SequenceResult], sequences: Sequence[VideoSequence]) -> None:
     """Raise ValueError, naming the pairs, unless every tracker has a whole track on every one of the sequences."""
     lengths = {sequence.name: len(sequence) for sequence in sequences}
     by_tracker: dict[str, set[str]] = {}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenCV's own trackers as peers: KCF, CSRT and MIL, and NanoTrack given its model files."""
+"""OpenCV's own trackers as baselines: KCF, CSRT and MIL, and NanoTrack given its model files."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dimp_ros.evaluation.tracker_api import PeerUnavailable, Prediction
+from dimp_ros.evaluation.tracker_api import BaselineUnavailable, Prediction
 from dimp_ros.geometry.box import Box
 
 CLASSES = {"kcf": "TrackerKCF", "csrt": "TrackerCSRT", "mil": "TrackerMIL"}
 NANOTRACK = {"nanotrack_v1": "nanotrackv1", "nanotrack_v2": "nanotrackv2"}
-PEERS = (*CLASSES, *NANOTRACK)
+BASELINES = (*CLASSES, *NANOTRACK)
 
 
 def _find(class_name: str, member: str) -> Callable[..., Any]:
@@ -27,28 +27,28 @@ def _find(class_name: str, member: str) -> Callable[..., Any]:
         found: Callable[..., Any] | None = getattr(module, f"{class_name}_{member}", inside)
         if found is not None:
             return found
-    raise PeerUnavailable(f"OpenCV {cv2.__version__} here has no {class_name}; install opencv-contrib-python")
+    raise BaselineUnavailable(f"OpenCV {cv2.__version__} here has no {class_name}; install opencv-contrib-python")
 
 
 def _nanotrack_files(name: str, folder: Path | None) -> tuple[Path, Path]:
     """Return the backbone and head files of a NanoTrack version, found anywhere under `folder`."""
     if folder is None:
-        raise PeerUnavailable(f"{name} needs its model files; give the folder that holds them with --peers DIR")
+        raise BaselineUnavailable(f"{name} needs its model files; give the folder that holds them with --baselines DIR")
     files = []
     for part in ("backbone", "head"):
         matches = sorted(folder.rglob(f"*{NANOTRACK[name]}*{part}*.onnx"))
         if not matches:
-            raise PeerUnavailable(f"{name}: no *{NANOTRACK[name]}*{part}*.onnx under {folder}")
+            raise BaselineUnavailable(f"{name}: no *{NANOTRACK[name]}*{part}*.onnx under {folder}")
         files.append(matches[0])
     return files[0], files[1]
 
 
-def peer_factory(name: str, folder: Path | None = None) -> Callable[[], Any]:
-    """Return a function that makes a fresh OpenCV tracker; raise PeerUnavailable, with the remedy, if it cannot be."""
+def baseline_factory(name: str, folder: Path | None = None) -> Callable[[], Any]:
+    """Return a function that makes a new OpenCV tracker; raise BaselineUnavailable, with the remedy, if it cannot."""
     if name in CLASSES:
         return _find(CLASSES[name], "create")
     if name not in NANOTRACK:
-        raise ValueError(f"unknown peer {name!r}; known: {', '.join(PEERS)}")
+        raise ValueError(f"unknown baseline {name!r}; known: {', '.join(BASELINES)}")
     create = _find("TrackerNano", "create")
     backbone, head = _nanotrack_files(name, folder)
     parameters = _find("TrackerNano", "Params")()
@@ -56,11 +56,11 @@ def peer_factory(name: str, folder: Path | None = None) -> Callable[[], Any]:
     return lambda: create(parameters)
 
 
-class OpenCVPeer:
+class OpenCVBaseline:
     """An OpenCV tracker behind the benchmark contract; where it reports failure its last box stands."""
 
     def __init__(self, name: str, folder: Path | None = None) -> None:
-        self._make = peer_factory(name, folder)
+        self._make = baseline_factory(name, folder)
         self._tracker: Any = None
         self._box = Box(math.nan, math.nan, math.nan, math.nan)
 

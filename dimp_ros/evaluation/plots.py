@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as List
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -48,7 +48,7 @@ PLOTS = (
 )
 
 
-def write_plots(folder: Path, figures: List[TrackerFigures], emphasized: List[str] = ()) -> list[Path]:
+def write_plots(folder: Path, figures: Sequence[TrackerFigures], emphasized: Sequence[str] = ()) -> list[Path]:
     """Write success.png, precision.png and normalized_precision.png into `folder` and return their paths.
 
     A tracker has the same colour in all of them. The legend is sorted by the score it shows, in percent. `emphasized`
@@ -71,12 +71,12 @@ def write_plots(folder: Path, figures: List[TrackerFigures], emphasized: List[st
     return paths
 
 
-def _long(figures: List[TrackerFigures]) -> bool:
+def _long(figures: Sequence[TrackerFigures]) -> bool:
     """Tell whether names are too long for a legend beside the axes."""
     return max(len(figure.tracker) for figure in figures) > 24
 
 
-def _draw(axes: Any, plot: Plot, figures: List[TrackerFigures], emphasized: List[str]) -> None:
+def _draw(axes: Any, plot: Plot, figures: Sequence[TrackerFigures], emphasized: Sequence[str]) -> None:
     styled = sorted(figures, key=lambda figure: figure.tracker not in emphasized)  # those have the first colours
     ranked = sorted(enumerate(styled), key=lambda item: -getattr(item[1], plot.score))
     for index, figure in ranked:
@@ -105,7 +105,7 @@ def _draw(axes: Any, plot: Plot, figures: List[TrackerFigures], emphasized: List
     _add_legend(axes, plot, figures, emphasized)
 
 
-def _add_legend(axes: Any, plot: Plot, figures: List[TrackerFigures], emphasized: List[str]) -> None:
+def _add_legend(axes: Any, plot: Plot, figures: Sequence[TrackerFigures], emphasized: Sequence[str]) -> None:
     """Put the ranking beside the axes, or below them if its names are long: a curve is never covered."""
     place = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.14) if _long(figures) else (1.01, 1.0)}
     legend = axes.legend(

@@ -5,7 +5,7 @@
     python -m dimp_ros.evaluation.redetection --sequences SEQUENCES --only NAME,...
 
 On made sequences (`dimp_ros.synthetic.disappearance`) settings may be chosen, on annotated ones they are only measured.
-The peer, in the same run, is the same tracker without the search: it looks at the last place only.
+The baseline, in the same run, is the same tracker without the search: it looks at the last place only.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ import argparse
 import itertools
 import json
 import sys
-from collections.abc import Iterable, Iterator
-from collections.abc import Sequence as List
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -32,14 +31,14 @@ from dimp_ros.tracker.result import TargetState
 
 PROGRAM = "python -m dimp_ros.evaluation.redetection"
 DEFAULT_TRACKERS = "dimp_lite,dimp_lite@search_tiles=0"
-ON, OFF = 0.5, 0.1
+IOU_HIT, IOU_MISS = 0.5, 0.1
 """With an IoU above the one the box is on the target, below the other on something else."""
 
 BEFORE = 12
 """A return counts if the tracker was on the target in one of the last so many frames in which it was in sight."""
 
 
-class Scored(NamedTuple):
+class ScoredFrame(NamedTuple):
     """A frame that was played: what the tracker said, and where the target was (None: absent)."""
 
     state: TargetState
@@ -55,21 +54,21 @@ class Scored(NamedTuple):
     @property
     def on(self) -> bool:
         """Whether the tracker claims to be on the target, and is."""
-        return self.state is TargetState.TRACKING and self.overlap > ON
+        return self.state is TargetState.TRACKING and self.overlap > IOU_HIT
 
     @property
     def false(self) -> bool:
         """Whether the tracker claims to be on the target, and is on something else."""
-        return self.state is TargetState.TRACKING and self.overlap < OFF
+        return self.state is TargetState.TRACKING and self.overlap < IOU_MISS
 
 
 @dataclass
-class Tally:
+class RedetectionCounts:
     """What a tracker did on some sequences.
 
     :param returns: how often the target came back after it had been followed. :param delays: frames until it was found,
         0 being the frame of the return, of the returns that were found. :param frames: all that were played.
-    :param false: how many of them were false, see `Scored`. :param false_finds: how often a series of these began.
+    :param false: how many of them were false, see `ScoredFrame`. :param false_finds: how often a series of these began.
     :param on: frames in which the tracker was on the target. :param present: frames with the target.
     :param slow_ms: times of the LOST frames. :param usual_ms: of the others.
     """
@@ -84,7 +83,7 @@ class Tally:
     slow_ms: list[float] = field(default_factory=list)
     usual_ms: list[float] = field(default_factory=list)
 
-    def add(self, frames: List[Scored], returns: Iterable[int]) -> None:
+    def add(self, frames: Sequence[ScoredFrame], returns: Iterable[int]) -> None:
         """Count a sequence. :param returns: numbers of the frames in which the target is back where it was not."""
         returns = sorted(returns)
         for at, end in itertools.pairwise([*returns, len(frames)]):
@@ -106,39 +105,41 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Played:
-    """A sequence as it is played: its images come one by one; ``returns`` as for `Tally.add`."""
+class PlayedSequence:
+    """A sequence as it is played: its images come one by one; ``returns`` as for `RedetectionCounts.add`."""
 
     name: str
     group: str
     images: Iterator[NDArray[np.uint8]]
-    truths: List[Box | None]
+    truths: Sequence[Box | None]
     returns: tuple[int, ...]
 
 
-def made(store: Path, number: int, first: int = 0) -> Iterator[Played]:
+def synthetic_sequences(store: Path, number: int, first: int = 0) -> Iterator[PlayedSequence]:
     """Make sequences; the scenario is the group."""
-    from dimp_ros.synthetic.disappearance import DisappearanceMaker
+    from dimp_ros.synthetic.disappearance import DisappearanceGenerator
 
-    maker = DisappearanceMaker(store)
+    maker = DisappearanceGenerator(store)
     for index in range(first, first + number):
         sequence = maker.make(index)
-        images = (shot.image for shot in sequence.shots)
-        yield Played(sequence.name, sequence.scenario, images, [s.box for s in sequence.shots], sequence.returns)
+        images = (frame.image for frame in sequence.frames)
+        yield PlayedSequence(
+            sequence.name, sequence.scenario, images, [s.box for s in sequence.frames], sequence.returns
+        )
 
 
-def annotated(folder: Path, names: List[str] | None) -> Iterator[Played]:
+def annotated_sequences(folder: Path, names: Sequence[str] | None) -> Iterator[PlayedSequence]:
     """Read sequences; the target returns where it is annotated again after an absence."""
     for sequence in load_sequences(folder, names):
         truths = [None if np.isnan(box).any() else Box(*(float(value) for value in box)) for box in sequence.boxes]
         returns = tuple(n for n in range(1, len(truths)) if truths[n] and not truths[n - 1])
         group = "with absences" if returns else "always in sight"
-        yield Played(sequence.name, group, (sequence.image(n) for n in range(len(truths))), truths, returns)
+        yield PlayedSequence(sequence.name, group, (sequence.image(n) for n in range(len(truths))), truths, returns)
 
 
-def play(trackers: dict[str, Any], sequence: Played) -> dict[str, list[Scored]]:
+def play(trackers: dict[str, Any], sequence: PlayedSequence) -> dict[str, list[ScoredFrame]]:
     """Run every tracker over a sequence, image by image."""
-    frames: dict[str, list[Scored]] = {name: [] for name in trackers}
+    frames: dict[str, list[ScoredFrame]] = {name: [] for name in trackers}
     first = sequence.truths[0]
     assert first is not None, "a sequence begins with its target"
     for number, (image, truth) in enumerate(zip(sequence.images, sequence.truths, strict=True)):
@@ -146,25 +147,25 @@ def play(trackers: dict[str, Any], sequence: Played) -> dict[str, list[Scored]]:
             if number == 0:
                 tracker.drop()
             result = tracker.update(image) if number else tracker.init(image, first)
-            frames[name].append(Scored(result.state, result.box, truth, sum(result.stage_ms.values())))
+            frames[name].append(ScoredFrame(result.state, result.box, truth, sum(result.stage_ms.values())))
     return frames
 
 
-def table(tallies: dict[tuple[str, str], Tally]) -> str:
-    """Return the tallies by (group, tracker) as a Markdown table."""
+def table(counts: dict[tuple[str, str], RedetectionCounts]) -> str:
+    """Return the counts by (group, tracker) as a Markdown table."""
     lines = [
         "| sequences | tracker | returns | found | frames until found: median, 90 % | false per 1000 frames (finds) |"
         " on target | ms while lost / else |",
         "|---|---|---|---|---|---|---|---|",
     ]
-    for (group, name), tally in tallies.items():
-        share = f"{len(tally.delays) / tally.returns:.0%}" if tally.returns else "-"
-        delays = "{:.0f}, {:.0f}".format(*np.percentile(tally.delays, (50, 90))) if tally.delays else "-"
-        false = f"{1000 * tally.false / max(tally.frames, 1):.0f} ({tally.false_finds})"
-        on = f"{tally.on / max(tally.present, 1):.0%}"
-        both = tally.slow_ms and tally.usual_ms
-        ratio = f"{median(tally.slow_ms) / max(median(tally.usual_ms), 1e-9):.1f}" if both else "-"
-        lines.append(f"| {group} | {name} | {tally.returns} | {share} | {delays} | {false} | {on} | {ratio} |")
+    for (group, name), count in counts.items():
+        share = f"{len(count.delays) / count.returns:.0%}" if count.returns else "-"
+        delays = "{:.0f}, {:.0f}".format(*np.percentile(count.delays, (50, 90))) if count.delays else "-"
+        false = f"{1000 * count.false / max(count.frames, 1):.0f} ({count.false_finds})"
+        on = f"{count.on / max(count.present, 1):.0%}"
+        both = count.slow_ms and count.usual_ms
+        ratio = f"{median(count.slow_ms) / max(median(count.usual_ms), 1e-9):.1f}" if both else "-"
+        lines.append(f"| {group} | {name} | {count.returns} | {share} | {delays} | {false} | {on} | {ratio} |")
     return "\n".join(lines)
 
 
@@ -195,7 +196,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _load(name: str, device: str) -> Any:
     """Load a model with its variant's settings."""
     spec = TrackerSpec(name)
-    if spec.is_peer:
+    if spec.is_baseline:
         raise ValueError(f"{name} never says that it has lost its target; give our models only")
     spec.check()
     return load_tracker(spec.model, device, spec.all_settings)
@@ -210,25 +211,25 @@ def _run(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         total = options.number
         if options.sequences:
-            sequences = annotated(options.sequences, options.only)
+            sequences = annotated_sequences(options.sequences, options.only)
             total = len(load_sequences(options.sequences, options.only))
         else:
             store = options.store or _store(options.pictures, Path(folder))
-            sequences = made(store, options.number, options.first)
+            sequences = synthetic_sequences(store, options.number, options.first)
         if options.sheet:
             write_sheet(options.sheet, sequences)
             return
         trackers = {name: _load(name, options.device) for name in options.trackers}
-        tallies: dict[tuple[str, str], Tally] = {}
+        counts: dict[tuple[str, str], RedetectionCounts] = {}
         for sequence in tqdm(sequences, total=total, desc="sequences", mininterval=5, disable=None):
             for name, frames in play(trackers, sequence).items():
                 own = (sequence.name,) if options.sequences else ()
                 for group in (*own, sequence.group, "all"):
-                    tallies.setdefault((group, name), Tally()).add(frames, sequence.returns)
-    groups = [*sorted({group for group, _ in tallies} - {"all"}), "all"]
-    print(table({(group, name): tallies[group, name] for group in groups for name in trackers}))
+                    counts.setdefault((group, name), RedetectionCounts()).add(frames, sequence.returns)
+    groups = [*sorted({group for group, _ in counts} - {"all"}), "all"]
+    print(table({(group, name): counts[group, name] for group in groups for name in trackers}))
     if options.out:
-        rows = [{"group": g, "tracker": name, **asdict(tally)} for (g, name), tally in tallies.items()]
+        rows = [{"group": g, "tracker": name, **asdict(count)} for (g, name), count in counts.items()]
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
@@ -240,7 +241,7 @@ def _store(pictures: Path, folder: Path) -> Path:
     return held_out_store(pictures, folder)
 
 
-def write_sheet(path: Path, sequences: Iterable[Played], columns: int = 8, width: int = 240) -> None:
+def write_sheet(path: Path, sequences: Iterable[PlayedSequence], columns: int = 8, width: int = 240) -> None:
     """Write frames of each sequence in a row, spread over it, with the target's true box."""
     import cv2
 

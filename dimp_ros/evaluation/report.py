@@ -7,8 +7,7 @@ import json
 import math
 import os
 import platform
-from collections.abc import Iterable
-from collections.abc import Sequence as List
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,7 @@ from dimp_ros.evaluation.metrics import (
     success_curve,
 )
 from dimp_ros.evaluation.runner import SequenceResult
-from dimp_ros.evaluation.sequences import Sequence
+from dimp_ros.evaluation.sequences import VideoSequence
 
 SPEED_REFERENCE = "csrt"
 """Times are given relative to this tracker's in the same run, because milliseconds do not travel between machines."""
@@ -95,11 +94,11 @@ def _mean(values: Any) -> float:
     return float(np.mean(values)) if len(values) else math.nan
 
 
-def _overlaps(result: SequenceResult, sequence: Sequence) -> Floats:
+def _overlaps(result: SequenceResult, sequence: VideoSequence) -> Floats:
     return counted_overlaps(result.boxes, sequence.boxes, result.image_size, sequence.origin)
 
 
-def _sequence_figures(result: SequenceResult, sequence: Sequence) -> SequenceFigures:
+def _sequence_figures(result: SequenceResult, sequence: VideoSequence) -> SequenceFigures:
     success = success_curve(result.boxes, sequence.boxes)
     precision = precision_curve(result.boxes, sequence.boxes)
     normalized = normalized_precision_curve(result.boxes, sequence.boxes)
@@ -127,7 +126,7 @@ def _mean_update(results: Iterable[SequenceResult]) -> float:
     return _mean([value for result in results for value in result.milliseconds[1:]])
 
 
-def summarize(results: Iterable[SequenceResult], sequences: List[Sequence]) -> list[TrackerFigures]:
+def summarize(results: Iterable[SequenceResult], sequences: Sequence[VideoSequence]) -> list[TrackerFigures]:
     """Turn the results of a run into figures, a tracker each, in the order in which trackers first appear.
 
     Raise ValueError if a tracker lacks a sequence that another has: means over different sequences do not compare.
@@ -144,7 +143,7 @@ def summarize(results: Iterable[SequenceResult], sequences: List[Sequence]) -> l
 
 
 def _tracker_figures(
-    tracker: str, own: dict[str, SequenceResult], sequences: List[Sequence], reference: float
+    tracker: str, own: dict[str, SequenceResult], sequences: Sequence[VideoSequence], reference: float
 ) -> TrackerFigures:
     each = {sequence.name: _sequence_figures(own[sequence.name], sequence) for sequence in sequences}
     overlaps = np.concatenate([_overlaps(own[sequence.name], sequence) for sequence in sequences])
@@ -177,17 +176,17 @@ LONG_NAME = 14
 """Trackers with longer names are numbered in tables, whose columns would become too wide."""
 
 
-def _labels(figures: List[TrackerFigures]) -> list[str]:
+def _labels(figures: Sequence[TrackerFigures]) -> list[str]:
     numbered = any(len(figure.tracker) > LONG_NAME for figure in figures)
     return [f"({number})" if numbered else figure.tracker for number, figure in enumerate(figures, start=1)]
 
 
-def _table(header: List[str], rows: Iterable[List[str]]) -> str:
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Lay out a Markdown table, the first column left-aligned, the others right-aligned."""
     rows = [list(row) for row in rows]
     widths = [max(len(row[column]) for row in [list(header), *rows]) for column in range(len(header))]
 
-    def line(cells: List[str]) -> str:
+    def line(cells: Sequence[str]) -> str:
         first, *others = [
             cell.ljust(width) if not i else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
@@ -198,7 +197,7 @@ def _table(header: List[str], rows: Iterable[List[str]]) -> str:
     return "\n".join([line(header), rule, *(line(row) for row in rows)])
 
 
-def sequence_table(figures: List[TrackerFigures]) -> str:
+def sequence_table(figures: Sequence[TrackerFigures]) -> str:
     """Return the AUC, in percent, of every tracker on every sequence; a track that ended in an error is starred."""
     names = list(figures[0].sequences)
 
@@ -209,7 +208,7 @@ def sequence_table(figures: List[TrackerFigures]) -> str:
     return _table(["AUC by sequence", *_labels(figures)], rows)
 
 
-def summary_table(figures: List[TrackerFigures]) -> str:
+def summary_table(figures: Sequence[TrackerFigures]) -> str:
     """Return the figures of a run in percent, milliseconds an update, and their ratio to CSRT's in the same run."""
     header = ["AUC", "P20", "Pnorm", "AO", "SR50", "SR75", "ms", "time / CSRT's"]
     rows = []
@@ -227,7 +226,7 @@ def summary_table(figures: List[TrackerFigures]) -> str:
     return _table([f"mean of {count} sequence{'s' * (count != 1)}", *header], rows)
 
 
-def kind_table(figures: List[TrackerFigures], sequences: List[Sequence]) -> str:
+def kind_table(figures: Sequence[TrackerFigures], sequences: Sequence[VideoSequence]) -> str:
     """Return figures by how the boxes were made, in percent: means over films, of the means over their tracks.
 
     Empty where the sequences do not say their ``kind`` and ``film``. A film with many tracks counts as one.
@@ -249,7 +248,7 @@ def kind_table(figures: List[TrackerFigures], sequences: List[Sequence]) -> str:
     return _table(["mean over films", "films", "tracks", "AUC", "P20", "Pnorm", "SR50", "SR75"], rows)
 
 
-def write_json(path: Path, figures: List[TrackerFigures], settings: dict[str, Any]) -> None:
+def write_json(path: Path, figures: Sequence[TrackerFigures], settings: dict[str, Any]) -> None:
     """Write the figures of a run, with its settings and what it ran on."""
     document = {
         "settings": settings,

@@ -12,8 +12,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Iterator
-from collections.abc import Sequence as List
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,7 +21,7 @@ from typing import Any, Protocol
 import cv2
 
 from dimp_ros.evaluation.distributed import ALONE, Rank, share
-from dimp_ros.evaluation.sequences import Sequence
+from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.evaluation.tracker_api import BenchmarkTracker, Prediction
 from dimp_ros.geometry.box import Box
 
@@ -82,7 +81,7 @@ class SequenceResult:
         return SequenceResult(**values)
 
 
-def run_sequence(tracker: BenchmarkTracker, sequence: Sequence, name: str = "tracker") -> SequenceResult:
+def run_sequence(tracker: BenchmarkTracker, sequence: VideoSequence, name: str = "tracker") -> SequenceResult:
     """Run `tracker` once over `sequence`; an exception of the tracker ends its track and is recorded, not raised."""
     predictions = [Prediction(sequence.init_box)]
     milliseconds: list[float] = []
@@ -140,7 +139,7 @@ class _Worker:
         self._threads = threads
         self._trackers: dict[str, BenchmarkTracker] = {}
 
-    def run(self, spec: Spec, sequence: Sequence) -> SequenceResult:
+    def run(self, spec: Spec, sequence: VideoSequence) -> SequenceResult:
         if spec.name not in self._trackers:
             self._trackers[spec.name] = spec.make(self._threads)
         return run_sequence(self._trackers[spec.name], sequence, spec.name)
@@ -155,12 +154,12 @@ def _start_worker(threads: int) -> None:
     _worker = _Worker(threads)
 
 
-def _work(spec: Spec, sequence: Sequence) -> SequenceResult:
+def _work(spec: Spec, sequence: VideoSequence) -> SequenceResult:
     assert _worker is not None, "started by the pool's initializer"
     return _worker.run(spec, sequence)
 
 
-def _run_here(pairs: List[tuple[Spec, Sequence]], threads: int) -> Iterator[SequenceResult]:
+def _run_here(pairs: Sequence[tuple[Spec, VideoSequence]], threads: int) -> Iterator[SequenceResult]:
     before = cv2.getNumThreads()
     worker = _Worker(threads)
     try:
@@ -170,7 +169,7 @@ def _run_here(pairs: List[tuple[Spec, Sequence]], threads: int) -> Iterator[Sequ
         cv2.setNumThreads(before)
 
 
-def _run_in_processes(pairs: List[tuple[Spec, Sequence]], jobs: int, threads: int) -> Iterator[SequenceResult]:
+def _run_in_processes(pairs: Sequence[tuple[Spec, VideoSequence]], jobs: int, threads: int) -> Iterator[SequenceResult]:
     # "spawn": a fork of a process in which torch or OpenCV has started threads can hang
     context = multiprocessing.get_context("spawn")
     others = set(multiprocessing.active_children())
@@ -194,7 +193,9 @@ def pair_file(out: Path, tracker: str, sequence: str) -> Path:
     return out / "pairs" / folder / f"{sequence}.json"
 
 
-def stored_result(out: Path, tracker: str, sequence: Sequence, fingerprint: dict[str, Any]) -> SequenceResult | None:
+def stored_result(
+    out: Path, tracker: str, sequence: VideoSequence, fingerprint: dict[str, Any]
+) -> SequenceResult | None:
     """Return the result of a pair stored under `out`, or None if there is none of this sequence and this set-up."""
     path = pair_file(out, tracker, sequence.name)
     if not path.is_file():
@@ -205,8 +206,8 @@ def stored_result(out: Path, tracker: str, sequence: Sequence, fingerprint: dict
 
 
 def run_pairs(
-    specs: List[Spec],
-    sequences: List[Sequence],
+    specs: Sequence[Spec],
+    sequences: Sequence[VideoSequence],
     *,
     jobs: int = 1,
     threads: int = 1,
@@ -219,7 +220,7 @@ def run_pairs(
     With `out` each result is stored as it comes; with `resume` a stored one of the same set-up is yielded instead of
     run again. Of several `rank`s each runs its share. Raise what a tracker raises that cannot be built.
     """
-    pairs: list[tuple[Spec, Sequence]] = []
+    pairs: list[tuple[Spec, VideoSequence]] = []
     fingerprints = {spec.name: spec.fingerprint() for spec in specs}
     if len(fingerprints) != len(specs):
         raise ValueError(f"each tracker can be given once, got {', '.join(spec.name for spec in specs)}")

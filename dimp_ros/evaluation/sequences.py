@@ -17,7 +17,7 @@ from dimp_ros.images.files import read_image
 
 
 @dataclass(frozen=True)
-class Sequence:
+class VideoSequence:
     """A video with a box per frame.
 
     `frames`: N picture files in order. `boxes`: (N, 4) float64 ``x, y, w, h`` in pixels, all `nan` in a frame where the

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     pass
 
 
-class PeerUnavailable(RuntimeError):
+class BaselineUnavailable(RuntimeError):
     """A tracker cannot run on this machine; the message tells the remedy."""
 
 

@@ -82,14 +82,14 @@ def _own_device(device: str) -> str:
 class TrackerSpec:
     """What to measure, in a form that travels to another process: `make` builds the tracker there.
 
-    `name`: a peer (`kcf`, `csrt`, `mil`, `nanotrack_v1`, `nanotrack_v2`), a model of ours by name, or `dimp:PATH` for a
-    weights file. A model may be followed by settings of its own, as in ``dimp_lite@init_steps=0@update_steps=0``, so
-    that one run holds several variants of it; `precision` is a setting too. `settings` override fields of the
-    configuration of all our models; a variant's own come on top.
+    `name`: a baseline (`kcf`, `csrt`, `mil`, `nanotrack_v1`, `nanotrack_v2`), one of our models by name, or
+    `dimp:PATH` for a weights file. A model may be followed by settings of its own, as in
+    ``dimp_lite@init_steps=0@update_steps=0``, so that one run holds several variants of it; `precision` is a setting
+    too. `settings` override the configuration of all our models; a variant's own come on top.
     """
 
     name: str
-    peers: Path | None = None
+    baselines: Path | None = None
     device: str = "auto"
     settings: Mapping[str, str] = field(default_factory=dict)
 
@@ -105,20 +105,20 @@ class TrackerSpec:
         return {**self.settings, **{key: value for key, _, value in own}}
 
     @property
-    def is_peer(self) -> bool:
+    def is_baseline(self) -> bool:
         """Whether this is one of OpenCV's trackers."""
-        from dimp_ros.evaluation.opencv_trackers import PEERS
+        from dimp_ros.evaluation.opencv_trackers import BASELINES
 
-        return self.base in PEERS
+        return self.base in BASELINES
 
     def make(self, threads: int = 1) -> BenchmarkTracker:
-        """Build the tracker; raise PeerUnavailable or ValueError, with the remedy, if that is impossible."""
-        if self.is_peer:
-            from dimp_ros.evaluation.opencv_trackers import OpenCVPeer
+        """Build the tracker; raise BaselineUnavailable or ValueError, with the remedy, if that is impossible."""
+        if self.is_baseline:
+            from dimp_ros.evaluation.opencv_trackers import OpenCVBaseline
 
             if self.base != self.name:
                 raise ValueError(f"{self.name}: {self.base} has no settings; only our models have variants")
-            return OpenCVPeer(self.name, self.peers)
+            return OpenCVBaseline(self.name, self.baselines)
         return DimpBenchmark(self.model, self.device, self.all_settings, threads)
 
     @property
@@ -127,8 +127,8 @@ class TrackerSpec:
         return self.base.removeprefix("dimp:")
 
     def check(self) -> None:
-        """Raise what `make` would raise for a peer, a setting or a weights file that is not there; load no model."""
-        if self.is_peer:
+        """Raise what `make` would raise for a missing baseline, setting or weights file, without loading a model."""
+        if self.is_baseline:
             self.make()
             return
         if self.base.startswith("dimp:") and not Path(self.model).is_file():
@@ -145,7 +145,7 @@ class TrackerSpec:
         """Return what a stored result depends on, so that a resumed run never mixes results of different set-ups."""
         import cv2
 
-        if self.is_peer:
+        if self.is_baseline:
             return {"name": self.name, "opencv": cv2.__version__}
         weights = Path(self.model)
         if not weights.is_file():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our trackers, and the peers, for the official VOT toolkit: it starts this program and talks TraX with it.
+"""Our trackers, and the baselines, for the official VOT toolkit: it starts this program and talks TraX with it.
 
 ``python -m dimp_ros.evaluation.vot dimp_lite`` is the `command` of a tracker in the toolkit's ``trackers.ini``; see
 ``config/vot_trackers.ini``. Needs the package vot-trax. One target, given and reported as a rectangle.
@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
-from collections.abc import Sequence as List
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from dimp_ros.evaluation.cli import setting
-from dimp_ros.evaluation.tracker_api import BenchmarkTracker, PeerUnavailable, Prediction
+from dimp_ros.evaluation.tracker_api import BaselineUnavailable, BenchmarkTracker, Prediction
 from dimp_ros.evaluation.trackers import TrackerSpec
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.files import read_image
@@ -29,7 +28,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("tracker", help="as for dimp-eval: a model of ours, NAME@KEY=VALUE, dimp:PATH, kcf, csrt ...")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
-    parser.add_argument("--peers", type=Path, metavar="DIR", help="folder that holds NanoTrack's ONNX files")
+    parser.add_argument("--baselines", type=Path, metavar="DIR", help="folder that holds NanoTrack's ONNX files")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of the CPU (default: 1)")
     parser.add_argument(
         "--set", type=setting, action="append", default=[], metavar="KEY=VALUE", help="a field of the configuration"
@@ -72,14 +71,14 @@ def serve(server: Any, make: Callable[[], BenchmarkTracker], rectangle: Callable
         server.status([(rectangle(*prediction.box), properties)])
 
 
-def main(argv: List[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return 0 when the client is done, 2 for a bad request."""
     arguments = build_parser().parse_args(argv)
-    spec = TrackerSpec(arguments.tracker, arguments.peers, arguments.device, dict(arguments.set))
+    spec = TrackerSpec(arguments.tracker, arguments.baselines, arguments.device, dict(arguments.set))
     try:
         spec.check()
         import trax
-    except (ValueError, PeerUnavailable, ImportError) as error:
+    except (ValueError, BaselineUnavailable, ImportError) as error:
         remedy = "; pip install vot-trax" if isinstance(error, ImportError) else ""
         print(f"dimp_ros.evaluation.vot: {error}{remedy}", file=sys.stderr)
         return 2

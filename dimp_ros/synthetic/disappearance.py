@@ -24,7 +24,7 @@ from dimp_ros.synthetic.image_store import CANVAS, MARGIN, Pixels, Tables, open_
 SEED = 2_000_003
 """First part of the seed of every sequence; neither a training run nor the calibration has it."""
 
-SCENARIOS = ("elsewhere", "border", "jolt", "replaced", "behind")
+SCENARIOS = ("elsewhere", "border", "camera_jump", "replaced", "behind")
 """Gone for a second, then somewhere else; out over one border and in over another; the picture jumps, and the target
 with it; gone for good, and others of its category come; covered little by little, then somewhere else."""
 
@@ -34,7 +34,7 @@ SIZES = ((640, 480), (1280, 720))
 VISIBLE, ABSENT, AFTER = 20, 30, 30
 """Frames before the target vanishes, without it, and after it has come back."""
 
-JOLTS = (20, 40, 60)
+CAMERA_JUMPS = (20, 40, 60)
 COVERING = 16
 """Frames in which something slides over the target, from beside it to where nothing of the target is left."""
 
@@ -53,7 +53,7 @@ Floats = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
 
-class Shot(NamedTuple):
+class DisappearanceFrame(NamedTuple):
     """A frame: BGR ``uint8 [H, W, 3]``, and the target's box, clipped to the picture; None where it is absent."""
 
     image: Image
@@ -66,7 +66,7 @@ class Disappearance:
 
     name: str
     scenario: str
-    shots: tuple[Shot, ...]
+    frames: tuple[DisappearanceFrame, ...]
     returns: tuple[int, ...]
 
 
@@ -78,7 +78,7 @@ class _Mover(NamedTuple):
     shown: NDArray[np.bool_]
 
 
-class DisappearanceMaker:
+class DisappearanceGenerator:
     """Make sequences of a store's pictures; the same number gives the same sequence."""
 
     def __init__(self, store: Path) -> None:
@@ -104,13 +104,13 @@ class DisappearanceMaker:
         target, returns = self._target(rng, scenario, kind, side, size, count)
         movers = self._others(rng, scenario, kind, side, size, target)
         cover = [self._cover(rng, target)] if scenario == "behind" else []
-        if scenario == "jolt":
-            jolts = _jumps(rng, count, side, target.places, size)
-            camera = camera + jolts
-            target, *movers = (m._replace(places=_shifted(m.places, jolts)) for m in (target, *movers))
+        if scenario == "camera_jump":
+            jumps = _jumps(rng, count, side, target.places, size)
+            camera = camera + jumps
+            target, *movers = (m._replace(places=_shifted(m.places, jumps)) for m in (target, *movers))
         ground = self._mosaic(rng, size)
-        shots = tuple(self._shot(k, ground, camera[k], size, movers, target, cover) for k in range(count))
-        return Disappearance(f"{scenario}_{number:04d}", scenario, shots, returns)
+        frames = tuple(self._frame(k, ground, camera[k], size, movers, target, cover) for k in range(count))
+        return Disappearance(f"{scenario}_{number:04d}", scenario, frames, returns)
 
     def _kind(self, rng: np.random.Generator, least: int) -> str:
         """Draw a category with at least so many objects, or else the largest one."""
@@ -161,7 +161,7 @@ class DisappearanceMaker:
             returns = ()
         else:
             gone[:] = False
-            returns = JOLTS
+            returns = CAMERA_JUMPS
         mover = self._mover(self._object(rng, kind), places, side, ~gone)
         if scenario == "border":  # back is when half of it is in the picture
             inside = [k for k in range(back, count) if _inside_share(mover.places[k], size) >= 0.5]
@@ -222,7 +222,7 @@ class DisappearanceMaker:
         return np.asarray(scaled[: CELL[1], : CELL[0]], dtype=np.uint8)
 
     @staticmethod
-    def _shot(
+    def _frame(
         k: int,
         ground: Image,
         camera: Floats,
@@ -230,7 +230,7 @@ class DisappearanceMaker:
         movers: list[_Mover],
         target: _Mover,
         cover: list[_Mover],
-    ) -> Shot:
+    ) -> DisappearanceFrame:
         """Draw frame k: the target over ``movers``, and ``cover`` over the target."""
         x, y = ROOM - camera
         transform = np.array([[1, 0, -x], [0, 1, -y]])
@@ -240,12 +240,14 @@ class DisappearanceMaker:
                 draw(image, mover.canvas, mover.places[k])
         seen = _inside_share(target.places[k], size) - sum(_covered_share(target.places[k], c.places[k]) for c in cover)
         present = bool(target.shown[k]) and seen > 0.1
-        return Shot(image, Box.from_center(*target.places[k].tolist()).clipped(*size) if present else None)
+        return DisappearanceFrame(
+            image, Box.from_center(*target.places[k].tolist()).clipped(*size) if present else None
+        )
 
 
 def vanishing_sequences(store: Path, number: int) -> Iterator[Disappearance]:
     """Make so many sequences, one after another."""
-    maker = DisappearanceMaker(store)
+    maker = DisappearanceGenerator(store)
     for index in range(number):
         yield maker.make(index)
 
@@ -294,7 +296,7 @@ def _beyond(rng: np.random.Generator, border: int, side: float, extent: Floats) 
 def _jumps(rng: np.random.Generator, count: int, side: float, places: Floats, size: tuple[int, int]) -> Floats:
     """Return the camera's jumps ``[K, 2]``: 3 to 6 target sizes at once, the target staying in the picture."""
     jumps = np.zeros((count, 2))
-    for at in JOLTS:
+    for at in CAMERA_JUMPS:
         best = jumps[at - 1]
         for _ in range(50):
             angle, length = rng.uniform(0, 2 * np.pi), rng.uniform(3, 6) * side

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What cameras do to pictures: exposure, colour, blur, noise and compression, on batches of tensors.
 
-Which frame gets what is drawn with the plan (`draw_look`), so that it is the same wherever it is carried out.
+Which frame gets what is drawn with the plan (`sample_photometric`), so that it is the same wherever it is carried out.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ CHROMINANCE = (
 TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
-class Look(NamedTuple):
-    """How K frames look, each number 0 where nothing is done.
+class PhotometricSample(NamedTuple):
+    """Photometric changes of K frames, each number 0 where nothing is done.
 
     ``gain`` ``[K, 3]`` and ``offset`` ``[K]`` (grey levels) of the light, ``shade`` ``[K, 3]`` (a change of the light
     across the frame: along x, along y, strength), ``blur`` ``[K, 2]`` (pixels, degrees), ``shrink`` ``[K]`` (how many
@@ -68,8 +68,8 @@ class Look(NamedTuple):
     lattice: NDArray[np.int64]
 
 
-def draw_look(rng: np.random.Generator, count: int, strength: float = 0.2) -> Look:
-    """Draw how ``count`` frames of one sequence look, each different from the next; colour or not is common to all."""
+def sample_photometric(rng: np.random.Generator, count: int, strength: float = 0.2) -> PhotometricSample:
+    """Draw photometric changes for ``count`` frames of a sequence, independently; all are grey or none is."""
 
     def some(share: float) -> NDArray[np.bool_]:
         return rng.random(count) < share
@@ -79,7 +79,7 @@ def draw_look(rng: np.random.Generator, count: int, strength: float = 0.2) -> Lo
         rng.uniform(-strength, strength, (count, 1)) + rng.uniform(-strength / 3, strength / 3, (count, 3))
     )
     angle = rng.uniform(0, 2 * np.pi, count)
-    return Look(
+    return PhotometricSample(
         gain=gain,
         offset=lit * 64 * rng.uniform(-strength, strength, count),
         shade=np.stack((np.cos(angle), np.sin(angle), some(0.2) * rng.uniform(0.1, 0.5, count)), 1),
@@ -92,7 +92,9 @@ def draw_look(rng: np.random.Generator, count: int, strength: float = 0.2) -> Lo
     )
 
 
-def seen_by_camera(look: Look, rng: np.random.Generator, scales: NDArray[np.float64], size: int, coarse: float) -> Look:
+def simulate_camera(
+    sample: PhotometricSample, rng: np.random.Generator, scales: NDArray[np.float64], size: int, coarse: float
+) -> PhotometricSample:
     """Give the frames of a sequence the pixels of one camera: what is small in its video is coarse in its window.
 
     Drawn without them, a target of 20 pixels is as sharp as one of 200. Most real targets are smaller than their
@@ -105,21 +107,21 @@ def seen_by_camera(look: Look, rng: np.random.Generator, scales: NDArray[np.floa
         fine = 1 / (np.exp(rng.uniform(*np.log(COARSE))) * np.median(scales))
     else:
         fine = 1.0
-    quality = look.quality
+    quality = sample.quality
     if rng.random() < COMPRESSED:
         quality = np.where(quality > 0, quality, rng.integers(30, 91))
     lattice = np.round(size * scales * fine / LATTICE_STEP).astype(np.int64) * LATTICE_STEP
     lattice = np.maximum(lattice, round(size / COARSEST / LATTICE_STEP) * LATTICE_STEP)
-    return look._replace(quality=quality, lattice=np.where(lattice < size, lattice, 0))
+    return sample._replace(quality=quality, lattice=np.where(lattice < size, lattice, 0))
 
 
-def join_looks(looks: list[Look]) -> Look:
-    """Put the looks of several sequences one after the other."""
-    return Look(*(np.concatenate(parts) for parts in zip(*looks, strict=True)))
+def concatenate_samples(samples: list[PhotometricSample]) -> PhotometricSample:
+    """Concatenate the samples of several sequences."""
+    return PhotometricSample(*(np.concatenate(parts) for parts in zip(*samples, strict=True)))
 
 
-def apply_look(images: Tensor, look: Look, generator: torch.Generator | None = None) -> Tensor:
-    """Change frames ``[N, 3, H, W]`` of 0..255 as ``look`` says; ``generator`` makes the grain of the noise."""
+def apply_photometric(images: Tensor, sample: PhotometricSample, generator: torch.Generator | None = None) -> Tensor:
+    """Change frames ``[N, 3, H, W]`` of 0..255 as ``sample`` says; ``generator`` makes the grain of the noise."""
     device = images.device
 
     def numbers(values: NDArray[np.float64]) -> Tensor:
@@ -131,20 +133,20 @@ def apply_look(images: Tensor, look: Look, generator: torch.Generator | None = N
     def change(index: Tensor, values: Tensor) -> None:
         images.index_copy_(0, index, values)
 
-    images = images * numbers(look.gain)[:, :, None, None] + numbers(look.offset)[:, None, None, None]
-    if len(index := chosen(look.shade[:, 2])):
-        change(index, images[index] * _shade(numbers(look.shade)[index], images.shape[-2], images.shape[-1]))
-    if len(index := chosen(look.blur[:, 0])):
-        change(index, motion_blur(images[index], numbers(look.blur)[index]))
-    for factor in np.unique(look.shrink[look.shrink > 1]):
-        index = chosen(look.shrink == factor)
+    images = images * numbers(sample.gain)[:, :, None, None] + numbers(sample.offset)[:, None, None, None]
+    if len(index := chosen(sample.shade[:, 2])):
+        change(index, images[index] * _shade(numbers(sample.shade)[index], images.shape[-2], images.shape[-1]))
+    if len(index := chosen(sample.blur[:, 0])):
+        change(index, motion_blur(images[index], numbers(sample.blur)[index]))
+    for factor in np.unique(sample.shrink[sample.shrink > 1]):
+        index = chosen(sample.shrink == factor)
         change(index, low_resolution(images[index], int(factor)))
-    for side in np.unique(look.lattice):
-        index = chosen(look.lattice == side)
+    for side in np.unique(sample.lattice):
+        index = chosen(sample.lattice == side)
         part = images[index] if side == 0 else resized(images[index], int(side), int(side))
-        part = _recorded(part, numbers(look.noise)[index], numbers(look.quality.astype(float))[index], generator)
+        part = _recorded(part, numbers(sample.noise)[index], numbers(sample.quality.astype(float))[index], generator)
         change(index, part if side == 0 else resized(part, *images.shape[-2:]))
-    if len(index := chosen(look.grey)):
+    if len(index := chosen(sample.grey)):
         weights = torch.tensor(TO_YCC[0], device=device).view(1, 3, 1, 1)
         images.index_copy_(0, index, (images[index] * weights).sum(1, keepdim=True).expand(-1, 3, -1, -1).contiguous())
     return images

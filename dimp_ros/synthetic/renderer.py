@@ -18,20 +18,22 @@ from torch import Tensor
 
 from dimp_ros.synthetic.image_store import CANVAS, MARGIN, Pixels
 from dimp_ros.synthetic.motion import invert
-from dimp_ros.synthetic.scene import Layer, Scene
+from dimp_ros.synthetic.scene import Layer, PlannedScene
 
 MAX_LEVEL = 3
 """Pictures and objects are averaged down by at most 2 to this power."""
 
 
-class Renderer:
+class SceneRenderer:
     """Draw frames of scenes. :param pixels: the store's pictures, whose device is the renderer's."""
 
     def __init__(self, pixels: Pixels) -> None:
         self.pixels = pixels
         self.device = pixels.device
 
-    def render(self, scenes: Sequence[Scene], windows: Sequence[NDArray[np.float64]], size: tuple[int, int]) -> Tensor:
+    def render(
+        self, scenes: Sequence[PlannedScene], windows: Sequence[NDArray[np.float64]], size: tuple[int, int]
+    ) -> Tensor:
         """Draw a window of every frame of every scene.
 
         :param windows: for each scene ``[K, 3]``: the window's corner (x, y) in the frame, frame pixels per pixel.
@@ -57,13 +59,13 @@ class Renderer:
                 self._draw(images, places, drawn)
         return images
 
-    def frames(self, scene: Scene) -> Tensor:
+    def frames(self, scene: PlannedScene) -> Tensor:
         """Draw the whole frames of a scene: RGB ``uint8 [K, 3, height, width]``."""
         whole = np.tile([0.0, 0.0, 1.0], (len(scene), 1))
         return self.render([scene], [whole], (scene.height, scene.width)).round().clamp(0, 255).byte()
 
-    def _places(self, scene: Scene, window: NDArray[np.float64], size: tuple[int, int]) -> Tensor:
-        """Return where in its frame each output pixel looks, ``[K, H, W, 2]``, held to the frame."""
+    def _places(self, scene: PlannedScene, window: NDArray[np.float64], size: tuple[int, int]) -> Tensor:
+        """Return where in its frame each output pixel lies, ``[K, H, W, 2]``, held to the frame."""
         corner = self._tensor(window)
         rows, columns = (torch.arange(n, device=self.device) + 0.5 for n in size)
         x = (corner[:, 0, None] + corner[:, 2, None] * columns).clamp(0.5, scene.width - 0.5)
@@ -71,7 +73,7 @@ class Renderer:
         shape = (len(window), *size)
         return torch.stack((x[:, None, :].expand(shape), y[:, :, None].expand(shape)), -1)
 
-    def _backdrop(self, scene: Scene, scales: NDArray[np.float64], places: Tensor, out: Tensor) -> None:
+    def _backdrop(self, scene: PlannedScene, scales: NDArray[np.float64], places: Tensor, out: Tensor) -> None:
         """Draw the pictures of one scene's frames; neighbours with the same picture and resolution together."""
         back = invert(scene.views)
         ratio = scales * np.sqrt(np.abs(np.linalg.det(back[:, :, :2])))

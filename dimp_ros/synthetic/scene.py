@@ -31,7 +31,7 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Scene:
+class PlannedScene:
     """K frames of ``width`` x ``height``: of each the picture, how it is seen (picture to frame), and the target.
 
     :param layers: in drawing order. :param boxes: ``[K, 4]``, clipped to the frame. :param visible: ``[K]`` of 0..1.

@@ -28,7 +28,7 @@ from dimp_ros.synthetic.motion import (
     similarity,
     smooth,
 )
-from dimp_ros.synthetic.scene import Layer, Scene
+from dimp_ros.synthetic.scene import Layer, PlannedScene
 from dimp_ros.synthetic.shapes import part_of, visibility
 
 HIDING_OVERLAP = 0.1
@@ -56,7 +56,7 @@ class SceneConfig:
     :param occluder: a scene has something that may cover the target. :param vanish: a pasted target is gone in a frame.
     :param bend: a pasted target changes its shape. :param clip_span: frames between the first and the last of a clip.
     :param part: the target is a part of the object, where that is large enough; not in clips.
-    :param camera: frames have the pixels of a camera, see `photometric.seen_by_camera`. :param coarse: large ones.
+    :param camera: frames have the pixels of a camera, see `photometric.simulate_camera`. :param coarse: large ones.
     :param crowd: a native target has others of its category beside it, as it was photographed.
     :param inside: a made sequence whose windows lie for a large part outside its frames is drawn anew; not a clip.
     """
@@ -124,7 +124,7 @@ class ScenePlanner:
             crowded += [n for n, crowd in zip(members, beside, strict=True) if crowd and self._followable(n)]
         return crowded
 
-    def plan(self, rng: np.random.Generator, times: Floats, clean: int) -> Scene | None:
+    def plan(self, rng: np.random.Generator, times: Floats, clean: int) -> PlannedScene | None:
         """Plan frames at ``times`` (0..1); None where the draw turned out unusable.
 
         :param clean: in this many first frames nothing hides the target.
@@ -135,7 +135,7 @@ class ScenePlanner:
         stage = self._native_stage(rng, times) if kind == 1 else self._clip_stage(rng, times)
         return None if stage is None else self._photographed(rng, times, clean, *stage)
 
-    def _pasted(self, rng: np.random.Generator, times: Floats, clean: int) -> Scene:
+    def _pasted(self, rng: np.random.Generator, times: Floats, clean: int) -> PlannedScene:
         """Plan an object drawn over another picture."""
         config, count = self.config, len(times)
         target = self.tables.targets[_draw(self._masked, rng)]
@@ -161,7 +161,7 @@ class ScenePlanner:
         covers = self._occluder(rng, boxes, clean)
         visible = visibility(shape, transforms, size, covers) * ~gone
         layers = (*(layer for _, layer in others), drawn, *(layer for _, layer in covers))
-        return Scene(*size, np.full(count, picture), views, layers, clip_boxes(boxes, size), visible)
+        return PlannedScene(*size, np.full(count, picture), views, layers, clip_boxes(boxes, size), visible)
 
     def _native_stage(self, rng: np.random.Generator, times: Floats) -> tuple[list[int], Floats]:
         """Choose a photographed target and move the camera over its picture."""
@@ -191,7 +191,7 @@ class ScenePlanner:
 
     def _photographed(
         self, rng: np.random.Generator, times: Floats, clean: int, numbers: list[int], views: Floats
-    ) -> Scene:
+    ) -> PlannedScene:
         """Plan a scene whose target is part of its pictures."""
         targets = [self.tables.targets[number] for number in numbers]
         size = self._size(targets[0].picture)
@@ -216,7 +216,7 @@ class ScenePlanner:
         )
         pictures = np.array([target.picture for target in targets])
         layers = tuple(layer for _, layer in (*others, *covers))
-        return Scene(*size, pictures, views, layers, clip_boxes(boxes, size), visible)
+        return PlannedScene(*size, pictures, views, layers, clip_boxes(boxes, size), visible)
 
     def _part(self, rng: np.random.Generator, target: TargetEntry) -> Shape | None:
         """Draw whether the target is a part of the object, and which; None for the whole."""

@@ -19,7 +19,7 @@ SEED = 1_000_003
 LENGTH = 32
 
 
-class Frame(NamedTuple):
+class SyntheticFrame(NamedTuple):
     """A frame of a made sequence: BGR ``uint8 [H, W, 3]``, the target's box, the share of the target in sight."""
 
     image: NDArray[np.uint8]
@@ -27,14 +27,14 @@ class Frame(NamedTuple):
     visible: float
 
 
-def synthetic_sequences(store: Path) -> Iterator[list[Frame]]:
+def synthetic_sequences(store: Path) -> Iterator[list[SyntheticFrame]]:
     """Make sequences of `LENGTH` frames of a store's pictures, without end; the same every time."""
     from dimp_ros.synthetic.image_store import Pixels, open_tables
-    from dimp_ros.synthetic.renderer import Renderer
+    from dimp_ros.synthetic.renderer import SceneRenderer
     from dimp_ros.synthetic.scene_planner import ScenePlanner
 
     tables = open_tables(store)
-    planner, renderer = ScenePlanner(tables), Renderer(Pixels(store, tables))
+    planner, renderer = ScenePlanner(tables), SceneRenderer(Pixels(store, tables))
     number = 0
     while True:
         rng = np.random.default_rng((SEED, number))
@@ -44,7 +44,7 @@ def synthetic_sequences(store: Path) -> Iterator[list[Frame]]:
             continue
         images = np.ascontiguousarray(renderer.frames(scene).permute(0, 2, 3, 1).flip(-1).cpu().numpy())
         boxes = [Box(*(float(value) for value in box)) for box in scene.boxes]
-        yield [Frame(*values) for values in zip(images, boxes, scene.visible.tolist(), strict=True)]
+        yield [SyntheticFrame(*values) for values in zip(images, boxes, scene.visible.tolist(), strict=True)]
 
 
 def held_out_store(pictures: Path, folder: Path) -> Path:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the batches of a run come from: made anew for every step, or drawn from a bank that is used several times.
+"""Where the batches of a run come from: made anew for every step, or drawn from a cache that is used several times.
 
 Both are functions of seed, rank and step alone, so that a run which is continued sees what it would have seen.
 """
@@ -22,17 +22,17 @@ from tqdm import tqdm
 
 from dimp_ros.model.dimp import DimpNet
 from dimp_ros.synthetic.image_store import Pixels, open_tables
-from dimp_ros.synthetic.renderer import Renderer
+from dimp_ros.synthetic.renderer import SceneRenderer
 from dimp_ros.synthetic.scene_planner import ScenePlanner
 from dimp_ros.training.config import TrainingConfig
 from dimp_ros.training.network import Frames, early_maps
 from dimp_ros.training.sampling import CROP_SIZE, Group, draw_group, render_groups
 
-FRESH, BANK, VALIDATION = 11, 12, 13
+FRESH, CACHED, VALIDATION = 11, 12, 13
 """What random numbers are for; part of every seed."""
 
 
-class Source(Protocol):
+class BatchStream(Protocol):
     """Gives the batches of steps ``first``, ``first + 1`` and so on, without end."""
 
     def batches(self, first: int) -> Iterator[Frames]:
@@ -57,12 +57,12 @@ class _Plans(Dataset[list[Group]]):
         return [draw_group(self._planner, np.random.default_rng(s), self.config.train, self.config.test) for s in seeds]
 
 
-class FreshSource:
+class FreshBatches:
     """New sequences for every step: worker processes plan them, this one draws them, on the device of ``pixels``."""
 
     def __init__(self, store: Path, pixels: Pixels, config: TrainingConfig, rank: int, workers: int) -> None:
         self.plans = _Plans(store, config, rank)
-        self.renderer = Renderer(pixels)
+        self.renderer = SceneRenderer(pixels)
         self.config, self.rank, self.workers = config, rank, workers
 
     def batches(self, first: int) -> Iterator[Frames]:
@@ -85,7 +85,7 @@ def _same(groups: list[Group]) -> list[Group]:
     return groups
 
 
-def make_frames(renderer: Renderer, groups: list[Group], seed: int) -> Frames:
+def make_frames(renderer: SceneRenderer, groups: list[Group], seed: int) -> Frames:
     """Draw the pictures of planned groups."""
     device = renderer.device
     images = render_groups(renderer, groups, torch.Generator(device).manual_seed(seed))
@@ -97,7 +97,7 @@ def make_frames(renderer: Renderer, groups: list[Group], seed: int) -> Frames:
 def validation_frames(store: Path, config: TrainingConfig, pixels: Pixels) -> list[Frames]:
     """Make the fixed sequences a run is validated with, in batches of the run's size."""
     planner = ScenePlanner(open_tables(store), config.scenes)
-    renderer = Renderer(pixels)
+    renderer = SceneRenderer(pixels)
     groups = [
         draw_group(planner, np.random.default_rng((VALIDATION, i)), config.train, config.test)
         for i in range(config.validate_groups)
@@ -107,7 +107,7 @@ def validation_frames(store: Path, config: TrainingConfig, pixels: Pixels) -> li
 
 
 class _Shapes(NamedTuple):
-    """Types and shapes of the arrays of a bank."""
+    """Types and shapes of the arrays of a cache."""
 
     maps: list[tuple[type, tuple[int, ...]]]
     groups: int
@@ -115,7 +115,7 @@ class _Shapes(NamedTuple):
 
 
 def _shapes(model: DimpNet, config: TrainingConfig) -> _Shapes:
-    """Return what a bank holds: pictures, or what the frozen part of the backbone makes of them."""
+    """Return what a cache holds: pictures, or what the frozen part of the backbone makes of them."""
     c8, c16 = model.feature_extractor.channels
     lead = (config.groups, 2 * config.per_role)
     stride8 = (np.float16, (*lead, c8, CROP_SIZE // 8, CROP_SIZE // 8))
@@ -125,10 +125,10 @@ def _shapes(model: DimpNet, config: TrainingConfig) -> _Shapes:
     return _Shapes(maps, *lead)  # type: ignore[arg-type]
 
 
-class BankSource:
-    """Batches from banks of made sequences, in files that are mapped; processes with one thread each make them.
+class CachedBatches:
+    """Batches from caches of made sequences, in files that are mapped; processes with one thread each make them.
 
-    :param folder: where the banks lie; older ones are removed.
+    :param folder: where the caches lie; older ones are removed.
     """
 
     def __init__(
@@ -141,10 +141,10 @@ class BankSource:
         """Iterate over the batches from step ``first`` on."""
         config, step = self.config, first
         while True:
-            number, in_bank = divmod(step, config.steps_per_bank)
-            arrays = self._bank(config.first_bank + number)
+            number, in_cache = divmod(step, config.steps_per_cache)
+            arrays = self._cache(config.first_cache + number)
             per_pass = config.groups // config.batch
-            for position in range(in_bank, config.steps_per_bank):
+            for position in range(in_cache, config.steps_per_cache):
                 use, place = divmod(position, per_pass)
                 order = np.random.default_rng((config.seed, number, use, self.rank)).permutation(config.groups)
                 chosen = order[place * config.batch : (place + 1) * config.batch]
@@ -167,18 +167,18 @@ class BankSource:
         *maps, boxes, visible = (torch.from_numpy(array[index]) for array in arrays)
         return Frames(tuple(maps), boxes, visible)
 
-    def _bank(self, number: int) -> list[NDArray[np.generic]]:
-        """Make a bank, or open the complete one that is there."""
+    def _cache(self, number: int) -> list[NDArray[np.generic]]:
+        """Make a cache, or open the complete one that is there."""
         shapes = _shapes(self.model, self.config)
-        target = self.folder / f"bank_{self.rank}_{number:04d}"
+        target = self.folder / f"cache_{self.rank}_{number:04d}"
         if not (target / "complete").exists():
-            for old in self.folder.glob(f"bank_{self.rank}_*"):
+            for old in self.folder.glob(f"cache_{self.rank}_*"):
                 shutil.rmtree(old)
             target.mkdir(parents=True)
             _open(target, shapes, "w+")
             setup = partial(_start, self.store, self.model, self.config, target, shapes)
-            work = [(self.config.seed, BANK, number, self.rank, group) for group in range(self.config.groups)]
-            bar = tqdm(total=len(work), desc=f"bank {number}", mininterval=10, disable=self.rank > 0)
+            work = [(self.config.seed, CACHED, number, self.rank, group) for group in range(self.config.groups)]
+            bar = tqdm(total=len(work), desc=f"cache {number}", mininterval=10, disable=self.rank > 0)
             if self.processes > 1:
                 # Not forked: a child of a process whose libraries have threads may wait for one of them for ever.
                 context = multiprocessing.get_context("spawn")
@@ -196,7 +196,7 @@ class BankSource:
 
 
 def _open(folder: Path, shapes: _Shapes, mode: str) -> list[NDArray[np.generic]]:
-    """Map the files of a bank: its maps, boxes and visibility."""
+    """Map the files of a cache: its maps, boxes and visibility."""
     lead = (shapes.groups, shapes.frames)
     wanted = [*shapes.maps, (np.float32, (*lead, 4)), (np.float32, lead)]
     return [
@@ -206,10 +206,10 @@ def _open(folder: Path, shapes: _Shapes, mode: str) -> list[NDArray[np.generic]]
 
 
 class _Maker(NamedTuple):
-    """What a process needs to make the groups of a bank."""
+    """What a process needs to make the groups of a cache."""
 
     planner: ScenePlanner
-    renderer: Renderer
+    renderer: SceneRenderer
     model: DimpNet
     config: TrainingConfig
     arrays: list[NDArray[np.generic]]
@@ -227,12 +227,12 @@ def _start(
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
     tables = open_tables(store)
-    renderer = Renderer(Pixels(store, tables))
+    renderer = SceneRenderer(Pixels(store, tables))
     _maker = _Maker(ScenePlanner(tables, config.scenes), renderer, model.eval(), config, _open(folder, shapes, "r+"))
 
 
 def _make(seed: tuple[int, ...]) -> None:
-    """Make one group and write it into the bank."""
+    """Make one group and write it into the cache."""
     planner, renderer, model, config, arrays = _maker
     group = draw_group(planner, np.random.default_rng(seed), config.per_role, config.per_role)
     frames = make_frames(renderer, [group], int(np.random.SeedSequence(seed).generate_state(1)[0]))

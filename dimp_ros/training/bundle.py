@@ -177,13 +177,13 @@ def _start_weights(settings: TrainingConfig, start: Path | None) -> tuple[str, b
     import torch
 
     from dimp_ros.model.dimp import build_model
-    from dimp_ros.training.pretrained import initial_backbone
+    from dimp_ros.training.pretrained import load_pretrained_backbone
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)
         model = build_model(settings.model)
     source = os.path.expandvars(settings.backbone_weights)
-    origin = initial_backbone(model, Path(source) if source else None)
+    origin = load_pretrained_backbone(model, Path(source) if source else None)
     backbone = model.feature_extractor
     info = WeightsInfo(settings.model, mean=backbone.mean, std=backbone.std, details={"origin": origin})
     with tempfile.TemporaryDirectory() as folder:

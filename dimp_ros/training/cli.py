@@ -79,20 +79,20 @@ def _pack(options: argparse.Namespace) -> int:
 
 def _train(options: argparse.Namespace) -> int:
     """Train, alone or as one of several processes."""
-    from dimp_ros.training.distributed import join
+    from dimp_ros.training.distributed import init_distributed
     from dimp_ros.training.trainer import Trainer
 
     if options.folder is None:
         raise ValueError("--folder is missing: where checkpoints and logs go")
     config = _config(options)
-    with join(options.device) as place:
+    with init_distributed(options.device) as context:
         trainer = Trainer(
-            config, options.folder, place, workers=options.processes, start=options.start, store=options.store
+            config, options.folder, context, workers=options.processes, start=options.start, store=options.store
         )
-        if trainer.step >= config.steps and place.leads:
+        if trainer.step >= config.steps and context.is_main:
             print(f"this run is complete; to prolong it, give more than its {config.steps} --steps")
         finished = trainer.run(options.minutes * 60)
-        if place.leads:
+        if context.is_main:
             print(f"step {trainer.step} of {config.steps}; weights in {options.folder / 'weights.safetensors'}")
     return 0 if finished else 3
 

@@ -25,10 +25,10 @@ class TrainingConfig:
     :param train: pictures of a sequence that train the filter. :param test: pictures that test it.
     :param backbone: what of it is trained: ``frozen`` nothing, ``late`` from stride 8 on, ``all``. Its batch statistics
         never change. :param backbone_weights: a file to start it from; '' takes the ImageNet weights of the package.
-    :param uses: how often each made sequence is used before new ones are made. 0 makes new ones for every step, which a
-        GPU does quickly; otherwise a *bank* of ``groups`` sequences with ``per_role`` training and test pictures is
-        made, of which each use draws some, and what the frozen part of the backbone makes of them is kept.
-    :param first_bank: number of the first bank, which seeds it; a run that follows another uses other banks.
+    :param reuse: how often each synthetic sequence is used before new ones are rendered. 0 renders new ones for every
+        step, which a GPU does quickly. Otherwise a *cache* of ``groups`` sequences with ``per_role`` training and test
+        images each is rendered; it keeps the output of the frozen part of the backbone, and each use draws from it.
+    :param first_cache: number of the first cache, which seeds it; a run that follows another uses other caches.
     :param classifier_every: the classifier takes part in one of so many steps; the overlap network learns more slowly.
     :param decay: ``cosine`` (to zero over ``schedule_steps``, 0 for all ``steps``) or ``steps`` (times ``decay_factor``
         every ``decay_every`` steps). :param learning_rates: by beginning of the parameters' names.
@@ -38,7 +38,7 @@ class TrainingConfig:
     :param autocast_cpu: the same on a CPU, which pays where it has instructions for it (AVX512-BF16, AMX).
     :param keep_statistics: batch normalisation in the heads uses what it has learned, and learns no more, so that
         training sees what tracking will see; for the end of a run, or weights that have been trained before.
-    :param validate_every: steps between two looks at pictures that are never trained on; 0 for none.
+    :param validate_every: steps between validations on held-out images; 0 for none.
     """
 
     model: str = "dimp_lite"
@@ -51,10 +51,10 @@ class TrainingConfig:
     optimizer_steps: int = 5
     backbone: str = "all"
     backbone_weights: str = ""
-    uses: int = 0
+    reuse: int = 0
     groups: int = 1500
     per_role: int = 4
-    first_bank: int = 0
+    first_cache: int = 0
     classifier_every: int = 1
     ema: float = 0.998
     clip_norm: float = 10.0
@@ -97,15 +97,15 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.batch < 2:
             raise ValueError(f"batch must be at least 2, got {self.batch}: batch normalisation needs several sequences")
-        if self.uses and self.per_role < max(self.train, self.test):
+        if self.reuse and self.per_role < max(self.train, self.test):
             raise ValueError(f"per_role {self.per_role} is less than train {self.train} or test {self.test}")
-        if self.uses and self.groups % self.batch:
+        if self.reuse and self.groups % self.batch:
             raise ValueError(f"groups {self.groups} must be a multiple of batch {self.batch}")
 
     @property
-    def steps_per_bank(self) -> int:
-        """Optimiser steps on one bank."""
-        return self.groups * self.uses // self.batch
+    def steps_per_cache(self) -> int:
+        """Optimiser steps on one cache."""
+        return self.groups * self.reuse // self.batch
 
     @classmethod
     def load(cls, path: str | Path) -> TrainingConfig:

@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 @dataclass(frozen=True)
-class Place:
+class DistributedContext:
     """Where a process stands: its number ``rank`` of ``world``, and its device."""
 
     rank: int
@@ -23,13 +23,13 @@ class Place:
     device: torch.device
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes files and shows progress."""
         return self.rank == 0
 
 
 @contextmanager
-def join(device: str = "auto") -> Iterator[Place]:
+def init_distributed(device: str = "auto") -> Iterator[DistributedContext]:
     """Take this process's place among those `torchrun` started (or alone), and leave it at the end.
 
     :param device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
@@ -46,25 +46,25 @@ def join(device: str = "auto") -> Iterator[Place]:
     if grouped:
         dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
     try:
-        yield Place(rank, world, chosen)
+        yield DistributedContext(rank, world, chosen)
     finally:
         if grouped:
             dist.destroy_process_group()
 
 
-def distribute(network: nn.Module, place: Place, unused: bool) -> nn.Module:
+def distribute(network: nn.Module, context: DistributedContext, unused: bool) -> nn.Module:
     """Return the network with gradients averaged over all processes. :param unused: some steps leave parameters out."""
-    if place.world == 1:
+    if context.world == 1:
         return network
-    devices = [place.device.index] if place.device.type == "cuda" else None
+    devices = [context.device.index] if context.device.type == "cuda" else None
     # Batch statistics of the heads stay each process's own; the first one's are what is saved.
     return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False, find_unused_parameters=unused)
 
 
-def agree(value: bool, place: Place) -> bool:
+def broadcast(value: bool, context: DistributedContext) -> bool:
     """Return the first process's ``value`` in all of them, so that they stop at the same step."""
-    if place.world == 1:
+    if context.world == 1:
         return value
-    flag = torch.tensor([int(value)], device=place.device)
+    flag = torch.tensor([int(value)], device=context.device)
     dist.broadcast(flag, src=0)
     return bool(flag.item())

@@ -20,7 +20,7 @@ RESNET_END = ("layer4.", "fc.")
 LITE_END = (*(f"blocks.{number}." for number in range(11, 16)), "conv_head.", "bn1.", "fc.")
 
 
-def initial_backbone(model: DimpNet, source: Path | None = None) -> str:
+def load_pretrained_backbone(model: DimpNet, source: Path | None = None) -> str:
     """Load ImageNet weights into a model's backbone.
 
     EfficientNet-Lite0 takes them from the Python package `LITE_PACKAGE` where ``source`` is None. A ResNet takes

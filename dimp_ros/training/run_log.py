@@ -18,7 +18,7 @@ from dimp_ros.training.network import Frames
 GREEN, YELLOW, RED = (0, 220, 0), (0, 220, 255), (0, 0, 255)
 
 
-class Record:
+class RunLog:
     """Writes ``log.jsonl`` and ``sheets/`` into a folder, and TensorBoard's files where that package is installed."""
 
     def __init__(self, folder: Path, step: int) -> None:

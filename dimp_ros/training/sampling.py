@@ -10,9 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dimp_ros.synthetic.photometric import Look, apply_look, draw_look, join_looks, seen_by_camera
-from dimp_ros.synthetic.renderer import Renderer
-from dimp_ros.synthetic.scene import Scene
+from dimp_ros.synthetic.photometric import (
+    PhotometricSample,
+    apply_photometric,
+    concatenate_samples,
+    sample_photometric,
+    simulate_camera,
+)
+from dimp_ros.synthetic.renderer import SceneRenderer
+from dimp_ros.synthetic.scene import PlannedScene
 from dimp_ros.synthetic.scene_planner import ScenePlanner
 
 CROP_SIZE = 288
@@ -35,12 +41,12 @@ class Group(NamedTuple):
         pixels. :param visible: ``[K]`` of 0..1. :param flip: whether the crops are mirrored; ``boxes`` already are.
     """
 
-    scene: Scene
+    scene: PlannedScene
     windows: NDArray[np.float64]
     boxes: NDArray[np.float32]
     visible: NDArray[np.float32]
     flip: bool
-    look: Look
+    photometric: PhotometricSample
 
 
 def jittered_windows(
@@ -77,13 +83,13 @@ def draw_group(planner: ScenePlanner, rng: np.random.Generator, train: int, test
     if flip:
         boxes[:, 0] = CROP_SIZE - boxes[:, 0] - boxes[:, 2]
     visible = scene.visible.astype(np.float32)
-    look = draw_look(rng, count)
+    sample = sample_photometric(rng, count)
     if planner.config.camera:
-        look = seen_by_camera(look, rng, windows[:, 2], CROP_SIZE, planner.config.coarse)
-    return Group(scene, windows, boxes.astype(np.float32), visible, flip, look)
+        sample = simulate_camera(sample, rng, windows[:, 2], CROP_SIZE, planner.config.coarse)
+    return Group(scene, windows, boxes.astype(np.float32), visible, flip, sample)
 
 
-def _inside(windows: NDArray[np.float64], scene: Scene) -> float:
+def _inside(windows: NDArray[np.float64], scene: PlannedScene) -> float:
     """Return the share of the windows that lies in the frames."""
     side = windows[:, 2:] * CROP_SIZE
     low = np.maximum(windows[:, :2], 0)
@@ -91,20 +97,20 @@ def _inside(windows: NDArray[np.float64], scene: Scene) -> float:
     return float((np.clip(high - low, 0, None) / side).prod(1).mean())
 
 
-def _usable(scene: Scene, train: int) -> bool:
+def _usable(scene: PlannedScene, train: int) -> bool:
     """Tell whether every target is in the frame, of some size, and in sight where the filter is trained."""
     sides = scene.boxes[:, 2:]
     shape = (sides.min(1) >= SMALLEST) & (sides.max(1) <= LONGEST_ASPECT * np.maximum(sides.min(1), 1e-6))
     return bool(shape.all() and (scene.visible[:train] > SEEN).all())
 
 
-def render_groups(renderer: Renderer, groups: list[Group], generator: torch.Generator | None = None) -> Tensor:
+def render_groups(renderer: SceneRenderer, groups: list[Group], generator: torch.Generator | None = None) -> Tensor:
     """Draw the crops of groups of K windows each: RGB ``uint8 [G, K, 3, CROP_SIZE, CROP_SIZE]``.
 
     :param generator: of the renderer's device; makes the grain of the noise.
     """
     images = renderer.render([g.scene for g in groups], [g.windows for g in groups], (CROP_SIZE, CROP_SIZE))
-    images = apply_look(images, join_looks([group.look for group in groups]), generator)
+    images = apply_photometric(images, concatenate_samples([group.photometric for group in groups]), generator)
     images = images.round_().clamp_(0, 255).byte().unflatten(0, (len(groups), -1))
     for index, group in enumerate(groups):
         if group.flip:

@@ -23,11 +23,11 @@ from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model, save_
 from dimp_ros.model.dimp import build_model
 from dimp_ros.synthetic.image_store import Pixels, open_tables
 from dimp_ros.synthetic.image_store_writer import build_store
-from dimp_ros.training.batches import BankSource, FreshSource, Source, validation_frames
+from dimp_ros.training.batches import BatchStream, CachedBatches, FreshBatches, validation_frames
 from dimp_ros.training.config import TrainingConfig
-from dimp_ros.training.distributed import Place, agree, distribute
+from dimp_ros.training.distributed import DistributedContext, broadcast, distribute
 from dimp_ros.training.network import Frames, TrainingNetwork, parameter_groups
-from dimp_ros.training.run_log import Record
+from dimp_ros.training.run_log import RunLog
 
 RECORD_EVERY, SAVE_EVERY = 50, 250
 
@@ -35,8 +35,8 @@ RECORD_EVERY, SAVE_EVERY = 50, 250
 class Trainer:
     """Train a network.
 
-    :param config: see `TrainingConfig`. :param folder: where checkpoints, logs, banks and the pictures' store go; a run
-        found there is continued. :param place: this process's, see `distributed.join`.
+    :param config: see `TrainingConfig`. :param folder: where checkpoints, logs, caches and the image store go; a run
+        found there is continued. :param context: this process's, see `distributed.init_distributed`.
     :param workers: processes that plan or make sequences. :param start: weights to start from instead of ImageNet's.
     :param store: folder of the pictures' store, which several runs may share; by default in ``folder``.
     """
@@ -45,38 +45,40 @@ class Trainer:
         self,
         config: TrainingConfig,
         folder: Path,
-        place: Place,
+        context: DistributedContext,
         *,
         workers: int = 0,
         start: Path | None = None,
         store: Path | None = None,
     ) -> None:
-        self.config, self.folder, self.place, self.workers = config, folder, place, workers
+        self.config, self.folder, self.context, self.workers = config, folder, context, workers
         data_sets = open_data_sets(config.data)  # fails here, not in every process, if they are not there
         folder.mkdir(parents=True, exist_ok=True)
         self.store = store or folder / "store"
         self._build(start)  # before the pictures: what is wrong with the configuration is known at once
-        if place.leads:
+        if context.is_main:
             print(
                 f"dimp-train: pictures in {self.store}, decoded at the first start (a minute or more)", file=sys.stderr
             )
             for name, keep in (("train", trained_on), ("held_out", held_out)):
                 build_store(self.store / name, data_sets, keep, clip_frames=config.clip_frames)
-        agree(True, place)  # waits until the store is there
+        broadcast(True, context)  # waits until the store is there
         if self.checkpoint.exists():
             self._restore()
-        self.record = Record(folder, self.step) if place.leads else None
+        self.log = RunLog(folder, self.step) if context.is_main else None
         self._validation: list[Frames] = []
 
     def _build(self, start: Path | None) -> None:
         """Build the network, its average and the optimiser."""
-        config, place = self.config, self.place
+        config, context = self.config, self.context
         torch.manual_seed(config.seed)
         model = build_model(config.model)
         if start is None:
-            from dimp_ros.training.pretrained import initial_backbone
+            from dimp_ros.training.pretrained import load_pretrained_backbone
 
-            self.origin = initial_backbone(model, Path(config.backbone_weights) if config.backbone_weights else None)
+            self.origin = load_pretrained_backbone(
+                model, Path(config.backbone_weights) if config.backbone_weights else None
+            )
         else:
             loaded, info = load_model(str(start))
             if info.architecture != config.model:
@@ -85,11 +87,11 @@ class Trainer:
                 )
             model.load_state_dict(loaded.state_dict())
             self.origin = f"{start.name} ({info.commit[:7] or 'commit unknown'})"
-        self.model = model.to(place.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = model.to(context.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.network = TrainingNetwork(self.model, config)
         self.optimizer = torch.optim.Adam(parameter_groups(self.model, config.learning_rates))
         self.average = copy.deepcopy(self.model).requires_grad_(False)
-        self.parallel = distribute(self.network, place, unused=config.classifier_every > 1)
+        self.parallel = distribute(self.network, context, unused=config.classifier_every > 1)
         self.step = 0
         self.seconds = 0.0
 
@@ -98,48 +100,48 @@ class Trainer:
         """The file a run continues from."""
         return self.folder / "checkpoint.pt"
 
-    def _source(self) -> Source:
+    def _source(self) -> BatchStream:
         """Open where the batches come from."""
-        config, place, store = self.config, self.place, self.store / "train"
-        if config.uses:
-            return BankSource(self.folder, store, self.model, config, place.rank, self.workers)
-        pixels = Pixels(store, open_tables(store), place.device)
-        return FreshSource(store, pixels, config, place.rank, self.workers)
+        config, context, store = self.config, self.context, self.store / "train"
+        if config.reuse:
+            return CachedBatches(self.folder, store, self.model, config, context.rank, self.workers)
+        pixels = Pixels(store, open_tables(store), context.device)
+        return FreshBatches(store, pixels, config, context.rank, self.workers)
 
     def run(self, seconds: float = math.inf) -> bool:
         """Train until the end, which is answered by True, or until ``seconds`` are over."""
         deadline = time.monotonic() + seconds
         stopped = False
         bar = tqdm(
-            total=self.config.steps, initial=self.step, desc="steps", mininterval=10, disable=not self.place.leads
+            total=self.config.steps, initial=self.step, desc="steps", mininterval=10, disable=not self.context.is_main
         )
         if self.step < self.config.steps:
             batches = self._source().batches(self.step)
             while self.step < self.config.steps and not stopped:
                 started = time.monotonic()
-                frames = next(batches).to(self.place.device)
+                frames = next(batches).to(self.context.device)
                 self._step(frames)
                 self._after_step(frames, bar)
                 self.seconds += time.monotonic() - started
-                stopped = agree(time.monotonic() > deadline, self.place)
+                stopped = broadcast(time.monotonic() > deadline, self.context)
         bar.close()
-        if self.place.leads and self.record is not None:
-            self.record.write(self.step, self.seconds)
+        if self.context.is_main and self.log is not None:
+            self.log.write(self.step, self.seconds)
             self.save()
         return self.step >= self.config.steps
 
     def _after_step(self, frames: Frames, bar: Any) -> None:
-        """Record, validate and save, each at its own steps."""
-        if not self.place.leads or self.record is None:
+        """Log, validate and save, each at its own steps."""
+        if not self.context.is_main or self.log is None:
             return
         bar.update()
         if self.step % RECORD_EVERY == 0:
-            bar.set_postfix(self.record.write(self.step, self.seconds), refresh=False)
+            bar.set_postfix(self.log.write(self.step, self.seconds), refresh=False)
         every = self.config.validate_every
         if every and self.step % every == 0:
-            self.record.scalars(self.step, self.validate(), "held_out")
+            self.log.scalars(self.step, self.validate(), "held_out")
             if frames.maps[0].shape[2] == 3:
-                self.record.sheet(self.step, frames)
+                self.log.sheet(self.step, frames)
         if self.step % SAVE_EVERY == 0:
             self.save()
 
@@ -147,7 +149,7 @@ class Trainer:
         """Take one step; all its random choices follow from the seed, the rank and the step's number."""
         self.parallel.train()
         config = self.config
-        seed = (config.seed * 1_000_003 + self.step) * 64 + self.place.rank
+        seed = (config.seed * 1_000_003 + self.step) * 64 + self.context.rank
         losses: dict[str, Tensor] = self.parallel(frames, seed, classify=self.step % config.classifier_every == 0)
         self.optimizer.zero_grad(set_to_none=True)
         losses["total"].backward()
@@ -158,8 +160,8 @@ class Trainer:
         self.optimizer.step()
         self.step += 1
         self._update_average()
-        if self.record is not None:
-            self.record.add({**losses, "norm": norm, "rate": factor})
+        if self.log is not None:
+            self.log.add({**losses, "norm": norm, "rate": factor})
 
     @torch.no_grad()
     def _update_average(self) -> None:
@@ -174,7 +176,7 @@ class Trainer:
         """Return the losses of the averaged weights on sequences of pictures that are never trained on."""
         if not self._validation:
             store = self.store / "held_out"
-            pixels = Pixels(store, open_tables(store), self.place.device)
+            pixels = Pixels(store, open_tables(store), self.context.device)
             self._validation = validation_frames(store, self.config, pixels)
         network = TrainingNetwork(copy.deepcopy(self.average), self.config).eval()
         losses = [network(frames, index) for index, frames in enumerate(self._validation)]
@@ -211,7 +213,7 @@ class Trainer:
             details={
                 "origin": self.origin,
                 "step": self.step,
-                "sequences": self.step * self.config.batch * self.place.world,
+                "sequences": self.step * self.config.batch * self.context.world,
                 "seconds": round(self.seconds),
             },
         )
@@ -219,7 +221,7 @@ class Trainer:
 
     def _restore(self) -> None:
         """Go on from the checkpoint."""
-        state = torch.load(self.checkpoint, map_location=self.place.device, weights_only=True)
+        state = torch.load(self.checkpoint, map_location=self.context.device, weights_only=True)
         free = ("steps", "data", "validate_every", "validate_groups")  # may change without another run being meant
         stored = {key: value for key, value in state["config"].items() if key not in free}
         wanted = {key: value for key, value in self.config.plain().items() if key not in free}

@@ -20,7 +20,7 @@ from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model, save_
 from dimp_ros.model.confidence import ConfidenceMap
 from dimp_ros.model.dimp import build_model
 from dimp_ros.synthetic.image_store_writer import build_store
-from dimp_ros.synthetic.sequences import LENGTH, Frame, synthetic_sequences
+from dimp_ros.synthetic.sequences import LENGTH, SyntheticFrame, synthetic_sequences
 
 
 def _events(number, chance, seed=0):
@@ -146,7 +146,7 @@ def _steady(count=LENGTH):
     for i in range(count):
         image = ground.copy()
         image[100:132, 60 + 4 * i : 92 + 4 * i] = target
-        frames.append(Frame(image, Box(60 + 4 * i, 100, 32, 32), 1.0))
+        frames.append(SyntheticFrame(image, Box(60 + 4 * i, 100, 32, 32), 1.0))
     return frames
 
 

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 import yaml
-from test_dataset_compact import write_set
+from test_compact import write_set
 from test_dataset_video import write_got10k, write_lasot
 
 from dimp_ros.datasets.base import Clip, DataSet, Still

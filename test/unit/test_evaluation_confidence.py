@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dimp_ros.evaluation.confidence import cli as confidence
-from dimp_ros.evaluation.confidence import occlusion as confidence_hiding
+from dimp_ros.evaluation.confidence import occlusion
 from dimp_ros.evaluation.confidence.metrics import (
     FrameLabels,
     alarms,
@@ -28,7 +28,7 @@ from dimp_ros.evaluation.confidence.metrics import (
 from dimp_ros.evaluation.confidence.occlusion import (
     HiddenSequence,
     covered,
-    find_source,
+    find_cover_patch,
     hide,
     intervals,
     with_absences,
@@ -36,7 +36,7 @@ from dimp_ros.evaluation.confidence.occlusion import (
 from dimp_ros.evaluation.confidence.report import summarize, table
 from dimp_ros.evaluation.layouts.registry import load_sequences
 from dimp_ros.evaluation.runner import SequenceResult
-from dimp_ros.evaluation.sequences import Sequence
+from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.geometry.box import Box
 
 SEQUENCES = Path(__file__).parents[3] / "shared" / "data" / "sequences"
@@ -130,7 +130,7 @@ def test_a_quantile_is_a_value_that_so_many_do_not_exceed():
 
 def test_the_given_first_frame_is_not_judged_and_no_box_is_right_where_the_target_is_absent(tmp_path):
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 10], [NAN] * 4, [0, 0, 10, 10]], dtype=float)
-    sequence = Sequence("s", tuple(tmp_path / str(i) for i in range(4)), boxes)
+    sequence = VideoSequence("s", tuple(tmp_path / str(i) for i in range(4)), boxes)
     near, far = Box(1, 1, 10, 10), Box(6, 6, 10, 10)
     result = SequenceResult("t", "s", [near, near, near, far], [True] * 4, [None, 0.9, 0.2, None], [1.0] * 4)
     track = judge(result, sequence)
@@ -142,7 +142,7 @@ def test_the_given_first_frame_is_not_judged_and_no_box_is_right_where_the_targe
 
 def test_a_tracker_without_confidence_gets_false_alarms_but_no_ranking(tmp_path):
     boxes = np.array([[0, 0, 10, 10]] * 2 + [[NAN] * 4] * 2, dtype=float)
-    sequence = Sequence("s", tuple(tmp_path / str(i) for i in range(4)), boxes)
+    sequence = VideoSequence("s", tuple(tmp_path / str(i) for i in range(4)), boxes)
     result = SequenceResult("kcf", "s", [Box(0, 0, 10, 10)] * 4, [True] * 4, [None] * 4, [1.0] * 4)
     (figures,) = summarize([result], [sequence])
     assert figures.default.absent == 1.0
@@ -175,7 +175,7 @@ def _likeness(image, template):
 @settings(max_examples=12, deadline=None)
 def test_a_hidden_target_is_not_found_any_more_wherever_it_was(x, y):
     image, box = _frame(x, y), Box(x, y, 32, 40)
-    source = find_source(image, box)
+    source = find_cover_patch(image, box)
     hidden = hide(image, box, source)
     assert _likeness(image, TARGET) > 0.999
     assert _likeness(hidden, TARGET) < 0.6
@@ -185,7 +185,7 @@ def test_a_hidden_target_is_not_found_any_more_wherever_it_was(x, y):
 def test_only_the_box_and_its_margin_change_and_what_covers_them_has_texture():
     image, box = _frame(140, 100), Box(140, 100, 32, 40)
     before = image.copy()
-    hidden = hide(image, box, find_source(image, box))
+    hidden = hide(image, box, find_cover_patch(image, box))
     x0, y0, x1, y1 = covered(box, 320, 240)
     outside = np.ones(image.shape[:2], bool)
     outside[y0:y1, x0:x1] = False
@@ -200,28 +200,28 @@ def test_the_cover_continues_a_picture_that_is_the_same_everywhere_without_a_tra
     image = stripes.copy()
     cv2.circle(image, (150, 100), 18, (0, 0, 255), -1)
     box = Box(132, 82, 36, 36)
-    assert np.abs(hide(image, box, find_source(image, box)).astype(int) - stripes).max() <= 3
+    assert np.abs(hide(image, box, find_cover_patch(image, box)).astype(int) - stripes).max() <= 3
 
 
 def test_another_object_like_the_target_never_covers_it():
     image = _frame(60, 100)
     image[100:140, 180:212] = TARGET
     box = Box(60, 100, 32, 40)
-    hidden = hide(image, box, find_source(image, box))
+    hidden = hide(image, box, find_cover_patch(image, box))
     assert _likeness(hidden[80:160, 40:112], TARGET) < 0.6
 
 
 def test_the_source_stays_from_frame_to_frame_while_it_fits():
-    first = find_source(_frame(140, 100), Box(140, 100, 32, 40))
-    assert find_source(_frame(140, 100), Box(140, 100, 32, 40), first) == first
+    first = find_cover_patch(_frame(140, 100), Box(140, 100, 32, 40))
+    assert find_cover_patch(_frame(140, 100), Box(140, 100, 32, 40), first) == first
     # At the picture's edge the same offset would leave it.
     x = 0 if first.dx < 0 else 320 - 32
     y = 0 if first.dy < 0 else 240 - 40
-    assert find_source(_frame(x, y), Box(x, y, 32, 40), first) != first
+    assert find_cover_patch(_frame(x, y), Box(x, y, 32, 40), first) != first
 
 
 def test_a_target_that_fills_the_picture_cannot_be_hidden():
-    assert find_source(GROUND, Box(20, 20, 260, 200)) is None
+    assert find_cover_patch(GROUND, Box(20, 20, 260, 200)) is None
 
 
 def test_intervals_leave_the_target_in_sight_between_and_after_them():
@@ -287,7 +287,7 @@ def test_a_real_target_is_gone_while_it_is_hidden():
 def test_the_command_measures_a_tracker_writes_plot_and_figures_and_resumes(sequences, tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib", reason="plots need matplotlib")
     for name, value in (("VISIBLE_FRAMES", 8), ("HIDDEN_FRAMES", (5,)), ("LEAST_RETURN", 5)):
-        monkeypatch.setattr(confidence_hiding, name, value)
+        monkeypatch.setattr(occlusion, name, value)
     wanted = ["--sequences", str(sequences), "--only", "brief,leaves", "--trackers", "dimp_lite", "--device", "cpu"]
     wanted += ["--jobs", "1", "--out", str(tmp_path)]
     assert confidence.main([*wanted, "--sheets"]) == 0
@@ -325,5 +325,5 @@ def test_a_bad_request_is_refused_with_the_reason(sequences, tmp_path, capsys, o
 @pytest.mark.parametrize("box", [(-1, 109, 162, 5), (286, 96, 132, 155), (290, -14, 197, 114), (-138, 230, 159, 10)])
 def test_a_target_at_the_edge_of_the_picture_of_which_little_is_left_does_not_stop_the_search(box):
     image = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
-    source = find_source(image, Box(*box))
+    source = find_cover_patch(image, Box(*box))
     assert source is None or hide(image, Box(*box), source).shape == image.shape

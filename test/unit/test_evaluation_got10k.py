@@ -14,13 +14,13 @@ from dimp_ros.evaluation.got10k import write_got10k
 from dimp_ros.evaluation.layouts.registry import load_sequences
 from dimp_ros.evaluation.report import summarize
 from dimp_ros.evaluation.runner import SequenceResult, pair_file
-from dimp_ros.evaluation.sequences import Sequence
+from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.geometry.box import Box
 
 SIZE = (64, 48)
 
 
-def make_data(root: Path, lengths: dict[str, int], split: str = "val") -> list[Sequence]:
+def make_data(root: Path, lengths: dict[str, int], split: str = "val") -> list[VideoSequence]:
     """Write sequences of GOT-10k's layout with random boxes, some of them over the edge, every fifth frame absent."""
     generator = np.random.default_rng(5)
     for name, length in lengths.items():
@@ -41,7 +41,7 @@ def make_data(root: Path, lengths: dict[str, int], split: str = "val") -> list[S
     return load_sequences(root / split)
 
 
-def make_results(sequences: list[Sequence], tracker: str = "ours") -> list[SequenceResult]:
+def make_results(sequences: list[VideoSequence], tracker: str = "ours") -> list[SequenceResult]:
     """Make tracks that wander off the truth."""
     generator = np.random.default_rng(6)
     results = []

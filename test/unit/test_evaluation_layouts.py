@@ -8,7 +8,7 @@ import pytest
 
 from dimp_ros.evaluation.layouts.registry import LAYOUTS, load_sequences, read_vatic
 from dimp_ros.evaluation.layouts.uav import STARTS
-from dimp_ros.evaluation.sequences import Sequence
+from dimp_ros.evaluation.sequences import VideoSequence
 
 
 def pictures(folder: Path, count: int, pattern: str = "{:04d}.jpg", start: int = 1) -> None:
@@ -23,11 +23,11 @@ def write(path: Path, *lines: str) -> None:
     path.write_text("\n".join(lines) + "\n")
 
 
-def absent(sequence: Sequence) -> list[bool]:
+def absent(sequence: VideoSequence) -> list[bool]:
     return np.isnan(sequence.boxes).all(axis=1).tolist()
 
 
-def numbers(sequence: Sequence) -> list[int]:
+def numbers(sequence: VideoSequence) -> list[int]:
     return [int(path.stem) for path in sequence.frames]
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One-pass evaluation: the runner, OpenCV's trackers as peers, the report and the command `dimp-eval`."""
+"""One-pass evaluation: the runner, OpenCV's trackers as baselines, the report and the command `dimp-eval`."""
 
 import json
 import time
@@ -11,19 +11,18 @@ import cv2
 import numpy as np
 import pytest
 
-from dimp_ros.evaluation import cli
-from dimp_ros.evaluation import opencv_trackers as opencv_peers
+from dimp_ros.evaluation import cli, opencv_trackers
 from dimp_ros.evaluation.layouts.registry import load_sequences
 from dimp_ros.evaluation.metrics import overlap, success_auc
 from dimp_ros.evaluation.report import sequence_table, summarize, summary_table, write_json
 from dimp_ros.evaluation.runner import pair_file, run_pairs, run_sequence
-from dimp_ros.evaluation.sequences import Sequence
-from dimp_ros.evaluation.tracker_api import PeerUnavailable, Prediction
+from dimp_ros.evaluation.sequences import VideoSequence
+from dimp_ros.evaluation.tracker_api import BaselineUnavailable, Prediction
 from dimp_ros.evaluation.trackers import TrackerSpec
 from dimp_ros.geometry.box import Box
 
 
-def make_sequence(root: Path, name: str = "square", frames: int = 12, absent: tuple[int, ...] = ()) -> Sequence:
+def make_sequence(root: Path, name: str = "square", frames: int = 12, absent: tuple[int, ...] = ()) -> VideoSequence:
     """Write a textured square of 40 px that moves by (3, 2) px a frame over noise; it stays where it is `absent`."""
     generator = np.random.default_rng(7)
     background = cv2.GaussianBlur(generator.integers(0, 255, (160, 200, 3), dtype=np.uint8), (0, 0), 2)
@@ -80,10 +79,10 @@ class _DriftingSpec:
 DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
-def has_peer(name: str) -> bool:
+def has_baseline(name: str) -> bool:
     try:
-        opencv_peers.peer_factory(name)
-    except PeerUnavailable:
+        opencv_trackers.baseline_factory(name)
+    except BaselineUnavailable:
         return False
     return True
 
@@ -103,13 +102,13 @@ def test_a_tracker_gets_the_first_box_and_no_help_after_it(tmp_path: Path) -> No
 
 def test_time_is_the_trackers_and_not_that_of_reading_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sequence = make_sequence(tmp_path, frames=3)
-    read = Sequence.image
+    read = VideoSequence.image
 
-    def slow_image(self: Sequence, index: int) -> Any:
+    def slow_image(self: VideoSequence, index: int) -> Any:
         time.sleep(0.1)
         return read(self, index)
 
-    monkeypatch.setattr(Sequence, "image", slow_image)
+    monkeypatch.setattr(VideoSequence, "image", slow_image)
 
     assert max(run_sequence(_Drifting(), sequence).milliseconds) < 50
 
@@ -172,7 +171,7 @@ def test_an_ablation_measures_its_variants_and_what_else_is_asked_for() -> None:
     assert names("--ablate", "dimp_lite", "--trackers", "kcf,dimp_lite")[7:] == ["kcf"]
 
 
-@pytest.mark.skipif(not has_peer("kcf"), reason="this OpenCV has no KCF")
+@pytest.mark.skipif(not has_baseline("kcf"), reason="this OpenCV has no KCF")
 def test_processes_give_the_same_tracks_as_one_process(tmp_path: Path) -> None:
     sequences = [make_sequence(tmp_path, name, frames) for name, frames in (("a", 5), ("b", 9), ("c", 7))]
     specs = [TrackerSpec("kcf")]
@@ -185,7 +184,7 @@ def test_processes_give_the_same_tracks_as_one_process(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["kcf", "csrt", "mil"])
 def test_opencvs_trackers_follow_a_textured_square(tmp_path: Path, name: str) -> None:
-    if not has_peer(name):
+    if not has_baseline(name):
         pytest.skip(f"this OpenCV has no {name}")
     sequence = make_sequence(tmp_path)
 
@@ -199,11 +198,11 @@ def test_opencvs_trackers_follow_a_textured_square(tmp_path: Path, name: str) ->
 @pytest.mark.parametrize(
     ("name", "percent"), [("kcf", 7.2), ("csrt", 36.2), ("nanotrack_v1", 75.9), ("nanotrack_v2", 78.7)]
 )
-def test_peers_reach_their_known_figures_on_a_real_sequence(name: str, percent: float) -> None:
-    spec = TrackerSpec(name, peers=DATA / "peers")
+def test_baselines_reach_their_known_figures_on_a_real_sequence(name: str, percent: float) -> None:
+    spec = TrackerSpec(name, baselines=DATA / "peers")
     try:
         spec.check()
-    except PeerUnavailable as reason:
+    except BaselineUnavailable as reason:
         pytest.skip(str(reason))
     (sequence,) = load_sequences(DATA / "sequences", ["uav_wakeboard7"])
 
@@ -213,7 +212,7 @@ def test_peers_reach_their_known_figures_on_a_real_sequence(name: str, percent: 
     assert (result.confidence[-1] is not None) == name.startswith("nanotrack")
 
 
-def test_where_a_peer_reports_failure_its_last_box_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_a_baseline_reports_failure_its_last_box_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Failing:
         answers = iter([(True, (44, 52, 40, 40)), (False, (0, 0, 0, 0)), (True, (50, 56, 40, 40))])
 
@@ -223,23 +222,23 @@ def test_where_a_peer_reports_failure_its_last_box_stands(tmp_path: Path, monkey
         def update(self, image: Any) -> Any:
             return next(self.answers)
 
-    monkeypatch.setattr(opencv_peers, "peer_factory", lambda name, folder: Failing)
+    monkeypatch.setattr(opencv_trackers, "baseline_factory", lambda name, folder: Failing)
 
-    result = run_sequence(opencv_peers.OpenCVPeer("kcf"), make_sequence(tmp_path, frames=4))
+    result = run_sequence(opencv_trackers.OpenCVBaseline("kcf"), make_sequence(tmp_path, frames=4))
 
     assert [box[0] for box in result.boxes] == [40, 44, 44, 50]
     assert result.found == [True, True, False, True]
 
 
-def test_a_peer_that_cannot_run_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(opencv_peers.CLASSES, "kcf", "TrackerThatIsNotThere")
-    with pytest.raises(PeerUnavailable, match="has no TrackerThatIsNotThere; install opencv-contrib-python"):
+def test_a_baseline_that_cannot_run_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(opencv_trackers.CLASSES, "kcf", "TrackerThatIsNotThere")
+    with pytest.raises(BaselineUnavailable, match="has no TrackerThatIsNotThere; install opencv-contrib-python"):
         TrackerSpec("kcf").make()
     if hasattr(cv2, "TrackerNano"):
-        with pytest.raises(PeerUnavailable, match="--peers DIR"):
+        with pytest.raises(BaselineUnavailable, match="--baselines DIR"):
             TrackerSpec("nanotrack_v2").make()
-        with pytest.raises(PeerUnavailable, match=r"no \*nanotrackv2\*backbone\*\.onnx under"):
-            TrackerSpec("nanotrack_v2", peers=tmp_path).make()
+        with pytest.raises(BaselineUnavailable, match=r"no \*nanotrackv2\*backbone\*\.onnx under"):
+            TrackerSpec("nanotrack_v2", baselines=tmp_path).make()
 
 
 def test_a_trackers_figure_is_the_mean_over_sequences_not_over_frames(tmp_path: Path) -> None:
@@ -302,7 +301,7 @@ def test_long_names_are_numbered_in_the_table_by_sequence(tmp_path: Path) -> Non
     assert "| (2) ours@a_long_setting=0 |" in summary_table(figures)
 
 
-@pytest.mark.skipif(not has_peer("kcf"), reason="this OpenCV has no KCF")
+@pytest.mark.skipif(not has_baseline("kcf"), reason="this OpenCV has no KCF")
 def test_the_command_prints_tables_and_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_sequence(tmp_path / "in", "a", 4)
     make_sequence(tmp_path / "in", "b", 5)

@@ -158,10 +158,10 @@ class Peer:
     targets = 1
 
     def __init__(self, name: str, folder: Path | None = None) -> None:
-        from dimp_ros.evaluation.opencv_trackers import OpenCVPeer
+        from dimp_ros.evaluation.opencv_trackers import OpenCVBaseline
 
         self.name = name
-        self._tracker = OpenCVPeer(name, folder)
+        self._tracker = OpenCVBaseline(name, folder)
 
     def start(self, footage: Footage, number: int) -> None:
         """Learn the target."""

@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dimp_ros.evaluation.confidence.metrics import auroc, brier_score, calibration_error, log_loss
-from dimp_ros.evaluation.confidence.occlusion import find_source, hide
+from dimp_ros.evaluation.confidence.occlusion import find_cover_patch, hide
 from dimp_ros.geometry.box import iou
 from dimp_ros.model.confidence import ConfidenceMap
-from dimp_ros.synthetic.sequences import Frame, held_out_store, synthetic_sequences
+from dimp_ros.synthetic.sequences import SyntheticFrame, held_out_store, synthetic_sequences
 from dimp_ros.tracker import DimpTracker
 
 HIDDEN_FRAMES = range(14, 22)
@@ -63,21 +63,21 @@ class Followed:
         return (self.overlap > 0.5) & (self.visible > HIDDEN)
 
 
-def hide_target(frames: list[Frame]) -> list[Frame]:
+def hide_target(frames: list[SyntheticFrame]) -> list[SyntheticFrame]:
     """Return the frames with the target hidden in `HIDDEN_FRAMES`; as they were where nothing can cover it."""
     result, source = list(frames), None
     for index in HIDDEN_FRAMES:
         frame = frames[index]
         if frame.visible < HIDDEN or min(frame.box.w, frame.box.h) < 4:
             continue
-        source = find_source(frame.image, frame.box, source)
+        source = find_cover_patch(frame.image, frame.box, source)
         if source is None:
             return frames
-        result[index] = Frame(hide(frame.image, frame.box, source), frame.box, 0.0)
+        result[index] = SyntheticFrame(hide(frame.image, frame.box, source), frame.box, 0.0)
     return result
 
 
-def follow(tracker: Any, made: Iterator[list[Frame]], sequences: int) -> Followed:
+def follow(tracker: Any, made: Iterator[list[SyntheticFrame]], sequences: int) -> Followed:
     """Run the tracker on so many sequences; in every other one the target is hidden for a while."""
     rows: list[tuple[float, ...]] = []
     for number in tqdm(range(sequences), desc="made sequences", mininterval=5, disable=None):

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Does the confidence mean something? Measure it on sequences in which the target is absent at times.
 
-    python -m dimp_ros.evaluation.confidence.cli --sequences SEQUENCES --peers PEERS --out results/confidence --jobs 2
+    python -m dimp_ros.evaluation.confidence.cli --sequences DIR --baselines DIR --out results/confidence
 
 Sequences whose annotation has absences are taken as they are; in the others the target is hidden for a while, again and
 again. As with `dimp-eval` the sequences are for measuring only. With `--resume` a run goes on where it stopped.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Sequence as List
+from collections.abc import Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -22,8 +22,8 @@ from dimp_ros.evaluation.confidence.plot import write_reliability_plot, write_sh
 from dimp_ros.evaluation.confidence.report import summarize, table, write_json
 from dimp_ros.evaluation.layouts.registry import load_sequences
 from dimp_ros.evaluation.runner import SequenceResult, available_cores, run_pairs
-from dimp_ros.evaluation.sequences import Sequence
-from dimp_ros.evaluation.tracker_api import PeerUnavailable
+from dimp_ros.evaluation.sequences import VideoSequence
+from dimp_ros.evaluation.tracker_api import BaselineUnavailable
 from dimp_ros.evaluation.trackers import TrackerSpec, split_names
 
 PROGRAM = "python -m dimp_ros.evaluation.confidence.cli"
@@ -44,7 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="NAME,...",
         help=f"as for dimp-eval; dimp:PATH is a weights file (default: {DEFAULT_TRACKERS})",
     )
-    parser.add_argument("--peers", type=Path, metavar="DIR", help="folder that holds NanoTrack's ONNX files")
+    parser.add_argument("--baselines", type=Path, metavar="DIR", help="folder that holds NanoTrack's ONNX files")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for tracks, confidence.json and plot")
     parser.add_argument("--resume", action="store_true", help="take finished tracks of the same set-up from --out")
     parser.add_argument("--device", default="auto", help="device of our models: auto, cpu, cuda (default: auto)")
@@ -57,7 +57,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.jobs < 1:
         raise ValueError(f"--jobs is {arguments.jobs}; give at least 1 process")
     specs = _usable(
-        [TrackerSpec(name, arguments.peers, arguments.device) for name in dict.fromkeys(arguments.trackers)]
+        [TrackerSpec(name, arguments.baselines, arguments.device) for name in dict.fromkeys(arguments.trackers)]
     )
     chosen = load_sequences(arguments.sequences, arguments.only)
     sequences, left_out = hidden_sequences(tqdm(chosen, desc="hiding targets", disable=None))
@@ -89,13 +89,13 @@ def _run(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _usable(specs: List[TrackerSpec]) -> list[TrackerSpec]:
+def _usable(specs: Sequence[TrackerSpec]) -> list[TrackerSpec]:
     """Return the trackers that can run here, and say of each other one why not."""
     usable = []
     for spec in specs:
         try:
             spec.check()
-        except PeerUnavailable as reason:
+        except BaselineUnavailable as reason:
             print(f"{PROGRAM}: {spec.name} left out: {reason}", file=sys.stderr)
         else:
             usable.append(spec)
@@ -105,7 +105,7 @@ def _usable(specs: List[TrackerSpec]) -> list[TrackerSpec]:
 
 
 def _collect(
-    specs: List[TrackerSpec], sequences: List[Sequence], arguments: argparse.Namespace
+    specs: Sequence[TrackerSpec], sequences: Sequence[VideoSequence], arguments: argparse.Namespace
 ) -> list[SequenceResult]:
     """Run every tracker on every sequence under a progress bar that counts frames."""
     results = []
@@ -119,13 +119,13 @@ def _collect(
     return results
 
 
-def main(argv: List[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0, 1 if a tracker stopped with an error on some sequence, 2 for a bad request."""
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     arguments = build_parser().parse_args(argv)
     try:
         return _run(arguments)
-    except (ValueError, OSError, ImportError, PeerUnavailable) as error:
+    except (ValueError, OSError, ImportError, BaselineUnavailable) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

@@ -7,8 +7,7 @@ first frame, whose box the tracker is given, is never judged. Shapes: N judged f
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from collections.abc import Sequence as List
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from dimp_ros.evaluation.metrics import annotated, overlap
 from dimp_ros.evaluation.runner import SequenceResult
-from dimp_ros.evaluation.sequences import Sequence
+from dimp_ros.evaluation.sequences import VideoSequence
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -47,7 +46,7 @@ class FrameLabels:
         return replace(self, found=np.nan_to_num(self.confidence, nan=-np.inf) >= threshold)
 
 
-def judge(result: SequenceResult, sequence: Sequence) -> FrameLabels:
+def judge(result: SequenceResult, sequence: VideoSequence) -> FrameLabels:
     """Compare a tracker's result with the true boxes, nan where the target is absent, of all frames but the first."""
     right = overlap(result.boxes, sequence.boxes) > RIGHT_OVERLAP  # 0 where the target is absent
     confidence = np.array([np.nan if value is None else value for value in result.confidence], dtype=np.float64)
@@ -180,7 +179,7 @@ def _first(event: Bools) -> float:
     return float(np.argmax(event)) if event.any() else float("inf")
 
 
-def quantile(values: List[float], share: float) -> float:
+def quantile(values: Sequence[float], share: float) -> float:
     """Return the smallest value that at least ``share`` of the values do not exceed; inf counts as largest, nan not."""
     kept = np.sort([value for value in values if not np.isnan(value)])
     return float(kept[max(int(np.ceil(share * len(kept))) - 1, 0)]) if len(kept) else float("nan")

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dimp_ros.evaluation.metrics import annotated
-from dimp_ros.evaluation.sequences import Sequence
+from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.geometry.box import Box
 
 VERSION = 1
@@ -60,7 +60,7 @@ Floats = NDArray[np.float32]
 Image = NDArray[np.uint8]
 
 
-class Source(NamedTuple):
+class CoverPatch(NamedTuple):
     """What covers a target: where its centre is relative to the region's, in pixels, and how much it is enlarged.
 
     ``cost``: mean squared difference between its surroundings and the region's when it was chosen.
@@ -80,7 +80,7 @@ def covered(box: Box, width: int, height: int) -> Rectangle:
     return x0, y0, x1, y1
 
 
-def find_source(image: Image, box: Box, kept: Source | None = None) -> Source | None:
+def find_cover_patch(image: Image, box: Box, kept: CoverPatch | None = None) -> CoverPatch | None:
     """Choose the part of the picture that goes best with what surrounds the target; None if there is none.
 
     :param kept: the source of the frame before; it is taken again if it goes about as well as when it was chosen.
@@ -93,7 +93,7 @@ def find_source(image: Image, box: Box, kept: Source | None = None) -> Source | 
     if kept is not None and _usable(kept, region, image.shape[:2]):
         if _cost(image, region, kept) < 1.5 * max(kept.cost, GOOD_COST):
             return kept
-    best: Source | None = None
+    best: CoverPatch | None = None
     for enlargement in ENLARGEMENTS:
         candidate = _best_at(image, box, region, enlargement)
         # Enlarged texture is softer than its surroundings: it has to fit better to be taken.
@@ -104,7 +104,7 @@ def find_source(image: Image, box: Box, kept: Source | None = None) -> Source | 
     return best
 
 
-def hide(image: Image, box: Box, source: Source) -> Image:
+def hide(image: Image, box: Box, source: CoverPatch) -> Image:
     """Return a copy of the picture in which the target's box and its margin are covered by ``source``."""
     height, width = image.shape[:2]
     x0, y0, x1, y1 = region = covered(box, width, height)
@@ -161,7 +161,7 @@ def _diffuse(values: Floats, known: Floats) -> Floats:
     return np.asarray(cv2.resize(result, (width, height), interpolation=cv2.INTER_CUBIC), dtype=np.float32)
 
 
-def _rectangle(region: Rectangle, source: Source) -> tuple[float, float, float, float]:
+def _rectangle(region: Rectangle, source: CoverPatch) -> tuple[float, float, float, float]:
     """Return the source's rectangle ``(x0, y0, x1, y1)`` in the picture."""
     x0, y0, x1, y1 = region
     cx, cy = (x0 + x1) / 2 + source.dx, (y0 + y1) / 2 + source.dy
@@ -169,14 +169,14 @@ def _rectangle(region: Rectangle, source: Source) -> tuple[float, float, float, 
     return cx - w, cy - h, cx + w, cy + h
 
 
-def _usable(source: Source, region: Rectangle, size: tuple[int, ...]) -> bool:
+def _usable(source: CoverPatch, region: Rectangle, size: tuple[int, ...]) -> bool:
     """Tell whether a source lies in the picture and clear of what it is to cover."""
     x0, y0, x1, y1 = _rectangle(region, source)
     inside = x0 >= 0 and y0 >= 0 and x1 <= size[1] and y1 <= size[0]
     return bool(inside and (x1 <= region[0] or x0 >= region[2] or y1 <= region[1] or y0 >= region[3]))
 
 
-def _patch(image: Image, region: Rectangle, source: Source, border: int) -> Floats:
+def _patch(image: Image, region: Rectangle, source: CoverPatch, border: int) -> Floats:
     """Return the source at the size of the region, with ``border`` more pixels all round."""
     x0, y0, x1, y1 = region
     width, height = x1 - x0 + 2 * border, y1 - y0 + 2 * border
@@ -189,7 +189,7 @@ def _patch(image: Image, region: Rectangle, source: Source, border: int) -> Floa
     return np.asarray(patch, dtype=np.float32)
 
 
-def _cost(image: Image, region: Rectangle, source: Source) -> float:
+def _cost(image: Image, region: Rectangle, source: CoverPatch) -> float:
     """Return the mean squared difference between the source's surroundings and the target's."""
     border = _ring(region)
     x0, y0, x1, y1 = region
@@ -205,7 +205,7 @@ def _ring(region: Rectangle) -> int:
     return max(min(region[2] - region[0], region[3] - region[1]) // 6, 2)
 
 
-def _best_at(image: Image, box: Box, region: Rectangle, enlargement: float) -> Source | None:
+def _best_at(image: Image, box: Box, region: Rectangle, enlargement: float) -> CoverPatch | None:
     """Return the best source at one enlargement, sought at a reduced size."""
     height, width = image.shape[:2]
     x0, y0, x1, y1 = region
@@ -248,20 +248,20 @@ def _best_at(image: Image, box: Box, region: Rectangle, enlargement: float) -> S
     half_w, half_h = (x1 - x0) / enlargement / 2, (y1 - y0) / enlargement / 2
     cx = min(max(sx0 + (column + b + w / 2) / rx, half_w), width - half_w)
     cy = min(max(sy0 + (row + b + h / 2) / ry, half_h), height - half_h)
-    source = Source(round(cx - (x0 + x1) / 2, 3), round(cy - (y0 + y1) / 2, 3), enlargement)
+    source = CoverPatch(round(cx - (x0 + x1) / 2, 3), round(cy - (y0 + y1) / 2, 3), enlargement)
     if not _usable(source, region, (height, width)):
         return None
     return source._replace(cost=round(_cost(image, region, source), 3))
 
 
 @dataclass(frozen=True)
-class HiddenSequence(Sequence):
+class HiddenSequence(VideoSequence):
     """A sequence whose target is hidden in some frames; ``boxes`` are nan there.
 
     `covers`: for each of those frames the target's true box and what covers it.
     """
 
-    covers: dict[int, tuple[Box, Source]] = field(default_factory=dict, repr=False)
+    covers: dict[int, tuple[Box, CoverPatch]] = field(default_factory=dict, repr=False)
 
     def image(self, index: int) -> Image:
         """Read frame `index`, with the target hidden where it is to be hidden."""
@@ -279,7 +279,7 @@ def intervals(length: int) -> tuple[tuple[int, int], ...]:
     return tuple(result)
 
 
-def with_absences(sequence: Sequence) -> Sequence | None:
+def with_absences(sequence: VideoSequence) -> VideoSequence | None:
     """Return a sequence in which the target is absent at times: itself, if it is, else one with the target hidden.
 
     None where it cannot be hidden: the sequence is too short, its boxes are withheld, or the
@@ -290,7 +290,7 @@ def with_absences(sequence: Sequence) -> Sequence | None:
     if not annotated(sequence.boxes).all():
         return sequence
     boxes = sequence.boxes.copy()
-    covers: dict[int, tuple[Box, Source]] = {}
+    covers: dict[int, tuple[Box, CoverPatch]] = {}
     for first, end in intervals(len(sequence)):
         found = _cover(sequence, first, end)
         if found is not None:
@@ -302,22 +302,22 @@ def with_absences(sequence: Sequence) -> Sequence | None:
     return HiddenSequence(f"{sequence.name}.hidden-{plan}", sequence.frames, boxes, sequence.meta, covers=covers)
 
 
-def _cover(sequence: Sequence, first: int, end: int) -> dict[int, tuple[Box, Source]] | None:
+def _cover(sequence: VideoSequence, first: int, end: int) -> dict[int, tuple[Box, CoverPatch]] | None:
     """Choose what covers the target in frames ``first`` to ``end``; None if there is nothing in one of them."""
-    covers: dict[int, tuple[Box, Source]] = {}
+    covers: dict[int, tuple[Box, CoverPatch]] = {}
     source = None
     for index in range(first, end):
         box = Box(*(float(value) for value in sequence.boxes[index]))
-        source = find_source(sequence.image(index), box, source)
+        source = find_cover_patch(sequence.image(index), box, source)
         if source is None:
             return None
         covers[index] = (box, source)
     return covers
 
 
-def hidden_sequences(sequences: Iterable[Sequence]) -> tuple[list[Sequence], list[str]]:
+def hidden_sequences(sequences: Iterable[VideoSequence]) -> tuple[list[VideoSequence], list[str]]:
     """Return what `with_absences` makes of each sequence, and the names of those of which it makes nothing."""
-    made: list[Sequence] = []
+    made: list[VideoSequence] = []
     left_out: list[str] = []
     for sequence in sequences:
         result = with_absences(sequence)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as List
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -20,7 +20,7 @@ CELL = 240
 """Side of a picture on a sheet, pixels."""
 
 
-def write_reliability_plot(path: Path, figures: List[ConfidenceFigures]) -> None:
+def write_reliability_plot(path: Path, figures: Sequence[ConfidenceFigures]) -> None:
     """Draw how often each tracker was right at what confidence, the ideal diagonal, and how many frames those are.
 
     Trackers without a confidence are left out. :raises ImportError: if matplotlib is missing.
@@ -57,8 +57,8 @@ def write_sheet(path: Path, sequence: HiddenSequence, columns: int = 6) -> None:
     pairs = []
     for index in chosen:
         box = sequence.covers[index][0]
-        shots = (read_image(sequence.frames[index]), sequence.image(index))
-        pairs.append(np.vstack([_around(shot, box) for shot in shots]))
+        frames = (read_image(sequence.frames[index]), sequence.image(index))
+        pairs.append(np.vstack([_around(frame, box) for frame in frames]))
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), np.hstack(pairs)):
         raise OSError(f"cannot write {path}")

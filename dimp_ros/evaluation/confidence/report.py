@@ -6,8 +6,7 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Callable, Iterable
-from collections.abc import Sequence as List
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from dimp_ros.evaluation.confidence.metrics import (
     reliability,
 )
 from dimp_ros.evaluation.runner import SequenceResult
-from dimp_ros.evaluation.sequences import Sequence
+from dimp_ros.evaluation.sequences import VideoSequence
 
 HALF = 0.5
 RESAMPLES = 300
@@ -82,7 +81,7 @@ class ConfidenceFigures:
     errors: dict[str, str]
 
 
-def summarize(results: Iterable[SequenceResult], sequences: List[Sequence]) -> list[ConfidenceFigures]:
+def summarize(results: Iterable[SequenceResult], sequences: Sequence[VideoSequence]) -> list[ConfidenceFigures]:
     """Turn the results of a run into figures, a tracker each, in the order in which trackers first appear."""
     by_name = {sequence.name: sequence for sequence in sequences}
     by_tracker: dict[str, list[SequenceResult]] = {}
@@ -91,7 +90,7 @@ def summarize(results: Iterable[SequenceResult], sequences: List[Sequence]) -> l
     return [_figures(name, own, by_name) for name, own in by_tracker.items()]
 
 
-def _figures(tracker: str, results: List[SequenceResult], sequences: dict[str, Sequence]) -> ConfidenceFigures:
+def _figures(tracker: str, results: Sequence[SequenceResult], sequences: dict[str, VideoSequence]) -> ConfidenceFigures:
     ordered = sorted(results, key=lambda result: result.sequence)
     tracks = {result.sequence: judge(result, sequences[result.sequence]) for result in ordered}
     everything = pool(tracks.values())
@@ -140,7 +139,7 @@ def _auroc_of(track: FrameLabels, which: Callable[[FrameLabels], Any]) -> float:
     return auroc(track.confidence[frames], track.right[frames])
 
 
-def _interval(tracks: List[FrameLabels]) -> tuple[float, float]:
+def _interval(tracks: Sequence[FrameLabels]) -> tuple[float, float]:
     """Return the 2.5 and 97.5 percentiles of the AUROC when sequences are drawn anew, with replacement."""
     rng = np.random.default_rng(0)
     values = []
@@ -151,7 +150,7 @@ def _interval(tracks: List[FrameLabels]) -> tuple[float, float]:
     return (float(np.quantile(kept, 0.025)), float(np.quantile(kept, 0.975))) if kept else (math.nan, math.nan)
 
 
-def _absences(each: List[Reactions]) -> AbsenceFigures:
+def _absences(each: Sequence[Reactions]) -> AbsenceFigures:
     lost = [value for item in each for value in item.lost_after]
     regained = [value for item in each for value in item.regained_after if not math.isnan(value)]
     back = [value for value in regained if math.isfinite(value)]
@@ -200,7 +199,7 @@ ROWS: tuple[tuple[str, Callable[[ConfidenceFigures], str]], ...] = (
 )
 
 
-def table(figures: List[ConfidenceFigures]) -> str:
+def table(figures: Sequence[ConfidenceFigures]) -> str:
     """Return a Markdown table, a column a tracker."""
     header = ["over all frames", *(figure.tracker for figure in figures)]
     rows = [[title, *(show(figure) for figure in figures)] for title, show in ROWS]
@@ -211,7 +210,7 @@ def table(figures: List[ConfidenceFigures]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *lines])
 
 
-def write_json(path: Path, figures: List[ConfidenceFigures], settings: dict[str, Any]) -> None:
+def write_json(path: Path, figures: Sequence[ConfidenceFigures], settings: dict[str, Any]) -> None:
     """Write the figures with the run's settings; what is undefined or never happened is null."""
     document = {
         "settings": settings,

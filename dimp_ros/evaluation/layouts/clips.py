@@ -9,7 +9,7 @@ import numpy as np
 
 from dimp_ros.datasets.clips import LISTING, FilmRecord, Track, read_films
 from dimp_ros.datasets.film import Film
-from dimp_ros.evaluation.sequences import Sequence
+from dimp_ros.evaluation.sequences import VideoSequence
 
 
 class ClipsLayout:
@@ -23,7 +23,7 @@ class ClipsLayout:
     expects = f"{LISTING} and the films that it names"
     SPLIT = "val"
 
-    def load(self, root: Path) -> list[Sequence]:
+    def load(self, root: Path) -> list[VideoSequence]:
         """Load the films that ``clips.jsonl`` in `root` names; an empty list if there is none."""
         if not (root / LISTING).is_file():
             return []
@@ -36,10 +36,10 @@ class ClipsLayout:
         ]
 
     @staticmethod
-    def _sequence(film: FilmRecord, track: Track) -> Sequence:
+    def _sequence(film: FilmRecord, track: Track) -> VideoSequence:
         known = np.flatnonzero(np.isfinite(track.boxes).all(1))
         first, end = int(known[0]), int(known[-1]) + 1
-        return Sequence(
+        return VideoSequence(
             name=f"{film.name}#{track.name}",
             frames=(film.path,) * (end - first),
             boxes=track.boxes[first:end],

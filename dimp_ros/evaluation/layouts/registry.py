@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How published data sets lie on disk: one class per layout, all giving the same `Sequence`.
+"""How published data sets lie on disk: one class per layout, all giving the same `VideoSequence`.
 
 Every class says what the data set's files count the first pixel as. Boxes of a 1-based data set are moved by -1, so
 that pixel 1 of its files is the interval [0, 1) of ours (see `dimp_ros.geometry.box`); widths and heights stay.
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from dimp_ros.evaluation.layouts.clips import ClipsLayout
 from dimp_ros.evaluation.layouts.uav import UavLayout
 from dimp_ros.evaluation.metrics import annotated
-from dimp_ros.evaluation.sequences import Sequence, read_boxes
+from dimp_ros.evaluation.sequences import VideoSequence, read_boxes
 from dimp_ros.images.files import list_images
 
 
@@ -28,7 +28,7 @@ class Layout(Protocol):
     name: str
     expects: str
 
-    def load(self, root: Path) -> list[Sequence]:
+    def load(self, root: Path) -> list[VideoSequence]:
         """Return the sequences under `root`, in order of name; an empty list if `root` has another layout."""
         ...
 
@@ -69,7 +69,7 @@ class FolderLayout:
     name = "folder"
     expects = "NAME/img/*.jpg|png|webp and NAME/groundtruth.txt"
 
-    def load(self, root: Path) -> list[Sequence]:
+    def load(self, root: Path) -> list[VideoSequence]:
         """Load `root` itself if it is a sequence, else the sequences directly in it."""
         return [self._sequence(folder) for folder in _folders(root, 1) if self._matches(folder)]
 
@@ -78,9 +78,9 @@ class FolderLayout:
         return (folder / "img").is_dir() and (folder / "groundtruth.txt").is_file()
 
     @staticmethod
-    def _sequence(folder: Path) -> Sequence:
+    def _sequence(folder: Path) -> VideoSequence:
         meta_file = folder / "meta.json"
-        return Sequence(
+        return VideoSequence(
             name=folder.resolve().name,
             frames=tuple(list_images(folder / "img")),
             boxes=read_boxes(folder / "groundtruth.txt"),
@@ -108,11 +108,11 @@ class OtbLayout:
     name = "otb"
     expects = "NAME/img/*.jpg and NAME/groundtruth_rect.txt"
 
-    def load(self, root: Path) -> list[Sequence]:
+    def load(self, root: Path) -> list[VideoSequence]:
         """Load `root` itself if it is a sequence, else the sequences directly in it."""
         return [sequence for folder in _folders(root, 1) for sequence in self._sequences(folder)]
 
-    def _sequences(self, folder: Path) -> Iterator[Sequence]:
+    def _sequences(self, folder: Path) -> Iterator[VideoSequence]:
         if not (folder / "img").is_dir():
             return
         name = folder.resolve().name
@@ -124,7 +124,7 @@ class OtbLayout:
             if len(pictures) > len(boxes) and name.lower() in OTB_RANGES:
                 first, last = OTB_RANGES[name.lower()]
                 pictures = pictures[first - 1 : last]
-            yield Sequence(
+            yield VideoSequence(
                 name=f"{name}-{number}" if len(files) > 1 else name,
                 frames=tuple(pictures),
                 boxes=_absent(boxes, (), folder),
@@ -144,7 +144,7 @@ class LasotLayout:
     expects = "CATEGORY/NAME/img/*.jpg, groundtruth.txt, full_occlusion.txt and out_of_view.txt"
     FLAGS = ("full_occlusion.txt", "out_of_view.txt")
 
-    def load(self, root: Path) -> list[Sequence]:
+    def load(self, root: Path) -> list[VideoSequence]:
         """Load what is in `root`: one sequence, a category, or all of them."""
         return [self._sequence(folder) for folder in _folders(root, 2) if self._matches(folder)]
 
@@ -152,14 +152,14 @@ class LasotLayout:
         flagged = any((folder / name).is_file() for name in self.FLAGS)
         return flagged and (folder / "img").is_dir() and (folder / "groundtruth.txt").is_file()
 
-    def _sequence(self, folder: Path) -> Sequence:
+    def _sequence(self, folder: Path) -> VideoSequence:
         boxes = read_boxes(folder / "groundtruth.txt") - (1, 1, 0, 0)
         name = folder.resolve().name
         files = [file for file in (folder / name for name in self.FLAGS) if file.is_file()]
         pictures = list_images(folder / "img")
         if name == "monkey-17":
             pictures = pictures[: len(boxes)]
-        return Sequence(
+        return VideoSequence(
             name=name,
             frames=tuple(pictures),
             boxes=_absent(boxes, (read_flags(file)[: len(boxes)] == 1 for file in files), folder),
@@ -179,7 +179,7 @@ class Got10kLayout:
     name = "got10k"
     expects = "val/NAME/*.jpg and val/NAME/groundtruth.txt (GOT-10k)"
 
-    def load(self, root: Path) -> list[Sequence]:
+    def load(self, root: Path) -> list[VideoSequence]:
         """Load a split, or one sequence."""
         if self._matches(root):
             return [self._sequence(root)]
@@ -197,7 +197,7 @@ class Got10kLayout:
         return (folder / "groundtruth.txt").is_file() and bool(list_images(folder))
 
     @staticmethod
-    def _sequence(folder: Path) -> Sequence:
+    def _sequence(folder: Path) -> VideoSequence:
         pictures = list_images(folder)
         boxes = read_boxes(folder / "groundtruth.txt") - (1, 1, 0, 0)
         withheld = len(boxes) == 1 and len(pictures) > 1
@@ -208,7 +208,7 @@ class Got10kLayout:
             where.append(read_flags(folder / "absence.label") == 1)
         if (folder / "cover.label").is_file():
             where.append(read_flags(folder / "cover.label") == 0)
-        return Sequence(
+        return VideoSequence(
             name=folder.resolve().name,
             frames=tuple(pictures),
             boxes=_absent(boxes, where, folder),
@@ -237,7 +237,7 @@ class NfsLayout:
     name = "nfs"
     expects = "NAME/30/NAME/*.jpg and NAME/30/NAME.txt (NFS)"
 
-    def load(self, root: Path) -> list[Sequence]:
+    def load(self, root: Path) -> list[VideoSequence]:
         """Load the sequences in `root`."""
         folders = sorted(path for path in root.iterdir() if (path / "30").is_dir())
         found = ((folder, self._annotation(folder)) for folder in folders)
@@ -250,7 +250,7 @@ class NfsLayout:
         return next((file for file in candidates if file.is_file()), None)
 
     @staticmethod
-    def _sequence(folder: Path, file: Path) -> Sequence:
+    def _sequence(folder: Path, file: Path) -> VideoSequence:
         pictures = next((found for place in _folders(folder / "30", 1) if (found := list_images(place))), [])
         boxes = read_vatic(file)
         if pictures and abs(len(boxes) / len(pictures) - 8) < 1:
@@ -258,7 +258,7 @@ class NfsLayout:
         if abs(len(boxes) - len(pictures)) == 1:
             count = min(len(boxes), len(pictures))
             boxes, pictures = boxes[:count], pictures[:count]
-        return Sequence(folder.resolve().name, tuple(pictures), _absent(boxes, (), folder), {"dataset": "NFS"})
+        return VideoSequence(folder.resolve().name, tuple(pictures), _absent(boxes, (), folder), {"dataset": "NFS"})
 
 
 def read_vatic(path: Path) -> NDArray[np.float64]:
@@ -294,7 +294,9 @@ LAYOUTS: dict[str, Layout] = {
 """The layouts by name, in the order in which `load_sequences` tries them."""
 
 
-def load_sequences(root: str | Path, names: Iterable[str] | None = None, layout: str | None = None) -> list[Sequence]:
+def load_sequences(
+    root: str | Path, names: Iterable[str] | None = None, layout: str | None = None
+) -> list[VideoSequence]:
     """Load the sequences under `root`, all or those called `names`.
 
     `layout`: one of the names in `LAYOUTS`; by default the first one that fits. Raise ValueError if there are no

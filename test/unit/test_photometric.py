@@ -8,13 +8,13 @@ import torch
 
 from dimp_ros.synthetic.photometric import (
     LATTICE_STEP,
-    apply_look,
+    apply_photometric,
     compress,
-    draw_look,
-    join_looks,
+    concatenate_samples,
     low_resolution,
     motion_blur,
-    seen_by_camera,
+    sample_photometric,
+    simulate_camera,
 )
 
 
@@ -29,9 +29,9 @@ def images():
 
 def quiet(count):
     """Return a look that changes nothing."""
-    look = draw_look(np.random.default_rng(0), count)
+    sample = sample_photometric(np.random.default_rng(0), count)
     zero = np.zeros(count)
-    return look._replace(
+    return sample._replace(
         gain=np.ones((count, 3)),
         offset=zero,
         shade=np.zeros((count, 3)),
@@ -46,8 +46,8 @@ def quiet(count):
 
 def test_a_quiet_look_changes_nothing_and_leaves_its_input_alone(images):
     before = images.clone()
-    assert torch.equal(apply_look(images, quiet(4)), before)
-    apply_look(images, draw_look(np.random.default_rng(1), 4))
+    assert torch.equal(apply_photometric(images, quiet(4)), before)
+    apply_photometric(images, sample_photometric(np.random.default_rng(1), 4))
     assert torch.equal(images, before)
 
 
@@ -82,56 +82,58 @@ def test_a_far_target_loses_detail_and_keeps_its_light(images):
 
 
 def test_frames_of_a_look_do_not_touch_each_other(images):
-    look = quiet(4)._replace(
+    sample = quiet(4)._replace(
         quality=np.array([0, 30, 0, 0]),
         blur=np.array([[0.0, 0], [0, 0], [9, 45], [0, 0]]),
         noise=np.array([0, 0, 0, 5.0]),
     )
-    changed = apply_look(images, look, torch.Generator().manual_seed(0))
+    changed = apply_photometric(images, sample, torch.Generator().manual_seed(0))
     assert torch.equal(changed[0], images[0])
     assert all(not torch.equal(changed[i], images[i]) for i in (1, 2, 3))
     assert float((changed[3] - images[3]).std()) == pytest.approx(5, rel=0.3)
 
 
 def test_a_colourless_sequence_is_colourless_in_every_frame(images):
-    grey = apply_look(images, quiet(4)._replace(grey=np.ones(4, bool)))
+    grey = apply_photometric(images, quiet(4)._replace(grey=np.ones(4, bool)))
     torch.testing.assert_close(grey[:, 0], grey[:, 2])
 
 
 def test_every_effect_is_drawn_sometimes():
-    look = join_looks([draw_look(np.random.default_rng(seed), 6) for seed in range(100)])
+    sample = concatenate_samples([sample_photometric(np.random.default_rng(seed), 6) for seed in range(100)])
     shares = {
-        name: float((np.asarray(getattr(look, name)) > 0).mean()) for name in ("shrink", "noise", "quality", "grey")
+        name: float((np.asarray(getattr(sample, name)) > 0).mean()) for name in ("shrink", "noise", "quality", "grey")
     }
     assert all(0.02 < share < 0.4 for share in shares.values()), shares
-    assert 0.05 < (look.shade[:, 2] > 0).mean() < 0.4
-    assert 0.05 < (look.blur[:, 0] > 0).mean() < 0.4
-    assert look.gain.min() > 0.6
-    assert look.gain.max() < 1.4
+    assert 0.05 < (sample.shade[:, 2] > 0).mean() < 0.4
+    assert 0.05 < (sample.blur[:, 0] > 0).mean() < 0.4
+    assert sample.gain.min() > 0.6
+    assert sample.gain.max() < 1.4
 
 
 def test_a_camera_has_as_many_pixels_across_a_window_as_the_window_has_frame_pixels():
     scales = np.array([0.1, 0.5, 1.0, 2.0])
-    look = seen_by_camera(quiet(4), np.random.default_rng(0), scales, 288, coarse=0.0)
-    assert look.lattice.tolist() == [64, 144, 0, 0]  # no coarser than that
+    sample = simulate_camera(quiet(4), np.random.default_rng(0), scales, 288, coarse=0.0)
+    assert sample.lattice.tolist() == [64, 144, 0, 0]  # no coarser than that
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_a_coarse_camera_is_the_same_in_every_frame_of_a_sequence(seed):
     scales = np.array([1.0, 1.1, 0.9, 1.0, 1.05])
-    look = seen_by_camera(quiet(5), np.random.default_rng(seed), scales, 288, coarse=1.0)
-    chosen = look.lattice > 0
-    per_pixel = look.lattice[chosen] / scales[chosen]
+    sample = simulate_camera(quiet(5), np.random.default_rng(seed), scales, 288, coarse=1.0)
+    chosen = sample.lattice > 0
+    per_pixel = sample.lattice[chosen] / scales[chosen]
     assert chosen.sum() >= 3 and np.ptp(per_pixel) <= 1.2 * LATTICE_STEP  # what rounding leaves
-    assert 288 / 4.6 < look.lattice[chosen].min() and (look.lattice < 288).all()
+    assert 288 / 4.6 < sample.lattice[chosen].min() and (sample.lattice < 288).all()
 
 
 def test_a_coarse_frame_loses_detail_keeps_its_light_and_gets_its_grain_in_its_own_pixels(images):
-    coarse = apply_look(images, quiet(4)._replace(lattice=np.array([0, 32, 32, 32]), noise=np.array([0, 0, 8.0, 0])))
+    coarse = apply_photometric(
+        images, quiet(4)._replace(lattice=np.array([0, 32, 32, 32]), noise=np.array([0, 0, 8.0, 0]))
+    )
     assert torch.equal(coarse[0], images[0])
     assert float(coarse[1].mean()) == pytest.approx(float(images[1].mean()), rel=0.02)
     assert float(coarse[1].diff(dim=-1).abs().mean()) < 0.9 * float(images[1].diff(dim=-1).abs().mean())
-    grain = coarse[2] - apply_look(images, quiet(4)._replace(lattice=np.full(4, 32)))[2]
+    grain = coarse[2] - apply_photometric(images, quiet(4)._replace(lattice=np.full(4, 32)))[2]
     assert 2 < float(grain.std()) < 8
     neighbours = (grain[..., 1:] * grain[..., :-1]).mean() / grain.var()
     assert float(neighbours) > 0.5  # as wide as the camera's pixels: three of the window's

@@ -17,7 +17,7 @@ from dimp_ros.synthetic import scene_planner as scenes
 from dimp_ros.synthetic.image_store import CELLS, Pixels, open_tables
 from dimp_ros.synthetic.image_store_writer import build_store, chosen_frames, outline
 from dimp_ros.synthetic.motion import KNOTS, apply, bent, compose, invert, similarity
-from dimp_ros.synthetic.renderer import Renderer
+from dimp_ros.synthetic.renderer import SceneRenderer
 from dimp_ros.synthetic.scene_planner import SceneConfig, ScenePlanner
 from dimp_ros.tracker.crop import SearchWindow, crop
 from dimp_ros.training.sampling import CROP_SIZE, _inside, box_iou, draw_group, render_groups
@@ -40,7 +40,7 @@ def tables(store):
 
 @pytest.fixture(scope="module")
 def renderer(store, tables):
-    return Renderer(Pixels(store, tables))
+    return SceneRenderer(Pixels(store, tables))
 
 
 def red_box(image, round_box):
@@ -178,7 +178,7 @@ def test_a_mirrored_group_has_its_boxes_mirrored(tables, renderer):
     planner = ScenePlanner(tables, dataclasses.replace(ALONE, mix=(0, 1, 0)))
     for seed in range(20):
         group = draw_group(planner, np.random.default_rng(seed), 1, 1)
-        plain = group._replace(look=group.look._replace(grey=np.zeros(2, bool)))
+        plain = group._replace(photometric=group.photometric._replace(grey=np.zeros(2, bool)))
         images = render_groups(renderer, [plain])[0].permute(0, 2, 3, 1).numpy()
         box = Box(*(float(v) for v in group.boxes[0]))
         inside = box.x > 0 and box.y > 0 and box.x + box.w < CROP_SIZE and box.y + box.h < CROP_SIZE

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_evaluation_runner import has_peer, make_sequence
+from test_evaluation_runner import has_baseline, make_sequence
 
 from dimp_ros.evaluation import cli
 from dimp_ros.evaluation.distributed import Rank, share
 
 ROOT = Path(__file__).parents[2]
-needs_kcf = pytest.mark.skipif(not has_peer("kcf"), reason="this OpenCV has no KCF")
+needs_kcf = pytest.mark.skipif(not has_baseline("kcf"), reason="this OpenCV has no KCF")
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=30), st.integers(1, 4), st.integers(1, 9))

@@ -19,7 +19,7 @@ from safetensors import safe_open
 from dimp_ros.model.dimp import build_model
 from dimp_ros.training.cli import main
 from dimp_ros.training.config import TrainingConfig
-from dimp_ros.training.distributed import Place
+from dimp_ros.training.distributed import DistributedContext
 from dimp_ros.training.network import TrainingNetwork, parameter_groups
 from dimp_ros.training.trainer import Trainer, rate_factor
 
@@ -30,7 +30,7 @@ TINY = TrainingConfig(
     steps=6, batch=2, train=1, test=1, proposals=4, optimizer_steps=2, warm_up=2, learning_rates=RATES,
     groups=4, per_role=1, validate_every=3, validate_groups=2,
 )  # fmt: skip
-HERE = Place(0, 1, torch.device("cpu"))
+HERE = DistributedContext(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
@@ -48,9 +48,9 @@ def configured(pictures, **more):
     return dataclasses.replace(TINY, data=({"kind": "compact", "root": str(pictures)},), **more)
 
 
-@pytest.mark.parametrize(("backbone", "uses"), [("all", 0), ("late", 2), ("frozen", 2), ("all", 2)])
-def test_what_is_to_learn_learns_and_the_rest_stays(pictures, store, tmp_path, backbone, uses):
-    config = configured(pictures, backbone=backbone, uses=uses, steps=2, validate_every=0)
+@pytest.mark.parametrize(("backbone", "reuse"), [("all", 0), ("late", 2), ("frozen", 2), ("all", 2)])
+def test_what_is_to_learn_learns_and_the_rest_stays(pictures, store, tmp_path, backbone, reuse):
+    config = configured(pictures, backbone=backbone, reuse=reuse, steps=2, validate_every=0)
     trainer = Trainer(config, tmp_path, HERE, store=store)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     assert trainer.run()
@@ -65,9 +65,9 @@ def test_what_is_to_learn_learns_and_the_rest_stays(pictures, store, tmp_path, b
     assert blocks == {"all": set(range(11)), "late": set(range(5, 11)), "frozen": set()}[backbone]
 
 
-@pytest.mark.parametrize("uses", [0, 1])
-def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(pictures, store, tmp_path, uses):
-    config = configured(pictures, uses=uses, backbone="late" if uses else "all")
+@pytest.mark.parametrize("reuse", [0, 1])
+def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(pictures, store, tmp_path, reuse):
+    config = configured(pictures, reuse=reuse, backbone="late" if reuse else "all")
     whole = Trainer(config, tmp_path / "whole", HERE, store=store)
     assert whole.run()
     cut = Trainer(config, tmp_path / "cut", HERE, store=store)
@@ -139,14 +139,14 @@ def test_two_processes_train_one_model(pictures, store, tmp_path):
         "import sys, torch, hashlib, os\n"
         "from pathlib import Path\n"
         "from dimp_ros.training.config import TrainingConfig\n"
-        "from dimp_ros.training.distributed import join\n"
+        "from dimp_ros.training.distributed import init_distributed\n"
         "from dimp_ros.training.trainer import Trainer\n"
         "torch.set_num_threads(1)\n"
         "folder = Path(sys.argv[1])\n"
-        "with join('cpu') as place:\n"
-        "    assert place.world == 2\n"
+        "with init_distributed('cpu') as context:\n"
+        "    assert context.world == 2\n"
         "    config = TrainingConfig.load(folder / 'config.yaml')\n"
-        "    trainer = Trainer(config, folder / 'run', place, store=Path(sys.argv[2]))\n"
+        "    trainer = Trainer(config, folder / 'run', context, store=Path(sys.argv[2]))\n"
         "    seen = []\n"
         "    step = trainer._step\n"
         "    def watched(frames):\n"
@@ -156,7 +156,7 @@ def test_two_processes_train_one_model(pictures, store, tmp_path):
         "    assert trainer.run()\n"
         "    values = b''.join(p.detach().numpy().tobytes() for p in trainer.model.parameters())\n"
         "    text = hashlib.sha256(values).hexdigest() + ' ' + repr(seen)\n"
-        "    (folder / f'rank{place.rank}').write_text(text)\n"
+        "    (folder / f'rank{context.rank}').write_text(text)\n"
     )
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-addr", "127.0.0.1"]
     command += ["--master-port", str(20000 + os.getpid() % 20000), str(script), str(tmp_path), str(store)]
@@ -209,7 +209,7 @@ def test_evaluation_of_a_training_network_changes_nothing():
         ("model: dimp_lite\nlerning_rate: 3\n", "unknown keys ['lerning_rate']"),
         ("losses: {final: 1, box: 2}\n", "unknown keys ['box']"),
         ("backbone: half\n", "'half' is none of frozen, late, all"),
-        ("uses: 2\nper_role: 1\n", "per_role 1 is less than"),
+        ("reuse: 2\nper_role: 1\n", "per_role 1 is less than"),
         ("decay: steps\n", "needs decay_every"),
         ("batch: 1\n", "batch must be at least 2"),
         ("model: dimp_lite\n", "no training data"),

@@ -10,24 +10,39 @@ import torch
 from helpers.image_fixtures import write_pictures
 
 from dimp_ros.datasets.registry import open_data_sets
-from dimp_ros.evaluation import redetection as redetection
-from dimp_ros.evaluation.redetection import Played, Scored, Tally, annotated, play, table
+from dimp_ros.evaluation import redetection
+from dimp_ros.evaluation.redetection import (
+    PlayedSequence,
+    RedetectionCounts,
+    ScoredFrame,
+    annotated_sequences,
+    play,
+    table,
+)
 from dimp_ros.geometry.box import Box
 from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, save_weights
 from dimp_ros.model.dimp import build_model
-from dimp_ros.synthetic import disappearance as vanishing
-from dimp_ros.synthetic.disappearance import ABSENT, JOLTS, SCENARIOS, SIZES, VISIBLE, DisappearanceMaker, draw
+from dimp_ros.synthetic import disappearance
+from dimp_ros.synthetic.disappearance import (
+    ABSENT,
+    CAMERA_JUMPS,
+    SCENARIOS,
+    SIZES,
+    VISIBLE,
+    DisappearanceGenerator,
+    draw,
+)
 from dimp_ros.synthetic.image_store_writer import build_store
 from dimp_ros.tracker import TargetState
 
 HERE, THERE = Box(10, 10, 20, 20), Box(200, 100, 20, 20)
 BESIDE = Box(18, 10, 20, 20)  # IoU 0.43 with HERE: neither on the target nor on something else
-ON = Scored(TargetState.TRACKING, HERE, HERE)
-LOST = Scored(TargetState.LOST, None, HERE)
-GONE = Scored(TargetState.LOST, None, None)
-ASTRAY = Scored(TargetState.TRACKING, THERE, HERE)
-FANCY = Scored(TargetState.TRACKING, THERE, None)
-DOUBT = Scored(TargetState.UNCERTAIN, HERE, HERE)
+IOU_HIT = ScoredFrame(TargetState.TRACKING, HERE, HERE)
+LOST = ScoredFrame(TargetState.LOST, None, HERE)
+GONE = ScoredFrame(TargetState.LOST, None, None)
+ASTRAY = ScoredFrame(TargetState.TRACKING, THERE, HERE)
+FANCY = ScoredFrame(TargetState.TRACKING, THERE, None)
+DOUBT = ScoredFrame(TargetState.UNCERTAIN, HERE, HERE)
 
 
 @pytest.fixture(scope="module")
@@ -35,11 +50,11 @@ def maker(tmp_path_factory):
     root = tmp_path_factory.mktemp("pictures")
     pictures = write_pictures(root / "set")
     store = build_store(root / "store", open_data_sets([{"kind": "compact", "root": str(pictures)}]), lambda _: True)
-    return DisappearanceMaker(store)
+    return DisappearanceGenerator(store)
 
 
-def tally(frames, *returns):
-    result = Tally()
+def count(frames, *returns):
+    result = RedetectionCounts()
     result.add(frames, returns)
     return result
 
@@ -48,35 +63,35 @@ def tally(frames, *returns):
 
 
 def test_the_delay_of_a_return_is_counted_from_the_frame_in_which_the_target_is_back():
-    result = tally([ON, ON, GONE, GONE, LOST, DOUBT, DOUBT, ON, ON], 4)
+    result = count([IOU_HIT, IOU_HIT, GONE, GONE, LOST, DOUBT, DOUBT, IOU_HIT, IOU_HIT], 4)
     assert (result.returns, result.delays) == (1, [3])
-    assert tally([ON, GONE, ON], 2).delays == [0]
+    assert count([IOU_HIT, GONE, IOU_HIT], 2).delays == [0]
 
 
 def test_a_return_that_is_found_only_after_the_next_one_is_not_found():
-    result = tally([ON, LOST, LOST, LOST, ON], 1, 3)
+    result = count([IOU_HIT, LOST, LOST, LOST, IOU_HIT], 1, 3)
     assert (result.returns, result.delays) == (2, [1])
-    result = tally([ON, *[LOST] * redetection.BEFORE, LOST, ON], 1, redetection.BEFORE + 1)
+    result = count([IOU_HIT, *[LOST] * redetection.BEFORE, LOST, IOU_HIT], 1, redetection.BEFORE + 1)
     assert (result.returns, result.delays) == (1, [])  # at the second one it was not followed any more
-    result = tally([ON, LOST, ON, LOST, ON], 1, 3)
+    result = count([IOU_HIT, LOST, IOU_HIT, LOST, IOU_HIT], 1, 3)
     assert (result.returns, result.delays) == (2, [1, 1])
 
 
 def test_a_return_does_not_count_where_the_tracker_had_gone_astray_before():
     back = redetection.BEFORE + 2
-    assert tally([ON] + [ASTRAY] * redetection.BEFORE + [GONE, ON], back).returns == 0
-    assert tally([ASTRAY, ON] + [LOST] * (redetection.BEFORE - 1) + [GONE, ON], back).returns == 1
+    assert count([IOU_HIT] + [ASTRAY] * redetection.BEFORE + [GONE, IOU_HIT], back).returns == 0
+    assert count([ASTRAY, IOU_HIT] + [LOST] * (redetection.BEFORE - 1) + [GONE, IOU_HIT], back).returns == 1
 
 
 def test_false_are_frames_on_something_else_or_without_a_target_and_never_those_in_doubt():
-    doubt = [Scored(TargetState.UNCERTAIN, THERE, HERE), Scored(TargetState.TRACKING, BESIDE, HERE)]
-    result = tally([ON, ASTRAY, ASTRAY, *doubt, FANCY, GONE, FANCY])
+    doubt = [ScoredFrame(TargetState.UNCERTAIN, THERE, HERE), ScoredFrame(TargetState.TRACKING, BESIDE, HERE)]
+    result = count([IOU_HIT, ASTRAY, ASTRAY, *doubt, FANCY, GONE, FANCY])
     assert (result.false, result.false_finds, result.frames) == (4, 3, 8)
     assert (result.on, result.present) == (1, 5)
 
 
 def test_the_table_gives_a_row_for_each_tracker_and_a_dash_where_nothing_came_back():
-    rows = table({("all", "a"): tally([ON, GONE, ON], 2), ("all", "b"): tally([ON])}).splitlines()
+    rows = table({("all", "a"): count([IOU_HIT, GONE, IOU_HIT], 2), ("all", "b"): count([IOU_HIT])}).splitlines()
     assert rows[2].startswith("| all | a | 1 | 100% | 0, 0 |") and rows[3].startswith("| all | b | 0 | - | - |")
 
 
@@ -87,12 +102,12 @@ def test_the_table_gives_a_row_for_each_tracker_and_a_dash_where_nothing_came_ba
 def test_a_made_sequence_is_what_its_scenario_says(maker, number):
     made = maker.make(number)
     scenario = SCENARIOS[number % len(SCENARIOS)]
-    present = np.array([shot.box is not None for shot in made.shots])
+    present = np.array([frame.box is not None for frame in made.frames])
     assert made.scenario == scenario and present[0]
-    assert made.shots[0].image.shape[1::-1] == SIZES[number // len(SCENARIOS) % 2]
+    assert made.frames[0].image.shape[1::-1] == SIZES[number // len(SCENARIOS) % 2]
     gone = slice(VISIBLE + 1, VISIBLE + ABSENT)
-    if scenario == "jolt":
-        assert present.all() and made.returns == JOLTS
+    if scenario == "camera_jump":
+        assert present.all() and made.returns == CAMERA_JUMPS
         return
     assert not present[gone].any()
     if scenario == "replaced":
@@ -100,15 +115,15 @@ def test_a_made_sequence_is_what_its_scenario_says(maker, number):
         return
     (back,) = made.returns
     assert present[back:].all() and back >= VISIBLE + ABSENT
-    before = next(shot.box for shot in reversed(made.shots[: VISIBLE - 1]) if shot.box)
-    after = made.shots[back].box
+    before = next(frame.box for frame in reversed(made.frames[: VISIBLE - 1]) if frame.box)
+    after = made.frames[back].box
     assert np.hypot(*np.subtract(before.center, after.center)) > min(before.w, before.h)
 
 
-def test_a_jolt_moves_the_picture_with_the_target_by_several_of_its_sizes(maker):
-    shots = maker.make(2).shots
-    for at in JOLTS:
-        before, after = shots[at - 1], shots[at]
+def test_a_camera_jump_moves_the_picture_with_the_target_by_several_of_its_sizes(maker):
+    frames = maker.make(2).frames
+    for at in CAMERA_JUMPS:
+        before, after = frames[at - 1], frames[at]
         way = np.subtract(after.box.center, before.box.center)
         assert np.hypot(*way) > 2 * np.sqrt(before.box.area)
         dx, dy = (round(float(value)) for value in way)
@@ -120,9 +135,9 @@ def test_a_jolt_moves_the_picture_with_the_target_by_several_of_its_sizes(maker)
 
 def test_nothing_of_the_target_is_left_while_it_is_gone(maker):
     made = maker.make(0)
-    box = made.shots[VISIBLE - 1].box
+    box = made.frames[VISIBLE - 1].box
     rows, columns = (slice(round(at), round(at + side)) for at, side in ((box.y, box.h), (box.x, box.w)))
-    shown, hidden = made.shots[VISIBLE - 1].image[rows, columns], made.shots[VISIBLE + 2].image[rows, columns]
+    shown, hidden = made.frames[VISIBLE - 1].image[rows, columns], made.frames[VISIBLE + 2].image[rows, columns]
 
     def red(image):
         return (image[..., 2].astype(int) - image[..., 1] > 100).mean()
@@ -134,13 +149,13 @@ def test_what_is_covered_goes_little_by_little(maker):
     """It is whole at first, then in pieces for some frames, and hardly seen at the end."""
     made = maker.make(SCENARIOS.index("behind"))
 
-    def red(shot, box):
+    def red(frame, box):
         rows, columns = (slice(round(at), round(at + side)) for at, side in ((box.y, box.h), (box.x, box.w)))
-        image = shot.image[rows, columns].astype(int)
+        image = frame.image[rows, columns].astype(int)
         return float((image[..., 2] - image[..., 1] > 100).mean())
 
-    shots = made.shots[:VISIBLE]
-    shown = [red(shot, shot.box) for shot in shots if shot.box]
+    frames = made.frames[:VISIBLE]
+    shown = [red(frame, frame.box) for frame in frames if frame.box]
     assert shown[0] > 0.5 and min(shown) < 0.35
     assert sum(0.1 * shown[0] < share < 0.9 * shown[0] for share in shown) >= 4
 
@@ -148,17 +163,17 @@ def test_what_is_covered_goes_little_by_little(maker):
 def test_the_same_number_gives_the_same_sequence(maker):
     first, second = maker.make(1), maker.make(1)
     assert all(
-        np.array_equal(a.image, b.image) and a.box == b.box for a, b in zip(first.shots, second.shots, strict=True)
+        np.array_equal(a.image, b.image) and a.box == b.box for a, b in zip(first.frames, second.frames, strict=True)
     )
-    assert not np.array_equal(first.shots[0].image, maker.make(9).shots[0].image)
+    assert not np.array_equal(first.frames[0].image, maker.make(9).frames[0].image)
 
 
 @pytest.mark.parametrize(
     "place", [(60, 50, 40, 30), (60, 50, 12, 16), (0, 50, 40, 30), (119, 99, 200, 150), (-90, 0, 9, 9)]
 )
 def test_an_object_fills_its_box_wherever_that_is(place):
-    canvas = np.zeros((vanishing.CANVAS, vanishing.CANVAS, 4), np.float32)
-    canvas[vanishing.MARGIN : -vanishing.MARGIN, vanishing.MARGIN : -vanishing.MARGIN] = 255
+    canvas = np.zeros((disappearance.CANVAS, disappearance.CANVAS, 4), np.float32)
+    canvas[disappearance.MARGIN : -disappearance.MARGIN, disappearance.MARGIN : -disappearance.MARGIN] = 255
     image = np.zeros((100, 120, 3), np.uint8)
     draw(image, canvas, np.array(place, float))
     cx, cy, w, h = place
@@ -194,7 +209,7 @@ def test_every_tracker_starts_anew_on_the_first_box_and_sees_every_image():
     states = [TargetState.TRACKING, TargetState.LOST, TargetState.UNCERTAIN]
     trackers = {"one": Oracle(states), "two": Oracle(states)}
     images = iter([np.zeros((9, 9, 3), np.uint8)] * 3)
-    played = play(trackers, Played("s", "g", images, [HERE, None, THERE], (2,)))
+    played = play(trackers, PlayedSequence("s", "g", images, [HERE, None, THERE], (2,)))
     for name, tracker in trackers.items():
         assert tracker.calls == ["drop", ("init", HERE)]
         assert [frame.state for frame in played[name]] == states
@@ -219,7 +234,7 @@ def test_the_command_measures_annotated_sequences_beside_the_tracker_without_sea
         cv2.imwrite(str(folder / "img" / f"{number + 1:08d}.png"), image)
         lines.append("nan,nan,nan,nan" if number in (2, 3) else "60,40,30,30")
     (folder / "groundtruth.txt").write_text("\n".join(lines) + "\n")
-    (sequence,) = annotated(folder.parent, None)
+    (sequence,) = annotated_sequences(folder.parent, None)
     assert (sequence.returns, sequence.group) == ((4,), "with absences")
     out = tmp_path / "out" / "figures.json"
     names = f"dimp:{weights}@augment=false,dimp:{weights}@augment=false@search_tiles=0@precision=bfloat16"
@@ -230,7 +245,7 @@ def test_the_command_measures_annotated_sequences_beside_the_tracker_without_sea
 
 
 def test_the_command_writes_a_sheet_of_made_sequences(tmp_path, maker, monkeypatch):
-    monkeypatch.setattr(vanishing, "DisappearanceMaker", lambda store: maker)
+    monkeypatch.setattr(disappearance, "DisappearanceGenerator", lambda store: maker)
     path = tmp_path / "sheet.png"
     assert redetection.main(["--store", "any", "--number", "2", "--sheet", str(path)]) == 0
     assert cv2.imread(str(path)).shape == (2 * 160, 8 * 240, 3)
@@ -245,6 +260,6 @@ def test_the_command_writes_a_sheet_of_made_sequences(tmp_path, maker, monkeypat
     ],
 )
 def test_a_bad_request_is_refused_with_the_reason(arguments, words, capsys, monkeypatch, maker):
-    monkeypatch.setattr(vanishing, "DisappearanceMaker", lambda store: maker)
+    monkeypatch.setattr(disappearance, "DisappearanceGenerator", lambda store: maker)
     assert redetection.main(arguments) == 2
     assert words in capsys.readouterr().err

@@ -106,7 +106,7 @@ class DetectorInput:
         name = self._settings["detector.target_id"]
         if name not in self._pipeline.targets:
             return True
-        found = next((reading for reading in self._pipeline.readings if reading.target_id == name), None)
+        found = next((estimate for estimate in self._pipeline.estimates if estimate.target_id == name), None)
         looked_for = found is not None and found.frames_since_seen > 0  # not so in the moment after it was taken
         lost = looked_for and found is not None and found.state is TargetState.LOST
         return lost and name not in self._pipeline.late

@@ -17,7 +17,8 @@ from dimp_ros.node.image_buffer import ImageBuffer
 from dimp_ros.node.result_publisher import ResultPublisher
 from dimp_ros.node.worker import Worker
 from dimp_ros.ros_utils.parameters import Settings
-from dimp_ros.tracker.target_set import TargetEstimate, TargetManager, Tracker
+from dimp_ros.tracker.result import TargetEstimate
+from dimp_ros.tracker.target_set import TargetManager, Tracker
 
 if TYPE_CHECKING:
     from rclpy.impl.rcutils_logger import RcutilsLogger
@@ -60,13 +61,13 @@ class Pipeline:
         self._targets = TargetManager(tracker)
         self._late = CatchUp(history)
         self._outputs = outputs
-        self._said = ResultPublisher(outputs)
+        self._results = ResultPublisher(outputs)
         self._logger = logger
         self._settings = settings
         self._statistics = statistics
         self._recover = recover
         self._worker: Worker[StampedImage] = Worker(
-            self._process, self._report, idle=self._catch_up, patience=lambda: float(settings["wait_for_next"])
+            self._process, self._report, idle=self._catch_up, wait_share=lambda: float(settings["wait_for_next"])
         )
         self._stamp = 0
         self._received = self._processed = 0
@@ -80,12 +81,12 @@ class Pipeline:
     @property
     def targets(self) -> tuple[str, ...]:
         """Names of the targets, without those that are being dropped."""
-        return self._said.held(self._targets.ids)
+        return self._results.held(self._targets.ids)
 
     @property
-    def readings(self) -> list[TargetEstimate]:
+    def estimates(self) -> list[TargetEstimate]:
         """What was last said about each target."""
-        return list(self._said.readings.values())
+        return list(self._results.estimates.values())
 
     @property
     def late(self) -> tuple[str, ...]:
@@ -93,13 +94,13 @@ class Pipeline:
         return self._late.ids
 
     @property
-    def death(self) -> str:
+    def exit_cause(self) -> str:
         """Why the thread has ended although nobody stopped it; empty while it has not."""
         return repr(self._worker.cause) if self._worker.died else ""
 
     def start(self) -> None:
         """Say that there is no target yet, and begin to work."""
-        self._said.start()
+        self._results.start()
         self._worker.start()
 
     def stop(self, timeout: float) -> bool:
@@ -107,11 +108,11 @@ class Pipeline:
 
         :returns: whether the thread has ended within ``timeout`` seconds; if not, what it finds is not published.
         """
-        first = self._said.close()
+        first = self._results.close()
         ended = self._worker.stop(timeout)
         self._late.clear()
         if first:
-            self._said.publish_terminated(self._targets.ids)
+            self._results.publish_terminated(self._targets.ids)
         self.history.clear()
         if ended:
             for name in self._targets.ids:
@@ -146,40 +147,40 @@ class Pipeline:
             raise TooManyTargets(
                 f"{limit} targets are followed already ({names}) and max_targets is {limit}: drop one, or raise it"
             )
-        invalidations = self._said.invalidations
+        invalidations = self._results.invalidations
         when = self._when(image)
         try:
-            reading = self._targets.init(picture, box, target_id, when)
+            estimate = self._targets.init(picture, box, target_id, when)
         except Exception as error:
             self._recover(error)
             raise
         self._late.discard(target_id)
-        if image.header == self._said.header:  # otherwise the image is yet to be processed
-            self._publish(image, picture, {**self._said.readings, target_id: reading}, invalidations)
+        if image.header == self._results.header:  # otherwise the image is yet to be processed
+            self._publish(image, picture, {**self._results.estimates, target_id: estimate}, invalidations)
             return None
         # Whatever is published about the last image from now on tells of the target, too.
-        self._said.note({target_id: self._targets.unseen(target_id, when)})
+        self._results.stage({target_id: self._targets.unseen(target_id, when)})
         if when < self._stamp and stamp_ns(image.header.stamp):
             return self._late.add(target_id, when)
         return None
 
     def drop(self, target_id: str) -> None:
         """Drop a target: from now on nothing more is published about it but that it is gone."""
-        self._said.silence(target_id)
+        self._results.suppress(target_id)
         self._worker.submit(lambda: self._let_go([target_id]))
 
     def set_enabled(self, enabled: bool) -> None:
         """Switch inference on or off; targets are kept, but LOST until it is on again."""
         self.enabled = enabled
         if not enabled:
-            self._said.invalidate_in_flight()
+            self._results.invalidate_in_flight()
             self._worker.submit(self._pause)
 
     # In the worker's thread
 
     def _process(self, image: StampedImage) -> None:
         """Follow the targets in ``image`` and publish; whatever goes wrong, no box but one of this image goes out."""
-        invalidations = self._said.invalidations
+        invalidations = self._results.invalidations
         when = self._when(image)
         if self._stamp and when < self._stamp:  # the images' clock was set back
             self._targets.shift(when - self._stamp, self._targets.ids)
@@ -188,18 +189,18 @@ class Pipeline:
             self._targets.pause()  # set forward, or no image came: nobody has looked in vain all that time
         self._stamp = when
         self._stride, self._processed = max(1, self._received - self._processed), self._received
-        picture, readings = None, {}
+        picture, estimates = None, {}
         following = [name for name in self._targets.ids if name not in self._late.ids]
         try:
             picture = self.open_image(image)
             if self.enabled:
-                readings = self._follow(picture, when, following)
+                estimates = self._follow(picture, when, following)
         except BadImage as error:
             picture = None
             self._complain(error)
         except Exception as error:
             self._report(error)
-        said = {name: readings.get(name) or self._targets.skip(name, when) for name in self._targets.ids}
+        said = {name: estimates.get(name) or self._targets.skip(name, when) for name in self._targets.ids}
         self._publish(image, picture, said, invalidations)
         self._give_up(when)
         for _ in range(self._settings["catch_up_images"]):
@@ -208,10 +209,10 @@ class Pipeline:
 
     def _follow(self, picture: Picture, when: int, ids: Sequence[str]) -> dict[str, TargetEstimate]:
         """Return what the tracker finds, and report what of it makes no sense and is left out."""
-        readings = self._targets.follow(picture, when, ids)
-        if self._targets.nonsense:
-            self._report(RuntimeError(self._targets.nonsense))
-        return readings
+        estimates = self._targets.follow(picture, when, ids)
+        if self._targets.invalid:
+            self._report(RuntimeError(self._targets.invalid))
+        return estimates
 
     def _catch_up(self) -> bool:
         """Let a late target see the next image that it has missed; return whether more is to do."""
@@ -219,18 +220,18 @@ class Pipeline:
         if step is None:
             return False
         late, image, stamp = step
-        invalidations = self._said.invalidations
-        readings: dict[str, TargetEstimate] = {}
+        invalidations = self._results.invalidations
+        estimates: dict[str, TargetEstimate] = {}
         picture = None
         try:
             picture = self.open_image(image)
-            readings = self._follow(picture, stamp, [late.target_id])
+            estimates = self._follow(picture, stamp, [late.target_id])
         except BadImage:
             pass  # was complained about when it was new
         except Exception as error:
             self._report(error)
-        if self._late.advance(late, stamp, self._stamp) and readings:
-            self._publish(image, picture, {**self._said.readings, **readings}, invalidations)
+        if self._late.advance(late, stamp, self._stamp) and estimates:
+            self._publish(image, picture, {**self._results.estimates, **estimates}, invalidations)
         return True
 
     def _give_up(self, when: int) -> None:
@@ -246,21 +247,21 @@ class Pipeline:
         for name in known:
             self._targets.drop(name)
             self._late.discard(name)
-        self._said.forget(target_ids, known)
+        self._results.forget(target_ids, known)
 
     def _pause(self) -> None:
         """Say that nobody looks: there may be no further image to say it with."""
         self._late.clear()
         self._targets.pause()
-        self._said.republish({name: self._targets.unseen(name, self._stamp) for name in self._targets.ids})
+        self._results.republish({name: self._targets.unseen(name, self._stamp) for name in self._targets.ids})
 
     def _publish(
-        self, image: StampedImage, picture: Picture | None, readings: dict[str, TargetEstimate], invalidations: int
+        self, image: StampedImage, picture: Picture | None, estimates: dict[str, TargetEstimate], invalidations: int
     ) -> None:
         """Publish about ``image``, as not in sight what a request has invalidations meanwhile."""
         size = None if picture is None else (picture.width, picture.height)
-        published = self._said.publish(
-            image.header, size, readings, invalidations, lambda name: self._targets.unseen(name, self._stamp)
+        published = self._results.publish(
+            image.header, size, estimates, invalidations, lambda name: self._targets.unseen(name, self._stamp)
         )
         if published is None:
             return

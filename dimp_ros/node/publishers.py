@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's output topics: detections, states, and a picture for people while somebody looks at it."""
+"""The node's output topics: detections, states, poses, and a debug image while somebody subscribes to it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
@@ -18,7 +19,7 @@ from dimp_ros.node.position.messages import pose_stamped, pose_target, pose_with
 from dimp_ros.ros_utils import messages
 from dimp_ros.ros_utils.messages import from_bgr
 from dimp_ros.ros_utils.qos import publisher_options, reliable_qos
-from dimp_ros.tracker.target_set import TargetEstimate
+from dimp_ros.tracker.result import TargetEstimate
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -42,16 +43,16 @@ class Publishers:
         self._publishers: list[Any] = []
         try:
             self._open_all()
-        except Exception:  # a QoS override that is none: what was opened before it must not stay
+        except Exception:  # an invalid QoS override: close what was opened before it
             self.destroy()
             raise
 
     def _open_all(self) -> None:
         self._detections = self._open(Detection2DArray, "detections", reliable_qos(10))
         self._targets = self._open(TargetStateArray, "targets", reliable_qos(1, latched=True))
-        # There is a message for each target of an image, and those of an image come in a burst.
+        # One message for each target of an image, in a burst.
         self._target = self._open(TargetState, "target", reliable_qos(self._settings["max_targets"], latched=True))
-        # Not latched: whoever comes late would be sent to where the target was.
+        # Not latched: a late subscriber would be sent to where the target was.
         self._pose = self._open(PoseStamped, "target_pose", reliable_qos(1))
         self._pose_covariance = self._open(PoseWithCovarianceStamped, "target_pose_with_covariance", reliable_qos(1))
         self._debug_image = self._open(Image, "debug_image", reliable_qos(1))
@@ -62,40 +63,39 @@ class Publishers:
         return publisher
 
     def publish(
-        self, header: Header, readings: Sequence[TargetEstimate], size: Size, gone: Sequence[TargetEstimate] = ()
+        self, header: Header, estimates: Sequence[TargetEstimate], size: Size, gone: Sequence[TargetEstimate] = ()
     ) -> float:
-        """Publish readings as detections and as states, all under the image's own ``header``.
+        """Publish estimates as detections and as states, all under the image's own ``header``.
 
-        :param size: width and height of the image, where they are known. :param gone: targets that are no more.
-        :return: age of the image at publication, seconds.
+        :param size: width and height of the image, where they are known. :param gone: targets that were dropped.
+        :returns: age of the image at publication, seconds.
         """
-        self._detections.publish(messages.detections(header, readings))
-        age = self.publish_states(header, readings, size, gone)
-        self._publish_pose(header, readings, size)
+        self._detections.publish(messages.detections(header, estimates))
+        age = self.publish_states(header, estimates, size, gone)
+        self._publish_pose(header, estimates, size)
         return age
 
     def publish_states(
-        self, header: Header, readings: Sequence[TargetEstimate], size: Size, gone: Sequence[TargetEstimate] = ()
+        self, header: Header, estimates: Sequence[TargetEstimate], size: Size, gone: Sequence[TargetEstimate] = ()
     ) -> float:
-        """Publish readings as states; the age is from the image's stamp to now, by the node's clock."""
-        age = (self._node.get_clock().now().nanoseconds - stamp_ns(header.stamp)) / NANOSECONDS
-        bearings = (
-            self._positioner.bearing(header, *size, reading.box) if reading.box is not None else None
-            for reading in readings
-        )
-        states = [
-            messages.target_state(header, reading, age, bearing)
-            for reading, bearing in zip(readings, bearings, strict=True)
-        ]
-        last = [messages.target_state(header, reading, age) for reading in gone]
+        """Publish estimates as states; the age is from the image's stamp to now, by the node's clock."""
+        stamp = stamp_ns(header.stamp)
+        age = (self._node.get_clock().now().nanoseconds - stamp) / NANOSECONDS
+
+        def state(estimate: TargetEstimate) -> TargetState:
+            box = estimate.box
+            bearing = None if box is None else self._positioner.bearing(header, *size, box)
+            return messages.target_state(header, replace(estimate, stamp=stamp, age=age, bearing=bearing))
+
+        states = [state(estimate) for estimate in estimates]
         self._targets.publish(TargetStateArray(header=header, targets=states))
-        for state in [*last, *states] or [messages.target_state(header, TargetEstimate(), age)]:
-            self._target.publish(state)
+        for one in [*map(state, gone), *states] or [state(TargetEstimate())]:
+            self._target.publish(one)
         return age
 
-    def _publish_pose(self, header: Header, readings: Sequence[TargetEstimate], size: Size) -> None:
-        """Publish where a target is, if it is tracked and its range is known."""
-        chosen = pose_target(readings, self._settings["pose_target"])
+    def _publish_pose(self, header: Header, estimates: Sequence[TargetEstimate], size: Size) -> None:
+        """Publish the position of a target, if it is TRACKING and its range is known."""
+        chosen = pose_target(estimates, self._settings["pose_target"])
         if chosen is None or chosen.box is None:
             return
         found = self._positioner.position(header, *size, chosen.box)
@@ -108,13 +108,13 @@ class Publishers:
         """Whether anybody subscribes to the debug image."""
         return bool(self._debug_image.get_subscription_count() > 0)
 
-    def publish_debug_image(self, header: Header, picture: Picture, readings: Sequence[TargetEstimate]) -> None:
-        """Publish a picture with the targets drawn on it."""
+    def publish_debug_image(self, header: Header, picture: Picture, estimates: Sequence[TargetEstimate]) -> None:
+        """Publish the image with the targets drawn on it."""
         drawn = to_color(picture.region(0, 0, picture.width, picture.height)).copy()
-        for line, reading in enumerate(readings or [TargetEstimate()]):
-            confidence = reading.confidence if reading.box is not None else None
-            name = reading.target_id
-            draw_target(drawn, reading.state.name, box=reading.box, confidence=confidence, target_id=name, line=line)
+        for line, estimate in enumerate(estimates or [TargetEstimate()]):
+            confidence = estimate.confidence if estimate.box is not None else None
+            name = estimate.target_id
+            draw_target(drawn, estimate.state.name, box=estimate.box, confidence=confidence, target_id=name, line=line)
         self._debug_image.publish(from_bgr(header, drawn))
 
     def destroy(self) -> None:

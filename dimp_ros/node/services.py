@@ -21,11 +21,11 @@ class Services:
     """Offers ``~/init_target``, ``~/drop_target`` and ``~/set_enabled``.
 
     :param requests: gives what carries requests out, None while the node is not active.
-    :param trouble: says why it is not, as far as it is not merely waiting to be told.
+    :param status_error: says why it is not, as far as it is not merely waiting to be told.
     """
 
-    def __init__(self, node: Node, requests: Callable[[], Requests | None], trouble: Callable[[], str]) -> None:
-        self._requests, self._trouble, self._logger = requests, trouble, node.get_logger()
+    def __init__(self, node: Node, requests: Callable[[], Requests | None], status_error: Callable[[], str]) -> None:
+        self._requests, self._status_error, self._logger = requests, status_error, node.get_logger()
         for kind, name, callback in (
             (InitTarget, "~/init_target", self._on_init_target),
             (DropTarget, "~/drop_target", self._on_drop_target),
@@ -53,7 +53,7 @@ class Services:
         try:
             requests = self._requests()
             if requests is None:
-                remedy = self._trouble() or "configure and activate the node, or start it with autostart:=true"
+                remedy = self._status_error() or "configure and activate the node, or start it with autostart:=true"
                 raise RequestRefused(f"the tracker is not active: {remedy}")
             response.message = act(requests)
             response.success = True

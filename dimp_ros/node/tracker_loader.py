@@ -6,10 +6,11 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
     from dimp_ros.ros_utils.parameters import ParameterHandler
+    from dimp_ros.tracker.config import TrackerConfig
     from dimp_ros.tracker.target_set import Tracker
 
 TrackerFactory: TypeAlias = "Callable[[ParameterHandler], Tracker]"
@@ -56,7 +57,7 @@ def load_tracker(parameters: ParameterHandler) -> Tracker:
     return tracker
 
 
-def tracker_config(parameters: ParameterHandler, tracker: Any) -> Any:
+def tracker_config(parameters: ParameterHandler, tracker: Tracker) -> TrackerConfig:
     """Return the tracker's configuration with the parameters that were given, the others as they are in ``tracker``."""
     return dataclasses.replace(tracker.config, **parameters.tracker_settings())
 

@@ -34,7 +34,7 @@ from dimp_ros.node.tracker_loader import (
     tracker_config,
 )
 from dimp_ros.ros_utils.callbacks import guard_services, logged
-from dimp_ros.ros_utils.image_opener import ImageDecoder
+from dimp_ros.ros_utils.image_decoder import ImageDecoder
 from dimp_ros.ros_utils.image_topic_monitor import explain_silence, publisher_trouble
 from dimp_ros.ros_utils.malloc import limit_arenas
 from dimp_ros.ros_utils.parameters import Change, ParameterHandler
@@ -53,7 +53,7 @@ DEACTIVATE_SECONDS = 20.0
 def guarded(on_failure: TransitionCallbackReturn) -> Callable[[Transition[Node]], Transition[Node]]:
     """Log what a lifecycle callback raises, which rclpy would discard, and return ``on_failure``.
 
-    An error that an operator can mend is one line; any other comes with its traceback. The node's ``trouble`` keeps it.
+    An error that the operator can fix is one line; any other comes with its traceback. ``status_error`` keeps it.
     """
 
     def decorate(transition: Transition[Node]) -> Transition[Node]:
@@ -62,10 +62,10 @@ def guarded(on_failure: TransitionCallbackReturn) -> Callable[[Transition[Node]]
             try:
                 return transition(self, state)
             except TrackerUnavailable as error:
-                self.trouble = str(error)
+                self.status_error = str(error)
                 self.get_logger().error(str(error))
             except Exception as error:
-                self.trouble = f"{type(error).__name__}: {error}"
+                self.status_error = f"{type(error).__name__}: {error}"
                 self.get_logger().error(f"{transition.__name__} failed:\n{traceback.format_exc()}")
             return on_failure
 
@@ -105,14 +105,14 @@ class TrackerNode(LifecycleNode):
         self._tracker_factory = tracker_factory
         self._settings = ParameterHandler(self)
         self._settings.on_change(self._on_parameters)
-        self.trouble = ""
+        self.status_error = ""
         """Why the node is not active, as far as it is not merely waiting to be told: the last transition's failure."""
         self._tracker: Tracker | None = None
         self._outputs: Publishers | None = None
         self._positioner = PositionEstimator()
         self._statistics = Statistics()
         self._reporter = Reporter(self)
-        self._offered = Services(self, lambda: self._work.requests if self._work else None, lambda: self.trouble)
+        self._offered = Services(self, lambda: self._work.requests if self._work else None, lambda: self.status_error)
         guard_services(self)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # timers run whatever simulated time does
         # Its own group: what it asks of the graph may take a while, and requests must not wait for it.
@@ -143,11 +143,10 @@ class TrackerNode(LifecycleNode):
             settings.require_valid()
         except ValueError as error:
             raise TrackerUnavailable(str(error)) from error
-        self.trouble = "the model is being loaded, ask again in a moment"
+        self.status_error = "the model is being loaded, ask again in a moment"
         self.get_logger().info(f"loading model {settings['model']!r}")
         self._tracker = self._tracker_factory(settings)
-        if hasattr(self._tracker, "config"):
-            settings.adopt(self._tracker.config)
+        settings.adopt(self._tracker.config)
         for note in settings.notes:
             self.get_logger().warning(note)
         self._positioner = PositionEstimator(
@@ -158,7 +157,7 @@ class TrackerNode(LifecycleNode):
         )
         self._outputs = Publishers(self, self._positioner, settings)
         settings.frozen = True
-        self.trouble = ""
+        self.status_error = ""
         return super().on_configure(state)
 
     @guarded(TransitionCallbackReturn.FAILURE)
@@ -190,7 +189,7 @@ class TrackerNode(LifecycleNode):
         )
         self._work = Work(pipeline, requests, inputs)
         pipeline.start()
-        self.trouble = ""
+        self.status_error = ""
         logger.info(f"active: images from {inputs.image_topic}")
         return super().on_activate(state)
 
@@ -251,7 +250,7 @@ class TrackerNode(LifecycleNode):
         work, tracker = self._work, self._tracker
         if "diagnostics_period" in change.values:
             self._watch.timer_period_ns = int(change.values["diagnostics_period"] * 1e9)
-        if change.config is not None and hasattr(tracker, "config"):
+        if change.config is not None and tracker is not None:
             apply = partial(setattr, tracker, "config", tracker_config(self._settings, tracker))
             if work is None:
                 apply()
@@ -261,10 +260,10 @@ class TrackerNode(LifecycleNode):
     def _recover(self, error: Exception) -> None:
         """Go on with the CPU, in the worker's thread, when the GPU has failed."""
         tracker = self._tracker
-        if not is_out_of_memory(error) or not self._settings["device_fallback"] or not hasattr(tracker, "to"):
+        if not is_out_of_memory(error) or not self._settings["device_fallback"]:
             return
         note = f"the CPU is used since the GPU has failed ({str(error).strip().splitlines()[0][:200]})"
-        if tracker is not None and str(getattr(tracker, "device", "")) != "cpu":
+        if tracker is not None and str(tracker.device) != "cpu":
             tracker.to("cpu")
             self._settings.notes.append(note)
             self.get_logger().error(note)
@@ -283,10 +282,9 @@ class TrackerNode(LifecycleNode):
     def _on_watch(self) -> None:
         """Publish diagnostics, log what begins and what ends, and start a thread anew that has died."""
         self._reporter.report(self._snapshot())
-        if self._work is not None and (death := self._work.pipeline.death):
+        if self._work is not None and (exit_cause := self._work.pipeline.exit_cause):
             self.get_logger().error(
-                f"the tracker's thread has ended by itself ({death}): it is started anew, and targets have to be given "
-                "again"
+                f"the tracker's thread has ended by itself ({exit_cause}): it is restarted; set the targets again"
             )
             self.trigger_deactivate()
             self.trigger_activate()
@@ -297,20 +295,19 @@ class TrackerNode(LifecycleNode):
         pipeline = work.pipeline if work else None
         silent = time.monotonic() - pipeline.last_image if pipeline else 0.0
         limit = settings["no_image_warning"]
-        memory = getattr(tracker, "device_bytes", None)
         return Snapshot(
             active=pipeline is not None,
-            trouble=self.trouble,
+            status_error=self.status_error,
             notes=list(settings.notes),
             model=settings["model"],
-            device=str(getattr(tracker, "device", "") or settings["device"]),
-            device_bytes=memory() if callable(memory) else None,
+            device=str(tracker.device) if tracker else settings["device"],
+            device_bytes=tracker.device_bytes() if tracker else None,
             topic=image_topic(self, settings["image_transport"]),
             figures=self._statistics.snapshot(),
             silent=silent,
             silence=self._silence() if 0.0 < limit < silent else "",
             held=pipeline.history.held if pipeline else (0, 0),
-            readings=pipeline.readings if pipeline else (),
+            estimates=pipeline.estimates if pipeline else (),
             late=pipeline.late if pipeline else (),
             enabled=pipeline.enabled if pipeline else False,
             position=self._positioner.complaint,

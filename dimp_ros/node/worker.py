@@ -47,7 +47,7 @@ class WaitPolicy:
         """Note how long an image took."""
         self._durations.append(seconds)
 
-    def patience(self, now: float, share: float) -> float:
+    def wait_time(self, now: float, share: float) -> float:
         """Return for how many seconds to wait for an image newer than the last one; 0 to take that.
 
         :param share: the longest wait, in intervals between images, 0 to 1.
@@ -75,7 +75,7 @@ class Worker(Generic[Frame]):
     :param on_error: called in the worker's thread with what ``process`` raised; the worker goes on.
     :param idle: called in the worker's thread while there is nothing else to do, again and again as long as it returns
         True; what it does in one call delays the next frame by as much.
-    :param patience: asked, where frames come faster than they are processed, for how long a share of the interval
+    :param wait_share: asked, where frames come faster than they are processed, for what share of the interval
         between them to wait for one that is newer than the one at hand; see `WaitPolicy`.
     """
 
@@ -86,12 +86,12 @@ class Worker(Generic[Frame]):
         name: str = "tracker_worker",
         *,
         idle: Callable[[], bool] = lambda: False,
-        patience: Callable[[], float] = lambda: 0.0,
+        wait_share: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._process = process
         self._on_error = on_error
         self._idle = idle
-        self._patience = patience
+        self._wait_share = wait_share
         self._pace = WaitPolicy()
         self._resting = True
         self._wakeup = threading.Condition()
@@ -188,7 +188,7 @@ class Worker(Generic[Frame]):
         frame = self._frame
         if frame is None or self._jobs or self._stopping:
             return
-        seconds = self._pace.patience(time.monotonic(), self._patience())
+        seconds = self._pace.wait_time(time.monotonic(), self._wait_share())
         if seconds > 0:
             self._wakeup.wait_for(lambda: self._stopping or self._jobs or self._frame is not frame, seconds)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Between the tracker's values and ROS messages: boxes, detections and the target's state."""
+"""Conversion between the tracker's values and ROS messages: boxes, detections, estimates and images."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
-from dimp_ros.geometry.box import Box, check_box
-from dimp_ros.msg import TargetState
+from dimp_ros.geometry.box import Box
+from dimp_ros.images.stamps import stamp_ns
+from dimp_ros.msg import TargetState, TargetStateArray
+from dimp_ros.tracker.result import TargetEstimate
+from dimp_ros.tracker.result import TargetState as State
 
 if TYPE_CHECKING:
     from std_msgs.msg import Header
 
-    from dimp_ros.tracker.target_set import TargetEstimate
-
 TARGET_CLASS = "target"
-"""class_id of every hypothesis: the tracker follows whatever it is shown and knows no classes."""
+"""class_id of every hypothesis: the tracker knows no classes."""
 
-MIN_SIDE = 1.0
-"""Sides below a pixel are refused here, at once; what the tracker's model needs beyond that, it says itself."""
+UPRIGHT_RADIANS = 1e-3
+"""A box that is turned by less than this counts as upright: half a pixel at the corner of a box of 1000 pixels."""
 
 
 def bounding_box(box: Sequence[float] | None) -> BoundingBox2D:
@@ -41,60 +42,96 @@ def bounding_box(box: Sequence[float] | None) -> BoundingBox2D:
 def requested_box(bbox: BoundingBox2D, normalized: bool, width: int, height: int) -> Box:
     """Return the box of a request as (x, y, w, h) in pixels of a ``width`` x ``height`` image.
 
+    Whether a target can be learned from it is for the tracker to check.
+
     :param normalized: ``bbox`` is in fractions of the image's width and height.
-    :raises ValueError: for a rotated box, and for one that no target can be followed from, with the remedy.
+    :raises ValueError: for a box that is not upright, and for pixels that are said to be fractions.
     """
-    values = (bbox.center.position.x, bbox.center.position.y, bbox.size_x, bbox.size_y)
-    if bbox.center.theta != 0.0:
-        raise ValueError(f"bbox has theta {bbox.center.theta:g}; only upright boxes are followed: set theta to 0")
+    x, y, w, h = (bbox.center.position.x, bbox.center.position.y, *upright_size(bbox))
     if normalized:
-        if all(math.isfinite(value) for value in values) and max(abs(value) for value in values) > 2.0:
-            shown = ", ".join(f"{value:g}" for value in values)
+        if all(map(math.isfinite, (x, y, w, h))) and max(map(abs, (x, y, w, h))) > 2.0:
             raise ValueError(
-                f"bbox (cx, cy, w, h) = ({shown}) is said to be normalized, but fractions of the image are 0 to 1; "
-                "set normalized to false for pixels"
+                f"bbox (cx, cy, w, h) = ({x:g}, {y:g}, {w:g}, {h:g}) is said to be normalized, but fractions of the "
+                "image are 0 to 1; set normalized to false for pixels"
             )
-        scale = (width, height, width, height)
-        values = tuple(value * side for value, side in zip(values, scale, strict=True))
-    return check_box(Box.from_center(*values), width, height, min_side=MIN_SIDE)
+        x, y, w, h = x * width, y * height, w * width, h * height
+    return Box.from_center(x, y, w, h)
 
 
-def detections(header: Header, readings: Iterable[TargetEstimate]) -> Detection2DArray:
+def upright_size(bbox: BoundingBox2D) -> tuple[float, float]:
+    """Return width and height of a box that is upright; one turned by a quarter has them swapped.
+
+    :raises ValueError: for any other ``theta``.
+    """
+    theta, quarter = bbox.center.theta, math.pi / 2
+    if math.isfinite(theta) and abs(math.remainder(theta, quarter)) <= UPRIGHT_RADIANS:
+        swapped = round(theta / quarter) % 2 == 1
+        return (bbox.size_y, bbox.size_x) if swapped else (bbox.size_x, bbox.size_y)
+    raise ValueError(
+        f"bbox has theta {theta:g}; only upright boxes are followed: set theta to 0, or to a multiple of pi/2"
+    )
+
+
+def detections(header: Header, estimates: Iterable[TargetEstimate]) -> Detection2DArray:
     """Return the targets in sight as detections under the image's ``header``."""
     message = Detection2DArray(header=header)
-    message.detections = [_detection(header, reading) for reading in readings if reading.box is not None]
+    message.detections = [_detection(header, estimate) for estimate in estimates if estimate.box is not None]
     return message
 
 
-def _detection(header: Header, reading: TargetEstimate) -> Detection2D:
+def _detection(header: Header, estimate: TargetEstimate) -> Detection2D:
     hypothesis = ObjectHypothesisWithPose()
     hypothesis.hypothesis.class_id = TARGET_CLASS
-    hypothesis.hypothesis.score = reading.confidence
-    return Detection2D(header=header, results=[hypothesis], bbox=bounding_box(reading.box), id=reading.target_id)
+    hypothesis.hypothesis.score = estimate.confidence
+    return Detection2D(header=header, results=[hypothesis], bbox=bounding_box(estimate.box), id=estimate.target_id)
 
 
-def target_state(
-    header: Header, reading: TargetEstimate, age: float, bearing: tuple[float, float, float] | None = None
-) -> TargetState:
-    """Return ``reading`` as a message under the image's ``header``.
-
-    :param age: the image's, in seconds. :param bearing: unit vector in the optical frame, None where it is not known.
-    """
+def target_state(header: Header, estimate: TargetEstimate) -> TargetState:
+    """Return ``estimate`` as a message under the image's ``header``; its own stamp is not used."""
     message = TargetState(
         header=header,
-        id=reading.target_id,
-        state=int(reading.state),
-        bbox=bounding_box(reading.box),
-        confidence=reading.confidence,
-        peak=reading.peak,
-        distractor_ratio=reading.distractor_ratio,
-        frames_since_seen=reading.frames_since_seen,
-        seconds_since_seen=reading.seconds_since_seen,
-        age=age,
+        id=estimate.target_id,
+        state=int(estimate.state),
+        bbox=bounding_box(estimate.box),
+        confidence=estimate.confidence,
+        peak=estimate.peak,
+        distractor_ratio=estimate.distractor_ratio,
+        frames_since_seen=estimate.frames_since_seen,
+        seconds_since_seen=estimate.seconds_since_seen,
+        age=estimate.age,
     )
-    if bearing is not None:
-        message.bearing.x, message.bearing.y, message.bearing.z = bearing
+    if estimate.bearing is not None:
+        message.bearing.x, message.bearing.y, message.bearing.z = estimate.bearing
     return message
+
+
+def target_estimate(message: TargetState) -> TargetEstimate:
+    """Return a message as an estimate, whatever it holds: the inverse of `target_state`.
+
+    A state that does not exist counts as LOST. A box that is not finite or has no extent is None, as is a bearing of
+    zeros. The other numbers are passed on as received, NaN included.
+    """
+    centre, w, h = message.bbox.center.position, message.bbox.size_x, message.bbox.size_y
+    box = Box.from_center(centre.x, centre.y, w, h)
+    bearing = (message.bearing.x, message.bearing.y, message.bearing.z)
+    return TargetEstimate(
+        target_id=message.id,
+        state=State(message.state) if message.state in set(State) else State.LOST,
+        box=box if all(map(math.isfinite, box)) and w > 0 and h > 0 else None,
+        confidence=message.confidence,
+        peak=message.peak,
+        distractor_ratio=message.distractor_ratio,
+        frames_since_seen=message.frames_since_seen,
+        seconds_since_seen=message.seconds_since_seen,
+        stamp=stamp_ns(message.header.stamp),
+        age=message.age,
+        bearing=bearing if any(bearing) else None,
+    )
+
+
+def target_estimates(message: TargetStateArray) -> list[TargetEstimate]:
+    """Return the targets of one image, in their order; see `target_estimate`."""
+    return [target_estimate(target) for target in message.targets]
 
 
 def from_bgr(header: Header, picture: NDArray[np.uint8]) -> Image:

@@ -12,12 +12,15 @@ from typing import Any
 
 import numpy as np
 from harness.ros_harness import RELIABLE, Image, Node, Parameter, State, context, spinning, tracker_node, wait_until
+from harness.tracker_double import TrackerDouble
 from numpy.typing import NDArray
 from std_msgs.msg import Header
 
 from dimp_ros.apps.console.node import ConsoleNode
+from dimp_ros.geometry.box import Box
 from dimp_ros.images.picture import Picture, to_color
 from dimp_ros.ros_utils.messages import from_bgr
+from dimp_ros.tracker.result import TrackResult
 
 SIZE = (640, 360)
 SIDE = 60
@@ -66,15 +69,16 @@ class Camera:
         self._thread.join()
 
 
-class SquareTracker:
+class SquareTracker(TrackerDouble):
     """Follows the square of the strongest colour in the box; it is lost where there is none."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.seconds = 0.0
         self.inits: list[tuple[str, tuple[float, ...]]] = []
         self._colours: dict[str, NDArray[np.uint8]] = {}
 
-    def init(self, image: Picture, box: Sequence[float], *, target_id: str = "0") -> Any:
+    def init(self, image: Picture, box: Sequence[float], *, target_id: str = "0") -> TrackResult:
         """Take the strongest colour in the box."""
         pixels = _pixels(image)
         x, y, w, h = (max(0, round(value)) for value in box)
@@ -84,30 +88,22 @@ class SquareTracker:
             raise ValueError("there is nothing but <b>grey</b> in this box; draw it round a square")
         self.inits.append((target_id, tuple(box)))
         self._colours[target_id] = colour
-        return self._find(pixels, target_id)
+        super().init(image, box, target_id=target_id)
+        return self.find(image, target_id)
 
-    def update_all(self, image: Picture, only: Collection[str] | None = None) -> dict[str, Any]:
+    def update_all(self, image: Picture, only: Collection[str] | None = None) -> dict[str, TrackResult]:
         """Look for the colours."""
         time.sleep(self.seconds)
-        pixels = _pixels(image)
-        return {name: self._find(pixels, name) for name in (self._colours if only is None else only)}
+        return super().update_all(image, only)
 
-    def drop(self, target_id: str | None = None) -> None:
-        """Forget a colour."""
-        self._colours.pop(str(target_id), None)
-
-    def warm_up(self) -> None:
-        """Nothing to warm."""
-
-    def _find(self, pixels: NDArray[np.uint8], name: str) -> Any:
-        rows, columns = np.nonzero(np.all(pixels == self._colours[name], axis=2))
+    def find(self, image: Picture, name: str) -> TrackResult:
+        """Look for a colour."""
+        rows, columns = np.nonzero(np.all(_pixels(image) == self._colours[name], axis=2))
         if not rows.size:
-            return SimpleNamespace(
-                state=State.LOST, box=(0.0, 0.0, 9.0, 9.0), confidence=0.0, peak=0.0, distractor_ratio=0.0
-            )
+            return self.result(name, State.LOST, confidence=0.0, peak=0.0, distractor_ratio=0.0)
         x, y = float(columns.min()), float(rows.min())
-        box = (x, y, float(columns.max()) + 1 - x, float(rows.max()) + 1 - y)
-        return SimpleNamespace(state=State.TRACKING, box=box, confidence=0.9, peak=0.8, distractor_ratio=0.1)
+        box = Box(x, y, float(columns.max()) + 1 - x, float(rows.max()) + 1 - y)
+        return self.result(name, box=box, confidence=0.9, peak=0.8, distractor_ratio=0.1)
 
 
 def _pixels(image: Picture) -> NDArray[np.uint8]:

@@ -15,7 +15,8 @@ pytest.importorskip("rclpy", reason="rclpy is not installed: ROS tests need a RO
 pytest.importorskip("dimp_ros.msg", reason="the interfaces are not built: ROS tests need `make setup` or colcon")
 pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
 from ament_index_python.packages import get_package_share_directory
-from harness.bag_fixtures import BrightestTracker, shots, write_ros2
+from harness.bag_fixtures import shots, write_ros2
+from harness.tracker_double import BrightestTracker
 from hypothesis import given
 from hypothesis import strategies as st
 from rclpy.serialization import deserialize_message, serialize_message
@@ -31,8 +32,8 @@ from dimp_ros.geometry.box import Box
 from dimp_ros.images.frame_source import Span
 from dimp_ros.msg import TargetState, TargetStateArray
 from dimp_ros.ros_utils import messages
+from dimp_ros.tracker.result import TargetEstimate
 from dimp_ros.tracker.result import TargetState as State
-from dimp_ros.tracker.target_set import TargetEstimate
 
 WIDTH, HEIGHT = 64, 48
 
@@ -73,7 +74,7 @@ def test_what_is_written_is_what_the_node_would_have_published(
     raw = types.serialize_cdr(made.detections(header, readings), DETECTIONS)
     assert deserialize_message(bytes(raw), Detection2DArray) == messages.detections(image.header, readings)
 
-    states = [messages.target_state(image.header, reading, 0.0) for reading in readings]
+    states = [messages.target_state(image.header, reading) for reading in readings]
     raw = types.serialize_cdr(made.target_states(header, readings), TARGETS)
     assert deserialize_message(bytes(raw), TargetStateArray) == TargetStateArray(header=image.header, targets=states)
     for reading, state in zip(readings, states, strict=True):

@@ -277,7 +277,7 @@ def test_numbers_that_are_none_are_published_as_lost_and_cost_the_other_targets_
         states = client.targets_of(numbered_image(2))
         assert states["cup"].state == State.LOST and is_zero(states["cup"].bbox)
         assert states["ball"].state == State.TRACKING
-        told.wait("tracking", DiagnosticStatus.ERROR, "'cup' make no sense")
+        told.wait("tracking", DiagnosticStatus.ERROR, "'cup' is invalid")
         tracker.boxes["cup"] = BOX
         client.show(numbered_image(3))
         assert client.targets_of(numbered_image(3))["cup"].state == State.TRACKING
@@ -371,7 +371,7 @@ def test_a_qos_override_that_is_none_fails_a_transition_with_its_reason_and_leav
             results = [node.trigger_configure()]
             if results[-1] == TransitionCallbackReturn.SUCCESS:
                 results.append(node.trigger_activate())
-            assert results[-1] == TransitionCallbackReturn.FAILURE and "perhaps" in node.trouble
+            assert results[-1] == TransitionCallbackReturn.FAILURE and "perhaps" in node.status_error
             assert not [one for one in node.subscriptions if one.topic_name == "/image"]
             if topic.startswith("target"):
                 assert len(list(node.publishers)) == before

@@ -141,7 +141,7 @@ def test_missing_weights_leave_the_node_unconfigured_and_requests_are_told_the_r
         node = tracker_node(factory)
         client = Client()
         with spinning(node, client.node):
-            wait_until(lambda: remedy in node.trouble, "the failure of configure")
+            wait_until(lambda: remedy in node.status_error, "the failure of configure")
             answer = client.init()
             assert not answer.success and remedy in answer.message
             assert remedy in client.drop().message and remedy in client.set_enabled(True).message
@@ -157,7 +157,7 @@ def test_an_unexpected_error_in_a_transition_is_logged_with_its_traceback(capfd)
         node = tracker_node(factory, autostart=False)
         with spinning(node):
             assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
-            assert "no such key" in node.trouble
+            assert "no such key" in node.status_error
     assert "Traceback" in (errors := capfd.readouterr().err) and "no such key" in errors
 
 

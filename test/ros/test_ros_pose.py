@@ -18,8 +18,7 @@ from dimp_ros.geometry.box import Box
 from dimp_ros.geometry.camera import Camera
 from dimp_ros.node.position.estimator import PositionEstimator
 from dimp_ros.node.position.messages import UNKNOWN_ROTATION, pose_stamped, pose_target, pose_with_covariance
-from dimp_ros.tracker.result import TargetState
-from dimp_ros.tracker.target_set import TargetEstimate
+from dimp_ros.tracker.result import TargetEstimate, TargetState
 
 PLACE = (0.5, -0.3, 3.0)
 DEPTH, BOX = scene(Camera.from_matrix(640, 480, K), PLACE, (0.4, 0.8))
@@ -80,10 +79,10 @@ def test_only_a_target_that_is_tracked_for_sure_has_a_pose():
 
 
 def test_of_several_targets_the_one_that_is_named_has_a_pose_and_none_without_a_name():
-    readings = [seen("a"), seen("b"), seen("c", TargetState.UNCERTAIN)]
-    assert pose_target(readings) is None
-    assert pose_target(readings, "b").target_id == "b"
-    assert pose_target(readings, "c") is None and pose_target(readings, "d") is None
+    estimates = [seen("a"), seen("b"), seen("c", TargetState.UNCERTAIN)]
+    assert pose_target(estimates) is None
+    assert pose_target(estimates, "b").target_id == "b"
+    assert pose_target(estimates, "c") is None and pose_target(estimates, "d") is None
     assert pose_target([seen("a")], "d") is None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,20 +23,19 @@ from harness.bag_fixtures import (
     STEP,
     TOPIC,
     WIDTH,
-    BrightestTracker,
-    Result,
-    State,
     changed,
     picture,
     shots,
     write_ros1,
     write_ros2,
 )
+from harness.tracker_double import BrightestTracker
 from rosbags.interfaces import QosDurability, QosReliability
 from rosbags.rosbag2 import Reader
 
 from dimp_ros.apps.bags.types import COMPRESSED_IMAGE, ros2_types
 from dimp_ros.apps.track import cli as track
+from dimp_ros.geometry.box import Box
 
 INIT = "--init=10,20,16,12"
 
@@ -249,7 +249,7 @@ def test_a_damaged_bag_is_used_up_to_the_damage_and_the_status_tells(
         ([INIT, "--init-stamp", "1600000000"], "no image on /camera/image_raw has the stamp 1600000000.000000000"),
         ([INIT, "--init-stamp", "1600000000", "--start", 3], "give one of them"),
         ([INIT, "--start", "99s"], "has no readable frame 99s"),
-        (["--init=900,20,16,12", "--out-bag", "NEW"], "outside the image"),
+        (["--init=900,20,16,12", "--out-bag", "NEW"], "inside the 96 x 64 image"),
         ([], "give the target as --init x,y,w,h"),
     ],
 )
@@ -308,7 +308,7 @@ def test_numbers_that_make_no_sense_are_lost_and_reported(
     def overflowing(self: BrightestTracker, image: Any, only: Any = None) -> Any:
         results = update(self, image, only)
         if np.array_equal(image.region(0, 0, WIDTH, HEIGHT), picture(4)):
-            results["0"] = Result(State.TRACKING, (float("nan"),) * 4)
+            results["0"] = replace(results["0"], box=Box(*[float("nan")] * 4))
         return results
 
     monkeypatch.setattr(BrightestTracker, "update_all", overflowing)

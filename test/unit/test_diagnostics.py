@@ -15,8 +15,7 @@ from rclpy.serialization import deserialize_message, serialize_message
 
 from dimp_ros.node.diagnostics.statistics import StreamStatistics
 from dimp_ros.node.diagnostics.status import Snapshot, diagnostics
-from dimp_ros.tracker.result import TargetState
-from dimp_ros.tracker.target_set import TargetEstimate
+from dimp_ros.tracker.result import TargetEstimate, TargetState
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
 
@@ -47,7 +46,7 @@ def snapshot(**others: Any) -> Snapshot:
     """Return an active node that is well, changed by what is given."""
     good = {
         "active": True,
-        "trouble": "",
+        "status_error": "",
         "notes": [],
         "model": "dimp_lite",
         "device": "cuda:0",
@@ -57,7 +56,7 @@ def snapshot(**others: Any) -> Snapshot:
         "silent": 0.01,
         "silence": "",
         "held": (60, 60 * 2**20),
-        "readings": [TargetEstimate("ball", TargetState.TRACKING, confidence=0.9)],
+        "estimates": [TargetEstimate("ball", TargetState.TRACKING, confidence=0.9)],
     }
     return Snapshot(**{**good, **others})
 
@@ -95,7 +94,7 @@ def test_a_node_that_is_well_says_so_with_its_figures():
         ("input", STALE, "not active", {"active": False}),
         ("tracking", STALE, "not active", {"active": False}),
         ("node", STALE, "configure and activate", {"active": False}),
-        ("node", ERROR, "weights are missing", {"active": False, "trouble": "weights are missing: copy them"}),
+        ("node", ERROR, "weights are missing", {"active": False, "status_error": "weights are missing: copy them"}),
         ("node", WARN, "the CPU is used", {"notes": ["the CPU is used"]}),
         ("node", WARN, "uncalibrated", {"position": "the camera is uncalibrated"}),
         ("input", ERROR, "no image for 9 s: nobody", {"silent": 9.0, "silence": "nobody publishes"}),
@@ -118,11 +117,11 @@ def test_a_node_that_is_well_says_so_with_its_figures():
         ("tracking", ERROR, "hangs", {"figures": figures(since_processed=12.0)}),
         ("tracking", ERROR, "failed in 2 of 150", {"figures": figures(failed=2, last_failure="KeyError: 3", bad=1)}),
         ("tracking", OK, "set_enabled", {"enabled": False}),
-        ("tracking", OK, "10 of 30 images", {"figures": figures(dropped=100, processed_rate=10.0), "readings": []}),
+        ("tracking", OK, "10 of 30 images", {"figures": figures(dropped=100, processed_rate=10.0), "estimates": []}),
         ("tracking", WARN, "3 of 30 images", {"figures": figures(dropped=135, processed_rate=3.0)}),
         ("tracking", WARN, "10 of 30 images", {"figures": figures(dropped=100, processed_rate=10.0, age_p95=0.8)}),
-        ("tracking", WARN, "lost: cup", {"readings": [TargetEstimate("cup", TargetState.LOST)]}),
-        ("tracking", OK, "no target", {"readings": []}),
+        ("tracking", WARN, "lost: cup", {"estimates": [TargetEstimate("cup", TargetState.LOST)]}),
+        ("tracking", OK, "no target", {"estimates": []}),
         ("tracking", OK, "1 target", {}),
     ],
 )
@@ -139,12 +138,12 @@ def test_an_error_of_long_ago_is_remembered_and_raises_no_alarm():
 
 
 def test_what_is_not_known_is_said_to_be_unknown():
-    said = statuses(snapshot(figures=StreamStatistics(), device_bytes=None, readings=[]))
+    said = statuses(snapshot(figures=StreamStatistics(), device_bytes=None, estimates=[]))
     assert values(said["tracking"])["age median (ms)"] == "unknown"
     assert values(said["node"])["device memory (MiB)"] == "unknown"
     assert values(said["input"])["jitter 95 % (ms)"] == "unknown"
 
 
 def test_a_target_that_catches_up_is_marked():
-    said = statuses(snapshot(readings=[TargetEstimate("ball", TargetState.LOST)], late=["ball"]))
+    said = statuses(snapshot(estimates=[TargetEstimate("ball", TargetState.LOST)], late=["ball"]))
     assert values(said["tracking"])["target ball"] == "LOST 0.00, catching up"

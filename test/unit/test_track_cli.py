@@ -1,61 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command `dimp-track`, on small videos made here."""
 
-import enum
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from harness.tracker_double import BrightestTracker
 
 from dimp_ros.apps.track import cli as track
 from dimp_ros.evaluation.metrics import overlap
 from dimp_ros.evaluation.sequences import read_boxes
+from dimp_ros.tracker.result import TrackResult
 
 WIDTH, HEIGHT, FRAMES = 96, 64, 10
 START = (10.0, 20.0, 16.0, 12.0)
-
-
-class _State(enum.IntEnum):
-    TRACKING = 1
-    LOST = 3
-
-
-@dataclass(frozen=True)
-class _Result:
-    state: _State
-    box: tuple[float, ...] | None
-    confidence: float
-    peak: float = 0.5
-    distractor_ratio: float = 0.25
-
-
-class _BrightestTracker:
-    """Follows the brightest pixels, and loses them where there are none; further targets stand still."""
-
-    def __init__(self) -> None:
-        self.boxes: dict[str, tuple[float, ...]] = {}
-
-    def init(self, image: Any, box: tuple[float, ...], *, target_id: str = "0") -> _Result:
-        if box[0] >= image.width:
-            raise ValueError(f"box {tuple(box)} lies outside the image; draw it on the target")
-        self.boxes[target_id] = tuple(box)
-        return _Result(_State.TRACKING, tuple(box), 1.0)
-
-    def update_all(self, image: Any, only: Any = None) -> dict[str, _Result]:
-        rows, columns = np.nonzero(image.pixels[..., 1] > 128)
-        results = {name: _Result(_State.TRACKING, box, 0.9) for name, box in self.boxes.items()}
-        first = next(iter(self.boxes))
-        if len(rows):
-            self.boxes[first] = (float(columns.min()), float(rows.min()), *self.boxes[first][2:])
-            results[first] = _Result(_State.TRACKING, self.boxes[first], 0.9)
-        else:
-            results[first] = _Result(_State.LOST, None, 0.0, float("nan"))
-        return {name: results[name] for name in only or results}
 
 
 def picture(index: int) -> np.ndarray:
@@ -94,7 +56,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
 
     def command(*arguments: Any) -> int:
-        return track.main([str(item) for item in arguments], lambda model, device: _BrightestTracker())  # type: ignore
+        return track.main([str(item) for item in arguments], lambda model, device: BrightestTracker())
 
     return command
 
@@ -156,7 +118,7 @@ def test_the_video_written_shows_the_box_on_every_frame(run: Callable[..., int],
         (["not_there.mp4", INIT], "no such file or folder: not_there.mp4"),
         (["VIDEO"], "give the target as --init x,y,w,h"),
         (["VIDEO", INIT, "--show"], "--show needs a display"),
-        (["VIDEO", "--init=200,20,16,12"], "outside the image"),
+        (["VIDEO", "--init=200,20,16,12"], "inside the 96 x 64 image"),
         (["VIDEO", INIT, "--start", "5", "--end", "5"], "must be greater than --start"),
         (["VIDEO", INIT, "--start", "50"], "no readable frame 50"),
         (["VIDEO", INIT, "--json", "no_folder/out.json"], "no folder no_folder to write out.json to"),
@@ -261,14 +223,14 @@ def test_with_a_display_and_no_box_the_person_draws_one(
 def test_ctrl_c_keeps_what_was_tracked_so_far(
     run: Callable[..., int], tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    update = _BrightestTracker.update_all
+    update = BrightestTracker.update_all
 
-    def interrupted(self: _BrightestTracker, image: Any, only: Any = None) -> dict[str, _Result]:
-        if np.array_equal(image.pixels, picture(4)):
+    def interrupted(self: BrightestTracker, image: Any, only: Any = None) -> dict[str, TrackResult]:
+        if np.array_equal(image.region(0, 0, WIDTH, HEIGHT), picture(4)):
             raise KeyboardInterrupt
         return update(self, image)
 
-    monkeypatch.setattr(_BrightestTracker, "update_all", interrupted)
+    monkeypatch.setattr(BrightestTracker, "update_all", interrupted)
 
     assert run(folder, INIT, "--json", tmp_path / "out.json") == 0
     assert len(json.loads((tmp_path / "out.json").read_text())["frames"]) == 4

@@ -181,7 +181,7 @@ def test_where_frames_come_faster_than_they_are_processed_the_next_is_waited_for
     ages = {}
     for share in (0.0, 0.6):
         used.clear()
-        worker: Worker[float] = Worker(process, lambda error: None, patience=lambda share=share: share)
+        worker: Worker[float] = Worker(process, lambda error: None, wait_share=lambda share=share: share)
         worker.start()
         begin = time.monotonic()
         for number in range(40):
@@ -195,7 +195,7 @@ def test_where_frames_come_faster_than_they_are_processed_the_next_is_waited_for
 
 def test_a_job_does_not_wait_for_the_next_frame_and_neither_does_stopping():
     done: list[str] = []
-    worker: Worker[str] = Worker(lambda frame: time.sleep(0.03), lambda error: None, patience=lambda: 1.0)
+    worker: Worker[str] = Worker(lambda frame: time.sleep(0.03), lambda error: None, wait_share=lambda: 1.0)
     worker.start()
     for _ in range(8):
         worker.offer("frame")

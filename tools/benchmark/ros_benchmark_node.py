@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from functools import wraps
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
+from harness.tracker_double import TrackerDouble
 from rclpy.executors import Executor
 from rclpy.publisher import Publisher
 from sensor_msgs.msg import Image
@@ -27,42 +27,29 @@ from dimp_ros.node.pipeline import Pipeline
 from dimp_ros.node.publishers import Publishers
 from dimp_ros.node.tracker_node import main
 from dimp_ros.ros_utils import messages
-from dimp_ros.ros_utils.image_opener import ImageDecoder
-from dimp_ros.tracker.result import TargetState
+from dimp_ros.ros_utils.image_decoder import ImageDecoder
+from dimp_ros.tracker.result import TrackResult
 
 MOST_IMAGES = 20000
 
 
-class NullTracker:
-    """Has the whole image as the tracker would have it, sleeps, and says that the target is where it was."""
+class NullTracker(TrackerDouble):
+    """Decodes the whole image, sleeps, and finds every target where it was."""
 
     def __init__(self, seconds: float, notes: Notes) -> None:
+        super().__init__()
         self._seconds = seconds
-        self._boxes: dict[str, tuple[float, ...]] = {}
-        self.update_all = notes.timed("inference", self._update_all)
+        self._update = notes.timed("inference", self._find_all)
 
-    def init(self, image: Picture, box: Sequence[float], *, target_id: str = "0") -> Any:
-        """Take the target."""
-        self._boxes[target_id] = tuple(box)
-        return self._result(target_id)
+    def update_all(self, image: Picture, only: Collection[str] | None = None) -> dict[str, TrackResult]:
+        """Find targets; the time is noted."""
+        results: dict[str, TrackResult] = self._update(image, only)
+        return results
 
-    def _update_all(self, image: Picture, only: Collection[str] | None = None) -> dict[str, Any]:
+    def _find_all(self, image: Picture, only: Collection[str] | None) -> dict[str, TrackResult]:
         if self._seconds:
             time.sleep(self._seconds)
-        return {name: self._result(name) for name in (self._boxes if only is None else only)}
-
-    def drop(self, target_id: str | None = None) -> None:
-        """Forget it."""
-        del self._boxes[str(target_id)]
-
-    def warm_up(self) -> None:
-        """Nothing to warm."""
-
-    def _result(self, name: str) -> Any:
-        box = self._boxes[name]
-        return SimpleNamespace(
-            state=TargetState.TRACKING, box=box, confidence=0.75, peak=0.5, distractor_ratio=0.25, stage_ms={}
-        )
+        return super().update_all(image, only)
 
 
 class Notes:

@@ -28,7 +28,7 @@ from dimp_ros.node.pipeline import Pipeline
 from dimp_ros.node.position.estimator import PositionEstimator
 from dimp_ros.node.publishers import Publishers
 from dimp_ros.node.requests import RequestRefused, Requests
-from dimp_ros.ros_utils.image_opener import ImageDecoder
+from dimp_ros.ros_utils.image_decoder import ImageDecoder
 from dimp_ros.ros_utils.parameter_table import NODE_PARAMETERS
 from fuzz.draw import odd_float, odd_int, odd_text, some
 
@@ -215,7 +215,7 @@ class World:
 
     def close(self) -> None:
         """End it, which must be done at once and say that all targets are gone."""
-        assert not self.pipeline.death, self.pipeline.death
+        assert not self.pipeline.exit_cause, self.pipeline.exit_cause
         assert self.pipeline.stop(PATIENCE_SECONDS), "the thread does not end"
         assert self.pipeline.targets == () and not self.desk.topics["targets"].last.targets
         self.statistics.snapshot()
@@ -223,7 +223,7 @@ class World:
     @property
     def trouble(self) -> str:
         """What the log has to say."""
-        return "; ".join([self.pipeline.death, *self.desk.errors])
+        return "; ".join([self.pipeline.exit_cause, *self.desk.errors])
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from fuzz.targets import throw_detections
 
 MOST_CALLS = 30
 FAILURE = "the tracker fails as it was told to"
-NONSENSE = "make no sense"
+INVALID = "is invalid"
 
 
 @contextmanager
@@ -35,7 +35,7 @@ def sequences() -> Iterator[Throw]:
 def _throw(draw: Random) -> bool:
     """Make calls; return whether more than the two first targets were ever taken."""
     with world() as made:
-        made.planned_errors = (FAILURE, NONSENSE)
+        made.planned_errors = (FAILURE, INVALID)
         made.desk.topics["debug_image"].wanted = draw.random() < 0.1
         made.settings["detector.target_id"] = draw.choice(("cup", "detection", "third"))
         before = len(made.tracker.inits)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -96,47 +95,3 @@ def write_ros1(path: Path, images: Iterable[Shot], kind: str = IMAGE, encoding: 
         for shot in images:
             writer.write(connection, shot.time, types.serialize_ros1(message(types, kind, shot, encoding), kind))
     return path
-
-
-class State(enum.IntEnum):
-    """Two of the tracker's states."""
-
-    TRACKING = 1
-    LOST = 3
-
-
-@dataclass(frozen=True)
-class Result:
-    """What the tracker below says."""
-
-    state: State
-    box: tuple[float, ...] | None
-    confidence: float = 0.9
-    peak: float = 0.5
-    distractor_ratio: float = 0.25
-
-
-class BrightestTracker:
-    """Follows the contract of the tracker: the first target is the bright one, all others stand still."""
-
-    def __init__(self) -> None:
-        self.boxes: dict[str, tuple[float, ...]] = {}
-
-    def init(self, image: Any, box: tuple[float, ...], *, target_id: str = "0") -> Result:
-        """Take a target inside the image."""
-        if box[0] >= image.width:
-            raise ValueError(f"box {tuple(box)} lies outside the image; draw it on the target")
-        self.boxes[target_id] = tuple(box)
-        return Result(State.TRACKING, tuple(box))
-
-    def update_all(self, image: Any, only: Any = None) -> dict[str, Result]:
-        """Find the first target's left top corner."""
-        rows, columns = np.nonzero(image.region(0, 0, image.width, image.height)[..., 1] > 128)
-        results = {name: Result(State.TRACKING, box) for name, box in self.boxes.items()}
-        first = next(iter(self.boxes))
-        if len(rows):
-            self.boxes[first] = (float(columns.min()), float(rows.min()), *self.boxes[first][2:])
-            results[first] = Result(State.TRACKING, self.boxes[first])
-        else:
-            results[first] = Result(State.LOST, None, 0.0, float("nan"))
-        return {name: results[name] for name in only or results}

@@ -9,7 +9,6 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -34,6 +33,8 @@ from dimp_ros.node.tracker_node import TrackerNode  # noqa: E402
 from dimp_ros.ros_utils.executor import FairExecutor  # noqa: E402
 from dimp_ros.srv import DropTarget, InitTarget  # noqa: E402
 from dimp_ros.tracker.result import TargetState as State  # noqa: E402
+from dimp_ros.tracker.result import TrackResult  # noqa: E402
+from harness.tracker_double import TrackerDouble  # noqa: E402
 
 WAIT = 15.0
 """Seconds for what normally takes milliseconds: the machine may be busy."""
@@ -79,10 +80,11 @@ def number_of(picture: Picture) -> int:
     return int(picture.region(0, 0, 1, 1).flat[0])
 
 
-class ScriptedTracker:
-    """Follows the contract of the tracker: notes what it is given, answers as told, as slowly as told."""
+class ScriptedTracker(TrackerDouble):
+    """Records what it is given and answers as told, as slowly as told."""
 
     def __init__(self, seconds: float = 0.0) -> None:
+        super().__init__()
         self.seconds = seconds
         self.init_seconds = 0.0
         self.state = State.TRACKING
@@ -91,22 +93,21 @@ class ScriptedTracker:
         self.updates: list[int] = []
         self.busy = threading.Event()
         self.dropped: list[str | None] = []
-        self.boxes: dict[str, tuple[float, ...]] = {}
         self.states: dict[str, State] = {}
         """States of single targets, other than ``state``."""
         self.asked: list[tuple[int | str, ...]] = []
         """Number of the image and names of the targets of each update."""
 
-    def init(self, image: Picture, box: Sequence[float], *, target_id: str = "0") -> Any:
-        """Take the target, unless told to fail."""
+    def init(self, image: Picture, box: Sequence[float], *, target_id: str = "0") -> TrackResult:
+        """Start the target, unless told to fail."""
         time.sleep(self.init_seconds)
         if self.failure is not None:
             raise self.failure
+        result = super().init(image, box, target_id=target_id)
         self.inits.append((number_of(image), tuple(box), target_id))
-        self.boxes[target_id] = tuple(box)
-        return self._result(target_id, State.TRACKING)
+        return result
 
-    def update_all(self, image: Picture, only: Collection[str] | None = None) -> dict[str, Any]:
+    def update_all(self, image: Picture, only: Collection[str] | None = None) -> dict[str, TrackResult]:
         """Answer with the states that the test has set."""
         self.busy.set()
         time.sleep(self.seconds)
@@ -114,21 +115,17 @@ class ScriptedTracker:
         if self.failure is not None:
             raise self.failure
         self.updates.append(number_of(image))
-        ids = list(self.boxes if only is None else only)
-        self.asked.append((number_of(image), *sorted(ids)))
-        return {name: self._result(name, self.states.get(name, self.state)) for name in ids}
+        self.asked.append((number_of(image), *sorted(self.boxes if only is None else only)))
+        return super().update_all(image, only)
 
-    def _result(self, name: str, state: State) -> Any:
-        """Return a result whose box is always there: that a lost one is not published is the node's business too."""
-        return SimpleNamespace(state=state, box=self.boxes[name], confidence=0.75, peak=0.5, distractor_ratio=0.25)
+    def find(self, image: Picture, name: str) -> TrackResult:
+        """Return the target where it was."""
+        return self.result(name, self.states.get(name, self.state))
 
     def drop(self, target_id: str | None = None) -> None:
-        """Note it."""
+        """Record it."""
         self.dropped.append(target_id)
-        self.boxes.pop(target_id, None)
-
-    def warm_up(self) -> None:
-        """Nothing to warm."""
+        super().drop(target_id)
 
 
 class Client:

@@ -11,12 +11,13 @@ import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
+
+from harness.tracker_double import TrackerDouble
 
 from dimp_ros.images.picture import Picture
 from dimp_ros.node.tracker_node import main
-from dimp_ros.tracker.result import TargetState
+from dimp_ros.tracker.result import TargetState, TrackResult
 
 BINS_PER_OCTAVE = 8
 
@@ -49,45 +50,36 @@ class Durations:
         return 0.0
 
 
-class PacedTracker:
-    """Answers after a fixed time with what the number of the image says: all states in turn, boxes that move.
+class PacedTracker(TrackerDouble):
+    """Answers after a fixed time, all states in turn.
 
-    Boxes are there whatever the state is: that the one of a lost target is not published is the node's business.
     It keeps nothing but the targets, so that all growth is the node's own.
     """
 
     def __init__(self, seconds: float) -> None:
+        super().__init__()
         self._seconds = seconds
-        self._boxes: dict[str, tuple[float, ...]] = {}
         self._updates = 0
 
-    def init(self, image: Picture, box: Sequence[float], *, target_id: str = "0") -> Any:
-        """Take the target; every 40th time the tracker fails."""
+    def init(self, image: Picture, box: Sequence[float], *, target_id: str = "0") -> TrackResult:
+        """Start the target; every 40th time the tracker fails."""
         time.sleep(self._seconds)
         image.region(0, 0, image.width, image.height)
         if self._updates % 40 == 39:
             raise ValueError("there is nothing to follow in this box; draw it on the target")
-        self._boxes[target_id] = tuple(box)
-        return self._result(target_id, TargetState.TRACKING)
+        return super().init(image, box, target_id=target_id)
 
-    def update_all(self, image: Picture, only: Collection[str] | None = None) -> dict[str, Any]:
-        """Look at all of the image, as a search of the whole frame does."""
+    def update_all(self, image: Picture, only: Collection[str] | None = None) -> dict[str, TrackResult]:
+        """Read all of the image, as a search of the whole frame does."""
         time.sleep(self._seconds)
         image.region(0, 0, image.width, image.height)
         self._updates += 1
+        return super().update_all(image, only)
+
+    def find(self, image: Picture, name: str) -> TrackResult:
+        """Return the target where it was, all states in turn."""
         states = (TargetState.TRACKING, TargetState.TRACKING, TargetState.UNCERTAIN, TargetState.LOST)
-        ids = self._boxes if only is None else only
-        return {name: self._result(name, states[(self._updates // 20 + len(name)) % 4]) for name in ids}
-
-    def drop(self, target_id: str | None = None) -> None:
-        """Forget it."""
-        del self._boxes[str(target_id)]
-
-    def warm_up(self) -> None:
-        """Nothing to warm."""
-
-    def _result(self, name: str, state: TargetState) -> Any:
-        return SimpleNamespace(state=state, box=self._boxes[name], confidence=0.75, peak=0.5, distractor_ratio=0.25)
+        return self.result(name, states[(self._updates // 20 + len(name)) % 4])
 
 
 def timed(act: Callable[..., Any], durations: Durations) -> Callable[..., Any]:

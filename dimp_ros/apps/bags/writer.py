@@ -16,7 +16,7 @@ from dimp_ros.apps.recording.annotator import Annotator
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.frame_source import Frame
 from dimp_ros.images.video import Picture
-from dimp_ros.tracker.target_set import TargetEstimate
+from dimp_ros.tracker.result import TargetEstimate
 
 TARGET_CLASS = "target"
 """class_id of every hypothesis, as of the node: the tracker follows whatever it is shown and knows no classes."""

@@ -11,7 +11,7 @@ from dimp_ros.geometry.box import Box
 from dimp_ros.images.frame_source import Frame
 from dimp_ros.images.overlay import draw_target
 from dimp_ros.images.video import Picture
-from dimp_ros.tracker.target_set import TargetEstimate
+from dimp_ros.tracker.result import TargetEstimate
 
 
 class Annotator:

@@ -26,7 +26,7 @@ from dimp_ros.geometry.box import Box
 from dimp_ros.images.frame_source import DEFAULT_FPS, Frame, Place, Source, Span, VideoSource
 from dimp_ros.images.stamps import NANOSECONDS
 from dimp_ros.images.video import Picture
-from dimp_ros.tracker.target_set import TargetEstimate
+from dimp_ros.tracker.result import TargetEstimate
 
 if TYPE_CHECKING:
     from dimp_ros.tracker import DimpTracker

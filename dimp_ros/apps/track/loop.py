@@ -20,7 +20,8 @@ from dimp_ros.geometry.box import Box
 from dimp_ros.images.frame_source import Frame, Source, Span, show_place, total_frames
 from dimp_ros.images.picture import ArrayPicture
 from dimp_ros.images.video import Picture, VideoWriter
-from dimp_ros.tracker.target_set import TargetEstimate, TargetManager, Tracker
+from dimp_ros.tracker.result import TargetEstimate
+from dimp_ros.tracker.target_set import TargetManager, Tracker
 
 WINDOW = "dimp-track"
 SHOWN_PROBLEMS = 3
@@ -159,7 +160,7 @@ def follow(
                 clock = time.perf_counter()
                 readings = _look(targets, source, frame, when, started)
                 milliseconds = (time.perf_counter() - clock) * 1e3
-                figures.add(frame, readings, milliseconds, targets.nonsense)
+                figures.add(frame, readings, milliseconds, targets.invalid)
                 for output in outputs:
                     output.add(frame, readings, milliseconds)
                 bar.set_postfix_str(f"{readings[0].state.name} {readings[0].confidence:.2f}", refresh=False)

@@ -12,8 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from dimp_ros.node.diagnostics.statistics import WINDOW_SECONDS, StreamStatistics
 from dimp_ros.node.diagnostics.stream_checks import slowness, stall, stamp_trouble
-from dimp_ros.tracker.result import TargetState
-from dimp_ros.tracker.target_set import TargetEstimate
+from dimp_ros.tracker.result import TargetEstimate, TargetState
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
 
@@ -25,7 +24,7 @@ SLOW_HZ, SLOW_SECONDS = 5.0, 0.5
 class Snapshot:
     """The node at one moment.
 
-    :param trouble: why it is not active, if so. :param notes: what is otherwise than the parameters say.
+    :param status_error: why it is not active, if so. :param notes: what is otherwise than the parameters say.
     :param silent: seconds since the last image. :param silence: why, if that is too long; else empty.
     :param held: images held, and their bytes. :param device_bytes: memory taken on the device, None if not known.
     :param position: what is wrong with camera_info or depth; else empty. :param publishers: what is wrong with those of
@@ -33,7 +32,7 @@ class Snapshot:
     """
 
     active: bool
-    trouble: str
+    status_error: str
     notes: Sequence[str]
     model: str
     device: str
@@ -43,7 +42,7 @@ class Snapshot:
     silent: float
     silence: str
     held: tuple[int, int]
-    readings: Sequence[TargetEstimate] = ()
+    estimates: Sequence[TargetEstimate] = ()
     late: Sequence[str] = ()
     enabled: bool = True
     position: str = ""
@@ -99,10 +98,10 @@ def judge_tracking(snapshot: Snapshot) -> tuple[bytes, str]:
         return OK, "disabled; call ~/set_enabled to go on"
     if slow := slowness(figures):
         harmful = figures.processed_rate < SLOW_HZ or (figures.age_p95 or 0.0) > SLOW_SECONDS
-        if harmful or not snapshot.readings:
+        if harmful or not snapshot.estimates:
             return (WARN if harmful else OK), slow
-    states = [reading.state for reading in snapshot.readings]
-    lost = [reading.target_id for reading in snapshot.readings if reading.state is TargetState.LOST]
+    states = [estimate.state for estimate in snapshot.estimates]
+    lost = [estimate.target_id for estimate in snapshot.estimates if estimate.state is TargetState.LOST]
     if lost:
         return WARN, f"lost: {', '.join(lost)}"
     return OK, f"{len(states)} target{'' if len(states) == 1 else 's'}" if states else "no target"
@@ -110,8 +109,8 @@ def judge_tracking(snapshot: Snapshot) -> tuple[bytes, str]:
 
 def judge_node(snapshot: Snapshot) -> tuple[bytes, str]:
     """Return whether the node is as it should be."""
-    if snapshot.trouble:
-        return ERROR, snapshot.trouble
+    if snapshot.status_error:
+        return ERROR, snapshot.status_error
     if not snapshot.active:
         return STALE, "not active: configure and activate it"
     if remarks := [*snapshot.notes, *([snapshot.position] if snapshot.position else [])]:
@@ -172,12 +171,12 @@ def _tracking_values(snapshot: Snapshot) -> dict[str, object]:
         "age median (ms)": _milliseconds(figures.age_median),
         "age 95 % (ms)": _milliseconds(figures.age_p95),
         "age max (ms)": _milliseconds(figures.age_max),
-        "targets": len(snapshot.readings),
+        "targets": len(snapshot.estimates),
     }
     values |= {f"stage {name} (ms)": ms for name, ms in figures.stage_ms.items()}
-    for reading in snapshot.readings:
-        late = ", catching up" if reading.target_id in snapshot.late else ""
-        values[f"target {reading.target_id}"] = f"{reading.state.name} {reading.confidence:.2f}{late}"
+    for estimate in snapshot.estimates:
+        late = ", catching up" if estimate.target_id in snapshot.late else ""
+        values[f"target {estimate.target_id}"] = f"{estimate.state.name} {estimate.confidence:.2f}{late}"
     return values
 
 

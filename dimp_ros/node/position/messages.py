@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from std_msgs.msg import Header
 
     from dimp_ros.geometry.ranging import Position
-    from dimp_ros.tracker.target_set import TargetEstimate
+    from dimp_ros.tracker.result import TargetEstimate
 
 UNKNOWN_ROTATION = 1e6
 """Variance of each angle of an orientation that is not known, square radians: no filter believes in it."""
 
 
-def pose_target(readings: Sequence[TargetEstimate], target_id: str = "") -> TargetEstimate | None:
+def pose_target(estimates: Sequence[TargetEstimate], target_id: str = "") -> TargetEstimate | None:
     """Return the target whose pose may be published, None if there is none that a robot should go to.
 
     It must be TRACKING: a robot that is sent to a pose has no state to look at, so an UNCERTAIN one is not given.
@@ -28,7 +28,7 @@ def pose_target(readings: Sequence[TargetEstimate], target_id: str = "") -> Targ
     :param target_id: the target that poses are about. Empty: the only one; of several, none, since poses have no names
         and a robot would go now to this one, now to that.
     """
-    chosen = [reading for reading in readings if not target_id or reading.target_id == target_id]
+    chosen = [estimate for estimate in estimates if not target_id or estimate.target_id == target_id]
     if len(chosen) != 1 or chosen[0].state != TargetState.TRACKING or chosen[0].box is None:
         return None
     return chosen[0]

@@ -20,30 +20,30 @@ def made(interval=0.1, duration=0.15, images=5):
 
 def test_the_next_image_is_waited_for_only_when_it_is_due_soon():
     pace = made()
-    assert pace.patience(0.01, 0.5) == pace.patience(0.049, 0.5) == 0
-    assert pace.patience(0.06, 0.5) == pytest.approx(0.04 + LATE * 0.1)
-    assert pace.patience(0.06, 0.3) == 0 and pace.patience(0.01, 1.0) > 0.09
+    assert pace.wait_time(0.01, 0.5) == pace.wait_time(0.049, 0.5) == 0
+    assert pace.wait_time(0.06, 0.5) == pytest.approx(0.04 + LATE * 0.1)
+    assert pace.wait_time(0.06, 0.3) == 0 and pace.wait_time(0.01, 1.0) > 0.09
 
 
 def test_an_image_that_is_overdue_is_not_waited_for():
-    assert made().patience(0.11, 1.0) == 0
-    assert made().patience(5.0, 1.0) == 0
+    assert made().wait_time(0.11, 1.0) == 0
+    assert made().wait_time(5.0, 1.0) == 0
 
 
 def test_where_inference_keeps_up_every_image_is_used():
-    assert made(duration=0.099).patience(0.09, 1.0) == 0
+    assert made(duration=0.099).wait_time(0.09, 1.0) == 0
 
 
 def test_one_slow_image_among_fast_ones_changes_nothing():
     pace = made(duration=0.05, images=8)
     pace.worked(3.0)
-    assert pace.patience(0.09, 1.0) == 0
+    assert pace.wait_time(0.09, 1.0) == 0
 
 
 def test_nothing_is_waited_for_before_enough_is_known_or_where_it_is_switched_off():
-    assert WaitPolicy().patience(0.0, 1.0) == 0
-    assert made(images=2).patience(0.09, 1.0) == 0
-    assert made().patience(0.09, 0.0) == 0
+    assert WaitPolicy().wait_time(0.0, 1.0) == 0
+    assert made(images=2).wait_time(0.09, 1.0) == 0
+    assert made().wait_time(0.09, 0.0) == 0
 
 
 def ages(share, interval, duration, images=400):
@@ -62,7 +62,7 @@ def ages(share, interval, duration, images=400):
         if arrived - 1 == used:  # nothing new
             now = arrived * interval
             continue
-        if pace.patience(now, share) > 0:
+        if pace.wait_time(now, share) > 0:
             now = arrived * interval
             receive(now)
         used = arrived - 1

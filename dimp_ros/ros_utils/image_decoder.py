@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From an image message of either transport to a picture."""
+"""Decodes image messages of either transport."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 
 class ImageDecoder:
-    """Makes the messages of one stream pictures; keeps what its pictures have in common, such as their grey levels."""
+    """Decodes the image messages of one stream; keeps their common contrast range."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self._levels = Contrast()
+        self._contrast = Contrast()
 
     def __call__(self, message: StampedImage) -> Picture:
         """Return the picture of a message.
@@ -28,5 +28,5 @@ class ImageDecoder:
         :raises BadImage: if it cannot be used, with the reason and the remedy.
         """
         if hasattr(message, "format"):
-            return compressed_picture(message, self._levels, self._settings["max_megapixels"])
-        return to_picture(message, self._levels)
+            return compressed_picture(message, self._contrast, self._settings["max_megapixels"])
+        return to_picture(message, self._contrast)

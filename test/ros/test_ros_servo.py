@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 from harness.ros_harness import TargetState, wait_until
-from test_ros_follower import batch, steering
+from helpers.steering_operator import batch, steering
 
 from dimp_ros.apps.steering.servo import Servo
 

@@ -13,7 +13,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dimp_ros.apps.steering.follower_control import FollowConfig, camera_of_view
-from dimp_ros.apps.steering.safety import STOP_SECONDS, CommandLimiter, Observation, SafetyConfig, fits_box, refusal
+from dimp_ros.apps.steering.safety import (
+    PAUSE_SECONDS,
+    STOP_SECONDS,
+    CommandLimiter,
+    MotionGate,
+    Observation,
+    SafetyConfig,
+    fits_box,
+    refusal,
+    steady_seconds,
+)
 from dimp_ros.apps.steering.servo_control import ServoConfig
 from dimp_ros.geometry.box import Box
 from dimp_ros.ros_utils.config_dataclass import parameter_rows
@@ -75,8 +85,9 @@ def test_a_confident_fresh_observation_in_the_picture_may_be_moved_by():
         ({"confidence": 0.49}, "confidence"),
         ({"confidence": math.nan}, "confidence"),
         ({"confidence": 1.5}, "confidence"),
-        ({"heard": 99.4}, "nothing new was heard"),
-        ({"heard": 101.0}, "nothing new was heard"),
+        ({"sent": 99.4}, "was sent 0.7 s ago"),
+        ({"sent": 101.0}, "was sent -0.9 s ago"),
+        ({"sent": math.nan}, "clocks disagree"),
         ({"age": 0.45}, "old by the tracker"),
         ({"age": -0.5}, "clocks disagree"),
         ({"age": math.nan}, "old by the tracker"),
@@ -104,9 +115,111 @@ def test_without_target_camera_or_the_target_of_that_name_nothing_moves():
 @settings(deadline=None)
 @given(now=NUMBERS, clock=st.none() | NUMBERS)
 def test_no_clock_however_it_jumps_makes_an_old_observation_young(now, clock):
-    silence = now - GOOD.heard
+    silence = now - GOOD.sent
     if refusal(GOOD, CAMERA, CONFIG, now, clock) == "":
         assert 0.0 <= silence <= CONFIG.timeout and silence + GOOD.age <= CONFIG.timeout
+
+
+def gate_says(gate: MotionGate, observation: Observation | None, now: float, clock: float | None = None) -> str:
+    """Return the gate's refusal at a tick."""
+    gate.tick(now, clock)
+    return gate.refusal(observation, CAMERA, CONFIG, now)
+
+
+def ticks(start: float, seconds: float) -> list[float]:
+    """Return the times of ticks."""
+    return [start + index * 0.02 for index in range(round(seconds / 0.02))]
+
+
+def state(stamp: float, sent: float) -> Observation:
+    """Return a good observation of an image, and of when it was sent."""
+    return GOOD._replace(stamp=stamp, sent=sent, age=0.0)
+
+
+def test_image_reported_again_does_not_become_newer():
+    gate = MotionGate()
+    allowed = [now for now in ticks(10.0, 3.0) if not gate_says(gate, state(10.0, now), now)]
+    assert allowed[0] == 10.0 and allowed[-1] <= 10.0 + CONFIG.timeout
+
+
+@pytest.mark.parametrize("stamps", [(9.9, 10.0), (10.0, 9.9), (9.8, 9.9, 10.0), (10.0, 9.0, 9.5)])
+def test_old_images_repeated_in_turn_move_nothing(stamps):
+    gate = MotionGate()
+    allowed = [
+        now
+        for index, now in enumerate(ticks(10.0, 3.0))
+        if not gate_says(gate, state(stamps[index % len(stamps)], now), now)
+    ]
+    assert not allowed or allowed[-1] <= 10.0 + len(stamps) * 0.02 + CONFIG.timeout
+
+
+def test_stamps_that_went_back_are_followed_after_enabling_again():
+    gate = MotionGate()
+    assert gate_says(gate, state(50.0, 10.0), 10.0) == ""
+    assert "went back by 49 s" in gate_says(gate, state(1.0, 10.02), 10.02)
+    assert "enable again" in gate_says(gate, state(1.1, 10.04), 10.04)
+    gate.restart()
+    assert gate_says(gate, state(1.2, 10.06), 10.06) == ""
+
+
+def test_stamp_in_the_future_does_not_shut_out_later_images():
+    gate = MotionGate()
+    assert "clocks disagree" in gate_says(gate, state(1e9, 10.0), 10.0, 10.0)
+    assert gate_says(gate, state(10.02, 10.02), 10.02, 10.02) == ""
+
+
+def test_standing_ros_time_stops_whatever_is_sent():
+    gate = MotionGate()
+    allowed = [
+        now
+        for index, now in enumerate(ticks(10.0, 3.0))
+        if not gate_says(gate, state(5.0 + index * 1e-9, now), now, 5.0)
+    ]
+    assert allowed and allowed[-1] <= 10.0 + CONFIG.timeout
+    gate.tick(13.0, 5.0)
+    assert "ROS time has stood still" in gate.refusal(state(5.1, 13.0), CAMERA, CONFIG, 13.0)
+    assert gate_says(gate, state(5.1, 13.02), 13.02, 5.1) == ""
+
+
+@pytest.mark.parametrize("pause", [PAUSE_SECONDS + 0.01, 60.0, 86400.0])
+def test_messages_sent_before_a_pause_of_the_process_are_ignored(pause):
+    gate = MotionGate()
+    for now in ticks(10.0, 0.5):
+        assert gate_says(gate, state(now, now), now) == ""
+    woken = 10.48 + pause
+    assert "paused" in gate_says(gate, state(10.6, woken - 0.01), woken)
+    assert gate_says(gate, state(10.7, woken + 0.01), woken + 0.02) == ""
+
+
+@settings(deadline=None)
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from([0.02, 0.02, 0.02, 0.05, 0.3, 5.0]),
+            st.sampled_from([0.0, 0.02, -0.02, -1.0, 1e-9]),  # of ROS time
+            st.sampled_from([0.0, 0.01, 0.03, 0.4, 3.0]),  # how old the image is by ROS time
+            st.sampled_from([0.0, 0.05, 0.4, 60.0]),  # how long ago the message was sent
+        ),
+        max_size=60,
+    )
+)
+def test_gate_is_open_only_for_a_timeout_after_a_new_image(steps):
+    gate, now, clock, newest, newest_at = MotionGate(), 10.0, 100.0, -math.inf, -math.inf
+    for step, clock_step, age, late in steps:
+        now, clock = now + step, clock + clock_step
+        stamp = clock - age
+        if stamp > newest:
+            newest, newest_at = stamp, now
+        if gate_says(gate, state(stamp, now - late), now, clock) == "":
+            assert now - newest_at <= CONFIG.timeout and stamp == newest and late <= CONFIG.timeout
+
+
+def test_steady_clock_counts_suspended_time_where_the_system_has_one():
+    import time
+
+    clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+    before = time.clock_gettime(clock)
+    assert before <= steady_seconds() <= time.clock_gettime(clock)
 
 
 def test_a_position_counts_only_where_it_lies_behind_the_box():

@@ -161,7 +161,7 @@ OBSERVATIONS = st.builds(
     box=st.builds(Box._make, st.one_of(NEAR, NEAR, st.tuples(WILD, WILD, WILD, WILD))),
     stamp=st.just(0.0),
     age=st.one_of(st.just(0.05), st.floats(0.0, 0.4), WILD),
-    heard=st.just(0.0),
+    sent=st.just(0.0),
     position=st.none()
     | st.tuples(st.floats(-1, 1), st.floats(-1, 1), st.floats(0.01, 3))
     | st.tuples(WILD, WILD, WILD),
@@ -190,7 +190,7 @@ def test_whatever_is_observed_the_command_is_finite_within_limits_and_slew_rates
     for observation, step in ticks:
         now = now + step if math.isfinite(now) else 1000.0
         if observation is not None:
-            observation = observation._replace(heard=now, stamp=now - observation.age)
+            observation = observation._replace(sent=now, stamp=now - observation.age)
         command = control.update(observation, now, now)
         twist = np.array(command.twist)
         assert np.isfinite(twist).all()

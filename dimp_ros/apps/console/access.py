@@ -81,21 +81,21 @@ class Gate:
 
 
 class Allowance:
-    """So many things a second, with some in reserve.
+    """A token bucket.
 
-    :param rate: how many a second come back. :param burst: how many there are at most. :param clock: seconds.
+    :param rate: units a second. :param burst: units in reserve at most. :param clock: seconds.
     """
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate, self._burst, self._clock = rate, burst, clock
         self._left, self._at = burst, clock()
 
-    def take(self) -> bool:
-        """Take one, if there is one."""
+    def take(self, units: float = 1.0) -> bool:
+        """Take units and return True, if there are so many."""
         now = self._clock()
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now
-        if self._left < 1.0:
+        if self._left < units:
             return False
-        self._left -= 1.0
+        self._left -= units
         return True

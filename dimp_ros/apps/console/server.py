@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import WSMsgType, web
 
 from dimp_ros.apps.console.access import AccessDenied, Gate
+from dimp_ros.apps.console.connections import Connections
 from dimp_ros.apps.console.jpeg_encoder import PictureMaker, ladder
 from dimp_ros.apps.console.protocol import MAX_BYTES, BadMessage, Login, parse
 from dimp_ros.apps.console.session import Close, Robot, Session
@@ -43,11 +44,12 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Cache-Control": "no-cache",
 }
-LOGIN_SECONDS = 5.0
+LOGIN_SECONDS = 3.0
 WRONG_TOKEN_SECONDS = 1.0
 """How long the answer to a wrong token is held back."""
 
 WRONG_TOKEN, FULL = 4401, 4503
+BACKLOG = 128
 START_SECONDS = 10.0
 CLOSE_SECONDS = 1.5
 
@@ -83,7 +85,7 @@ class ConsoleServer:
         self._pictures = PictureMaker(ladder(settings.max_width))
         self._sessions: set[Session] = set()
         self._handlers: set[asyncio.Task[Any]] = set()
-        self._waiting = 0  # connections that have yet to show the token
+        self._connections: Connections | None = None  # once the port is open
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="console_server", daemon=True)
         self._started = threading.Event()
@@ -153,15 +155,21 @@ class ConsoleServer:
             application.router.add_get(path, self._on_file)
         runner = web.AppRunner(application, access_log=None)
         await runner.setup()
+        server: asyncio.Server | None = None
         try:
-            site = web.TCPSite(runner, self._settings.host, self._settings.port)
-            await site.start()
-            self.port = runner.addresses[0][1]
+            assert runner.server is not None
+            self._connections = Connections(runner.server)
+            server = await self._loop.create_server(
+                self._connections, self._settings.host, self._settings.port, backlog=BACKLOG
+            )
+            self.port = server.sockets[0].getsockname()[1]
             self._started.set()
             await self._stopping.wait()
         except OSError as error:
             self._failure = error
         finally:
+            if server is not None:
+                server.close()
             for handler in self._handlers:
                 handler.cancel()
             await asyncio.gather(*self._handlers, return_exceptions=True)
@@ -194,15 +202,18 @@ class ConsoleServer:
 
     async def _on_socket(self, request: web.Request) -> web.StreamResponse:
         self._gate.check_origin(request.headers.get("Origin"), request.headers.get("Host"))
-        socket = web.WebSocketResponse(max_msg_size=MAX_BYTES, compress=False, timeout=1.0)
+        socket = web.WebSocketResponse(max_msg_size=MAX_BYTES, compress=False, autoping=False, timeout=1.0)
         socket.headers.update(HEADERS)
-        await socket.prepare(request)
+        try:
+            await socket.prepare(request)
+        except ConnectionError:  # it was closed meanwhile
+            return web.Response(status=400)
         handler = asyncio.current_task()
         assert handler is not None
         self._handlers.add(handler)
         why: Close | None = Close(1011, "the console failed; its log says why")
         try:
-            why = await self._admit(socket) or await self._serve_session(socket, request.remote)
+            why = await self._admit(request, socket) or await self._serve_session(socket, request.remote)
         except (ConnectionError, asyncio.TimeoutError):
             why = None
         except asyncio.CancelledError:
@@ -214,24 +225,22 @@ class ConsoleServer:
             await _end(request, socket, why)
         return socket
 
-    async def _admit(self, socket: web.WebSocketResponse) -> Close | None:
+    async def _admit(self, request: web.Request, socket: web.WebSocketResponse) -> Close | None:
         """Let a browser in, if it has the token and there is room; otherwise return why not."""
-        if not self._gate.needs_token:
-            return None if len(self._sessions) < self._settings.max_clients else self._full()
-        if self._waiting >= 2 * self._settings.max_clients:
+        if self._gate.needs_token:
+            try:
+                await socket.send_json({"type": "login"})
+                if not self._gate.admits(await _token(socket)):
+                    await asyncio.sleep(WRONG_TOKEN_SECONDS)
+                    self._log("a browser was turned away: wrong token")
+                    return Close(WRONG_TOKEN, "this token is not the right one")
+            except (BadMessage, asyncio.TimeoutError):
+                return Close(WRONG_TOKEN, "the token must be shown first")
+        if len(self._sessions) >= self._settings.max_clients:
             return self._full()
-        self._waiting += 1
-        try:
-            await socket.send_json({"type": "login"})
-            if not self._gate.admits(await _token(socket)):
-                await asyncio.sleep(WRONG_TOKEN_SECONDS)
-                self._log("a browser was turned away: wrong token")
-                return Close(WRONG_TOKEN, "this token is not the right one")
-        except (BadMessage, asyncio.TimeoutError):
-            return Close(WRONG_TOKEN, "the token must be shown first")
-        finally:
-            self._waiting -= 1
-        return None if len(self._sessions) < self._settings.max_clients else self._full()
+        assert self._connections is not None
+        self._connections.admit(request.transport)
+        return None
 
     def _full(self) -> Close:
         return Close(FULL, f"{self._settings.max_clients} browsers look already, no more are let in")

@@ -101,10 +101,13 @@ class Session:
     async def serve(self) -> Close | None:
         """Serve until the connection ends; return why it is to be closed, None if the browser did it."""
         sender, receiver = asyncio.ensure_future(self._send()), asyncio.ensure_future(self._receive())
-        done, pending = await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
-        for task in (*pending, *self._asking):
-            task.cancel()
-        await asyncio.gather(*pending, *self._asking, return_exceptions=True)
+        try:
+            done, _ = await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            tasks = (sender, receiver, *self._asking)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
         first = done.pop()
         error = first.exception()
         if error is not None and not isinstance(error, ConnectionError):
@@ -115,10 +118,15 @@ class Session:
 
     async def _receive(self) -> Close | None:
         async for message in self._socket:
-            if message.type is not WSMsgType.TEXT:
-                return Close(PROTOCOL_ERROR, "only text messages are taken")
             if not self._messages.take():
                 return Close(FLOOD, "too many messages")
+            if message.type is WSMsgType.PING:
+                await self._timely(self._socket.pong(message.data))
+                continue
+            if message.type is WSMsgType.PONG:
+                continue
+            if message.type is not WSMsgType.TEXT:
+                return Close(PROTOCOL_ERROR, "only text messages are accepted")
             try:
                 said = parse(message.data)
                 if isinstance(said, Ack):

@@ -13,7 +13,10 @@ from dimp_ros.ros_utils.config_dataclass import check_settings, parameter_rows, 
 from dimp_ros.ros_utils.parameter_table import Parameter
 
 MIN_TOKEN = 16
-"""Fewest characters of a token: it is all that stands between the network and the robot."""
+"""Fewest characters of a token: nothing else stands between the network and the robot."""
+
+MIN_DISTINCT = 6
+"""Fewest distinct characters of a token."""
 
 
 def _setting(
@@ -73,11 +76,8 @@ class ConsoleSettings:
                 f"host is {self.host!r}, which others can reach, and there is no token: set token_file, or serve on "
                 "127.0.0.1 and reach it through ssh -L"
             )
-        if self.token and (len(self.token) < MIN_TOKEN or not self.token.isascii() or not self.token.isprintable()):
-            raise ValueError(
-                f"the token must have {MIN_TOKEN} printable ASCII characters at least, this one has "
-                f"{len(self.token)}; make one with: openssl rand -hex 16"
-            )
+        if self.token:
+            _check_token(self.token)
 
     @property
     def is_loopback(self) -> bool:
@@ -94,6 +94,21 @@ class ConsoleSettings:
                 f"host is {self.host!r}, but must be an address of this machine such as 127.0.0.1, localhost, or "
                 "0.0.0.0 for all"
             ) from None
+
+
+def _check_token(token: str) -> None:
+    """Refuse a token that is short, or a few characters repeated.
+
+    :raises ValueError: with the remedy, and without the token.
+    """
+    distinct = len(set(token))
+    if len(token) < MIN_TOKEN or distinct < MIN_DISTINCT or not token.isascii() or not token.isprintable():
+        raise ValueError(
+            f"the token must have {MIN_TOKEN} printable ASCII characters at least, {MIN_DISTINCT} of them distinct; "
+            f"this one has {len(token)}, {distinct} distinct; make one with: openssl rand -hex 16"
+        )
+    if token != token.strip():
+        raise ValueError("the token begins or ends with a blank; make one with: openssl rand -hex 16")
 
 
 def console_parameters() -> tuple[Parameter, ...]:

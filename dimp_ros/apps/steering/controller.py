@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the follower and the visual servo have in common: only a good observation moves anything."""
+"""The base of the follower's and the visual servo's control laws: only a good, new observation moves the robot."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from dimp_ros.apps.steering.delay_compensation import DelayCompensator
-from dimp_ros.apps.steering.safety import Command, CommandLimiter, Observation, SafetyConfig, Twist, refusal
+from dimp_ros.apps.steering.safety import Command, CommandLimiter, MotionGate, Observation, SafetyConfig, Twist
 from dimp_ros.geometry.camera import Camera
 
 Config = TypeVar("Config", bound=SafetyConfig)
@@ -24,11 +24,11 @@ class SetPoint(NamedTuple):
 
 
 class BaseController(ABC, Generic[Config]):
-    """Turns observations of a target into velocities: one `update` for each command, whether or not there is news.
+    """Turns observations of a target into velocities: one `update` for each command, with or without a new observation.
 
-    Nothing moves before `set_enabled` was called. All times are seconds; ``now`` is of a monotonic clock.
+    Nothing moves before `set_enabled` was called. All times are seconds; ``now`` is of the steady clock.
 
-    :param camera: what the observations were made with; None until it is known. May be replaced at any time.
+    :param camera: camera of the observations; None until it is known. May be replaced at any time.
     :param uniform: see `CommandLimiter`.
     """
 
@@ -37,7 +37,8 @@ class BaseController(ABC, Generic[Config]):
         self.camera = camera
         self._enabled = False
         self._limiter = CommandLimiter(uniform=uniform)
-        self._followed: tuple[str, Camera] | None = None  # target and camera that the values are of
+        self._gate = MotionGate()
+        self._followed: tuple[str, Camera] | None = None  # target and camera of the values
 
     @property
     def enabled(self) -> bool:
@@ -45,23 +46,29 @@ class BaseController(ABC, Generic[Config]):
         return self._enabled
 
     def set_enabled(self, enabled: bool) -> None:
-        """Allow motion, or end it; what was learned of the target is forgotten."""
+        """Allow motion, or end it; forget what was measured, and how new the newest image was."""
         self._enabled = enabled
+        self._gate.restart()
         self._forget()
 
     def configure(self, config: Config) -> None:
-        """Go on with another configuration."""
+        """Continue with another configuration."""
         self.config = config
+
+    def refusal(self, observation: Observation | None, now: float, clock: float | None = None) -> str:
+        """Return why the robot must not move by ``observation`` now; empty if it may, once enabled."""
+        self._gate.tick(now, clock)
+        return self._gate.refusal(observation, self.camera, self.config, now)
 
     def update(self, observation: Observation | None, now: float, clock: float | None = None) -> Command:
         """Return the command for this moment; to be called `rate` times a second.
 
         :param observation: the latest one. :param clock: ROS time in seconds, None if there is no other clock than
-            the monotonic one.
+            the steady one.
         """
         self._advance(now, self._limiter.command.tolist())
-        reason = "" if self._enabled else "not enabled"
-        reason = reason or refusal(observation, self.camera, self.config, now, clock)
+        reason = self.refusal(observation, now, clock)
+        reason = reason if self._enabled else "not enabled"
         if reason or observation is None or self.camera is None:
             self._forget()
             return Command(Twist(*self._limiter.stop(now, self.config.stop_seconds).tolist()), reason)
@@ -72,7 +79,7 @@ class BaseController(ABC, Generic[Config]):
         return self._steer(observation, self.camera, now)
 
     def _forget(self) -> None:
-        """Forget what was measured: the target may have gone anywhere since."""
+        """Forget what was measured: the target may be anywhere since."""
         self._followed = None
         for value in self._values:
             value.forget()
@@ -80,15 +87,15 @@ class BaseController(ABC, Generic[Config]):
     @property
     @abstractmethod
     def _values(self) -> Sequence[DelayCompensator]:
-        """What is measured of the target."""
+        """The measured values of the target."""
 
     @abstractmethod
     def _advance(self, now: float, twist: Sequence[float]) -> None:
-        """Tell the values what the last command does to them until now."""
+        """Integrate the last command's effect on the values until now."""
 
     @abstractmethod
     def _steer(self, observation: Observation, camera: Camera, now: float) -> Command:
-        """Return the command by an observation that may be moved by."""
+        """Return the command for an observation that passed the gate."""
 
 
 def set_point_of(observation: Observation, camera: Camera) -> SetPoint:

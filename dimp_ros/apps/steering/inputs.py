@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From messages of the tracker to the one observation that a robot may move by."""
+"""From messages of the tracker and the camera to the latest observation of the target."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from dimp_ros.apps.steering.safety import Observation
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class SteeringInputs:
-    """The latest of what was heard, by message. Not for use from several threads at once.
+    """The latest message of each kind, and the observation that they amount to. Not thread-safe.
 
-    :param target_id: which target counts; empty for the only one.
+    :param target_id: which target is observed; empty for the only one.
     """
 
     def __init__(self, target_id: str = "") -> None:
@@ -28,29 +29,39 @@ class SteeringInputs:
         self._rectified = False
         self._given: Camera | None = None
         self._state: TargetState | None = None
-        self._stamp = -1  # of the latest image, nanoseconds, and when it was heard of first
-        self._heard = 0.0
+        self._stamp = -1  # of its image, nanoseconds
+        self._sent = math.nan
+        self._publishers = 1
         self._pose: tuple[int, tuple[float, float, float]] | None = None
         self._info: CameraInfo | None = None
         self._calibrated: Camera | None = None
         self._calibrated_since = 0
         self.camera_trouble = "no camera_info has come"
         """What is wrong with camera_info; empty if nothing is."""
-        self.absence = "nothing has come on targets: does the tracker run, and has it a target?"
-        """Why there is no observation."""
+        self._absence = "nothing was received on targets: does the tracker run, and has it a target?"
         self.frame = ""
         """frame_id of the images."""
 
     @property
     def camera(self) -> Camera | None:
-        """The camera that the boxes are of; None while it is not known."""
+        """The camera of the boxes; None while it is not known."""
         return self._given or self._calibrated
 
     @property
+    def absence(self) -> str:
+        """Why there is no observation."""
+        if self._publishers > 1:
+            return (
+                f"{self._publishers} nodes publish targets and one is expected: stop the others (a killed node counts "
+                "until its lease ends, 20 s with Fast DDS)"
+            )
+        return self._absence
+
+    @property
     def observation(self) -> Observation | None:
-        """What was said last of the target that counts; None if that is nothing."""
+        """The latest observation of the target; None if there is none, or if several nodes publish targets."""
         state = self._state
-        if state is None:
+        if state is None or self._publishers > 1:
             return None
         centre, width, height = state.bbox.center.position, state.bbox.size_x, state.bbox.size_y
         posed = self._pose is not None and self._pose[0] == self._stamp
@@ -61,43 +72,46 @@ class SteeringInputs:
             box=Box.from_center(centre.x, centre.y, width, height),
             stamp=self._stamp / NANOSECONDS,
             age=state.age,
-            heard=self._heard,
+            sent=self._sent,
             position=self._pose[1] if self._pose is not None and posed else None,
         )
 
     def configure(self, target_id: str, rectified: bool, given: Camera | None) -> None:
-        """Take parameters; what was heard of another target is forgotten.
+        """Set parameters; the observation of another target is forgotten.
 
-        :param given: the camera that holds instead of camera_info.
+        :param given: the camera that is used instead of camera_info.
         """
         if target_id != self._target_id:
-            self._forget(f"nothing has been heard of target {target_id!r} yet")
+            self._forget(f"nothing was received about target {target_id!r} yet")
         self._target_id, self._given = target_id, given
         if rectified != self._rectified:
             self._rectified = rectified
             if self._info is not None:
                 self._calibrate(self._info)
 
-    def on_targets(self, targets: TargetStateArray, now: float) -> None:
-        """Take what the tracker says of all targets of an image, at ``now`` of the monotonic clock.
+    def on_publishers(self, count: int) -> None:
+        """Set how many publishers the topic of the targets has."""
+        self._publishers = count
 
-        An image that is told of again does not become younger by that.
+    def on_targets(self, targets: TargetStateArray, sent: float) -> None:
+        """Take the tracker's message on all targets in an image.
+
+        :param sent: when it was sent, `steady_seconds`.
         """
         stamp = stamp_ns(targets.header.stamp)
-        if stamp != self._stamp:
-            self._stamp, self._heard = stamp, now
+        self._stamp, self._sent = stamp, sent
         self.frame = targets.header.frame_id
         names = [state.id for state in targets.targets]
         if self._target_id:
             chosen = [state for state in targets.targets if state.id == self._target_id]
-            problem = f"there is no target {self._target_id!r}, only {', '.join(names) or 'none'}"
+            problem = f"there is no target {self._target_id!r}, only: {', '.join(names) or 'none'}"
         else:
             chosen = list(targets.targets)
             problem = f"{len(names)} targets ({', '.join(names)}): set target_id" if names else "there is no target"
         if len(chosen) != 1:
             self._forget(problem)
         elif self._given is None and stamp < self._calibrated_since:
-            self._forget("the image is of before the camera changed")
+            self._forget("the image was taken before the camera changed")
         else:
             self._state = chosen[0]
 
@@ -107,7 +121,7 @@ class SteeringInputs:
         self._pose = stamp_ns(pose.header.stamp), (place.x, place.y, place.z)
 
     def on_camera_info(self, info: CameraInfo) -> None:
-        """Take a camera_info. Boxes of images from before the camera changed do not fit it, and are forgotten."""
+        """Take a camera_info. A box of an image from before the camera changed is forgotten."""
         stamp = stamp_ns(info.header.stamp)
         info.header.stamp.sec, info.header.stamp.nanosec = 0, 0
         if info == self._info:
@@ -127,4 +141,4 @@ class SteeringInputs:
             self._calibrated, self.camera_trouble = None, f"camera_info: {error}"
 
     def _forget(self, why: str) -> None:
-        self._state, self.absence = None, why
+        self._state, self._absence = None, why

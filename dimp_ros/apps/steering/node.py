@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A node that turns what the tracker says of a target into velocities: the shell of the follower and of the servo."""
+"""The base of the follower and servo nodes: target states in, velocity commands out."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from diagnostic_msgs.msg import DiagnosticArray
@@ -19,12 +19,13 @@ from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
+from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 from std_srvs.srv import SetBool, Trigger
 
 from dimp_ros.apps.steering.controller import BaseController, set_point_of
 from dimp_ros.apps.steering.inputs import SteeringInputs
-from dimp_ros.apps.steering.safety import Command, SafetyConfig, Twist, refusal
+from dimp_ros.apps.steering.safety import EARLY_SECONDS, PAUSE_SECONDS, Command, SafetyConfig, Twist, steady_seconds
 from dimp_ros.apps.steering.status import steering_status
 from dimp_ros.geometry.camera import Camera
 from dimp_ros.images.stamps import NANOSECONDS
@@ -37,19 +38,21 @@ from dimp_ros.ros_utils.qos import publisher_options, reliable_qos, sensor_qos, 
 Config = TypeVar("Config", bound=SafetyConfig)
 
 DIAGNOSTICS_SECONDS = 1.0
+MESSAGE_INFO = hasattr(Subscription, "CallbackType")
+"""Whether rclpy gives callbacks the times of a message; Humble does not: there it counts as sent when handled."""
 
 
 class SteeringNode(Node, Generic[Config]):
-    """Publishes a command ``rate`` times a second, zero unless it is enabled and the target is safe to move by.
+    """Publishes a command ``rate`` times a second: zero unless it is enabled and `MotionGate` lets the robot move.
 
-    The timer runs on the steady clock: a simulated clock that stands still holds no command up. A command is made for
-    each tick from the latest observation; nothing is repeated.
+    The timer runs on the steady clock, whatever ROS time does. Each tick makes a new command from the latest
+    observation.
 
     :param config_type: the frozen dataclass of the parameters. :param topic: of the commands.
     """
 
     size_parameter: str
-    """The parameter for the size at the set point."""
+    """Name of the parameter for the size at the set point."""
 
     def __init__(self, name: str, config_type: type[Config], topic: str, **node_options: Any) -> None:
         super().__init__(name, **node_options)
@@ -65,7 +68,8 @@ class SteeringNode(Node, Generic[Config]):
         self._diagnostics = self.create_publisher(
             DiagnosticArray, "/diagnostics", reliable_qos(10), **publisher_options()
         )
-        self._listen(TargetStateArray, "targets", self._on_targets)
+        targets = self._on_targets if MESSAGE_INFO else lambda message: self._on_targets(message, None)
+        self._targets_topic = self._listen(TargetStateArray, "targets", targets).topic_name
         self._listen(CameraInfo, "camera_info", self._on_camera_info)
         self._listen(PoseStamped, "target_pose", self._on_pose)
         requests = MutuallyExclusiveCallbackGroup()
@@ -82,12 +86,12 @@ class SteeringNode(Node, Generic[Config]):
         """Return the control law."""
 
     def camera_without_info(self, config: Config) -> Camera | None:
-        """Return the camera that the parameters describe, None where they leave that to camera_info."""
+        """Return the camera that the parameters describe; None where camera_info is to be used."""
         return None
 
-    def _listen(self, kind: type, topic: str, callback: Callable[[Any], None]) -> None:
-        """Subscribe, volatile and the newest only: what is latched or queued is old."""
-        self.create_subscription(
+    def _listen(self, kind: type, topic: str, callback: Callable[..., None]) -> Subscription:
+        """Subscribe, volatile and with depth 1: latched or queued messages are old."""
+        return self.create_subscription(
             kind,
             topic,
             logged(callback, self.get_logger()),
@@ -117,9 +121,9 @@ class SteeringNode(Node, Generic[Config]):
             self._control.configure(config)
             self._control.camera = self._inputs.camera
 
-    def _on_targets(self, targets: TargetStateArray) -> None:
+    def _on_targets(self, targets: TargetStateArray, info: Mapping[str, Any] | None) -> None:
         with self._lock:
-            self._inputs.on_targets(targets, time.monotonic())
+            self._inputs.on_targets(targets, sent_at(info))
 
     def _on_pose(self, pose: PoseStamped) -> None:
         with self._lock:
@@ -131,23 +135,26 @@ class SteeringNode(Node, Generic[Config]):
             self._control.camera = self._inputs.camera
 
     def _on_tick(self) -> None:
-        """Publish the command of this moment; whatever fails, it is zero."""
+        """Publish the command of this moment; after any error, zero."""
+        now = steady_seconds()
         try:
             with self._lock:
+                now = steady_seconds()
+                self._inputs.on_publishers(self.count_publishers(self._targets_topic))
                 observation, frame = self._inputs.observation, self._inputs.frame
-                command = self._control.update(observation, time.monotonic(), self._now())
+                command = self._control.update(observation, now, self._now())
                 if command.reason and self._control.enabled and observation is None:
                     command = command._replace(reason=self._inputs.absence)
         except Exception:
-            self.get_logger().error(f"disabled: a command could not be made:\n{traceback.format_exc()}")
+            self.get_logger().error(f"disabled: no command could be computed:\n{traceback.format_exc()}")
             with self._lock:
                 self._control = self.make_control(self._control.config)
                 self._control.camera = self._inputs.camera
             command, frame = Command(Twist(), "disabled by an error, see the log"), ""
         before, self._command = self._command, command
-        with self._lock:  # nothing comes after the last word
-            if not self._closed:
-                self._publish(command.twist, frame)
+        with self._lock:  # nothing is published after `close`
+            if not self._closed:  # a process that was stopped between both must not publish what it had computed
+                self._publish(command.twist if steady_seconds() - now < PAUSE_SECONDS else Twist(), frame)
         self._log_change(before, command)
 
     def _publish(self, twist: Twist, frame: str) -> None:
@@ -210,20 +217,35 @@ class SteeringNode(Node, Generic[Config]):
         return response
 
     def _trouble(self) -> str:
-        """Say why the target is not safe to move by at this moment; empty if it is."""
+        """Return why the robot could not move by the target at this moment; empty if it could."""
         observation = self._inputs.observation
         if observation is None:
             return self._inputs.absence
-        return refusal(observation, self._inputs.camera, self._control.config, time.monotonic(), self._now())
+        return self._control.refusal(observation, steady_seconds(), self._now())
 
     def _now(self) -> float:
         """Return ROS time in seconds."""
         return float(self.get_clock().now().nanoseconds / NANOSECONDS)
 
     def close(self) -> bool:
-        """Say zero once more; nothing runs outside of the executor."""
+        """Publish a last zero; nothing runs outside of the executor."""
         with self._lock:
             self._closed = True
             self._publish(Twist(), self._inputs.frame)
         self._commands.wait_for_all_acked(Duration(seconds=0.2))
         return True
+
+
+def sent_at(info: Mapping[str, Any] | None) -> float:
+    """Return when a message was sent, `steady_seconds`; NaN if that seems to be in the future.
+
+    The middleware gives the time at which it was sent by the sender's wall clock; what waited in a queue, or while this
+    process was stopped, is thereby known to be old. Clocks of different machines must agree within `EARLY_SECONDS`.
+
+    :param info: rclpy's message info; None where rclpy has none.
+    """
+    now = steady_seconds()
+    if info is None:
+        return now
+    waited = (time.time_ns() - info["source_timestamp"]) / NANOSECONDS
+    return now - max(waited, 0.0) if waited >= -EARLY_SECONDS else math.nan

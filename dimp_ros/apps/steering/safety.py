@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What keeps a robot that follows a target from running away: who may move, and how it stops.
+"""Whether a robot may move by an observation of its target, and how it stops.
 
-`refusal` says whether the latest observation is good enough to move by. `CommandLimiter` is the only way a command gets
-out: within limits and slew rates while moving, and down to zero within a bounded time otherwise. Times called ``now``
-are seconds of a monotonic clock, which nobody can set; ``clock`` is ROS time, which may jump, stand still, or lie.
+`MotionGate` decides whether the latest observation may move the robot. `CommandLimiter` makes each command: within
+limits and slew rates while moving, down to zero within a bounded time otherwise. ``now`` is `steady_seconds`;
+``clock`` is ROS time, which may jump, stand still, or be wrong.
+
+Bound: the command is zero `SafetyConfig.timeout` + `STOP_SECONDS` after the first message on the newest image was sent,
+by the steady clock, whatever ROS time does and whatever is repeated.
 """
 
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -21,19 +25,26 @@ from dimp_ros.ros_utils.config_dataclass import check_settings, setting
 from dimp_ros.tracker.result import TargetState
 
 STOP_SECONDS = 0.25
-"""Within so much time of the loss of its reason to move, the command is zero: stop_seconds and a period of the rate."""
+"""The command is zero this long after the reason to move has gone: `stop_seconds` and one period of `rate` at most."""
 
 EARLY_SECONDS = 0.1
-"""How far an image may seem to come from the future before clocks are said to disagree."""
+"""Largest time by which a stamp may lie in the future; beyond it, clocks disagree."""
 
-_GAP_SECONDS = 0.25
-"""After so long a pause of the control loop itself, whoever obeys it has stopped by his own timeout: begin at zero."""
+PAUSE_SECONDS = 0.25
+"""A control loop that paused for longer starts from zero, and waits for a message that was sent after the pause."""
+
+_STEADY_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _MOST_PIXELS, _LEAST_SIDE = 1e6, 0.1
 
 
+def steady_seconds() -> float:
+    """Return seconds of a clock that cannot be set; on Linux it counts the time in which the machine is suspended."""
+    return time.clock_gettime(_STEADY_CLOCK)
+
+
 class Twist(NamedTuple):
-    """A velocity: m/s along and rad/s about the axes x, y, z of the frame that its maker names."""
+    """A velocity: m/s along and rad/s about the axes x, y, z of the frame that the controller names."""
 
     vx: float = 0.0
     vy: float = 0.0
@@ -58,12 +69,12 @@ class Command(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """What the tracker said about one target in one image.
+    """The tracker's estimate of one target in one image.
 
     :param state: a constant of ``msg/TargetState``. :param confidence: 0..1.
     :param box: (x, y, w, h) in pixels of that image. :param stamp: of the image, seconds of ROS time.
     :param age: seconds from the stamp to the publication of the message, as the message says.
-    :param heard: when this stamp was heard of first, seconds of the monotonic clock.
+    :param sent: when the message was sent, `steady_seconds`; NaN where that is not known.
     :param position: of the target in the optical frame (x right, y down, z forward), metres; None where not known.
     """
 
@@ -73,13 +84,13 @@ class Observation(NamedTuple):
     box: Box
     stamp: float
     age: float
-    heard: float
+    sent: float
     position: tuple[float, float, float] | None = None
 
     @property
     def taken(self) -> float:
-        """When the image was taken, seconds of the monotonic clock."""
-        return self.heard - max(self.age, 0.0)
+        """When the image was taken, `steady_seconds`."""
+        return self.sent - max(self.age, 0.0)
 
 
 @dataclass(frozen=True)
@@ -91,7 +102,7 @@ class SafetyConfig:
     min_confidence: float = setting(0.5, "Nothing moves while the confidence is lower than this.", (0.0, 1.0))
     timeout: float = setting(
         0.5,
-        "Nothing moves by an image older than this, or when nothing new was heard for so long, in seconds.",
+        "Nothing moves by an image older than this, or when no newer image was reported for this long, in seconds.",
         (0.05, 2.0),
     )
     stop_seconds: float = setting(
@@ -103,6 +114,64 @@ class SafetyConfig:
         check_settings(self)
 
 
+class MotionGate:
+    """Decides for each command whether the robot may move by the latest observation.
+
+    Beyond the checks of `refusal`, which look at one observation, it remembers what tells news from repetition:
+
+    - Image stamps must advance. An image counts from its first message on, however often it is reported again; an
+      image older than the newest one is refused until `restart`. So a replay in a loop, or old messages repeated in
+      turn, move nothing.
+    - ROS time must advance: while it stands still for longer than ``timeout``, nothing moves.
+    - After a pause of the calls longer than `PAUSE_SECONDS` (a stopped process, a suspended machine), only messages
+      that were sent after the pause count: what waited in a queue is ignored.
+    """
+
+    def __init__(self) -> None:
+        self._newest = -math.inf  # stamp of the newest image
+        self._reported = math.nan  # when the first message on it was sent
+        self._called: float | None = None
+        self._awake_since = -math.inf
+        self._clock: tuple[float, float] | None = None  # last reading, and since when it has not changed
+
+    def restart(self) -> None:
+        """Accept images older than the newest one again: a person has enabled the motion anew."""
+        self._newest = -math.inf
+
+    def tick(self, now: float, clock: float | None) -> None:
+        """Note the clocks; to be called before each command, also while nothing may move."""
+        if self._called is not None and not 0.0 <= now - self._called <= PAUSE_SECONDS:
+            self._awake_since = now
+        self._called = now
+        if clock is None:
+            self._clock = None
+        elif self._clock is None or clock != self._clock[0]:
+            self._clock = clock, now
+
+    def refusal(self, observation: Observation | None, camera: Camera | None, config: SafetyConfig, now: float) -> str:
+        """Return why the robot must not move by ``observation``; empty if it may. `tick` comes before."""
+        clock = self._clock[0] if self._clock is not None else None
+        if self._clock is not None and not now - self._clock[1] <= config.timeout:
+            return f"ROS time has stood still for {now - self._clock[1]:.2g} s: is /clock published?"
+        if observation is None:
+            return refusal(None, camera, config, now, clock)
+        if observation.sent < self._awake_since:
+            return "this process was paused: waiting for a message sent since then"
+        stamp = observation.stamp
+        if stamp > self._newest:
+            if clock is None or stamp <= clock + EARLY_SECONDS:  # a wrong stamp must not shut out the right ones
+                self._newest, self._reported = stamp, observation.sent
+        elif stamp == self._newest:
+            observation = observation._replace(sent=min(observation.sent, self._reported))
+        reason = refusal(observation, camera, config, now, clock)
+        if not reason and stamp < self._newest:
+            return (
+                f"image stamps went back by {self._newest - stamp:.3g} s (a replay, a second publisher, or a clock "
+                "that was reset): enable again to follow the older images"
+            )
+        return reason
+
+
 def refusal(
     observation: Observation | None,
     camera: Camera | None,
@@ -110,20 +179,21 @@ def refusal(
     now: float,
     clock: float | None = None,
 ) -> str:
-    """Return why a robot must not move by ``observation``; empty if it may.
+    """Return why a robot must not move by this one observation; empty if it may, as far as one observation tells.
 
-    A frozen or jumping clock does not defeat it: the silence is measured by the monotonic clock, and counted into the
-    image's age.
+    The silence since the message is measured by the steady clock, and counted into the image's age.
 
-    :param clock: ROS time in seconds; None where there is no other clock than the monotonic one.
+    :param clock: ROS time in seconds; None where there is no other clock than the steady one.
     """
     if observation is None:
-        return "no target has been heard of"
+        return "no target is known"
     if config.target_id and observation.target_id != config.target_id:
         return f"the last message is not about target {config.target_id!r}"
-    silence = now - observation.heard
+    silence = now - observation.sent
     if not 0.0 <= silence <= config.timeout:  # a NaN is refused as well
-        return f"nothing new was heard of the target for {silence:.2g} s"
+        if math.isnan(silence):
+            return "the time at which the message was sent is in the future: clocks disagree"
+        return f"the last message on a new image was sent {silence:.2g} s ago: at most {config.timeout:g} s are allowed"
     if observation.state != TargetState.TRACKING:
         return f"the target is {_state_name(observation.state)}"
     if not config.min_confidence <= observation.confidence <= 1.0:
@@ -141,7 +211,7 @@ def _state_name(state: int) -> str:
 
 
 def _stamp_trouble(observation: Observation, silence: float, timeout: float, clock: float | None) -> str:
-    """Say what is wrong with the age of the image, by the message's word and by our own clock."""
+    """Return what is wrong with the age of the image, as the message has it and by the clock here; empty if nothing."""
     ages = {"by the tracker": observation.age + silence}
     if clock is not None:
         ages["by the clock here"] = clock - observation.stamp
@@ -153,7 +223,7 @@ def _stamp_trouble(observation: Observation, silence: float, timeout: float, clo
 
 
 def _box_trouble(box: Box, camera: Camera | None) -> str:
-    """Say why no direction can be told from a box; its centre must lie in or near the picture of the camera."""
+    """Return why a box gives no direction; empty if it does. Its centre must lie in or near the camera's image."""
     if camera is None:
         return "no usable camera_info"
     if not (all(abs(value) <= _MOST_PIXELS for value in box) and min(box.w, box.h) >= _LEAST_SIDE):
@@ -166,7 +236,7 @@ def _box_trouble(box: Box, camera: Camera | None) -> str:
 
 
 def fits_box(observation: Observation, camera: Camera) -> bool:
-    """Say whether there is a position, and it lies where the box is: a pose does not tell which target it is of."""
+    """Return whether there is a position and it lies in the box's direction: a pose does not name its target."""
     if observation.position is None or not all(0.0 <= abs(value) < 1e3 for value in observation.position):
         return False
     box, distance = observation.box, math.hypot(*observation.position)
@@ -197,7 +267,7 @@ class CommandLimiter:
     ) -> NDArray[np.float64]:
         """Return the command [6] nearest to ``wanted`` within ``low`` .. ``high`` that ``slew`` a second can reach.
 
-        What is not a number is no command: all is zero then, at once.
+        Where ``wanted`` or ``now`` is not finite, the command is zero at once.
         """
         step = self._step(now)
         if not (math.isfinite(step) and np.isfinite(wanted).all()):
@@ -214,7 +284,7 @@ class CommandLimiter:
         return self.command
 
     def stop(self, now: float, seconds: float) -> NDArray[np.float64]:
-        """Return the command [6] on the straight way to zero, which is reached ``seconds`` after the last motion."""
+        """Return the command [6] on the straight line to zero, which is reached ``seconds`` after the last motion."""
         before = self._time
         step = self._step(now)
         if not math.isfinite(step) or not self.command.any():
@@ -234,11 +304,11 @@ class CommandLimiter:
         return self.command
 
     def _step(self, now: float) -> float:
-        """Return seconds since the last tick, and begin at zero after a pause; NaN for a clock that is none."""
+        """Return seconds since the last call; start from zero after a pause. NaN for an invalid or reversed clock."""
         before, self._time = self._time, now if math.isfinite(now) else None
         if self._time is None or (before is not None and now < before):
             return math.nan
-        if before is None or now - before > _GAP_SECONDS:
+        if before is None or now - before > PAUSE_SECONDS:
             self._halt()
             return 0.0
         return now - before

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TCP connections of the console: those that have not shown the token are few and short."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+from dimp_ros.apps.console.access import Allowance
+
+STRANGER_SECONDS = 5.0
+"""A connection that was not admitted is closed after this time; browsers open another when they need one."""
+
+MAX_STRANGERS = 64
+"""Connections that were not admitted, over all addresses; one more closes the oldest of the busiest address."""
+
+MAX_STRANGERS_PER_ADDRESS = 16
+BYTES_A_SECOND, BYTES_IN_RESERVE = 32_768.0, 131_072.0
+"""What a client may send: more than all messages that are allowed, and few enough for frames of any kind."""
+
+
+class Connections:
+    """Makes the protocol of each connection, and closes connections of strangers when they are many or old.
+
+    A stranger has not shown the token, whatever it sent so far: nothing, a part of a request, requests for files, or a
+    WebSocket's handshake. Admitted connections are never closed here.
+
+    :param make: makes aiohttp's protocol for one connection.
+    """
+
+    def __init__(self, make: Callable[[], asyncio.Protocol]) -> None:
+        self._make = make
+        self._strangers: dict[asyncio.BaseTransport, str] = {}  # oldest first; the address of each
+
+    def __call__(self) -> asyncio.Protocol:
+        """Return the protocol of a new connection."""
+        return _Connection(self, self._make())
+
+    @property
+    def strangers(self) -> int:
+        """How many connections were not admitted."""
+        return len(self._strangers)
+
+    def admit(self, transport: asyncio.BaseTransport | None) -> None:
+        """Stop counting a connection: it has shown the token, or none is needed, or it has ended."""
+        if transport is not None:
+            self._strangers.pop(transport, None)
+
+    def opened(self, transport: asyncio.Transport) -> None:
+        """Count a new connection; if there are too many, close the oldest of the address that has most."""
+        peer = transport.get_extra_info("peername")
+        self._strangers[transport] = str(peer[0]) if peer else ""
+        asyncio.get_running_loop().call_later(STRANGER_SECONDS, self._close, transport)
+        address, count = Counter(self._strangers.values()).most_common(1)[0]
+        if count > MAX_STRANGERS_PER_ADDRESS or len(self._strangers) > MAX_STRANGERS:
+            self._close(next(one for one, its in self._strangers.items() if its == address))
+
+    def _close(self, transport: asyncio.BaseTransport) -> None:
+        if self._strangers.pop(transport, None) is not None and isinstance(transport, asyncio.Transport):
+            transport.abort()
+
+
+class _Connection(asyncio.Protocol):
+    """Passes everything to aiohttp's protocol, and bounds what is received."""
+
+    def __init__(self, connections: Connections, inner: asyncio.Protocol) -> None:
+        self._connections, self._inner = connections, inner
+        self._bytes = Allowance(BYTES_A_SECOND, BYTES_IN_RESERVE)
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._inner.connection_made(transport)
+        self._connections.opened(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._bytes.take(len(data)):
+            self._inner.data_received(data)
+        elif self._transport is not None:
+            self._transport.abort()
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connections.admit(self._transport)
+        self._inner.connection_lost(exc)
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Strangers do not keep the operator out of the console: silent, slow and chatty connections, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+
+aiohttp = pytest.importorskip("aiohttp", reason="aiohttp is not installed: apt install python3-aiohttp, or pip")
+
+from helpers.console_client import PATIENCE, TOKEN, Browser, Served, browse, serving, talk  # noqa: E402
+
+from dimp_ros.apps.console import connections  # noqa: E402
+from dimp_ros.apps.console.settings import ConsoleSettings  # noqa: E402
+
+PING, EMPTY_CONTINUATION = b"\x89\x80\0\0\0\0", b"\x00\x80\0\0\0\0"
+
+
+def handshake(served: Served) -> bytes:
+    """Return the request that opens a WebSocket."""
+    host = f"127.0.0.1:{served.server.port}"
+    return (
+        f"GET /socket HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nConnection: Upgrade\r\n"
+        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    ).encode()
+
+
+@asynccontextmanager
+async def strangers(served: Served, count: int, said: bytes, address: str) -> AsyncIterator[None]:
+    """Keep connections that have sent ``said`` and nothing more; open another for each that is closed."""
+
+    async def stay() -> None:
+        while True:
+            with suppress(OSError):
+                reader, writer = await asyncio.open_connection("127.0.0.1", served.server.port, local_addr=(address, 0))
+                writer.write(said)
+                while await reader.read(4096):
+                    pass
+                writer.close()
+            await asyncio.sleep(0.5)
+
+    tasks = [asyncio.ensure_future(stay()) for _ in range(count)]
+    await asyncio.sleep(1.0)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def log_in(served: Served, session: Any) -> Browser:
+    """Connect as the operator with the token, and see a picture."""
+    browser = Browser(await session.ws_connect("/socket", origin=served.server.url.rstrip("/")))
+    assert await browser.step() == {"type": "login"}
+    await browser.say(type="login", token=TOKEN)
+    await browser.until(lambda: browser.pictures)
+    return browser
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2"], ids=["same address", "another address"])
+@pytest.mark.parametrize("said", ["nothing", "half a request", "handshake"])
+def test_forty_silent_strangers_do_not_keep_the_operator_out(said, address):
+    async def ask(session: Any) -> None:
+        text = {"nothing": b"", "half a request": b"GET / HT", "handshake": handshake(served)}[said]
+        async with strangers(served, 40, text, address):
+            begun = time.monotonic()
+            browser = await log_in(served, session)
+            assert time.monotonic() - begun < 5.0
+            await browser.until(lambda: time.monotonic() - begun > connections.STRANGER_SECONDS + 0.5)
+            async with session.get("/main.js") as response:
+                assert response.status == 200
+
+    with serving(token=TOKEN) as served:
+        talk(served, ask)
+
+
+def test_connections_before_login_are_few_and_end_in_seconds():
+    async def ask(_session: Any) -> None:
+        opened = [await asyncio.open_connection("127.0.0.1", served.server.port) for _ in range(100)]
+        await asyncio.sleep(0.2)
+        at_once = [reader.at_eof() or reader.exception() is not None for reader, _ in opened]
+        assert at_once.count(False) <= connections.MAX_STRANGERS_PER_ADDRESS
+        begun = time.monotonic()
+        for reader, _ in opened:
+            with suppress(ConnectionError):
+                assert await asyncio.wait_for(reader.read(1), PATIENCE) == b""
+        assert time.monotonic() - begun < connections.STRANGER_SECONDS + 2.0
+        for _, writer in opened:
+            writer.close()
+
+    with serving(token=TOKEN) as served:
+        talk(served, ask)
+
+
+def test_pings_are_answered_and_count_as_messages():
+    async def ask(browser: Browser) -> None:
+        await browser.until(lambda: browser.pictures)
+        with suppress(ConnectionError):
+            for _ in range(1000):
+                await browser.socket.ping(b"x")
+        assert await browser.ended() in (4429, 1006)
+        assert any("too many messages" in line for line in served.lines)
+
+    with serving() as served:
+        browse(served, ask)
+
+
+@pytest.mark.parametrize("frame", [PING, EMPTY_CONTINUATION, b"\x81\x80\0\0\0\0"], ids=["ping", "continuation", "text"])
+def test_floods_of_empty_frames_end_the_connection(frame):
+    async def ask(_session: Any) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.server.port)
+        writer.write(handshake(served))
+        await reader.readuntil(b"\r\n\r\n")
+        if frame == EMPTY_CONTINUATION:
+            writer.write(b"\x01\x80\0\0\0\0")  # begins a message of fragments
+        sent = 0
+        with suppress(ConnectionError):
+            while not reader.at_eof() and reader.exception() is None:
+                writer.write(frame * 100)
+                sent += 100
+                await asyncio.wait_for(writer.drain(), PATIENCE)
+                await asyncio.sleep(0.001)
+                assert sent < 1_000_000
+        assert sent * len(frame) < 2 * connections.BYTES_IN_RESERVE + 1e6
+        writer.close()
+
+    with serving() as served:
+        talk(served, ask)
+        begun = time.monotonic()
+        while served.watchers[-1] and time.monotonic() - begun < PATIENCE:
+            time.sleep(0.01)
+        assert served.watchers[-1] == 0
+
+
+@pytest.mark.parametrize("token", [" " * 16, "a" * 40, "ab" * 16, "0123456789abcde", " 0123456789abcdef", "abcde" * 8])
+def test_weak_token_is_refused_without_being_shown(token):
+    with pytest.raises(ValueError, match="openssl rand -hex 16") as caught:
+        ConsoleSettings(token=token)
+    assert token not in str(caught.value)

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import tempfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dimp_ros.datasets.rle import decode_counts
+from dimp_ros.files.outputs import OutputFile
 
 VERSION = 1
 POLYGON, RUNS = 0, 1
@@ -72,9 +71,8 @@ def _keep(table: CocoTable, path: Path) -> None:
     """Write the table as a whole or not at all; a cache that cannot be written is done without."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+        with OutputFile(path) as partial, partial.open("wb") as file:
             np.savez(file, **table._asdict())
-        os.replace(file.name, path)
     except OSError:
         return
 

@@ -28,6 +28,7 @@ from dimp_ros.evaluation.runner import SequenceResult, available_cores, pair_fil
 from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.evaluation.tracker_api import BaselineUnavailable
 from dimp_ros.evaluation.trackers import ABLATIONS, TrackerSpec, split_names
+from dimp_ros.files.outputs import check_outputs
 
 DEFAULT_TRACKERS = "dimp_lite,kcf,csrt,nanotrack_v1,nanotrack_v2"
 
@@ -128,10 +129,16 @@ def _usable(specs: Sequence[TrackerSpec]) -> list[TrackerSpec]:
     return usable
 
 
+def _inputs(arguments: argparse.Namespace) -> list[tuple[str, Path | None]]:
+    """Return the folders that are read, each with its option; those of `--merge` may be added to."""
+    return [("--sequences", arguments.sequences), ("--peers", arguments.peers)]
+
+
 def _run(arguments: argparse.Namespace) -> int:
     rank = Rank.from_environment()
     if arguments.out is None and (arguments.resume or not rank.alone):
         raise ValueError(f"{'--resume' if arguments.resume else 'torchrun'} needs --out, the folder of the results")
+    check_outputs([], _inputs(arguments), folders=[("--out", arguments.out)])
     sequences = load_sequences(arguments.sequences, arguments.only, arguments.layout)
     if arguments.merge:
         return _merge(arguments, sequences)

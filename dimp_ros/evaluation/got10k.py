@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dimp_ros.evaluation.runner import SequenceResult
 from dimp_ros.evaluation.sequences import VideoSequence
+from dimp_ros.files.outputs import write_text
 
 
 def write_got10k(folder: Path, results: Iterable[SequenceResult], sequences: Sequence[VideoSequence]) -> list[Path]:
@@ -25,10 +26,10 @@ def write_got10k(folder: Path, results: Iterable[SequenceResult], sequences: Seq
         path = tracker / result.sequence / f"{result.sequence}_001.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = [f"{box.x + origin:.3f},{box.y + origin:.3f},{box.w:.3f},{box.h:.3f}\n" for box in result.boxes]
-        path.write_text("".join(lines), encoding="ascii")
+        write_text(path, "".join(lines))
         seconds = [value / 1e3 for value in result.milliseconds]
         seconds += [0.0] * (len(result.boxes) - len(seconds))
         times = path.with_name(f"{result.sequence}_time.txt")
-        times.write_text("".join(f"{value:.8f}\n" for value in seconds), encoding="ascii")
+        write_text(times, "".join(f"{value:.8f}\n" for value in seconds))
         written[tracker] = None
     return list(written)

@@ -15,6 +15,7 @@ from dimp_ros.evaluation.metrics import (
     Floats,
 )
 from dimp_ros.evaluation.report import TrackerFigures
+from dimp_ros.files.outputs import OutputFile
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
 """Okabe and Ito's colours, told apart by everybody; the pale yellow is replaced by grey."""
@@ -67,7 +68,8 @@ def write_plots(folder: Path, figures: Sequence[TrackerFigures], emphasized: Seq
         FigureCanvasAgg(figure)
         _draw(figure.add_subplot(), plot, figures, emphasized)
         paths.append(folder / f"{plot.curve}.png")
-        figure.savefig(paths[-1], metadata={"Software": None})
+        with OutputFile(paths[-1]) as partial:
+            figure.savefig(partial, metadata={"Software": None})
     return paths
 
 

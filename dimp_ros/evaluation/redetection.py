@@ -26,7 +26,9 @@ from tqdm import tqdm
 
 from dimp_ros.evaluation.layouts.registry import load_sequences
 from dimp_ros.evaluation.trackers import TrackerSpec, load_tracker, split_names
+from dimp_ros.files.outputs import check_outputs, write_text
 from dimp_ros.geometry.box import Box, iou
+from dimp_ros.images.files import write_image
 from dimp_ros.tracker.result import TargetState
 
 PROGRAM = "python -m dimp_ros.evaluation.redetection"
@@ -207,6 +209,13 @@ def _run(options: argparse.Namespace) -> None:
 
     import torch
 
+    outputs = [("--out", options.out), ("--sheet", options.sheet)]
+    for _, path in outputs:
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+    weights = [("--trackers", Path(name.removeprefix("dimp:"))) for name in options.trackers]
+    sources = [("--sequences", options.sequences), ("--store", options.store), ("--pictures", options.pictures)]
+    check_outputs(outputs, [*sources, *weights])
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         total = options.number
@@ -230,8 +239,7 @@ def _run(options: argparse.Namespace) -> None:
     print(table({(group, name): counts[group, name] for group in groups for name in trackers}))
     if options.out:
         rows = [{"group": g, "tracker": name, **asdict(count)} for (g, name), count in counts.items()]
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        write_text(options.out, json.dumps(rows, indent=1) + "\n")
 
 
 def _store(pictures: Path, folder: Path) -> Path:
@@ -258,8 +266,7 @@ def write_sheet(path: Path, sequences: Iterable[PlayedSequence], columns: int = 
             cells.append(cv2.resize(image, (width, width * 2 // 3), interpolation=cv2.INTER_AREA))
         rows.append(np.hstack(cells))
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), np.vstack(rows)):
-        raise OSError(f"cannot write {path}")
+    write_image(path, np.vstack(rows))
 
 
 def main(arguments: list[str] | None = None) -> int:

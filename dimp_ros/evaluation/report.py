@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import platform
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -30,6 +29,7 @@ from dimp_ros.evaluation.metrics import (
 )
 from dimp_ros.evaluation.runner import SequenceResult
 from dimp_ros.evaluation.sequences import VideoSequence
+from dimp_ros.files.outputs import write_text
 
 SPEED_REFERENCE = "csrt"
 """Times are given relative to this tracker's in the same run, because milliseconds do not travel between machines."""
@@ -262,9 +262,7 @@ def write_json(path: Path, figures: Sequence[TrackerFigures], settings: dict[str
         "trackers": {figure.tracker: asdict(figure) for figure in figures},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(f".{os.getpid()}.partial")  # several ranks may finish at the same time
-    partial.write_text(json.dumps(_without_nan(document), indent=1), encoding="utf-8")
-    partial.replace(path)
+    write_text(path, json.dumps(_without_nan(document), indent=1))
 
 
 def _without_nan(value: Any) -> Any:

@@ -23,6 +23,7 @@ import cv2
 from dimp_ros.evaluation.distributed import ALONE, Rank, share
 from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.evaluation.tracker_api import BenchmarkTracker, Prediction
+from dimp_ros.files.outputs import write_text
 from dimp_ros.geometry.box import Box
 
 _log = logging.getLogger(__name__)
@@ -68,9 +69,7 @@ class SequenceResult:
     def save(self, path: Path) -> None:
         """Write as JSON, so that an interrupted run never leaves half a file."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        partial.write_text(json.dumps(asdict(self)), encoding="utf-8")
-        partial.replace(path)
+        write_text(path, json.dumps(asdict(self)))
 
     @staticmethod
     def load(path: Path) -> SequenceResult:

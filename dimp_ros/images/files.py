@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dimp_ros.files.outputs import write_bytes
+
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
@@ -23,3 +25,11 @@ def read_image(path: Path) -> NDArray[np.uint8]:
     if image is None:
         raise ValueError(f"cannot read the picture {path}: missing, damaged, or a format this OpenCV lacks")
     return np.asarray(image, dtype=np.uint8)
+
+
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write an image, HxWx3 uint8 BGR or HxW grey, in the format of its suffix; raise OSError if that fails."""
+    done, data = cv2.imencode(path.suffix, image)
+    if not done:
+        raise OSError(f"{path}: an image of {list(image.shape)} cannot be stored as {path.suffix}")
+    write_bytes(path, data.tobytes())

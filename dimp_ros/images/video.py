@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import math
+import shutil
+import tempfile
 from collections.abc import Iterator
 from itertools import count, islice
 from pathlib import Path
@@ -12,9 +14,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dimp_ros.files.outputs import OutputFile, WriteFailed
 from dimp_ros.images.files import list_images, read_image
 
 Picture = NDArray[np.uint8]
+CHECKED_EVERY = 64
+"""After so many images written it is seen whether the disk is full."""
+SPARE_BYTES = 64 * 1024
 
 
 class Video:
@@ -77,37 +83,100 @@ class Video:
 
 
 class VideoWriter:
-    """An MP4 that is made when its first picture comes, in that picture's size."""
+    """An MP4 in the size of its first image; it appears under its name when it is closed, whole and readable."""
 
     def __init__(self, path: Path, fps: float) -> None:
-        self._path, self._fps = path, fps
+        self._path, self._fps = path, _frame_rate(fps)
+        self._output: OutputFile | None = None
         self._writer: cv2.VideoWriter | None = None
         self._shape: tuple[int, ...] = ()
+        self._count = 0
 
-    def write(self, picture: Picture) -> None:
-        """Append a picture, HxWx3 uint8 BGR.
+    def write(self, image: Picture) -> None:
+        """Append an image, HxWx3 uint8 BGR.
 
         :raises OSError: if the file cannot be written.
-        :raises ValueError: for a picture of another size than the first.
+        :raises ValueError: for an image of another size than the first.
         """
-        height, width = picture.shape[:2]
+        height, width = image.shape[:2]
         if self._writer is None:
-            fourcc = cv2.VideoWriter.fourcc(*"mp4v")
-            writer = cv2.VideoWriter(str(self._path), fourcc, self._fps, (width, height))
-            if not writer.isOpened():
-                raise OSError(
-                    f"cannot write the video {self._path}; its name should end in .mp4, its folder be writable, and "
-                    "OpenCV built with FFmpeg"
-                )
-            self._writer, self._shape = writer, picture.shape
-        if picture.shape != self._shape:
+            self._open(width, height)
+            self._shape = image.shape
+        if image.shape != self._shape:
             raise ValueError(
-                f"the pictures of a video must have one size: {width} x {height} follows "
-                f"{self._shape[1]} x {self._shape[0]}; scale the pictures first, or write no video"
+                f"the images of a video must have one size: {width} x {height} follows "
+                f"{self._shape[1]} x {self._shape[0]}; scale them first, or write no video"
             )
-        self._writer.write(picture)
+        assert self._writer is not None
+        self._writer.write(image)
+        self._count += 1
+        if self._count % CHECKED_EVERY == 0 and not _has_space(self._path):
+            raise WriteFailed(
+                f"{self._path}: its disk is full after {self._count} images; free some space there, or write to another"
+            )
+
+    def _open(self, width: int, height: int) -> None:
+        self._output = OutputFile(self._path)
+        writer = cv2.VideoWriter(str(self._output.partial), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, (width, height))
+        if not writer.isOpened():
+            self.discard()
+            raise WriteFailed(
+                f"cannot write the video {self._path}; its name should end in .mp4, its folder be writable, and "
+                "OpenCV built with FFmpeg"
+            )
+        self._writer = writer
 
     def close(self) -> None:
-        """Finish the file."""
+        """Finish the file; nothing is done where nothing was written, or after `discard`.
+
+        :raises WriteFailed: if the file is not whole; nothing of it is left then.
+        """
+        if self._writer is None or self._output is None:
+            return
+        self._writer.release()
+        self._writer = None
+        # OpenCV reports no error while it writes; what a full disk cuts off has no index, and no frames without it
+        kept = _count_frames(self._output.partial)
+        if kept != self._count:
+            self._output.discard()
+            remedy = "see that its disk has space and ulimit -f allows it, or write to another"
+            raise WriteFailed(
+                f"{self._path} could not be finished: of {self._count} images {kept} can be read back, and it was "
+                f"removed; {remedy}"
+            )
+        self._output.commit()
+
+    def discard(self) -> None:
+        """Remove what was written, if the video is not finished."""
         if self._writer is not None:
             self._writer.release()
+            self._writer = None
+        if self._output is not None:
+            self._output.discard()
+
+
+def _frame_rate(fps: float) -> float:
+    """Return the nearest rate that MPEG-4 can express: OpenCV makes a fraction of it, whose numerator takes 16 bits."""
+    fps = min(max(fps, 0.01), 1000.0)
+    return round(fps, 3 if fps < 60 else 2 if fps < 600 else 1)
+
+
+def _count_frames(path: Path) -> int:
+    capture = cv2.VideoCapture(str(path))
+    try:
+        return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))) if capture.isOpened() else 0
+    finally:
+        capture.release()
+
+
+def _has_space(path: Path) -> bool:
+    """Tell whether a little more can be written beside a file; written to find out only where space is short."""
+    folder = path.absolute().parent
+    if shutil.disk_usage(folder).free > SPARE_BYTES:
+        return True
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(bytes(SPARE_BYTES))
+    except OSError:
+        return False
+    return True

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dimp_ros.datasets.base import Clip, Image, Instance, Still
 from dimp_ros.datasets.registry import WeightedDataSet
+from dimp_ros.files.outputs import write_text
 from dimp_ros.geometry.box import Box
 from dimp_ros.synthetic.image_store import (
     CANVAS,
@@ -172,7 +173,7 @@ class StoreWriter:
             "targets": [list(vars(item).values()) for item in self.tables.targets],
             "clips": [list(vars(item).values()) for item in self.tables.clips],
         }
-        (self.folder / "tables.json").write_text(json.dumps(tables), encoding="utf-8")
+        write_text(self.folder / "tables.json", json.dumps(tables))
 
 
 def build_store(

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from dimp_ros.files.outputs import check_outputs
 from dimp_ros.model.checkpoints.checkpoint import fill_model, read_weights, save_weights
 from dimp_ros.model.dimp import DimpNet
 
@@ -53,13 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("parts", nargs="+", type=_part, metavar="SHARE=FILE")
     options = parser.parse_args(arguments)
     try:
+        check_outputs([("OUT", options.out)], [("the part", path) for _, path in options.parts])
         read = [(share, path, read_weights(path)) for share, path in options.parts]
         net = average([(share, fill_model(weights, path)) for share, path, weights in read])
     except (OSError, ValueError) as error:
         parser.error(str(error))
     info = read[0][2].info
     made_of = {f"{path.absolute().parent.name}/{path.name}": share for share, path, _ in read}
-    save_weights(options.out, net, replace(info, details={**info.details, "average_of": made_of}), torch.float16)
+    try:
+        save_weights(options.out, net, replace(info, details={**info.details, "average_of": made_of}), torch.float16)
+    except OSError as error:
+        parser.error(str(error))
     print(f"written: {options.out}")
     return 0
 

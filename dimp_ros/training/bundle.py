@@ -25,6 +25,7 @@ from dimp_ros.datasets.base import held_out
 from dimp_ros.datasets.packed import ANNOTATIONS, PICTURES
 from dimp_ros.datasets.packed_writer import MIB, Encoded, Fit, Item, Level, annotation_lines, items_of
 from dimp_ros.datasets.registry import WeightedDataSet
+from dimp_ros.files.outputs import OutputFile
 from dimp_ros.training.config import TrainingConfig
 
 PACKAGE = Path(dimp_ros.__file__).resolve().parent
@@ -109,12 +110,33 @@ def write_pack(
     items = [item for each in per_set for item in each]
     say(f"packing {len(items)} pictures of {len(data_sets)} data sets into at most {limit_mib:g} MiB")
 
-    partial = out.with_name(out.name + ".partial")
-    with zipfile.ZipFile(partial, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+    with OutputFile(out) as partial:
+        rung, encoded = _write(partial, settings, data_sets, per_set, (weights_name, weights), limit_mib)
+        size = partial.stat().st_size
+        if size > limit_mib * MIB:
+            raise ValueError(
+                f"the pack takes {size / MIB:.2f} MiB, more than {limit_mib:g}; take fewer sources of pictures"
+            )
+    report = PackReport(out, size, rung, len(encoded), _parts(out), time.monotonic() - began)
+    say(str(report))
+    return report
+
+
+def _write(
+    path: Path,
+    settings: TrainingConfig,
+    data_sets: Sequence[WeightedDataSet],
+    per_set: Sequence[Sequence[Item]],
+    weights: tuple[str, bytes],
+    limit_mib: float,
+) -> tuple[Level, list[Encoded]]:
+    """Write the archive; return how far the images were reduced, and what they became."""
+    items = [item for each in per_set for item in each]
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, content in _code():
             _add(archive, name, content)
-        _add(archive, weights_name, weights)
-        _add(archive, "train.py", LAUNCHER.replace("{start}", weights_name).encode())
+        _add(archive, *weights)
+        _add(archive, "train.py", LAUNCHER.replace("{start}", weights[0]).encode())
         _add(archive, "config.yaml", _config(settings, data_sets).encode())
         assert archive.fp is not None
         # What else is to come: two short texts, and the directory, where a data set has two entries.
@@ -123,16 +145,7 @@ def write_pack(
         _add_data(archive, per_set, encoded)
         _add(archive, "README.txt", _readme(rung, encoded).encode())
         _add(archive, "pack.json", _manifest(rung, encoded, data_sets).encode())
-    size = partial.stat().st_size
-    if size > limit_mib * MIB:
-        partial.unlink()
-        raise ValueError(
-            f"the pack takes {size / MIB:.2f} MiB, more than {limit_mib:g}; take fewer sources of pictures"
-        )
-    partial.replace(out)
-    report = PackReport(out, size, rung, len(encoded), _parts(out), time.monotonic() - began)
-    say(str(report))
-    return report
+    return rung, encoded
 
 
 def _add(archive: zipfile.ZipFile, name: str, content: bytes, compress: bool = True) -> None:

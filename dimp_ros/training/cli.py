@@ -67,24 +67,43 @@ def _config(options: argparse.Namespace) -> TrainingConfig:
     return dataclasses.replace(config, data=data, steps=options.steps or config.steps, backbone_weights=backbone)
 
 
+def _inputs(options: argparse.Namespace, config: TrainingConfig) -> list[tuple[str, Path | None]]:
+    """Return what a run reads, each with the name under which it was given."""
+    data = [(f"the data set {entry['kind']}", Path(entry["root"])) for entry in config.data]
+    backbone = Path(config.backbone_weights) if config.backbone_weights else None
+    return [
+        ("the configuration", options.config),
+        ("--start", options.start),
+        ("the backbone's weights", backbone),
+        *data,
+    ]
+
+
 def _pack(options: argparse.Namespace) -> int:
     """Write the pack."""
     from dimp_ros.datasets.registry import open_data_sets
+    from dimp_ros.files.outputs import check_outputs
     from dimp_ros.training.bundle import write_pack
 
-    data = open_data_sets(_config(options).data)
+    config = _config(options)
+    check_outputs([("--pack", options.pack)], _inputs(options, config))
+    data = open_data_sets(config.data)
     write_pack(options.config, data, options.start, options.pack, limit_mib=options.pack_limit)
     return 0
 
 
 def _train(options: argparse.Namespace) -> int:
     """Train, alone or as one of several processes."""
+    from dimp_ros.files.outputs import check_outputs
     from dimp_ros.training.distributed import init_distributed
-    from dimp_ros.training.trainer import Trainer
+    from dimp_ros.training.trainer import OUTPUTS, Trainer
 
     if options.folder is None:
         raise ValueError("--folder is missing: where checkpoints and logs go")
     config = _config(options)
+    written = [("--folder", options.folder / name) for name in OUTPUTS] if options.folder.is_dir() else []
+    folders = [("--folder", options.folder), ("--store", options.store)]
+    check_outputs(written, _inputs(options, config), folders=folders)
     with init_distributed(options.device) as context:
         trainer = Trainer(
             config, options.folder, context, workers=options.processes, start=options.start, store=options.store

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dimp_ros.images.files import write_image
 from dimp_ros.training.network import Frames
 
 GREEN, YELLOW, RED = (0, 220, 0), (0, 220, 255), (0, 0, 255)
@@ -63,7 +64,7 @@ class RunLog:
         """Write a sheet of a batch's pictures with their boxes."""
         sheet = contact_sheet(frames)
         (self.folder / "sheets").mkdir(exist_ok=True)
-        cv2.imwrite(str(self.folder / "sheets" / f"{step:07d}.jpg"), sheet)
+        write_image(self.folder / "sheets" / f"{step:07d}.jpg", sheet)
         if self._board is not None:
             self._board.add_image("pictures", np.ascontiguousarray(sheet[..., ::-1]), step, dataformats="HWC")
 

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from dimp_ros.datasets.base import held_out
 from dimp_ros.datasets.registry import open_data_sets
+from dimp_ros.files.outputs import OutputFile, write_text
 from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model, save_weights
 from dimp_ros.model.dimp import build_model
 from dimp_ros.synthetic.image_store import Pixels, open_tables
@@ -30,6 +31,9 @@ from dimp_ros.training.network import Frames, TrainingNetwork, parameter_groups
 from dimp_ros.training.run_log import RunLog
 
 RECORD_EVERY, SAVE_EVERY = 50, 250
+CHECKPOINT, WEIGHTS, CONFIG = "checkpoint.pt", "weights.safetensors", "config.yaml"
+OUTPUTS = (CHECKPOINT, WEIGHTS, CONFIG, "log.jsonl")
+"""Files of a run's folder that are written anew or added to."""
 
 
 class Trainer:
@@ -98,7 +102,7 @@ class Trainer:
     @property
     def checkpoint(self) -> Path:
         """The file a run continues from."""
-        return self.folder / "checkpoint.pt"
+        return self.folder / CHECKPOINT
 
     def _source(self) -> BatchStream:
         """Open where the batches come from."""
@@ -193,12 +197,11 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        partial = self.checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self.checkpoint)
-        self.export(self.folder / "weights.safetensors")
+        with OutputFile(self.checkpoint) as partial:
+            torch.save(state, partial)
+        self.export(self.folder / WEIGHTS)
         text = yaml.safe_dump(self.config.plain(), sort_keys=False)
-        (self.folder / "config.yaml").write_text(text, encoding="utf-8")
+        write_text(self.folder / CONFIG, text)
 
     def export(self, path: Path) -> None:
         """Write the averaged weights in half precision with what one must know of them."""

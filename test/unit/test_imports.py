@@ -13,7 +13,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "dimp_ros"
 
+EVERYWHERE = "files"
 ALLOWED: dict[str, set[str]] = {
+    "files": set(),
     "geometry": set(),
     "images": {"geometry"},
     "model": set(),
@@ -32,9 +34,9 @@ ALLOWED: dict[str, set[str]] = {
     "apps/simulator": {"geometry", "images", "tracker", "ros_utils", "apps/recording"},
     "apps/demo": {"geometry", "images", "tracker", "ros_utils", "apps/recording"},
 }
-"""Folder -> folders of the package that it may import. msg and srv are generated; only the ROS folders use them."""
+"""Folder -> folders of the package that it may import. All may import `EVERYWHERE`. msg and srv are generated."""
 
-WITHOUT_ROS = ("geometry", "images", "model", "tracker", "datasets", "synthetic", "training", "evaluation")
+WITHOUT_ROS = ("files", "geometry", "images", "model", "tracker", "datasets", "synthetic", "training", "evaluation")
 ROS_MODULES = ("rclpy", "std_msgs", "sensor_msgs", "geometry_msgs", "vision_msgs", "builtin_interfaces", "launch")
 
 
@@ -77,7 +79,7 @@ def test_every_folder_imports_only_what_it_may() -> None:
             parts = tuple(name.split(".")[1:])
             if name.split(".")[0] != "dimp_ros" or not parts or parts[0] in ("msg", "srv"):
                 continue
-            if folder_of(parts) not in {folder, *ALLOWED[folder]}:
+            if folder_of(parts) not in {folder, EVERYWHERE, *ALLOWED[folder]}:
                 wrong.append(f"{path.relative_to(ROOT)} imports {name}")
     assert not wrong, "\n".join(wrong)
 

@@ -101,6 +101,6 @@ def test_all_pictures_of_a_video_written_have_the_first_ones_size(tmp_path):
 def test_a_video_that_cannot_be_written_is_refused_each_time(tmp_path):
     writer = VideoWriter(tmp_path / "no_folder" / "out.mp4", 25.0)
     for _ in range(2):
-        with pytest.raises(OSError, match=r"cannot write the video .*out\.mp4; its name should end in \.mp4"):
+        with pytest.raises(OSError, match=r"out\.mp4 cannot be written: its folder is not there"):
             writer.write(picture(1))
     writer.close()

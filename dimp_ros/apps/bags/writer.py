@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,6 +15,7 @@ import numpy as np
 from dimp_ros.apps.bags.reader import ImageBag
 from dimp_ros.apps.bags.types import COMPRESSED_IMAGE, DETECTIONS, TARGET, TARGETS, ros2_types
 from dimp_ros.apps.recording.annotator import Annotator
+from dimp_ros.files.outputs import OutputFolder, write_error
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.frame_source import Frame
 from dimp_ros.images.video import Picture
@@ -102,13 +105,13 @@ class BagMessages:
 class ResultBag:
     """A rosbag2 with `/detections`, `/target` and `/targets` for each image of another bag, at that image's time.
 
-    The folder is made when the first image comes, so that a request that fails leaves none. The topics carry the
-    node's qualities of service: who subscribes late to `/target` or `/targets` gets the last message on replay, too.
+    The folder appears when the bag is closed, so that a request that fails leaves none. The topics carry the node's
+    qualities of service: who subscribes late to `/target` or `/targets` gets the last message on replay, too.
 
     :param storage: one of `STORAGES`. :param copy_images: copy the images as well, under their own topic.
     :param painter: draws the images that are written as `/debug_image/compressed`; None writes none.
     :param notes: what metadata.yaml keeps as custom data.
-    :raises ValueError: if the folder is there already, or would hide a topic of the images.
+    :raises ValueError: if the bag would hide a topic of the images.
     """
 
     def __init__(
@@ -121,8 +124,6 @@ class ResultBag:
         painter: Annotator | None,
         notes: Mapping[str, str],
     ) -> None:
-        if path.exists():
-            raise ValueError(f"{path} exists already; give --out-bag another name, nothing is overwritten")
         topics = {"/detections": DETECTIONS, "/target": TARGET, "/targets": TARGETS}
         if painter is not None:
             topics[DEBUG_IMAGE] = COMPRESSED_IMAGE
@@ -132,11 +133,21 @@ class ResultBag:
         self._source, self._storage, self._notes = source, storage, notes
         self._topics, self._copy_images, self._painter = topics, copy_images, painter
         self._messages, self._types = BagMessages(), ros2_types()
+        self._output: OutputFolder | None = None
         self._writer: Any = None
         self._connections: dict[str, Any] = {}
 
     def add(self, frame: Frame, readings: Sequence[TargetEstimate], milliseconds: float) -> None:
-        """Write what is said about an image under its own header; one without a readable header is left out."""
+        """Write the results of an image under its own header; one without a readable header is left out.
+
+        :raises OSError: if it cannot be written.
+        """
+        try:
+            self._add(frame, readings)
+        except (OSError, sqlite3.Error) as error:
+            raise write_error(self.path, error) from error
+
+    def _add(self, frame: Frame, readings: Sequence[TargetEstimate]) -> None:
         if self._writer is None:
             self._open()
         image = frame.origin
@@ -157,10 +168,28 @@ class ResultBag:
                 self._writer.write(self._connections[topic.name], image.time, image.raw)
 
     def close(self) -> None:
-        """Write index and metadata, without which a bag cannot be played."""
+        """Write index and metadata, without which a bag cannot be played, and put the bag under its name.
+
+        :raises OSError: if that fails; nothing of it is left then.
+        """
+        writer, self._writer = self._writer, None
+        if writer is None or self._output is None:
+            return
+        try:
+            writer.close()
+        except (OSError, sqlite3.Error) as error:
+            self._output.discard()
+            raise write_error(self.path, error) from error
+        self._output.commit()
+
+    def discard(self) -> None:
+        """Remove a bag that was not finished."""
         writer, self._writer = self._writer, None
         if writer is not None:
-            writer.close()
+            with suppress(Exception):  # what it has left to write does not matter any more
+                writer.close()
+        if self._output is not None:
+            self._output.discard()
 
     def _write(self, topic: str, time: int, message: Any) -> None:
         connection = self._connections[topic]
@@ -169,7 +198,10 @@ class ResultBag:
     def _open(self) -> None:
         from rosbags.rosbag2 import StoragePlugin, Writer
 
-        writer = Writer(self.path, version=METADATA_VERSION, storage_plugin=StoragePlugin[self._storage.upper()])
+        self._output = OutputFolder(self.path)
+        writer = Writer(
+            self._output.partial, version=METADATA_VERSION, storage_plugin=StoragePlugin[self._storage.upper()]
+        )
         for key, value in self._notes.items():
             writer.set_custom_data(key, value)
         writer.open()

@@ -23,6 +23,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
 from dimp_ros.apps.recording.annotated_video import AnnotatedVideo, Observation, Summary
+from dimp_ros.files.outputs import write_text
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.conversion import to_bgr
 from dimp_ros.images.stamps import stamp_ns
@@ -215,7 +216,7 @@ class Demo(Node):
         answer = self._call(self._parameters_of_tracker, GetParameters.Request(names=["model"]), 10.0)
         more = {"model": answer.values[0].string_value, "rmw": rclpy.get_rmw_implementation_identifier()}
         path = self._video.path.with_name("result.json")
-        path.write_text(json.dumps({**dataclasses.asdict(summary), **more}, indent=2) + "\n", encoding="utf-8")
+        write_text(path, json.dumps({**dataclasses.asdict(summary), **more}, indent=2) + "\n")
         print(f"[demo]\n{summary.text(**more)}\n  video       {self._video.path}\n  figures     {path}", flush=True)
         if not summary.frames:
             raise DemoFailed("the tracker has processed no image")

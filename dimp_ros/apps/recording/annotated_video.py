@@ -141,7 +141,10 @@ class BackgroundVideo:
                     job()
             except Exception as error:
                 self._error = error
-        self._video.close()
+        try:
+            self._video.close()
+        except Exception as error:
+            self._error = self._error or error
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dimp_ros.apps.simulator.metrics import BAND, SEEN, LoopFigures, Recording
+from dimp_ros.files.outputs import OutputFile
 
 AXES = {"vehicle": ("forward m/s", "left m/s", "up m/s", "", "", "yaw rad/s")}
 ARM_AXES = ("x m/s", "y m/s", "z m/s", "about x rad/s", "about y rad/s", "about z rad/s")
@@ -55,7 +56,8 @@ def plot_loop(recording: Recording, figures: LoopFigures, path: Path, *, mode: s
             axes.axvline(recording.killed - zero, color="black", linestyle=":", linewidth=1)
     figure.suptitle(title)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with OutputFile(path) as partial:
+        figure.savefig(partial, dpi=110)
     pyplot.close(figure)
 
 

@@ -26,6 +26,7 @@ from dimp_ros.apps.recording.annotated_video import BackgroundVideo, Observation
 from dimp_ros.apps.simulator.metrics import BAND, Commanded, Error, LoopFigures, Recording, Said
 from dimp_ros.apps.simulator.node import COMMAND_TOPICS
 from dimp_ros.apps.simulator.plots import plot_loop
+from dimp_ros.files.outputs import write_text
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.conversion import to_bgr
 from dimp_ros.images.stamps import NANOSECONDS, stamp_ns
@@ -243,7 +244,7 @@ class LoopRecorder(Node):
         values = {**dataclasses.asdict(figures), **more}
         shown = {name: str(value) if value == math.inf else value for name, value in values.items()}  # JSON has no inf
         out.mkdir(parents=True, exist_ok=True)
-        (out / "result.json").write_text(json.dumps(shown, indent=2) + "\n", encoding="utf-8")
+        write_text(out / "result.json", json.dumps(shown, indent=2) + "\n")
         title = f"{self._plan.controller} in the simulator, set point at the middle of the image"
         plot_loop(recording, figures, out / "plot.png", mode=self._plan.mode, title=title)
         lines = "\n".join(f"  {name:<26} {value}" for name, value in shown.items() if value is not None)

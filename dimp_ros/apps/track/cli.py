@@ -9,7 +9,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ from dimp_ros.apps.bags.reader import ImageBag
 from dimp_ros.apps.bags.writer import STORAGES, ResultBag
 from dimp_ros.apps.recording.annotator import Annotator
 from dimp_ros.apps.track.loop import WINDOW, Figures, Output, Screen, follow
+from dimp_ros.files.outputs import check_outputs, is_stream, write_text
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.frame_source import DEFAULT_FPS, Frame, Place, Source, Span, VideoSource
 from dimp_ros.images.stamps import NANOSECONDS
@@ -31,6 +32,7 @@ from dimp_ros.tracker.result import TargetEstimate
 if TYPE_CHECKING:
     from dimp_ros.tracker import DimpTracker
 
+SHIPPED_WEIGHTS = Path(dimp_ros.__file__).parent / "weights"
 EXAMPLES = """
 examples:
   dimp-track ride.mp4 --init 320,180,60,90 --out tracked.mp4
@@ -96,10 +98,14 @@ def select_box(image: Picture) -> Box:
 
 
 class JsonLog:
-    """An entry for each target and frame."""
+    """A JSON file with an entry for each target and frame.
 
-    def __init__(self) -> None:
-        self.entries: list[dict[str, Any]] = []
+    :param header: what the file begins with; it is asked for when the file is written.
+    """
+
+    def __init__(self, path: Path, header: Callable[[], dict[str, Any]]) -> None:
+        self._path, self._header = path, header
+        self._entries: list[dict[str, Any]] = []
 
     def add(self, frame: Frame, readings: Sequence[TargetEstimate], milliseconds: float) -> None:
         """Note the readings of a frame; the time is that of all targets together."""
@@ -117,10 +123,15 @@ class JsonLog:
                 "peak": _finite(reading.peak),
                 "ms": round(milliseconds, 2),
             }
-            self.entries.append({**about, **entry})
+            self._entries.append({**about, **entry})
 
     def close(self) -> None:
-        """Nothing to finish."""
+        """Write the file."""
+        if self._entries:
+            write_text(self._path, json.dumps({**self._header(), "frames": self._entries}, indent=1))
+
+    def discard(self) -> None:
+        """Nothing is begun before `close`."""
 
 
 def _finite(value: float) -> float | None:
@@ -202,19 +213,25 @@ def _check(arguments: argparse.Namespace, span: Span, bag: bool) -> None:
         raise ValueError("--show needs a display; use --out OUT.mp4 to watch the result later")
     if not arguments.init and not has_display():
         raise ValueError("no --init and no display to draw the box on; give the target as --init x,y,w,h in pixels")
-    for path in (arguments.out, arguments.json, arguments.out_bag):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise ValueError(f"no folder {path.parent} to write {path.name} to")
+    if arguments.out is not None and is_stream(arguments.out):
+        raise ValueError(f"--out {arguments.out} is no regular file; a video is written to a file")
+    outputs = [("--out", arguments.out), ("--json", arguments.json)]
+    weights = [("the weights", Path(arguments.model).expanduser()), ("the weights", SHIPPED_WEIGHTS)]
+    inputs = [("SOURCE", Path(arguments.source)), *weights]
+    check_outputs(outputs, inputs, new_folders=[("--out-bag", arguments.out_bag)])
 
 
-def _track(arguments: argparse.Namespace, make_tracker: Callable[[str, str], Any]) -> tuple[Source, Figures]:
-    """Do what the arguments say; everything that was begun is finished, whatever happens."""
+def _track(arguments: argparse.Namespace, make_tracker: Callable[[str, str], Any]) -> tuple[Figures, list[str]]:
+    """Do what the arguments say; what was begun is finished, also when the tracker fails.
+
+    :return: the figures of the run, and what of it is incomplete.
+    """
     span, bag = Span(arguments.start, arguments.end, arguments.init_stamp), is_bag(arguments.source)
     _check(arguments, span, bag)
-    boxes, log = _boxes(arguments), JsonLog()
+    boxes = _boxes(arguments)
     with ExitStack() as opened:
         source: Source
-        outputs: list[Output] = [log] if arguments.json else []
+        outputs: list[Output] = []
         if bag:
             source = images = opened.enter_context(ImageBag(arguments.source, arguments.topic))
             if arguments.out_bag is not None:
@@ -226,15 +243,39 @@ def _track(arguments: argparse.Namespace, make_tracker: Callable[[str, str], Any
         fps = source.fps or DEFAULT_FPS
         if arguments.out or arguments.show:
             outputs.append(Screen(arguments.out, fps, _painter(arguments), window=arguments.show))
+        if arguments.json is not None:
+            outputs.append(JsonLog(arguments.json, lambda: _header(source, arguments.model, boxes, fps)))
         for output in outputs:
-            opened.callback(output.close)
-        tracker = make_tracker(arguments.model, arguments.device)
-        started, figures = follow(tracker, source, span, boxes, outputs, select_box)
-    if arguments.json is not None:
-        header = {**source.describe(), "model": arguments.model, "init_boxes": {k: list(v) for k, v in started.items()}}
-        document = {**header, "fps": fps, "frames": log.entries}
-        arguments.json.write_text(json.dumps(document, indent=1), encoding="utf-8")
-    return source, figures
+            opened.callback(output.discard)
+        try:
+            figures = follow(make_tracker(arguments.model, arguments.device), source, span, boxes, outputs, select_box)
+        except BaseException:
+            for line in _finish(outputs):
+                print(f"dimp-track: {line}", file=sys.stderr)
+            raise
+        unwritten = _finish(outputs)
+    return figures, [line for line in (source.damage, *figures.unwritten, *unwritten) if line]
+
+
+def _finish(outputs: Sequence[Output]) -> list[str]:
+    """Put every output under its name; return why that failed, where it did."""
+    failures = []
+    for output in outputs:
+        try:
+            output.close()
+        except OSError as error:
+            failures.append(str(error))
+    return failures
+
+
+def _header(source: Source, model: str, boxes: Mapping[str, Box], fps: float) -> dict[str, Any]:
+    """Return what the JSON file begins with."""
+    return {
+        **source.describe(),
+        "model": model,
+        "init_boxes": {name: list(box) for name, box in boxes.items()},
+        "fps": fps,
+    }
 
 
 def _painter(arguments: argparse.Namespace) -> Annotator:
@@ -256,18 +297,19 @@ def _result_bag(arguments: argparse.Namespace, images: ImageBag) -> ResultBag:
 def main(argv: Sequence[str] | None = None, make_tracker: Callable[[str, str], Any] = _make_dimp) -> int:
     """Run the command with trackers from `make_tracker(model, device)`.
 
-    Return 0; 1 where the source is damaged and only its beginning was used; 2 for a request that is refused.
+    Return 0; 1 where the source is damaged and only its beginning was used, or an output could not be written; 2 for a
+    request that is refused.
     """
     arguments = build_parser().parse_args(argv)
     try:
-        source, figures = _track(arguments, make_tracker)
+        figures, incomplete = _track(arguments, make_tracker)
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         print(f"dimp-track: {error}", file=sys.stderr)
         return 2
-    for line in (*figures.complaints(), *([source.damage] if source.damage else [])):
+    for line in (*figures.complaints(), *incomplete):
         print(f"dimp-track: {line}", file=sys.stderr)
     print(figures.text())
-    return 1 if source.damage else 0
+    return 1 if incomplete else 0
 
 
 if __name__ == "__main__":

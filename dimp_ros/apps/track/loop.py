@@ -38,7 +38,10 @@ class Output(Protocol):
         """Take the readings of all targets in a frame; raise `Stopped` to end."""
 
     def close(self) -> None:
-        """Finish; called once, also after an error."""
+        """Put the output under its name if there was a frame, also after an error; raise OSError if that fails."""
+
+    def discard(self) -> None:
+        """Remove what is not finished; called last, also after `close`."""
 
 
 @dataclass
@@ -50,6 +53,7 @@ class Figures:
     milliseconds: list[float] = field(default_factory=list)
     unread: int = 0
     problems: list[str] = field(default_factory=list)
+    unwritten: list[str] = field(default_factory=list)
     set_back: int = 0
     disbelieved: int = 0
     nonsense: str = ""
@@ -119,6 +123,11 @@ class Screen:
         if self._window:
             cv2.destroyAllWindows()
 
+    def discard(self) -> None:
+        """Remove a video that was not finished."""
+        if self._writer:
+            self._writer.discard()
+
 
 def _fitted(picture: Picture, size: tuple[int, int]) -> Picture:
     """Return the picture scaled into (width, height), black where its shape is another."""
@@ -136,17 +145,18 @@ def follow(
     tracker: Tracker,
     source: Source,
     span: Span,
-    boxes: Mapping[str, Box],
+    boxes: dict[str, Box],
     outputs: Sequence[Output],
     ask: Callable[[Picture], Box],
-) -> tuple[dict[str, Box], Figures]:
-    """Follow targets from the first frame of a span to its end, or until the person stops it.
+) -> Figures:
+    """Follow targets through a span, until it ends, the person stops it, or an output cannot be written.
 
-    :param boxes: of each target in the first frame, by name; where there are none, ``ask`` is shown that frame.
-    :return: the first boxes, and what the run came to.
+    :param boxes: of each target in the first frame, by name; where there are none, that of target "0" is added, which
+        ``ask`` returns for that frame.
+    :return: what the run came to.
     :raises ValueError: if the first frame or a box in it cannot be used.
     """
-    targets, figures, started, last = TargetManager(tracker), Figures(), dict(boxes), 0
+    targets, figures, last = TargetManager(tracker), Figures(), 0
     with tqdm(total=total_frames(source, span), unit="frame", disable=None, file=sys.stderr) as bar:
         try:
             for frame in source.frames(span):
@@ -155,14 +165,14 @@ def follow(
                     targets.shift(when - last, targets.ids)
                     figures.set_back += 1
                 last = when
-                if not figures.frames and not started:
-                    started = {"0": ask(_first_picture(source, frame))}
+                if not figures.frames and not boxes:
+                    boxes["0"] = ask(_first_picture(source, frame))
                 clock = time.perf_counter()
-                readings = _look(targets, source, frame, when, started)
+                readings = _look(targets, source, frame, when, boxes)
                 milliseconds = (time.perf_counter() - clock) * 1e3
                 figures.add(frame, readings, milliseconds, targets.invalid)
                 for output in outputs:
-                    output.add(frame, readings, milliseconds)
+                    _hand(output, frame, readings, milliseconds, figures)
                 bar.set_postfix_str(f"{readings[0].state.name} {readings[0].confidence:.2f}", refresh=False)
                 bar.update()
         except Stopped:
@@ -173,7 +183,22 @@ def follow(
         if source.damage:
             raise ValueError(source.damage)
         raise ValueError(f"no frame to start on: {source.name} has no readable frame {show_place(span.start)}")
-    return started, figures
+    return figures
+
+
+def _hand(
+    output: Output, frame: Frame, readings: Sequence[TargetEstimate], milliseconds: float, figures: Figures
+) -> None:
+    """Give a frame's results to an output; one that cannot be written ends the run, and the others keep what they have.
+
+    :raises Stopped: if it cannot be written, or the person stops it.
+    """
+    try:
+        output.add(frame, readings, milliseconds)
+    except OSError as error:
+        output.discard()
+        figures.unwritten.append(f"stopped at frame {frame.index}: {error}")
+        raise Stopped from error
 
 
 def _look(

@@ -25,6 +25,7 @@ from dimp_ros.evaluation.runner import SequenceResult, available_cores, run_pair
 from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.evaluation.tracker_api import BaselineUnavailable
 from dimp_ros.evaluation.trackers import TrackerSpec, split_names
+from dimp_ros.files.outputs import check_outputs
 
 PROGRAM = "python -m dimp_ros.evaluation.confidence.cli"
 DEFAULT_TRACKERS = "dimp_lite,nanotrack_v1,nanotrack_v2"
@@ -56,6 +57,8 @@ def build_parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.jobs < 1:
         raise ValueError(f"--jobs is {arguments.jobs}; give at least 1 process")
+    inputs = [("--sequences", arguments.sequences), ("--peers", arguments.peers)]
+    check_outputs([], inputs, folders=[("--out", arguments.out)])
     specs = _usable(
         [TrackerSpec(name, arguments.baselines, arguments.device) for name in dict.fromkeys(arguments.trackers)]
     )

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from dimp_ros.evaluation.confidence.metrics import BINS
 from dimp_ros.evaluation.confidence.occlusion import HiddenSequence
 from dimp_ros.evaluation.confidence.report import ConfidenceFigures
+from dimp_ros.files.outputs import OutputFile
 from dimp_ros.geometry.box import Box
-from dimp_ros.images.files import read_image
+from dimp_ros.images.files import read_image, write_image
 
 CELL = 240
 """Side of a picture on a sheet, pixels."""
@@ -47,7 +48,8 @@ def write_reliability_plot(path: Path, figures: Sequence[ConfidenceFigures]) -> 
     bottom.set(xlabel="confidence", ylabel="frames", yscale="log")
     bottom.set_ylim(0.8, 10 * max((b.count for figure in sure for b in figure.bins), default=1))
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.savefig(path, dpi=120)
+    with OutputFile(path) as partial:
+        picture.savefig(partial, dpi=120)
 
 
 def write_sheet(path: Path, sequence: HiddenSequence, columns: int = 6) -> None:
@@ -60,8 +62,7 @@ def write_sheet(path: Path, sequence: HiddenSequence, columns: int = 6) -> None:
         frames = (read_image(sequence.frames[index]), sequence.image(index))
         pairs.append(np.vstack([_around(frame, box) for frame in frames]))
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), np.hstack(pairs)):
-        raise OSError(f"cannot write {path}")
+    write_image(path, np.hstack(pairs))
 
 
 def _around(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:

@@ -31,6 +31,7 @@ from dimp_ros.evaluation.confidence.metrics import (
 )
 from dimp_ros.evaluation.runner import SequenceResult
 from dimp_ros.evaluation.sequences import VideoSequence
+from dimp_ros.files.outputs import write_text
 
 HALF = 0.5
 RESAMPLES = 300
@@ -218,7 +219,7 @@ def write_json(path: Path, figures: Sequence[ConfidenceFigures], settings: dict[
         "trackers": {figure.tracker: asdict(figure) for figure in figures},
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_finite(document), indent=1), encoding="utf-8")
+    write_text(path, json.dumps(_finite(document), indent=1))
 
 
 def _finite(value: Any) -> Any:

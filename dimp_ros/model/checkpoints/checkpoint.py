@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from dimp_ros.files.outputs import OutputFile, write_bytes
 from dimp_ros.model.checkpoints.reference import UNUSED, expected_tensors, mismatch, parse_checkpoint, reference_state
 from dimp_ros.model.checkpoints.torch_file import read_torch_file
 from dimp_ros.model.confidence import ConfidenceMap, Knots, read_knots
@@ -111,7 +112,7 @@ def stored_tensors(model: DimpNet, dtype: torch.dtype = torch.float32) -> dict[s
 def save_weights(path: str | Path, model: DimpNet, info: WeightsInfo, dtype: torch.dtype = torch.float32) -> None:
     """Write the model's weights and ``info`` as safetensors; floating-point values are stored as ``dtype``."""
     content = save(stored_tensors(model, dtype), metadata={"dimp_ros": json.dumps(asdict(info))})
-    Path(path).write_bytes(content)  # not save_file: it makes files that only their owner can read
+    write_bytes(Path(path), content)
 
 
 def save_reference(
@@ -131,7 +132,8 @@ def save_reference(
     """
     state, filled = reference_state(stored_tensors(model, dtype), info.architecture, unused)
     plain = json.loads(json.dumps(asdict(info)))
-    torch.save({"net": state, "dimp_ros": plain}, path, _use_new_zipfile_serialization=False)
+    with OutputFile(Path(path)) as partial:
+        torch.save({"net": state, "dimp_ros": plain}, partial, _use_new_zipfile_serialization=False)
     return filled
 
 

@@ -35,6 +35,7 @@ def convert(source: str, output: Path, *, half: bool = False, like: Path | None 
     """
     import torch
 
+    from dimp_ros.files.outputs import check_outputs
     from dimp_ros.model.checkpoints import checkpoint
     from dimp_ros.model.checkpoints.reference import summary
 
@@ -44,8 +45,7 @@ def convert(source: str, output: Path, *, half: bool = False, like: Path | None 
     if like is not None and not to_reference:
         raise ValueError("--like says what a checkpoint is completed with; safetensors hold nothing of that")
     path = checkpoint.find_weights(source)
-    if output.exists() and output.samefile(path):
-        raise ValueError(f"{output} would overwrite what is read; give another file")
+    check_outputs([("OUT", output)], [("IN", path), ("--like", like)])
     weights = checkpoint.read_weights(path)
     model = checkpoint.fill_model(weights, path)
     architecture = weights.info.architecture
@@ -53,24 +53,19 @@ def convert(source: str, output: Path, *, half: bool = False, like: Path | None 
     if weights.other:
         lines.append(f"dropped entries: {', '.join(ascii(name)[1:-1] for name in weights.other)}")
     dtype = torch.float16 if half else torch.float32
-    partial = output.with_name(output.name + ".partial")
-    try:
-        if to_reference:
-            unused = weights.unused
-            if like is not None:
-                template = checkpoint.read_weights(checkpoint.find_weights(str(like)))
-                if template.info.architecture != architecture:
-                    raise ValueError(f"{like} is {template.info.architecture}, and {path} is {architecture}")
-                unused = template.unused
-            filled = checkpoint.save_reference(partial, model, weights.info, dtype, unused)
-            lines.append(f"added, from {like or path}: {summary(key for key in unused if key not in filled)}")
-            lines.append(f"added, as zeros: {summary(filled)}")
-        else:
-            checkpoint.save_weights(partial, model, weights.info, dtype)
-            lines.append(f"dropped tensors: {summary(weights.unused)}")
-        partial.replace(output)
-    finally:
-        partial.unlink(missing_ok=True)
+    if to_reference:
+        unused = weights.unused
+        if like is not None:
+            template = checkpoint.read_weights(checkpoint.find_weights(str(like)))
+            if template.info.architecture != architecture:
+                raise ValueError(f"{like} is {template.info.architecture}, and {path} is {architecture}")
+            unused = template.unused
+        filled = checkpoint.save_reference(output, model, weights.info, dtype, unused)
+        lines.append(f"added, from {like or path}: {summary(key for key in unused if key not in filled)}")
+        lines.append(f"added, as zeros: {summary(filled)}")
+    else:
+        checkpoint.save_weights(output, model, weights.info, dtype)
+        lines.append(f"dropped tensors: {summary(weights.unused)}")
     return [*lines, f"wrote {output}: {dtype}, {output.stat().st_size / 2**20:.1f} MiB"]
 
 

@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Input files: only regular files and folders are opened, since a FIFO or a device may block or never end."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a FIFO"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def require_regular_file(path: Path) -> Path:
+    """Return ``path`` if it is a regular file or a link to one.
+
+    :raises ValueError: for anything else that exists. :raises OSError: if nothing is there.
+    """
+    mode = path.stat().st_mode
+    if not stat.S_ISREG(mode):
+        kind = next((name for matches, name in _KINDS if matches(mode)), "no regular file")
+        raise ValueError(f"{path} is {kind}; only regular files are read, copy the data into one")
+    return path
+
+
+def require_inside(path: Path, folder: Path) -> Path:
+    """Return a regular file that another file of ``folder`` names, if it really lies in that folder.
+
+    :raises ValueError: for a path outside, and for anything that is no regular file.
+    """
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ValueError(f"{path} lies outside of {folder}; files that belong together must lie in one folder")
+    return require_regular_file(path)

@@ -34,22 +34,22 @@ class Backbone(nn.Module):
         std = torch.tensor(self.std, device=images.device, dtype=torch.float32).view(3, 1, 1) * 255
         return (images.float() - mean) / std
 
-    def early(self, images: Tensor) -> Tensor:
+    def to_stride8(self, images: Tensor) -> Tensor:
         """Map normalised images ``Tensor[N, 3, H, W]`` to the features of stride 8."""
         raise NotImplementedError
 
-    def late(self, stride8: Tensor) -> Tensor:
+    def to_stride16(self, stride8: Tensor) -> Tensor:
         """Map the features of stride 8 to those of stride 16."""
         raise NotImplementedError
 
-    def early_modules(self) -> list[nn.Module]:
-        """Return the modules of `early`; the others are those of `late`."""
+    def stride8_modules(self) -> list[nn.Module]:
+        """Return the modules of `to_stride8`; the others are those of `to_stride16`."""
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Features:
         """Map normalised images ``Tensor[N, 3, H, W]`` to `Features`."""
-        stride8 = self.early(images)
-        return Features(stride8, self.late(stride8))
+        stride8 = self.to_stride8(images)
+        return Features(stride8, self.to_stride16(stride8))
 
 
 class BasicBlock(nn.Module):
@@ -122,18 +122,18 @@ class ResNet(Backbone):
         self.layer3 = residual_stage(block, 128 * block.expansion, 256, depths[2], stride=2)
         self.channels = (128 * block.expansion, 256 * block.expansion)
 
-    def early(self, images: Tensor) -> Tensor:
+    def to_stride8(self, images: Tensor) -> Tensor:
         """Map normalised images to the output of ``layer2``."""
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(images))), 3, 2, 1)
         x = self.layer2(self.layer1(x))
         return x
 
-    def late(self, stride8: Tensor) -> Tensor:
+    def to_stride16(self, stride8: Tensor) -> Tensor:
         """Map the output of ``layer2`` to that of ``layer3``."""
         stride16: Tensor = self.layer3(stride8)
         return stride16
 
-    def early_modules(self) -> list[nn.Module]:
+    def stride8_modules(self) -> list[nn.Module]:
         """Return everything before ``layer3``."""
         return [self.conv1, self.bn1, self.layer1, self.layer2]
 
@@ -198,21 +198,21 @@ class EfficientNetLite0(Backbone):
             inputs = outputs
         self.blocks = nn.ModuleList(blocks)
 
-    def early(self, images: Tensor) -> Tensor:
+    def to_stride8(self, images: Tensor) -> Tensor:
         """Map normalised images to the output of block 4."""
         x = F.relu6(self.bn0(self.conv_stem(images)))
         for block in self.blocks[: self.STRIDE8_BLOCK + 1]:
             x = block(x)
         return x
 
-    def late(self, stride8: Tensor) -> Tensor:
+    def to_stride16(self, stride8: Tensor) -> Tensor:
         """Map the output of block 4 to that of block 10."""
         x = stride8
         for block in self.blocks[self.STRIDE8_BLOCK + 1 :]:
             x = block(x)
         return x
 
-    def early_modules(self) -> list[nn.Module]:
+    def stride8_modules(self) -> list[nn.Module]:
         """Return everything up to block 4."""
         return [self.conv_stem, self.bn0, *self.blocks[: self.STRIDE8_BLOCK + 1]]
 

@@ -18,9 +18,9 @@ from dimp_ros.model.inference.region import Region
 from dimp_ros.model.iou_net import Modulation
 from dimp_ros.model.target_filter import STRIDE
 from dimp_ros.tracker.config import TrackerConfig
-from dimp_ros.tracker.target_state import Target
+from dimp_ros.tracker.target_state import TrackedTarget
 
-Climb = Callable[[Modulation, Features, Tensor, int, float], tuple[Tensor, Tensor]]
+RefineBoxes = Callable[[Modulation, Features, Tensor, int, float], tuple[Tensor, Tensor]]
 
 
 def starting_boxes(box: Box, config: TrackerConfig, generator: torch.Generator) -> Tensor:
@@ -77,7 +77,7 @@ class FrameOverlap:
         return self._overlap.value_and_gradient(boxes - self._corners)
 
     def _follow(self, boxes: Tensor) -> None:
-        """Look at everything from now on if a box has left its region."""
+        """Compute whole maps from now on if a box has left its region."""
         if not all(r is None or r.holds(own, self._cells) for r, own in zip(self._regions, boxes, strict=True)):
             self._look_at([None] * len(self._regions))
 
@@ -129,21 +129,21 @@ def inside(box: Box, size: tuple[int, int], config: TrackerConfig) -> Box:
 
 
 def refine(
-    targets: Sequence[Target],
-    refine_boxes: Climb,
+    targets: Sequence[TrackedTarget],
+    refine_boxes: RefineBoxes,
     backbone: Features,
     size: tuple[int, int],
     config: TrackerConfig,
 ) -> list[Box]:
     """Return the boxes of targets at the peaks of their last frames, in image pixels.
 
-    :param refine_boxes: see `Engine.refine_boxes`.
+    :param refine_boxes: see `InferenceEngine.refine_boxes`.
     :param backbone: features of those frames' crops. :param size: width and height of the image.
     """
     starts = []
     for target in targets:
-        window, (row, column) = target.last.window, target.last.place.cell
-        last = window.box_to_crop(target.place(config))
+        window, (row, column) = target.last.window, target.last.localization.cell
+        last = window.box_to_crop(target.predicted_box(config))
         moved = window.box_to_image(Box.from_center(column * STRIDE, row * STRIDE, last.w, last.h))
         starts.append(window.box_to_crop(inside(moved, size, config)))
     proposals = torch.stack([starting_boxes(s, config, t.generator) for s, t in zip(starts, targets, strict=True)])

@@ -49,7 +49,7 @@ class SampleMemory:
         """Return features, boxes and weights of the samples held."""
         return self.features, self.boxes, self.weights
 
-    def places(self) -> tuple[Tensor, Tensor, Tensor]:
+    def slots(self) -> tuple[Tensor, Tensor, Tensor]:
         """Return the same of all places; those without a sample weigh nothing, and their features are zeros."""
         return self._features, self._boxes, self._weights.to(self._features)
 

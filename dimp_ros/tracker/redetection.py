@@ -28,9 +28,9 @@ from dimp_ros.tracker.localization import Localization, Outcome
 class TrackStatus(Enum):
     """What is made of a target's frame."""
 
-    CONFIRMED = "believed"
+    CONFIRMED = "confirmed"
     """What was found is the target, as far as its `Outcome` goes."""
-    TENTATIVE = "confirming"
+    TENTATIVE = "tentative"
     """What was found may be the target."""
     LOST = "lost"
 
@@ -51,33 +51,33 @@ class SizeSample(NamedTuple):
 
 
 @dataclass
-class Search:
+class RedetectionState:
     """Where the search for one target stands.
 
-    :param lost: frames since the target was last believed in, 0 while it is. :param turn: the next tile's number.
-    :param candidate: the find that is being watched. :param sights: of the last frames in which it was believed in.
+    :param frames_lost: frames since the target was last CONFIRMED, 0 while it is. :param tile_index: of the next tile.
+    :param candidate: a re-detection that is not yet confirmed. :param size_samples: of the last CONFIRMED frames.
     """
 
-    lost: int = 0
-    turn: int = 0
+    frames_lost: int = 0
+    tile_index: int = 0
     candidate: Candidate | None = None
-    sights: deque[SizeSample] = field(default_factory=deque)
+    size_samples: deque[SizeSample] = field(default_factory=deque)
 
-    def remember(self, box: Box, peak: float, config: TrackerConfig) -> None:
+    def remember_size(self, box: Box, peak: float, config: TrackerConfig) -> None:
         """Note how the target, which is believed in, was seen."""
-        self.sights.append(SizeSample(box.w, box.h, peak))
-        while len(self.sights) > config.remembered_frames:
-            self.sights.popleft()
+        self.size_samples.append(SizeSample(box.w, box.h, peak))
+        while len(self.size_samples) > config.remembered_frames:
+            self.size_samples.popleft()
 
-    def sought(self, last: Box, config: TrackerConfig) -> Box:
+    def search_box(self, last: Box, config: TrackerConfig) -> Box:
         """Return the box that is looked for: ``last``, and when the last place is no longer trusted, in another size.
 
         That is the median of the better half of the frames that are remembered, those with the higher peaks.
         """
-        if self.lost <= config.trusted_frames or not self.sights or not config.remembered_frames:
+        if self.frames_lost <= config.trusted_frames or not self.size_samples or not config.remembered_frames:
             return last
-        usual = median(sight.peak for sight in self.sights)
-        clear = [sight for sight in self.sights if sight.peak >= usual]
+        usual = median(sight.peak for sight in self.size_samples)
+        clear = [sight for sight in self.size_samples if sight.peak >= usual]
         return Box.from_center(*last.center, median(s.w for s in clear), median(s.h for s in clear))
 
     def next_tiles(self, box: Box, size: tuple[int, int], count: int, config: TrackerConfig) -> list[SearchWindow]:
@@ -85,49 +85,49 @@ class Search:
 
         :param box: the last one believed in. :param size: width and height of the image.
         """
-        if not self.lost or self.candidate or count <= 0:
+        if not self.frames_lost or self.candidate or count <= 0:
             return []
         every = tiles(box, size, config)
-        chosen = [every[(self.turn + n) % len(every)] for n in range(min(count, len(every)))]
-        self.turn = (self.turn + len(chosen)) % max(len(every), 1)
+        chosen = [every[(self.tile_index + n) % len(every)] for n in range(min(count, len(every)))]
+        self.tile_index = (self.tile_index + len(chosen)) % max(len(every), 1)
         return chosen
 
-    def judge(self, places: Sequence[Localization], config: TrackerConfig) -> tuple[TrackStatus, int]:
+    def classify(self, places: Sequence[Localization], config: TrackerConfig) -> tuple[TrackStatus, int]:
         """Say what to make of a frame, and in which of its windows the target is.
 
-        A candidate is TENTATIVE until its box is known: see `settle`.
+        A candidate is TENTATIVE until its box is known: see `confirm`.
 
         :param places: of the usual window first, then of the tiles.
         """
         here = places[0]
-        trusted = not self.candidate and (self.lost <= config.trusted_frames or not config.search_tiles)
+        trusted = not self.candidate and (self.frames_lost <= config.trusted_frames or not config.search_tiles)
         if trusted and here.outcome is not Outcome.NOT_FOUND:
             return TrackStatus.CONFIRMED, 0
         best = max(range(len(places)), key=lambda i: (is_find(places[i], config), places[i].peak))
         return (TrackStatus.TENTATIVE, best) if is_find(places[best], config) else (TrackStatus.LOST, 0)
 
-    def settle(self, belief: TrackStatus, last: Box, box: Box | None, config: TrackerConfig) -> TrackStatus:
+    def confirm(self, status: TrackStatus, last: Box, box: Box | None, config: TrackerConfig) -> TrackStatus:
         """Note how a frame ended, and return what is believed now that the box is known.
 
         :param last: the target's box before, a candidate's where there is one.
         :param box: the refined one, None if LOST.
         """
-        if belief is TrackStatus.TENTATIVE and box is not None:
+        if status is TrackStatus.TENTATIVE and box is not None:
             frames = 1 if self.candidate is None else self.candidate.frames + 1
             if not continues(last, box, config, moved=self.candidate is None):
-                belief = TrackStatus.LOST
+                status = TrackStatus.LOST
             elif frames < config.find_frames:
                 self.candidate = Candidate(box, frames)
-                self.lost += 1
+                self.frames_lost += 1
                 return TrackStatus.TENTATIVE
             else:
-                belief = TrackStatus.CONFIRMED
+                status = TrackStatus.CONFIRMED
         self.candidate = None
-        if belief is TrackStatus.CONFIRMED:
-            self.lost = self.turn = 0
+        if status is TrackStatus.CONFIRMED:
+            self.frames_lost = self.tile_index = 0
         else:
-            self.lost += 1
-        return belief
+            self.frames_lost += 1
+        return status
 
 
 def is_find(place: Localization, config: TrackerConfig) -> bool:

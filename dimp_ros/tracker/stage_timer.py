@@ -13,7 +13,7 @@ class StageTimer:
         self.stages: dict[str, float] = {}
         self._last = time.perf_counter()
 
-    def lap(self, stage: str) -> None:
+    def record(self, stage: str) -> None:
         """Book the time since the last lap on ``stage``."""
         now = time.perf_counter()
         self.stages[stage] = self.stages.get(stage, 0.0) + (now - self._last) * 1e3

@@ -16,28 +16,28 @@ from dimp_ros.tracker.augment import first_frame_views
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
 from dimp_ros.tracker.device import upload
-from dimp_ros.tracker.inference_engine import Engine
+from dimp_ros.tracker.inference_engine import InferenceEngine
 from dimp_ros.tracker.localization import Outcome, highest
 from dimp_ros.tracker.memory import SampleMemory
 from dimp_ros.tracker.redetection import search_area
 from dimp_ros.tracker.stage_timer import StageTimer
-from dimp_ros.tracker.target_state import Frame, Target
+from dimp_ros.tracker.target_state import SearchResult, TrackedTarget
 
 
-def learn_first_frame(
-    net: InferenceNet, picture: Picture, box: Box, config: TrackerConfig, device: torch.device, clock: StageTimer
-) -> Target:
+def init_target_model(
+    net: InferenceNet, picture: Picture, box: Box, config: TrackerConfig, device: torch.device, timer: StageTimer
+) -> TrackedTarget:
     """Learn a target's filter from views of its first frame, and what the overlap network has to know of it.
 
-    :param box: one that `check_box` has accepted. :param clock: notes how long each stage took.
+    :param box: one that `check_box` has accepted. :param timer: records how long each stage took.
     """
     window = search_area(box, config)
     large = crop(picture, SearchWindow.around(box.center, 2 * window.side, 2 * config.crop_size))
     views = first_frame_views(to_color(large), window.box_to_crop(box), config, np.random.default_rng(config.seed))
-    clock.lap("crop")
+    timer.record("crop")
     backbone = net.extract(upload([view.image for view in views], device))
     boxes = torch.tensor([view.box for view in views], device=device)
-    clock.lap("backbone")
+    timer.record("backbone")
 
     generator = torch.Generator().manual_seed(config.seed)
     stride16 = torch.cat((backbone.stride16, _dropout_copies(backbone.stride16[:1], config, generator)))
@@ -46,14 +46,14 @@ def learn_first_frame(
     classifier = net.net.classifier
     first = classifier.filter_initializer(features[None], boxes[None])
     weights = classifier.filter_optimizer(first, features[None], boxes[None], steps=config.init_steps)[-1]
-    clock.lap("learn")
+    timer.record("learn")
     plain = Features(*(maps[:1].float() for maps in backbone))
     modulation = net.net.bb_regressor.modulation(plain, boxes[:1])
     memory = SampleMemory(features, boxes, config.memory_size, config.first_frame_share)
     scores = apply_filter(features[None, :1], weights)[0, 0].cpu().numpy()
-    frame = Frame(window, views[0].image, scores, weights, highest(scores))
-    clock.lap("modulate")
-    return Target(box, weights, modulation, memory, generator, frame)
+    frame = SearchResult(window, views[0].image, scores, weights, highest(scores))
+    timer.record("modulate")
+    return TrackedTarget(box, weights, modulation, memory, generator, frame)
 
 
 def _dropout_copies(plain: Tensor, config: TrackerConfig, generator: torch.Generator) -> Tensor:
@@ -63,12 +63,14 @@ def _dropout_copies(plain: Tensor, config: TrackerConfig, generator: torch.Gener
     return plain * kept.to(plain) / keep
 
 
-def learn(target: Target, features: Tensor, engine: Engine, config: TrackerConfig) -> None:
+def update_target_model(
+    target: TrackedTarget, features: Tensor, engine: InferenceEngine, config: TrackerConfig
+) -> None:
     """Add a target's last frame to its memory and improve its filter, as the outcome tells.
 
     :param features: classification features of the frame's crop, ``Tensor[C, H, W]``.
     """
-    outcome, memory = target.last.place.outcome, target.memory
+    outcome, memory = target.last.localization.outcome, target.memory
     if outcome is Outcome.UNCERTAIN:
         return
     hard = outcome is Outcome.HARD_NEGATIVE
@@ -80,4 +82,4 @@ def learn(target: Target, features: Tensor, engine: Engine, config: TrackerConfi
     else:
         steps = config.update_steps if target.frame % config.update_interval == 0 else 0
     if steps:
-        target.filter = engine.improve(target.filter, memory, steps)
+        target.filter = engine.update_filter(target.filter, memory, steps)

@@ -16,29 +16,29 @@ from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow
 from dimp_ros.tracker.localization import Localization
 from dimp_ros.tracker.memory import SampleMemory
-from dimp_ros.tracker.redetection import Search, TrackStatus
+from dimp_ros.tracker.redetection import RedetectionState, TrackStatus
 
 
 @dataclass
-class Frame:
+class SearchResult:
     """A target in one window of a frame; references to what was computed anyway, nothing is copied for it.
 
     :param image: the crop, ``[S, S, 3]`` BGR. :param scores: ``[R, C]``, of ``filter`` as it was before the frame was
-        learned. :param place: what was made of them. The last three are None where no box was refined.
+        learned. :param localization: what was made of them. The last three are None where no box was refined.
     """
 
     window: SearchWindow
     image: NDArray[np.uint8]
     scores: NDArray[np.float32]
     filter: Tensor
-    place: Localization
+    localization: Localization
     proposals: Tensor | None = None
     boxes: Tensor | None = None
     overlaps: Tensor | None = None
 
 
 @dataclass
-class Target:
+class TrackedTarget:
     """What is known of one target: its last box, its filter, the overlap network's modulation, its samples.
 
     :param box: the last one believed in. :param last: the window of the last frame in which it was, or else was sought.
@@ -49,14 +49,18 @@ class Target:
     modulation: Modulation
     memory: SampleMemory
     generator: torch.Generator
-    last: Frame
+    last: SearchResult
     frame: int = 0
-    belief: TrackStatus = TrackStatus.CONFIRMED
-    search: Search = field(default_factory=Search)
+    status: TrackStatus = TrackStatus.CONFIRMED
+    redetection: RedetectionState = field(default_factory=RedetectionState)
 
-    def place(self, config: TrackerConfig) -> Box:
+    def predicted_box(self, config: TrackerConfig) -> Box:
         """Return where the target is looked for: at the candidate's box, where there is one, else at the last one."""
-        return self.search.candidate.box if self.search.candidate else self.search.sought(self.box, config)
+        return (
+            self.redetection.candidate.box
+            if self.redetection.candidate
+            else self.redetection.search_box(self.box, config)
+        )
 
     def to(self, device: torch.device) -> None:
         """Move everything that is computed with to a device."""
@@ -73,7 +77,7 @@ class Target:
             image=last.image.copy(),
             window=last.window,
             scores=last.scores.copy(),
-            localization=last.place,
+            localization=last.localization,
             filter=_copy(last.filter[0]),
             next_filter=_copy(self.filter[0]),
             modulation=Modulation(*(_copy(vector[0]) for vector in self.modulation)),

@@ -20,13 +20,13 @@ from dimp_ros.tracker.box_refinement import refine
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
 from dimp_ros.tracker.device import choose_device, choose_precision
-from dimp_ros.tracker.inference_engine import Engine
+from dimp_ros.tracker.inference_engine import InferenceEngine
 from dimp_ros.tracker.localization import Localization, Outcome, localize
 from dimp_ros.tracker.redetection import TrackStatus, search_area
 from dimp_ros.tracker.result import TargetState, TrackResult
 from dimp_ros.tracker.stage_timer import StageTimer
-from dimp_ros.tracker.target_model import learn, learn_first_frame
-from dimp_ros.tracker.target_state import Frame, FrameInspection, Target
+from dimp_ros.tracker.target_model import init_target_model, update_target_model
+from dimp_ros.tracker.target_state import FrameInspection, SearchResult, TrackedTarget
 
 STATES = {
     Outcome.NORMAL: TargetState.TRACKING,
@@ -67,10 +67,10 @@ class DimpTracker:
         else:
             raise ValueError(f"weights is {weights!r}; it must be None or 'random' (give a file as the model)")
         self.info, self._confidence = info, info.confidence
-        self._targets: dict[str, Target] = {}
+        self._targets: dict[str, TrackedTarget] = {}
         self._config = config or TrackerConfig(crop_size=info.crop_size, search_scale=info.search_scale)
         self.net = net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._engine = Engine(self.net, self.device, self._precision)
+        self._engine = InferenceEngine(self.net, self.device, self._precision)
 
     @property
     def config(self) -> TrackerConfig:
@@ -116,7 +116,7 @@ class DimpTracker:
         self.net = self.net.to(self.device)
         for target in self._targets.values():
             target.to(self.device)
-        self._engine = Engine(self.net, self.device, self._precision)
+        self._engine = InferenceEngine(self.net, self.device, self._precision)
 
     def device_bytes(self) -> int | None:
         """Return how much of the device's memory is taken by this program; None where that is not known (the CPU)."""
@@ -141,14 +141,14 @@ class DimpTracker:
         :param box: ``(x, y, w, h)`` in its pixels.
         :raises ValueError: if image or box cannot be used; targets being followed are left alone.
         """
-        clock = StageTimer()
+        timer = StageTimer()
         picture = as_picture(image)
         checked = check_box(box, picture.width, picture.height, min_side=self.config.min_target_side)
         if not self._engine.up_to_date():  # somebody has put other weights into `net`
-            self._engine = Engine(self.net, self.device, self._precision)
-        target = learn_first_frame(self._engine.net, picture, checked, self.config, self.device, clock)
+            self._engine = InferenceEngine(self.net, self.device, self._precision)
+        target = init_target_model(self._engine.net, picture, checked, self.config, self.device, timer)
         self._targets[target_id] = target
-        return self._result(target_id, target, clock.stages)
+        return self._result(target_id, target, timer.stages)
 
     def update(self, image: NDArray[np.uint8] | Picture) -> TrackResult:
         """Find the one target in the next image.
@@ -173,7 +173,7 @@ class DimpTracker:
         :raises ValueError: if the image cannot be used. :raises KeyError: if ``only`` names a target that is not there.
             Either way the targets are left as they were.
         """
-        clock = StageTimer()
+        timer = StageTimer()
         picture = as_picture(image)
         chosen = self._chosen(only)
         if not chosen:
@@ -182,25 +182,27 @@ class DimpTracker:
         windows = self._windows(targets, size)
         owners = [n for n, own in enumerate(windows) for _ in own]
         crops = [to_color(crop(picture, window)) for own in windows for window in own]
-        clock.lap("crop")
-        backbone, features, maps = self._engine.look(crops, torch.cat([targets[n].filter for n in owners]), clock)
+        timer.record("crop")
+        backbone, features, maps = self._engine.extract_and_score(
+            crops, torch.cat([targets[n].filter for n in owners]), timer
+        )
         seen = []  # for each target, the number of the window in which it is
         first = 0
         for target, own in zip(targets, windows, strict=True):
             places = [self._localize(target, window, maps[first + n], n > 0) for n, window in enumerate(own)]
-            target.belief, n = target.search.judge(places, self.config)
-            target.last = Frame(own[n], crops[first + n], maps[first + n], target.filter, places[n])
+            target.status, n = target.redetection.classify(places, self.config)
+            target.last = SearchResult(own[n], crops[first + n], maps[first + n], target.filter, places[n])
             seen.append(first + n)
             first += len(own)
-        clock.lap("localize")
-        self._settle(targets, backbone, seen, size)
-        clock.lap("refine")
+        timer.record("localize")
+        self._refine_and_confirm(targets, backbone, seen, size)
+        timer.record("refine")
         for target, at in zip(targets, seen, strict=True):
             target.frame += 1
-            if target.belief is TrackStatus.CONFIRMED:
-                learn(target, features[at], self._engine, self.config)
-        clock.lap("update")
-        return {target_id: self._result(target_id, target, clock.stages) for target_id, target in chosen.items()}
+            if target.status is TrackStatus.CONFIRMED:
+                update_target_model(target, features[at], self._engine, self.config)
+        timer.record("update")
+        return {target_id: self._result(target_id, target, timer.stages) for target_id, target in chosen.items()}
 
     def inspect(self, target_id: str | None = None) -> FrameInspection:
         """Return copies of everything behind a target's last result: crop, scores, filter, proposals, samples.
@@ -218,7 +220,7 @@ class DimpTracker:
         """Return the confidence for a score peak, by the map that is kept with the weights."""
         return self._confidence(peak)
 
-    def _chosen(self, only: Collection[str] | None) -> dict[str, Target]:
+    def _chosen(self, only: Collection[str] | None) -> dict[str, TrackedTarget]:
         """Return the targets to be updated, oldest first."""
         if only is None:
             return self._targets
@@ -227,31 +229,35 @@ class DimpTracker:
             raise KeyError(f"there is no target {', '.join(map(repr, unknown))}; targets are {list(self._targets)}")
         return {target_id: target for target_id, target in self._targets.items() if target_id in wanted}
 
-    def _windows(self, targets: list[Target], size: tuple[int, int]) -> list[list[SearchWindow]]:
+    def _windows(self, targets: list[TrackedTarget], size: tuple[int, int]) -> list[list[SearchWindow]]:
         """Return each target's search windows: the usual one, then the tiles that a lost one gets in this frame."""
         config = self.config
-        searching = sum(1 for target in targets if target.search.lost and not target.search.candidate)
+        searching = sum(1 for target in targets if target.redetection.frames_lost and not target.redetection.candidate)
         share = max(config.search_tiles // searching, min(config.search_tiles, 1)) if searching else 0
-        places = [target.place(config) for target in targets]
+        places = [target.predicted_box(config) for target in targets]
         return [
-            [search_area(place, config), *target.search.next_tiles(place, size, share, config)]
+            [search_area(place, config), *target.redetection.next_tiles(place, size, share, config)]
             for target, place in zip(targets, places, strict=True)
         ]
 
-    def _localize(self, target: Target, window: SearchWindow, scores: NDArray[np.float32], tile: bool) -> Localization:
+    def _localize(
+        self, target: TrackedTarget, window: SearchWindow, scores: NDArray[np.float32], tile: bool
+    ) -> Localization:
         """Decide where a target is in its scores; in a tile the last place says nothing."""
-        last = window.box_to_crop(target.place(self.config))
+        last = window.box_to_crop(target.predicted_box(self.config))
         cells = (last.h / STRIDE, last.w / STRIDE)
         center = None if tile else (last.center[1] / STRIDE, last.center[0] / STRIDE)
         return localize(scores, cells, center, self.config)
 
-    def _settle(self, targets: list[Target], backbone: Features, seen: list[int], size: tuple[int, int]) -> None:
+    def _refine_and_confirm(
+        self, targets: list[TrackedTarget], backbone: Features, seen: list[int], size: tuple[int, int]
+    ) -> None:
         """Give targets that were found their boxes, and say of each what is believed.
 
         :param backbone: features of all windows. :param seen: for each target, the number of its window.
         :param size: width and height of the image.
         """
-        found = [n for n, target in enumerate(targets) if target.belief is not TrackStatus.LOST]
+        found = [n for n, target in enumerate(targets) if target.status is not TrackStatus.LOST]
         boxes: dict[int, Box] = {}
         if found:
             rows = [seen[n] for n in found]
@@ -260,27 +266,29 @@ class DimpTracker:
             boxes = dict(zip(found, refine(few, self._engine.refine_boxes, chosen, size, self.config), strict=True))
         for n, target in enumerate(targets):
             box = boxes.get(n)
-            target.belief = target.search.settle(target.belief, target.place(self.config), box, self.config)
-            if target.belief is TrackStatus.CONFIRMED and box is not None:
+            target.status = target.redetection.confirm(
+                target.status, target.predicted_box(self.config), box, self.config
+            )
+            if target.status is TrackStatus.CONFIRMED and box is not None:
                 target.box = box
-                target.search.remember(box, target.last.place.peak, self.config)
+                target.redetection.remember_size(box, target.last.localization.peak, self.config)
 
-    def _result(self, target_id: str, target: Target, stages: dict[str, float]) -> TrackResult:
+    def _result(self, target_id: str, target: TrackedTarget, stages: dict[str, float]) -> TrackResult:
         """Say what was found."""
-        window, place = target.last.window, target.last.place
-        if target.belief is TrackStatus.CONFIRMED:
+        window, place = target.last.window, target.last.localization
+        if target.status is TrackStatus.CONFIRMED:
             state = STATES[place.outcome]
         else:
-            state = TargetState.UNCERTAIN if target.belief is TrackStatus.TENTATIVE else TargetState.LOST
+            state = TargetState.UNCERTAIN if target.status is TrackStatus.TENTATIVE else TargetState.LOST
         return TrackResult(
             target_id,
             state,
-            None if state is TargetState.LOST else target.place(self.config),
+            None if state is TargetState.LOST else target.predicted_box(self.config),
             target.box,
             self.confidence(place.peak),
             place.peak,
             place.distractor_ratio,
             window.box,
             stages,
-            target.belief is TrackStatus.TENTATIVE,
+            target.status is TrackStatus.TENTATIVE,
         )

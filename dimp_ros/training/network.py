@@ -36,8 +36,8 @@ def early_maps(model: DimpNet, images: Tensor, backbone: str) -> tuple[Tensor, .
     if backbone == "all":
         return (images,)
     extractor = model.feature_extractor
-    stride8 = extractor.early(extractor.normalize(images).contiguous(memory_format=torch.channels_last))
-    return (stride8,) if backbone == "late" else (stride8, extractor.late(stride8))
+    stride8 = extractor.to_stride8(extractor.normalize(images).contiguous(memory_format=torch.channels_last))
+    return (stride8,) if backbone == "late" else (stride8, extractor.to_stride16(stride8))
 
 
 def late_features(model: DimpNet, maps: tuple[Tensor, ...]) -> Features:
@@ -47,7 +47,7 @@ def late_features(model: DimpNet, maps: tuple[Tensor, ...]) -> Features:
     if maps[0].shape[1] == 3:
         return model.extract(maps[0])
     stride8 = maps[0].float().contiguous(memory_format=torch.channels_last)
-    return Features(stride8, model.feature_extractor.late(stride8))
+    return Features(stride8, model.feature_extractor.to_stride16(stride8))
 
 
 class TrainingNetwork(nn.Module):
@@ -60,7 +60,7 @@ class TrainingNetwork(nn.Module):
         backbone = model.feature_extractor
         backbone.requires_grad_(config.backbone != "frozen")
         if config.backbone == "late":
-            for module in backbone.early_modules():
+            for module in backbone.stride8_modules():
                 module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> TrainingNetwork:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark: its yardstick computes what the tracker does, its tables tell what was measured; a guard on speed."""
+"""The benchmark: its baseline computes what the tracker does, its tables tell what was measured; a guard on speed."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 from benchmark import cli
-from benchmark.baseline import NaiveTracker, cut, float_frame
-from benchmark.baseline_net import NaiveNet
-from benchmark.candidates import ModelChoice, Naive, Ours
-from benchmark.consistency import Agreement, agreement
-from benchmark.report import goals
-from benchmark.sequences import MadeFootage
+from benchmark.baseline import BaselineTracker, cut, float_frame
+from benchmark.baseline_net import BaselineNet
+from benchmark.candidates import Baseline, DimpCandidate, ModelChoice
+from benchmark.consistency import Consistency, consistency
+from benchmark.report import acceptance_criteria
+from benchmark.sequences import SyntheticVideo
 from benchmark.timing import Plan, ratio, run
 
 from dimp_ros.model.checkpoints.checkpoint import WEIGHTS_DIRECTORY
@@ -39,7 +39,7 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-# The yardstick
+# The baseline
 
 
 @pytest.mark.parametrize("name", ["dimp_lite", "dimp18", "dimp50"])
@@ -51,25 +51,25 @@ def test_the_yardsticks_networks_are_those_of_the_model(name):
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.running_mean.uniform_(-0.1, 0.1)
             module.running_var.uniform_(0.8, 1.2)
-    naive = NaiveNet(net.state_dict(), name, CPU)
+    baseline = BaselineNet(net.state_dict(), name, CPU)
     images, boxes = torch.rand(2, 3, 96, 96) * 255, torch.tensor([[20.0, 30.0, 40.0, 30.0], [33.3, 21.0, 25.0, 41.5]])
-    backbone, plain = net.extract(images), naive.backbone(images)
+    backbone, plain = net.extract(images), baseline.backbone(images)
     for ours, theirs in zip(backbone, plain, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
     features = net.classifier.features(backbone.stride16)
-    torch.testing.assert_close(features, naive.classification_features(plain[1]), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(features, baseline.classification_features(plain[1]), rtol=1e-3, atol=1e-5)
     first = net.classifier.filter_initializer(features[None], boxes[None])
-    torch.testing.assert_close(first, naive.initial_filter(features, boxes), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(first, baseline.initial_filter(features, boxes), rtol=1e-3, atol=1e-5)
     gamma = torch.tensor([0.3, 0.7])
     learned = net.classifier.filter_optimizer(first, features[None], boxes[None], gamma[None], steps=3)[-1]
-    torch.testing.assert_close(learned, naive.optimize(first, features, boxes, gamma, 3), rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(learned, baseline.optimize(first, features, boxes, gamma, 3), rtol=1e-3, atol=1e-5)
     one = type(backbone)(*(maps[:1] for maps in backbone))
     modulation = net.bb_regressor.modulation(one, boxes[:1])
-    others = naive.modulation(tuple(one), boxes[:1])
+    others = baseline.modulation(tuple(one), boxes[:1])
     for ours, theirs in zip(modulation, others, strict=True):
         torch.testing.assert_close(ours, theirs.flatten(1), rtol=1e-3, atol=1e-4)
     overlaps, _ = overlap_and_gradient(net.bb_regressor, modulation, net.bb_regressor.features(one), boxes[None])
-    theirs = naive.overlap(others, naive.overlap_features(tuple(one)), boxes)
+    theirs = baseline.overlap(others, baseline.overlap_features(tuple(one)), boxes)
     torch.testing.assert_close(overlaps[0], theirs, rtol=1e-3, atol=1e-4)
 
 
@@ -78,7 +78,7 @@ def test_the_yardsticks_networks_are_those_of_the_model(name):
     [(SearchWindow(40, 30, 150, 96), 0.5), (SearchWindow(-30, 60, 96, 96), 0.5), (SearchWindow(40, 30, 200, 96), 3.0)],
 )
 def test_the_yardsticks_windows_show_what_the_trackers_do(window, within):
-    image = MadeFootage((320, 240)).frame(0)
+    image = SyntheticVideo((320, 240)).frame(0)
     expected = crop(image, window)[..., ::-1].astype(np.float32)
     got = cut(float_frame(image, CPU), window)[0].permute(1, 2, 0).numpy()
     assert np.abs(got - expected).mean() < within, "grey levels; more where pixels are averaged, over other areas"
@@ -86,47 +86,49 @@ def test_the_yardsticks_windows_show_what_the_trackers_do(window, within):
 
 @shipped
 def test_the_yardstick_gives_the_trackers_boxes():
-    footage, config = MadeFootage(), TrackerConfig.deterministic(update_interval=3)
-    tracker, naive = DimpTracker(device="cpu", config=config), NaiveTracker("dimp_lite", CPU, config)
-    box = footage.boxes(0, 1)[0]
-    tracker.init(footage.frame(0), box)
-    naive.init(footage.frame(0), box)
+    video, config = SyntheticVideo(), TrackerConfig.deterministic(update_interval=3)
+    tracker, baseline = DimpTracker(device="cpu", config=config), BaselineTracker("dimp_lite", CPU, config)
+    box = video.boxes(0, 1)[0]
+    tracker.init(video.frame(0), box)
+    baseline.init(video.frame(0), box)
     for number in range(1, 8):
-        image = footage.frame(number)
-        ours, theirs = tracker.update(image), naive.update(image)
+        image = video.frame(number)
+        ours, theirs = tracker.update(image), baseline.update(image)
         assert theirs.outcome in (Outcome.NORMAL, Outcome.HARD_NEGATIVE)
-        # The yardstick's window lies on whole pixels, which shifts what the network sees.
+        # The baseline's window lies on whole pixels, which shifts what the network sees.
         assert np.abs(np.subtract(ours.last_box, theirs.box)).max() < 2.0
         assert abs(ours.peak - theirs.scores.max()) < 0.1
-    filters = tracker.inspect().next_filter, naive.filter[0]
+    filters = tracker.inspect().next_filter, baseline.filter[0]
     assert torch.nn.functional.cosine_similarity(*(f.flatten() for f in filters), dim=0) > 0.99
 
 
 @shipped
 def test_guard_the_tracker_is_faster_than_the_yardstick():
     choice = ModelChoice.find("dimp_lite", "cpu")
-    ours, naive = run(
-        [Ours(choice, 1), Naive(choice)], MadeFootage(), Plan(repeats=3, frames=4, block=4, warm=2, inits=1)
+    ours, baseline = run(
+        [DimpCandidate(choice, 1), Baseline(choice)],
+        SyntheticVideo(),
+        Plan(repeats=3, frames=4, block=4, warm=2, inits=1),
     )
-    assert ours.followed == naive.followed == 1.0, "a lost target is other work"
-    found = ratio(naive, ours, cpu=True)
-    assert found.value > GUARD, f"the yardstick takes {found.value:.2f} times as long; it was more than {GUARD}"
+    assert ours.followed == baseline.followed == 1.0, "a lost target is other work"
+    found = ratio(baseline, ours, cpu=True)
+    assert found.value > GUARD, f"the baseline takes {found.value:.2f} times as long; it was more than {GUARD}"
 
 
 GUARD = 1.5
-"""How many times as long the yardstick takes at least; with one thread on a busy machine 2.0 to 2.25 were measured."""
+"""How many times as long the baseline takes at least; with one thread on a busy machine 2.0 to 2.25 were measured."""
 
-# Agreement, report, command line
+# Consistency, report, command line
 
 
 @shipped
 def test_a_precision_is_compared_with_the_cpu_in_float32():
-    footage = MadeFootage((320, 240), side=40)
+    video = SyntheticVideo((320, 240), side=40)
     choice = ModelChoice("dimp_lite", CPU)
-    assert agreement(choice, footage, frames=1) == Agreement(0.0, 0.0)
-    other = agreement(choice._replace(precision="bfloat16"), footage, frames=2)
+    assert consistency(choice, video, frames=1) == Consistency(0.0, 0.0)
+    other = consistency(choice._replace(precision="bfloat16"), video, frames=2)
     assert 0 < other.scores < 0.2 and other.boxes > 0
-    assert Agreement(0.019, 0.49).good and not Agreement(0.021, 0.1).good and not Agreement(0.001, 0.6).good
+    assert Consistency(0.019, 0.49).good and not Consistency(0.021, 0.1).good and not Consistency(0.001, 0.6).good
 
 
 def test_what_is_wanted_is_judged_by_what_was_measured():
@@ -137,22 +139,22 @@ def test_what_is_wanted_is_judged_by_what_was_measured():
         "device": "cpu",
         "precision": "float32",
         "targets": 1,
-        "naive_over_it": {"value": 3.1},
+        "baseline_ratio": {"value": 3.1},
         "times_csrt": {"value": 1.1},
         "median_ms": 15.0,
         "init_ms": 600.0,
     }
     second = row | {"targets": 2, "further_target": 0.61}
-    half = row | {"precision": "bfloat16", "naive_over_it": {"value": 2.9}, "init_ms": 200.0}
+    half = row | {"precision": "bfloat16", "baseline_ratio": {"value": 2.9}, "init_ms": 200.0}
     gpu = row | {"device": "cuda", "model": "dimp50", "median_ms": 3.0, "p99_ms": 7.0}
     eight = gpu | {"targets": 8, "median_ms": 8.0}
     rows = [row, second, half, gpu, eight, row | {"size": "1280x720"}, {"size": "640x480", "name": "kcf"}]
-    agreement = {"model": "x", "device": "cuda", "scores": 0.01, "boxes": 0.2, "good": True}
-    assert [goal.met for goal in goals({"rows": rows, "agreement": [agreement]})] == [
-        *(True, False, True, False),  # float32: naive, CSRT, time, init
+    consistency = {"model": "x", "device": "cuda", "scores": 0.01, "boxes": 0.2, "good": True}
+    assert [goal.met for goal in acceptance_criteria({"rows": rows, "consistency": [consistency]})] == [
+        *(True, False, True, False),  # float32: baseline, CSRT, time, init
         False,  # its second target
         *(False, False, True, True),
-        *(True, False, False),  # a GPU's rate, p99, naive
+        *(True, False, False),  # a GPU's rate, p99, baseline
         True,  # eight targets
         True,
     ]
@@ -166,15 +168,15 @@ def test_the_command_line_writes_figures_and_tables(tmp_path, capsys):
     assert [row["name"] for row in result["rows"]] == [
         "dimp_lite, 1 target",
         "dimp_lite, 2 targets",
-        "naive dimp_lite",
+        "baseline dimp_lite",
         "kcf",
     ]
     single, double = result["rows"][:2]
-    assert single["naive_over_it"]["value"] > 0 and -1 < double["further_target"] < 2
+    assert single["baseline_ratio"]["value"] > 0 and -1 < double["further_target"] < 2
     assert {"crop", "backbone", "classify", "refine", "optimize"} <= single["stages"].keys()
     assert single["stages"]["backbone"]["times_floor"] > 0.5
     tables = capsys.readouterr().out
-    assert tables == (tmp_path / "bench.md").read_text() and "naive's time / its" in tables
+    assert tables == (tmp_path / "bench.md").read_text() and "baseline's time / its" in tables
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the benchmark's figures are made of: counts of work, ceilings, contests, footage."""
+"""What the benchmark's figures are made of: counts of work, roofline, comparisons, video."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pytest
 import torch
 from benchmark.candidates import Step, stages_by_cpu_time
 from benchmark.flops import StageWork, Work, stage_work
-from benchmark.roofline import Ceilings, measure_ceilings, shortest
-from benchmark.sequences import FolderFootage, MadeFootage
+from benchmark.roofline import Roofline, measure_roofline, shortest
+from benchmark.sequences import ImageFolderVideo, SyntheticVideo
 from benchmark.timing import Plan, Timing, ratio, run
 
 from dimp_ros.geometry.box import Box
@@ -21,7 +21,7 @@ from dimp_ros.tracker.stage_timer import StageTimer
 
 CPU = torch.device("cpu")
 
-# Counts and ceilings
+# Counts and roofline
 
 
 def test_the_work_of_a_stage_is_that_of_its_layers():
@@ -45,19 +45,19 @@ def test_half_the_bytes_of_a_number_are_half_the_bytes_moved():
 
 
 def test_the_floor_of_an_operation_is_the_ceiling_it_meets_first():
-    ceilings = Ceilings(flops=100.0, bandwidth=10.0, upload=5.0)
-    assert StageWork([Work(200.0, 1.0)]).floor(ceilings) == 2.0
-    assert StageWork([Work(200.0, 40.0), Work(100.0, 0.0)]).floor(ceilings) == 5.0
-    assert StageWork([], upload=10.0).floor(ceilings) == 2.0
-    assert StageWork([], upload=10.0).floor(ceilings._replace(upload=math.inf)) == 0.0
+    roofline = Roofline(flops=100.0, bandwidth=10.0, upload=5.0)
+    assert StageWork([Work(200.0, 1.0)]).floor(roofline) == 2.0
+    assert StageWork([Work(200.0, 40.0), Work(100.0, 0.0)]).floor(roofline) == 5.0
+    assert StageWork([], upload=10.0).floor(roofline) == 2.0
+    assert StageWork([], upload=10.0).floor(roofline._replace(upload=math.inf)) == 0.0
 
 
 def test_ceilings_are_measured_and_the_better_one_counts():
-    found = measure_ceilings(CPU, torch.float32, seconds=0.02)
+    found = measure_roofline(CPU, torch.float32, seconds=0.02)
     assert found.flops > 1e8 and found.bandwidth > 1e8 and found.upload == math.inf
-    assert found.best(Ceilings(1.0, 1e20, 1.0)) == Ceilings(found.flops, 1e20, math.inf)
+    assert found.best(Roofline(1.0, 1e20, 1.0)) == Roofline(found.flops, 1e20, math.inf)
     with pytest.raises(ValueError, match="seconds is 0"):
-        measure_ceilings(CPU, torch.float32, seconds=0)
+        measure_roofline(CPU, torch.float32, seconds=0)
 
 
 def test_the_shortest_time_is_of_one_call_however_short_that_is():
@@ -77,7 +77,7 @@ class Runner:
     def __init__(self, name, seconds, shown):
         self.name, self.seconds, self.shown = name, seconds, shown
 
-    def start(self, footage, number):
+    def start(self, video, number):
         """Note it."""
         self.shown.append((self.name, "start"))
 
@@ -139,7 +139,7 @@ def test_stages_can_be_told_by_cpu_time():
     def stages():
         clock = StageTimer()
         time.sleep(0.03)
-        clock.lap("sleep")
+        clock.record("sleep")
         return clock.stages["sleep"]
 
     with stages_by_cpu_time():
@@ -147,25 +147,25 @@ def test_stages_can_be_told_by_cpu_time():
     assert stages() >= 30
 
 
-# Footage
+# BenchmarkVideo
 
 
 @pytest.mark.parametrize("size", [(320, 240), (640, 480), (1920, 1080)])
 def test_patches_stay_apart_and_inside_and_look_the_same_in_each_frame(size):
-    footage = MadeFootage(size, side=40)
+    video = SyntheticVideo(size, side=40)
     for number in (0, 17, 59, 1000):
-        boxes, image = footage.boxes(number, 8), footage.frame(number)
+        boxes, image = video.boxes(number, 8), video.frame(number)
         assert image.shape == (size[1], size[0], 3)
         for n, box in enumerate(boxes):
             assert box.x >= 0 and box.y >= 0 and box.x + box.w <= size[0] and box.y + box.h <= size[1]
             for other in boxes[:n]:
                 assert abs(box.x - other.x) >= box.w or abs(box.y - other.y) >= box.h
             x, y, w, h = map(int, box)
-            first = footage.boxes(0, 8)[n]
-            expected = footage.frame(0)[int(first.y) : int(first.y) + h, int(first.x) : int(first.x) + w]
+            first = video.boxes(0, 8)[n]
+            expected = video.frame(0)[int(first.y) : int(first.y) + h, int(first.x) : int(first.x) + w]
             np.testing.assert_array_equal(image[y : y + h, x : x + w], expected)
     with pytest.raises(ValueError, match="count is 9"):
-        footage.boxes(0, 9)
+        video.boxes(0, 9)
 
 
 def test_a_folders_pictures_are_shown_there_and_back_again(tmp_path):
@@ -173,11 +173,11 @@ def test_a_folders_pictures_are_shown_there_and_back_again(tmp_path):
 
     for n in range(3):
         cv2.imwrite(str(tmp_path / f"{n}.png"), np.full((40, 60, 3), 10 * n, np.uint8))
-    footage = FolderFootage(tmp_path, Box(10, 10, 20, 20))
-    assert [int(footage.frame(n)[0, 0, 0]) for n in range(6)] == [0, 10, 20, 10, 0, 10]
-    assert footage.size == (60, 40) and footage.boxes(0, 2) == [Box(10, 10, 20, 20)] * 2
+    video = ImageFolderVideo(tmp_path, Box(10, 10, 20, 20))
+    assert [int(video.frame(n)[0, 0, 0]) for n in range(6)] == [0, 10, 20, 10, 0, 10]
+    assert video.size == (60, 40) and video.boxes(0, 2) == [Box(10, 10, 20, 20)] * 2
     with pytest.raises(ValueError, match="inside"):
-        FolderFootage(tmp_path, Box(100, 100, 20, 20))
+        ImageFolderVideo(tmp_path, Box(100, 100, 20, 20))
     (tmp_path / "none").mkdir()
     with pytest.raises(ValueError, match="no pictures"):
-        FolderFootage(tmp_path / "none", Box(10, 10, 20, 20))
+        ImageFolderVideo(tmp_path / "none", Box(10, 10, 20, 20))

@@ -439,7 +439,7 @@ def test_a_target_that_shrank_before_it_was_lost_is_sought_with_windows_of_its_u
     for _ in range(4):
         assert random_tracker.update(SCENE.frame(300, 200)).state is not TargetState.LOST
     target = random_tracker._targets["0"]
-    assert len(target.search.sights) == 4  # every frame that was believed in
+    assert len(target.redetection.size_samples) == 4  # every frame that was believed in
     piece = Box.from_center(*target.box.center, box.w / 4, box.h / 4)
     target.box = piece
     random_tracker.config = dataclasses.replace(BLIND, trusted_frames=2)

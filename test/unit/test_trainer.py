@@ -199,7 +199,7 @@ def test_evaluation_of_a_training_network_changes_nothing():
     network = TrainingNetwork(model, TrainingConfig(backbone="late", learning_rates=RATES)).train()
     assert model.classifier.training
     assert not model.feature_extractor.training
-    assert not any(p.requires_grad for m in model.feature_extractor.early_modules() for p in m.parameters())
+    assert not any(p.requires_grad for m in model.feature_extractor.stride8_modules() for p in m.parameters())
     assert network.model.feature_extractor.blocks[10].bn2.weight.requires_grad
 
 

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The yardstick: the same procedure for one target as the obvious code does it, in the shape the reference has.
+"""The baseline: the same procedure for one target as the obvious code does it, in the shape the reference has.
 
 The whole frame becomes a float tensor, the window is cut from that, every view of the first frame is in one batch,
-boxes are refined by autograd. `NaiveTracker` gives the boxes that `DimpTracker` gives, up to rounding and to the
+boxes are refined by autograd. `BaselineTracker` gives the boxes that `DimpTracker` gives, up to rounding and to the
 window's corner, which lies on whole pixels here. It knows no search for lost targets.
 """
 
@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from benchmark.baseline_net import NaiveNet, Pair
+from benchmark.baseline_net import BaselineNet, Pair
 from dimp_ros.geometry.box import Box
 from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, find_weights, read_weights
 from dimp_ros.model.dimp import build_model
@@ -29,7 +29,7 @@ from dimp_ros.tracker.localization import Outcome, localize
 from dimp_ros.tracker.stage_timer import StageTimer
 
 
-class NaiveResult(NamedTuple):
+class BaselineResult(NamedTuple):
     """A frame's outcome, the box believed in, the score map ``[R, C]``, and milliseconds by stage."""
 
     outcome: Outcome
@@ -38,7 +38,7 @@ class NaiveResult(NamedTuple):
     stage_ms: dict[str, float]
 
 
-class NaiveMemory:
+class BaselineMemory:
     """The samples and their weights."""
 
     def __init__(self, features: Tensor, boxes: Tensor, config: TrackerConfig) -> None:
@@ -71,7 +71,7 @@ class NaiveMemory:
         self.previous = slot
 
 
-class NaiveTracker:
+class BaselineTracker:
     """Follow one target.
 
     :param model: as for `DimpTracker`. :param weights: ``random`` for the random weights that `DimpTracker` draws.
@@ -90,7 +90,7 @@ class NaiveTracker:
             tensors, info = read.tensors, read.info
         self.device = device
         self.config = config or TrackerConfig(crop_size=info.crop_size, search_scale=info.search_scale)
-        self.net = NaiveNet(tensors, info.architecture, device)
+        self.net = BaselineNet(tensors, info.architecture, device)
 
     @torch.no_grad()
     def init(self, image: NDArray[np.uint8], box: Sequence[float]) -> None:
@@ -119,34 +119,34 @@ class NaiveTracker:
         first = net.initial_filter(features, boxes)
         self.filter = net.optimize(first, features, boxes, equal, config.init_steps)
         self.modulation = net.modulation((backbone[0][:1], plain), boxes[:1])
-        self.memory = NaiveMemory(features, boxes, config)
+        self.memory = BaselineMemory(features, boxes, config)
 
     @torch.no_grad()
-    def update(self, image: NDArray[np.uint8]) -> NaiveResult:
+    def update(self, image: NDArray[np.uint8]) -> BaselineResult:
         """Find the target in the next image."""
         clock, config, net = StageTimer(), self.config, self.net
         window = whole_window(self.box.center, config.search_scale * math.sqrt(self.box.area), config.crop_size)
         crop = cut(float_frame(image, self.device), window)
-        clock.lap("crop")
+        clock.record("crop")
         backbone = net.backbone(crop)
-        clock.lap("backbone")
+        clock.record("backbone")
         features = net.classification_features(backbone[1])
         scores = F.conv2d(features, self.filter, padding=2)[0, 0].cpu().numpy()
-        clock.lap("classify")
+        clock.record("classify")
         last = window.box_to_crop(self.box)
         center = (last.center[1] / 16, last.center[0] / 16)
         place = localize(scores, (last.h / 16, last.w / 16), center, config)
-        clock.lap("localize")
+        clock.record("localize")
         self.frames += 1
         if place.outcome is not Outcome.NOT_FOUND:
             start = Box.from_center(16 * place.cell[1], 16 * place.cell[0], last.w, last.h)
             height, width = image.shape[:2]
             self.box = inside(window.box_to_image(self._refine(backbone, start)), width, height, config)
-        clock.lap("refine")
+        clock.record("refine")
         if place.outcome in (Outcome.NORMAL, Outcome.HARD_NEGATIVE):
             self._learn(features[0], window.box_to_crop(self.box), place.outcome is Outcome.HARD_NEGATIVE)
-        clock.lap("update")
-        return NaiveResult(place.outcome, self.box, scores, clock.stages)
+        clock.record("update")
+        return BaselineResult(place.outcome, self.box, scores, clock.stages)
 
     def _refine(self, backbone: Pair, start: Box) -> Box:
         """Return the mean of the best boxes that gradient ascent leads to, in crop pixels."""

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """DiMP's networks as plain functions of their weights: float32, one operation after the other, nothing folded or fused.
 
-The yardstick of the benchmark. It shares no code with `dimp_ros.model`, so that it stays what it is while that gets
+The baseline of the benchmark. It shares no code with `dimp_ros.model`, so that it stays what it is while that gets
 faster.
 """
 
@@ -36,7 +36,7 @@ def pool(features: Tensor, boxes: Tensor, bins: int, scale: float) -> Tensor:
     return torch.einsum("pkh,pchw,plw->pckl", rows, features.expand(len(boxes), -1, -1, -1), columns)
 
 
-class NaiveNet:
+class BaselineNet:
     """The network that ``tensors`` belong to; images are RGB ``[N, 3, H, W]``, 0..255, boxes in their pixels."""
 
     def __init__(self, tensors: Mapping[str, Tensor], architecture: str, device: torch.device) -> None:

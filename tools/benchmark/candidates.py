@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Those who run against each other: our models with so many targets, the yardstick, and OpenCV's trackers."""
+"""Those who run against each other: our models with so many targets, the baseline, and OpenCV's trackers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmark.baseline import NaiveTracker
+from benchmark.baseline import BaselineTracker
 from benchmark.roofline import wait_for
-from benchmark.sequences import Footage
+from benchmark.sequences import BenchmarkVideo
 from dimp_ros.model.checkpoints.checkpoint import find_weights
 from dimp_ros.model.dimp import ARCHITECTURES
 from dimp_ros.tracker import DimpTracker, TargetState, TrackerConfig
@@ -25,26 +25,26 @@ from dimp_ros.tracker.localization import Outcome
 from dimp_ros.tracker.stage_timer import StageTimer
 
 PRECISION = "float32"
-"""What the yardstick computes in, and the filter's optimiser whatever the networks do."""
+"""What the baseline computes in, and the filter's optimiser whatever the networks do."""
 
 AS_RANDOM: dict[str, Any] = {"not_found_threshold": -1.0, "distractor_threshold": 1.0, "hard_negative_threshold": 1.0}
 """Settings with which random weights do what trained ones do: follow, and learn at intervals."""
 
 
 class Step(NamedTuple):
-    """What a contestant says of a frame: milliseconds by stage, as far as it knows, and if the targets are in sight."""
+    """What a candidate says of a frame: milliseconds by stage, as far as it knows, and if the targets are in sight."""
 
     stage_ms: dict[str, float]
     followed: bool
 
 
-class Contestant(Protocol):
+class BenchmarkCandidate(Protocol):
     """Something that follows targets, and ends with the frame done: whatever a device does, it has waited for."""
 
     name: str
     targets: int
 
-    def start(self, footage: Footage, number: int) -> None:
+    def start(self, video: BenchmarkVideo, number: int) -> None:
         """Learn the targets from a frame."""
         ...
 
@@ -87,16 +87,16 @@ class ModelChoice(NamedTuple):
         settings, precision = self._config(config), self.precision
         return DimpTracker(self.model, str(self.device), settings, weights=self.weights, precision=precision)
 
-    def naive(self, config: TrackerConfig | None = None) -> NaiveTracker:
-        """Make the yardstick, on the same device; it always computes in float32."""
-        return NaiveTracker(self.model, self.device, self._config(config), weights=self.weights)
+    def baseline(self, config: TrackerConfig | None = None) -> BaselineTracker:
+        """Make the baseline, on the same device; it always computes in float32."""
+        return BaselineTracker(self.model, self.device, self._config(config), weights=self.weights)
 
     def _config(self, config: TrackerConfig | None) -> TrackerConfig | None:
         """Have random weights follow and learn."""
         return TrackerConfig(**AS_RANDOM) if config is None and self.weights == "random" else config
 
 
-class Ours:
+class DimpCandidate:
     """`DimpTracker` with ``targets`` of them."""
 
     def __init__(self, choice: ModelChoice, targets: int) -> None:
@@ -112,11 +112,11 @@ class Ours:
         side = math.sqrt(self.tracker.inspect(self.tracker.targets[0]).box.area)
         return side * self.tracker.config.search_scale
 
-    def start(self, footage: Footage, number: int) -> None:
+    def start(self, video: BenchmarkVideo, number: int) -> None:
         """Learn the targets, one after the other."""
         self._frames = 0
-        image = footage.frame(number)
-        for n, box in enumerate(footage.boxes(number, self.targets)):
+        image = video.frame(number)
+        for n, box in enumerate(video.boxes(number, self.targets)):
             self.tracker.init(image, box, target_id=str(n))
         wait_for(self.tracker.device)
 
@@ -131,18 +131,18 @@ class Ours:
         return Step(stages, all(result.state is TargetState.TRACKING for result in results))
 
 
-class Naive:
-    """The yardstick with one target."""
+class Baseline:
+    """The baseline with one target."""
 
     targets = 1
 
     def __init__(self, choice: ModelChoice) -> None:
-        self.name = f"naive {Path(choice.model).stem}"
-        self.tracker = choice.naive()
+        self.name = f"baseline {Path(choice.model).stem}"
+        self.tracker = choice.baseline()
 
-    def start(self, footage: Footage, number: int) -> None:
+    def start(self, video: BenchmarkVideo, number: int) -> None:
         """Learn the target."""
-        self.tracker.init(footage.frame(number), footage.boxes(number, 1)[0])
+        self.tracker.init(video.frame(number), video.boxes(number, 1)[0])
         wait_for(self.tracker.device)
 
     def step(self, image: NDArray[np.uint8]) -> Step:
@@ -152,7 +152,7 @@ class Naive:
         return Step(result.stage_ms, result.outcome in (Outcome.NORMAL, Outcome.HARD_NEGATIVE))
 
 
-class Peer:
+class OpenCVCandidate:
     """One of OpenCV's trackers, on the CPU."""
 
     targets = 1
@@ -163,9 +163,9 @@ class Peer:
         self.name = name
         self._tracker = OpenCVBaseline(name, folder)
 
-    def start(self, footage: Footage, number: int) -> None:
+    def start(self, video: BenchmarkVideo, number: int) -> None:
         """Learn the target."""
-        self._tracker.init(footage.frame(number), footage.boxes(number, 1)[0])
+        self._tracker.init(video.frame(number), video.boxes(number, 1)[0])
 
     def step(self, image: NDArray[np.uint8]) -> Step:
         """Follow it."""
@@ -175,21 +175,21 @@ class Peer:
 @contextmanager
 def stages_by_cpu_time() -> Iterator[None]:
     """Have stages tell how long this process was given a CPU instead of how long they took: for busy machines."""
-    before = StageTimer.__init__, StageTimer.lap
+    before = StageTimer.__init__, StageTimer.record
 
     def init(clock: StageTimer) -> None:
         clock.stages, clock._last = {}, time.process_time()
 
-    def lap(clock: StageTimer, stage: str) -> None:
+    def record(clock: StageTimer, stage: str) -> None:
         now = time.process_time()
         clock.stages[stage] = clock.stages.get(stage, 0.0) + (now - clock._last) * 1e3
         clock._last = now
 
-    StageTimer.__init__, StageTimer.lap = init, lap  # type: ignore[method-assign, assignment]
+    StageTimer.__init__, StageTimer.record = init, record  # type: ignore[method-assign, assignment]
     try:
         yield
     finally:
-        StageTimer.__init__, StageTimer.lap = before  # type: ignore[method-assign]
+        StageTimer.__init__, StageTimer.record = before  # type: ignore[method-assign]
 
 
 def _wait_at_laps(device: torch.device) -> None:
@@ -197,13 +197,13 @@ def _wait_at_laps(device: torch.device) -> None:
 
     The time of a whole frame suffers, too: by what the extra waits cost, some 10 microseconds each.
     """
-    if device.type != "cuda" or getattr(StageTimer.lap, "waits", False):
+    if device.type != "cuda" or getattr(StageTimer.record, "waits", False):
         return
-    lap = StageTimer.lap
+    record = StageTimer.record
 
     def waiting(clock: StageTimer, stage: str) -> None:
         wait_for(device)
-        lap(clock, stage)
+        record(clock, stage)
 
     waiting.waits = True  # type: ignore[attr-defined]
-    StageTimer.lap = waiting  # type: ignore[method-assign, assignment]
+    StageTimer.record = waiting  # type: ignore[method-assign, assignment]

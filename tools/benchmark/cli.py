@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmark.sequences import FolderFootage, Footage, MadeFootage
+from benchmark.sequences import BenchmarkVideo, ImageFolderVideo, SyntheticVideo
 from dimp_ros.geometry.box import Box
 
 
@@ -18,7 +18,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser; `docs/performance.md` tells how to read what comes out."""
     parser = argparse.ArgumentParser(
         prog="bench",
-        description="Time the tracker by stages, against the device's ceilings, a naive run of its network, and peers.",
+        description="Time the tracker's stages against the roofline, the eager baseline and OpenCV's trackers.",
     )
     parser.add_argument("--models", type=_names, help="names or paths with commas; dimp_lite, on a GPU all three")
     parser.add_argument(
@@ -82,7 +82,7 @@ def _bench(given: argparse.Namespace) -> int:
     def tell(what: str) -> None:
         print(f"[bench] {time.monotonic() - begin:5.0f} s  {what}", file=sys.stderr, flush=True)
 
-    result = measure(scope, _footages(given), tell)
+    result = measure(scope, _videos(given), tell)
     given.out.mkdir(parents=True, exist_ok=True)
     (given.out / "bench.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     summary = text(result)
@@ -91,12 +91,12 @@ def _bench(given: argparse.Namespace) -> int:
     return 0
 
 
-def _footages(given: argparse.Namespace) -> list[Footage]:
+def _videos(given: argparse.Namespace) -> list[BenchmarkVideo]:
     if given.frames is None:
-        return [MadeFootage(size) for size in given.sizes]
+        return [SyntheticVideo(size) for size in given.sizes]
     if given.box is None:
         raise ValueError("--frames needs --box x,y,w,h, the target in its first picture")
-    return [FolderFootage(given.frames, given.box)]
+    return [ImageFolderVideo(given.frames, given.box)]
 
 
 def _names(value: str) -> list[str]:

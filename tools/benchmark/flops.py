@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from benchmark.roofline import Ceilings
+from benchmark.roofline import Roofline
 from dimp_ros.model.backbone import Features
 from dimp_ros.model.dimp import DimpNet, build_empty_model
 from dimp_ros.tracker.config import TrackerConfig
@@ -48,10 +48,10 @@ class StageWork(NamedTuple):
         """Bytes read and written."""
         return sum(one.bytes for one in self.operations)
 
-    def floor(self, ceilings: Ceilings) -> float:
+    def floor(self, roofline: Roofline) -> float:
         """Return the least time in seconds: each operation at the ceiling that it meets first."""
-        computing = sum(max(one.flops / ceilings.flops, one.bytes / ceilings.bandwidth) for one in self.operations)
-        return computing + self.upload / ceilings.upload
+        computing = sum(max(one.flops / roofline.flops, one.bytes / roofline.bandwidth) for one in self.operations)
+        return computing + self.upload / roofline.upload
 
 
 @torch.no_grad()

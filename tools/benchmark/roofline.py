@@ -17,7 +17,7 @@ COPY_BYTES = (2**18, 2**20, 2**22, 2**24, 2**26)
 UPLOAD_BYTES = 2**26
 
 
-class Ceilings(NamedTuple):
+class Roofline(NamedTuple):
     """The best rates seen; ``inf`` where nothing is to be done, as for uploads to a CPU.
 
     :param flops: floating-point operations a second, a multiplication and an addition being two.
@@ -28,13 +28,13 @@ class Ceilings(NamedTuple):
     bandwidth: float
     upload: float
 
-    def best(self, other: Ceilings) -> Ceilings:
+    def best(self, other: Roofline) -> Roofline:
         """Return the higher of each: a busy machine only ever lowers them."""
-        return Ceilings(*(max(a, b) for a, b in zip(self, other, strict=True)))
+        return Roofline(*(max(a, b) for a, b in zip(self, other, strict=True)))
 
 
-def measure_ceilings(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> Ceilings:
-    """Measure the ceilings of a device for a type, spending about ``seconds`` on each size.
+def measure_roofline(device: torch.device, dtype: torch.dtype, seconds: float = 0.2) -> Roofline:
+    """Measure the roofline of a device for a type, spending about ``seconds`` on each size.
 
     :raises ValueError: if ``seconds`` is not positive.
     """
@@ -53,7 +53,7 @@ def measure_ceilings(device: torch.device, dtype: torch.dtype, seconds: float = 
         source = torch.zeros(UPLOAD_BYTES, dtype=torch.uint8).pin_memory()
         target = torch.empty(UPLOAD_BYTES, dtype=torch.uint8, device=device)
         upload = UPLOAD_BYTES / shortest(partial(target.copy_, source, non_blocking=True), device, seconds)
-    return Ceilings(flops, bandwidth, upload)
+    return Roofline(flops, bandwidth, upload)
 
 
 def shortest(work: Callable[[], object], device: torch.device, seconds: float) -> float:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One run of the benchmark: contests at each size of frames, ceilings before and after, agreement; plain figures."""
+"""One run of the benchmark: interleaved timing at each image size, roofline before and after, consistency."""
 
 from __future__ import annotations
 
@@ -13,11 +13,19 @@ import cv2
 import numpy as np
 import torch
 
-from benchmark.candidates import PRECISION, Contestant, ModelChoice, Naive, Ours, Peer, stages_by_cpu_time
-from benchmark.consistency import agreement
+from benchmark.candidates import (
+    PRECISION,
+    Baseline,
+    BenchmarkCandidate,
+    DimpCandidate,
+    ModelChoice,
+    OpenCVCandidate,
+    stages_by_cpu_time,
+)
+from benchmark.consistency import consistency
 from benchmark.flops import StageWork, stage_work
-from benchmark.roofline import Ceilings, measure_ceilings
-from benchmark.sequences import Footage
+from benchmark.roofline import Roofline, measure_roofline
+from benchmark.sequences import BenchmarkVideo
 from benchmark.timing import Plan, Timing, ratio, run
 
 
@@ -37,39 +45,39 @@ class Scope(NamedTuple):
 
 
 def measure(
-    scope: Scope, footages: Sequence[Footage], tell: Callable[[str], None] = lambda text: None
+    scope: Scope, videos: Sequence[BenchmarkVideo], tell: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
-    """Measure everything in scope on each footage; the result is made of what JSON has.
+    """Measure everything in scope on each video; the result is made of what JSON has.
 
     :raises ValueError: if numbers of targets or of repeats cannot be used.
     """
     if 1 not in scope.targets:
         raise ValueError(f"targets are {list(scope.targets)}; 1 must be among them, it is what the ratios are of")
     kinds = sorted({(str(c.device), precision) for c in scope.choices for precision in (c.precision, PRECISION)})
-    tell("ceilings")
-    ceilings = {kind: _ceilings(*kind) for kind in kinds}
+    tell("roofline")
+    roofline = {kind: _roofline(*kind) for kind in kinds}
     with stages_by_cpu_time() if scope.cpu_time else nullcontext():
-        contests = [_contest(scope, footage, tell) for footage in footages]
-    tell("ceilings again")
-    ceilings = {kind: ceilings[kind].best(_ceilings(*kind)) for kind in kinds}
-    for contest in contests:
-        for row in contest:
-            _add_floors(row, ceilings)
+        comparisons = [_compare(scope, video, tell) for video in videos]
+    tell("roofline again")
+    roofline = {kind: roofline[kind].best(_roofline(*kind)) for kind in kinds}
+    for comparison in comparisons:
+        for row in comparison:
+            _add_floors(row, roofline)
     unlike = [c for c in scope.choices if (c.device.type, c.precision) != ("cpu", PRECISION)]
     return {
         "machine": machine(),
         "plan": scope.plan._asdict(),
         "cpu_time": scope.cpu_time,
-        "ceilings": [
+        "roofline": [
             {"device": kind[0], "precision": kind[1]}
             | {k: None if v == float("inf") else v for k, v in c._asdict().items()}
-            for kind, c in ceilings.items()
+            for kind, c in roofline.items()
         ],
-        "rows": [{k: v for k, v in row.items() if k != "choice"} for contest in contests for row in contest],
-        "agreement": [
+        "rows": [{k: v for k, v in row.items() if k != "choice"} for comparison in comparisons for row in comparison],
+        "consistency": [
             {"model": c.name, "device": str(c.device), **found._asdict(), "good": found.good}
             for c in unlike
-            if (found := agreement(c, footages[0]))
+            if (found := consistency(c, videos[0]))
         ],
     }
 
@@ -88,22 +96,22 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _ceilings(device: str, precision: str) -> Ceilings:
-    return measure_ceilings(torch.device(device), getattr(torch, precision))
+def _roofline(device: str, precision: str) -> Roofline:
+    return measure_roofline(torch.device(device), getattr(torch, precision))
 
 
-def _contest(scope: Scope, footage: Footage, tell: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Run all contestants in scope on one footage; a row of figures for each."""
-    entries: list[tuple[Contestant, ModelChoice | None, int]] = []
-    naive: dict[tuple[str, str], int] = {}
+def _compare(scope: Scope, video: BenchmarkVideo, tell: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Run all candidates in scope on one video; a row of figures for each."""
+    entries: list[tuple[BenchmarkCandidate, ModelChoice | None, int]] = []
+    baseline: dict[tuple[str, str], int] = {}
     for model in scope.choices:
-        entries += [(Ours(model, count), model, count) for count in scope.targets]
-        if (model.model, str(model.device)) not in naive:
-            naive[model.model, str(model.device)] = len(entries)
-            entries.append((Naive(model), None, 1))
-    entries += [(Peer(name, scope.peer_files), None, 1) for name in scope.peers]
-    size = f"{footage.size[0]}x{footage.size[1]}"
-    timings = run([one for one, _, _ in entries], footage, scope.plan, lambda text: tell(f"{size}: {text}"))
+        entries += [(DimpCandidate(model, count), model, count) for count in scope.targets]
+        if (model.model, str(model.device)) not in baseline:
+            baseline[model.model, str(model.device)] = len(entries)
+            entries.append((Baseline(model), None, 1))
+    entries += [(OpenCVCandidate(name, scope.peer_files), None, 1) for name in scope.peers]
+    size = f"{video.size[0]}x{video.size[1]}"
+    timings = run([one for one, _, _ in entries], video, scope.plan, lambda text: tell(f"{size}: {text}"))
     csrt = next((t for t, (one, _, _) in zip(timings, entries, strict=True) if one.name == "csrt"), None)
     rows = []
     for (one, choice, count), timing in zip(entries, timings, strict=True):
@@ -112,15 +120,15 @@ def _contest(scope: Scope, footage: Footage, tell: Callable[[str], None]) -> lis
             row["times_csrt"] = ratio(timing, csrt)._asdict()
             row["times_csrt_cpu"] = ratio(timing, csrt, cpu=True)._asdict()
         if choice is not None:
-            assert isinstance(one, Ours)
+            assert isinstance(one, DimpCandidate)
             row |= {"model": Path(choice.model).stem, "device": str(choice.device), "precision": choice.precision}
             row |= {"random": choice.weights == "random", "stages": _stages(one, choice, count, timing)}
             single = timings[next(n for n, e in enumerate(entries) if e[1] is choice and e[2] == 1)]
-            yardstick = timings[naive[choice.model, str(choice.device)]]
+            baseline = timings[baseline[choice.model, str(choice.device)]]
             if count == 1:
-                row["naive_over_it"] = ratio(yardstick, timing)._asdict()
-                row["naive_over_it_cpu"] = ratio(yardstick, timing, cpu=True)._asdict()
-                row["naive_init_over_it"] = float(np.median(yardstick.inits) / np.median(timing.inits))
+                row["baseline_ratio"] = ratio(baseline, timing)._asdict()
+                row["baseline_ratio_cpu"] = ratio(baseline, timing, cpu=True)._asdict()
+                row["baseline_init_ratio"] = float(np.median(baseline.inits) / np.median(timing.inits))
             else:
                 row["further_target"] = (ratio(timing, single).value - 1) / (count - 1)
                 row["further_target_cpu"] = (ratio(timing, single, cpu=True).value - 1) / (count - 1)
@@ -141,7 +149,7 @@ def _figures(timing: Timing) -> dict[str, Any]:
     }
 
 
-def _stages(one: Ours, choice: ModelChoice, count: int, timing: Timing) -> dict[str, Any]:
+def _stages(one: DimpCandidate, choice: ModelChoice, count: int, timing: Timing) -> dict[str, Any]:
     """Return times and work of each stage that the tracker tells of."""
     itemsize = torch.empty(0, dtype=getattr(torch, choice.precision)).element_size()
     work = stage_work(one.tracker.info.architecture, one.tracker.config, count, itemsize, one.window)
@@ -156,12 +164,12 @@ def _stages(one: Ours, choice: ModelChoice, count: int, timing: Timing) -> dict[
     return stages
 
 
-def _add_floors(row: dict[str, Any], ceilings: dict[tuple[str, str], Ceilings]) -> None:
+def _add_floors(row: dict[str, Any], roofline: dict[tuple[str, str], Roofline]) -> None:
     """Put the least time of each stage whose work is known beside what it took."""
     for stage, figures in row.get("stages", {}).items():
         if "work" not in figures:
             continue
         precision = PRECISION if stage == "optimize" else row["precision"]
-        floor = figures.pop("work").floor(ceilings[row["device"], precision]) * 1e3
+        floor = figures.pop("work").floor(roofline[row["device"], precision]) * 1e3
         if floor > 0:
             figures |= {"floor_ms": floor, "times_floor": figures["median_ms"] / floor}

@@ -16,7 +16,7 @@ from dimp_ros.geometry.box import Box, check_box
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
-class Footage(Protocol):
+class BenchmarkVideo(Protocol):
     """An endless sequence of frames with targets in the first one."""
 
     size: tuple[int, int]
@@ -36,7 +36,7 @@ def _texture(rng: np.random.Generator, width: int, height: int, cells: int, low:
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-class MadeFootage:
+class SyntheticVideo:
     """Up to eight patches, each going round a place of its own. A frame depends on nothing but its number and the seed.
 
     :param size: width and height in pixels, at least 320 x 240. :param side: of a patch, pixels.
@@ -81,7 +81,7 @@ class MadeFootage:
         return round(x), round(y)
 
 
-class FolderFootage:
+class ImageFolderVideo:
     """The pictures of a folder in the order of their names, there and back again.
 
     :param box: the target in the first one, (x, y, w, h) in pixels; more targets are as many copies of it.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Running contestants against each other, in short blocks by turns: whatever else a machine does, it hits all alike."""
+"""Running candidates against each other, in short blocks by turns: whatever else a machine does, it hits all alike."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmark.candidates import Contestant
-from benchmark.sequences import Footage
+from benchmark.candidates import BenchmarkCandidate
+from benchmark.sequences import BenchmarkVideo
 
 
 class Plan(NamedTuple):
     """How much to run.
 
     :param repeats: each gives a ratio. :param frames: of a repeat, a multiple of ``block``.
-    :param block: frames that a contestant has before it is another's turn.
+    :param block: frames that a candidate has before it is another's turn.
     :param warm: frames before the first that counts: the memory of samples fills. :param inits: how often is learned.
     """
 
@@ -39,7 +39,7 @@ class Plan(NamedTuple):
 
 @dataclass
 class Timing:
-    """A contestant's times in milliseconds.
+    """A candidate's times in milliseconds.
 
     :param frames: by repeat, of whole frames. :param cpu: the same by the time that this process was given, all its
         threads together: with one thread that holds still on a machine that is busy with other things.
@@ -83,31 +83,31 @@ def ratio(slow: Timing, fast: Timing, *, cpu: bool = False) -> Ratio:
 
 
 def run(
-    contestants: Sequence[Contestant],
-    footage: Footage,
+    candidates: Sequence[BenchmarkCandidate],
+    video: BenchmarkVideo,
     plan: Plan | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> list[Timing]:
-    """Have contestants follow the same targets through the same frames.
+    """Have candidates follow the same targets through the same frames.
 
     :param tell: told now and then how far it is.
     :raises ValueError: if the plan cannot be run.
     """
     plan = plan or Plan()
     plan.check()
-    timings = [Timing(one.name) for one in contestants]
+    timings = [Timing(one.name) for one in candidates]
     for turn in range(plan.inits):
-        for one, timing in zip(contestants, timings, strict=True):
+        for one, timing in zip(candidates, timings, strict=True):
             if turn and one.targets > 1:  # it learns one after the other: that says nothing new
                 continue
             begin = time.perf_counter()
-            one.start(footage, 0)
+            one.start(video, 0)
             timing.inits.append((time.perf_counter() - begin) * 1e3)
     number = 1
     tell("warming up")
-    for one in contestants:
+    for one in candidates:
         for n in range(plan.warm):
-            one.step(footage.frame(number + n))
+            one.step(video.frame(number + n))
     number += plan.warm
     for repeat in range(plan.repeats):
         tell(f"repeat {repeat + 1} of {plan.repeats}")
@@ -115,18 +115,18 @@ def run(
             timing.frames.append([])
             timing.cpu.append([])
         for block in range(plan.frames // plan.block):
-            images = [footage.frame(number + n) for n in range(plan.block)]
-            first = (repeat + block) % len(contestants)  # none always comes after the same one's caches
-            for n in range(len(contestants)):
-                at = (first + n) % len(contestants)
-                _follow(contestants[at], images, timings[at])
+            images = [video.frame(number + n) for n in range(plan.block)]
+            first = (repeat + block) % len(candidates)  # none always comes after the same one's caches
+            for n in range(len(candidates)):
+                at = (first + n) % len(candidates)
+                _follow(candidates[at], images, timings[at])
             number += plan.block
     for timing in timings:
         timing.followed /= plan.repeats * plan.frames
     return timings
 
 
-def _follow(one: Contestant, images: Sequence[np.ndarray], timing: Timing) -> None:
+def _follow(one: BenchmarkCandidate, images: Sequence[np.ndarray], timing: Timing) -> None:
     """Time a block."""
     for image in images:
         begin, given = time.perf_counter(), time.process_time()

@@ -41,7 +41,7 @@ class InferenceNet:
             torch.tensor(values, device=device) * 255
             for values in (net.feature_extractor.mean, net.feature_extractor.std)
         )
-        self._early, self._late = _backbone(net.feature_extractor, dtype)
+        self._to_stride8, self._to_stride16 = _backbone(net.feature_extractor, dtype)
         *blocks, convolution, self._norm = net.classifier.feature_extractor
         self._classify = _chain([*(_residual(b, dtype) for b in blocks), FoldedConvolution(convolution, dtype=dtype)])
         overlap = net.bb_regressor
@@ -65,8 +65,8 @@ class InferenceNet:
         return Features(*(torch.cat(maps) for maps in zip(*parts, strict=True)))
 
     def _extract(self, images: Tensor) -> Features:
-        stride8 = self._early(self._normalized(images))
-        return Features(stride8, self._late(stride8))
+        stride8 = self._to_stride8(self._normalized(images))
+        return Features(stride8, self._to_stride16(stride8))
 
     def _normalized(self, images: Tensor) -> Tensor:
         """Do what `Backbone.normalize` does, by whole lines: three channels are too few for a loop of their own."""
@@ -162,7 +162,7 @@ def _residual(block: nn.Module, dtype: torch.dtype) -> Layer:
 
 
 def _backbone(net: Backbone, dtype: torch.dtype) -> tuple[Layer, Layer]:
-    """Return a backbone's `early` and `late`, folded."""
+    """Return a backbone's `to_stride8` and `to_stride16`, folded."""
     if isinstance(net, EfficientNetLite0):
         stem = FoldedConvolution(net.conv_stem, net.bn0, RELU6, dtype)
         blocks = [_inverted(block, dtype) for block in net.blocks]

@@ -10,7 +10,15 @@ from hypothesis import strategies as st
 from dimp_ros.geometry.box import Box
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.localization import Localization, Outcome
-from dimp_ros.tracker.redetection import Candidate, Search, TrackStatus, continues, is_find, search_area, tiles
+from dimp_ros.tracker.redetection import (
+    Candidate,
+    RedetectionState,
+    TrackStatus,
+    continues,
+    is_find,
+    search_area,
+    tiles,
+)
 
 CONFIG = TrackerConfig(
     search_tiles=4, trusted_frames=10, find_threshold=0.4, find_distractor_ratio=0.8, find_frames=3, find_motion=1.0
@@ -26,11 +34,11 @@ def peak(score, ratio=0.0, outcome=Outcome.NORMAL):
 
 def lost_for(frames, config=CONFIG):
     """Return a search that has been going on for so many frames."""
-    search = Search()
+    search = RedetectionState()
     for _ in range(frames):
-        belief, _ = search.judge([NOWHERE], config)
-        assert search.settle(belief, BOX, None, config) is TrackStatus.LOST
-    assert search.lost == frames
+        status, _ = search.classify([NOWHERE], config)
+        assert search.confirm(status, BOX, None, config) is TrackStatus.LOST
+    assert search.frames_lost == frames
     return search
 
 
@@ -78,7 +86,7 @@ def test_tiles_come_nearest_first_and_reach_over_the_border_only_where_the_pictu
 def test_a_picture_that_the_usual_window_shows_has_no_tile():
     assert tiles(Box(140, 100, 40, 40), (200, 200), CONFIG) != []
     assert tiles(Box(80, 80, 40, 40), (200, 200), CONFIG) == []
-    assert Search(lost=5).next_tiles(Box(80, 80, 40, 40), (200, 200), 4, CONFIG) == []
+    assert RedetectionState(frames_lost=5).next_tiles(Box(80, 80, 40, 40), (200, 200), 4, CONFIG) == []
 
 
 def test_a_target_of_fifty_pixels_is_sought_through_a_whole_720p_picture_in_less_than_ten_frames():
@@ -86,7 +94,7 @@ def test_a_target_of_fifty_pixels_is_sought_through_a_whole_720p_picture_in_less
 
 
 def test_the_tiles_of_following_frames_are_the_whole_picture_and_then_begin_again():
-    search, every = Search(lost=1), tiles(BOX, SIZE, CONFIG)
+    search, every = RedetectionState(frames_lost=1), tiles(BOX, SIZE, CONFIG)
     frames = [search.next_tiles(BOX, SIZE, 4, CONFIG) for _ in range(-(-len(every) // 4) + 1)]
     assert all(len(frame) == 4 for frame in frames)
     sought = [window for frame in frames for window in frame]
@@ -96,41 +104,44 @@ def test_the_tiles_of_following_frames_are_the_whole_picture_and_then_begin_agai
 
 def test_no_tile_is_sought_twice_in_a_frame_that_has_more_turns_than_tiles():
     every = tiles(BOX, (400, 300), CONFIG)
-    assert Search(lost=1, turn=1).next_tiles(BOX, (400, 300), 64, CONFIG) == [*every[1:], every[0]]
+    assert RedetectionState(frames_lost=1, tile_index=1).next_tiles(BOX, (400, 300), 64, CONFIG) == [
+        *every[1:],
+        every[0],
+    ]
 
 
 def test_a_picture_that_shrinks_during_the_search_is_sought_as_it_is_now():
-    search = Search(lost=1)
+    search = RedetectionState(frames_lost=1)
     for size in (SIZE, (160, 120), (16, 16), (5000, 3000), SIZE):
         every = tiles(BOX, size, CONFIG)
         assert set(search.next_tiles(BOX, size, 4, CONFIG)) <= set(every)
 
 
 def test_no_tile_is_sought_while_the_target_is_believed_in_or_a_find_is_watched():
-    assert Search().next_tiles(BOX, SIZE, 4, CONFIG) == []
-    assert Search(lost=3, candidate=Candidate(BOX, 1)).next_tiles(BOX, SIZE, 4, CONFIG) == []
-    assert Search(lost=3).next_tiles(BOX, SIZE, 0, CONFIG) == []
+    assert RedetectionState().next_tiles(BOX, SIZE, 4, CONFIG) == []
+    assert RedetectionState(frames_lost=3, candidate=Candidate(BOX, 1)).next_tiles(BOX, SIZE, 4, CONFIG) == []
+    assert RedetectionState(frames_lost=3).next_tiles(BOX, SIZE, 0, CONFIG) == []
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NORMAL, Outcome.HARD_NEGATIVE, Outcome.UNCERTAIN])
 def test_a_target_that_is_not_lost_is_believed_in_however_low_its_peak(outcome):
-    assert Search().judge([peak(0.26, 0.95, outcome)], CONFIG) == (TrackStatus.CONFIRMED, 0)
+    assert RedetectionState().classify([peak(0.26, 0.95, outcome)], CONFIG) == (TrackStatus.CONFIRMED, 0)
 
 
 def test_soon_after_a_loss_the_last_place_is_trusted_and_later_what_is_there_has_to_hold():
-    assert lost_for(10).judge([peak(0.3)], CONFIG)[0] is TrackStatus.CONFIRMED
-    assert lost_for(11).judge([peak(0.3)], CONFIG)[0] is TrackStatus.LOST
-    assert lost_for(11).judge([peak(0.5)], CONFIG)[0] is TrackStatus.TENTATIVE
+    assert lost_for(10).classify([peak(0.3)], CONFIG)[0] is TrackStatus.CONFIRMED
+    assert lost_for(11).classify([peak(0.3)], CONFIG)[0] is TrackStatus.LOST
+    assert lost_for(11).classify([peak(0.5)], CONFIG)[0] is TrackStatus.TENTATIVE
 
 
 def test_without_a_search_the_last_place_is_always_trusted():
     off = TrackerConfig(search_tiles=0, trusted_frames=0)
-    assert lost_for(500, off).judge([peak(0.26)], off) == (TrackStatus.CONFIRMED, 0)
+    assert lost_for(500, off).classify([peak(0.26)], off) == (TrackStatus.CONFIRMED, 0)
 
 
 def test_of_several_tiles_the_highest_peak_that_is_a_find_is_taken():
     places = [NOWHERE, peak(0.5), peak(0.9, ratio=0.9), peak(0.7), peak(0.2)]
-    assert lost_for(2).judge(places, CONFIG) == (TrackStatus.TENTATIVE, 3)
+    assert lost_for(2).classify(places, CONFIG) == (TrackStatus.TENTATIVE, 3)
 
 
 @pytest.mark.parametrize(
@@ -150,23 +161,23 @@ def test_a_find_is_a_peak_that_is_high_and_alone(place, config, found):
 
 def test_a_find_that_holds_is_the_target_in_its_third_frame():
     search, box = lost_for(20), Box(100, 100, 60, 50)
-    assert search.settle(TrackStatus.TENTATIVE, BOX, box, CONFIG) is TrackStatus.TENTATIVE
+    assert search.confirm(TrackStatus.TENTATIVE, BOX, box, CONFIG) is TrackStatus.TENTATIVE
     for step, expected in ((1, TrackStatus.TENTATIVE), (2, TrackStatus.CONFIRMED)):
-        assert search.judge([peak(0.5)], CONFIG) == (TrackStatus.TENTATIVE, 0)
+        assert search.classify([peak(0.5)], CONFIG) == (TrackStatus.TENTATIVE, 0)
         here = search.candidate.box
-        assert search.settle(TrackStatus.TENTATIVE, here, Box(100 + 30 * step, 100, 60, 50), CONFIG) is expected
-    assert (search.lost, search.turn, search.candidate) == (0, 0, None)
+        assert search.confirm(TrackStatus.TENTATIVE, here, Box(100 + 30 * step, 100, 60, 50), CONFIG) is expected
+    assert (search.frames_lost, search.tile_index, search.candidate) == (0, 0, None)
 
 
 @pytest.mark.parametrize("after", [NOWHERE, peak(0.39), peak(0.9, ratio=0.9)])
 def test_a_find_that_does_not_hold_is_dropped_and_the_search_goes_on_where_it_was(after):
     search = lost_for(2)
     search.next_tiles(BOX, SIZE, 4, CONFIG)
-    search.settle(TrackStatus.TENTATIVE, BOX, Box(100, 100, 60, 50), CONFIG)
-    belief, _ = search.judge([after], CONFIG)
-    assert belief is TrackStatus.LOST
-    assert search.settle(belief, Box(100, 100, 60, 50), None, CONFIG) is TrackStatus.LOST
-    assert (search.candidate, search.lost) == (None, 4)
+    search.confirm(TrackStatus.TENTATIVE, BOX, Box(100, 100, 60, 50), CONFIG)
+    status, _ = search.classify([after], CONFIG)
+    assert status is TrackStatus.LOST
+    assert search.confirm(status, Box(100, 100, 60, 50), None, CONFIG) is TrackStatus.LOST
+    assert (search.candidate, search.frames_lost) == (None, 4)
     assert search.next_tiles(BOX, SIZE, 4, CONFIG) == tiles(BOX, SIZE, CONFIG)[4:8]
 
 
@@ -175,8 +186,8 @@ def test_a_find_that_does_not_hold_is_dropped_and_the_search_goes_on_where_it_wa
 )
 def test_a_find_that_jumps_or_changes_its_size_is_dropped(box):
     search = lost_for(2)
-    search.settle(TrackStatus.TENTATIVE, BOX, Box(100, 100, 60, 50), CONFIG)
-    assert search.settle(TrackStatus.TENTATIVE, Box(100, 100, 60, 50), box, CONFIG) is TrackStatus.LOST
+    search.confirm(TrackStatus.TENTATIVE, BOX, Box(100, 100, 60, 50), CONFIG)
+    assert search.confirm(TrackStatus.TENTATIVE, Box(100, 100, 60, 50), box, CONFIG) is TrackStatus.LOST
     assert search.candidate is None
 
 
@@ -188,7 +199,7 @@ def test_a_find_may_be_anywhere_but_not_of_another_size():
 
 def test_with_one_frame_a_find_is_the_target_at_once():
     config = TrackerConfig(find_frames=1)
-    assert lost_for(3, config).settle(TrackStatus.TENTATIVE, BOX, Box(0, 0, 60, 50), config) is TrackStatus.CONFIRMED
+    assert lost_for(3, config).confirm(TrackStatus.TENTATIVE, BOX, Box(0, 0, 60, 50), config) is TrackStatus.CONFIRMED
 
 
 # The size that is sought
@@ -196,10 +207,10 @@ def test_with_one_frame_a_find_is_the_target_at_once():
 
 def seen(frames, lost, config=CONFIG):
     """Return a search with boxes ``(w, h, peak)`` remembered, lost for so many frames."""
-    search = Search()
+    search = RedetectionState()
     for w, h, score in frames:
-        search.remember(Box(0, 0, w, h), score, config)
-    search.lost = lost
+        search.remember_size(Box(0, 0, w, h), score, config)
+    search.frames_lost = lost
     return search
 
 
@@ -208,22 +219,22 @@ SLID_AWAY = [*[(22, 54, 0.9)] * 40, *[(20, 30, 0.6)] * 10, *[(16, 13, 0.5)] * 10
 
 def test_what_slid_behind_something_is_sought_in_its_whole_size_once_its_last_place_is_not_trusted():
     piece, config = Box(100, 200, 16, 13), CONFIG
-    assert seen(SLID_AWAY, 0).sought(piece, config) == piece
-    assert seen(SLID_AWAY, config.trusted_frames).sought(piece, config) == piece
-    whole = seen(SLID_AWAY, config.trusted_frames + 1).sought(piece, config)
+    assert seen(SLID_AWAY, 0).search_box(piece, config) == piece
+    assert seen(SLID_AWAY, config.trusted_frames).search_box(piece, config) == piece
+    whole = seen(SLID_AWAY, config.trusted_frames + 1).search_box(piece, config)
     assert whole.center == piece.center and (whole.w, whole.h) == (22, 54)
 
 
 def test_a_target_that_came_nearer_is_sought_in_the_size_of_the_remembered_frames_only():
     config = TrackerConfig(remembered_frames=5)
     frames = [(20, 20, 0.9)] * 50 + [(80, 80, 0.8)] * 5
-    found = seen(frames, 50, config).sought(Box(0, 0, 80, 80), config)
+    found = seen(frames, 50, config).search_box(Box(0, 0, 80, 80), config)
     assert (found.w, found.h) == (80, 80)
 
 
 def test_without_memory_the_last_size_is_sought():
     config = TrackerConfig(remembered_frames=0)
     piece = Box(100, 200, 16, 13)
-    assert seen(SLID_AWAY, 50, config).sought(piece, config) == piece
-    assert seen(SLID_AWAY, 50).sought(piece, config) == piece  # switched off while it is followed
-    assert Search(lost=50).sought(piece, CONFIG) == piece
+    assert seen(SLID_AWAY, 50, config).search_box(piece, config) == piece
+    assert seen(SLID_AWAY, 50).search_box(piece, config) == piece  # switched off while it is followed
+    assert RedetectionState(frames_lost=50).search_box(piece, CONFIG) == piece

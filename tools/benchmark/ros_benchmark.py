@@ -21,7 +21,7 @@ import numpy as np
 from harness.ros_harness import BEST_EFFORT, Client, Image, context, numbered_image, spinning, wait_until
 
 from benchmark.report import Goal, table
-from benchmark.sequences import MadeFootage
+from benchmark.sequences import SyntheticVideo
 from dimp_ros.ros_utils.messages import from_bgr
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -132,12 +132,12 @@ def parts(images: Sequence[dict[str, float]]) -> dict[str, list[float]]:
 
 def first_box(folder: Path) -> tuple[float, float, float]:
     """Start the node with the real tracker; return seconds to its first box, and MiB resident, then and at most."""
-    footage = MadeFootage(SIZE)
-    box = footage.boxes(0, 1)[0]
+    video = SyntheticVideo(SIZE)
+    box = video.boxes(0, 1)[0]
     with context():
         client = Client(BEST_EFFORT)
         header = numbered_image(0).header
-        images = [from_bgr(header, footage.frame(n)) for n in range(30)]
+        images = [from_bgr(header, video.frame(n)) for n in range(30)]
         with spinning(client.node):
             begin = time.monotonic()
             with node([sys.executable, str(ROOT / "scripts" / "tracker_node")], folder / "node.log") as process:

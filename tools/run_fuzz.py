@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Throw odd inputs at all that takes some: `make fuzz ARGS="--inputs 100000 --seed 1"`. Exit code 1 on failure."""
+"""Feed unexpected inputs to every part that accepts inputs: `make fuzz ARGS="--seed 2"`. Exit code 1 on failure."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 
 def main() -> int:
-    """Throw the inputs, print a table, and leave it with the failures in build/fuzz/."""
+    """Use the inputs, print a table, and write it with the failures to build/fuzz/."""
     from fuzz.run import SURFACES, inputs_of, missing, outcomes, supervise, table
 
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
-    parser.add_argument("--inputs", type=int, default=100_000, help="of all surfaces together")
+    parser.add_argument("--inputs", type=int, default=100_000, help="number of inputs, all surfaces together")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--surface", action="append", choices=list(SURFACES), help="only this one; may be repeated")
-    parser.add_argument("--only", type=int, metavar="N", help="throw input N of the surface in this process")
+    parser.add_argument("--surface", action="append", choices=list(SURFACES), help="only this surface; may be repeated")
+    parser.add_argument("--only", type=int, metavar="N", help="use input N of the surface in this process")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "fuzz")
     given = parser.parse_args()
     names = given.surface or list(SURFACES)
@@ -43,7 +43,7 @@ def main() -> int:
     for name in names:
         surface = SURFACES[name]
         if missing(surface):
-            print(f"[fuzz] {name} is left out: {surface.needs} is not installed", flush=True)
+            print(f"[fuzz] {name} is skipped: {surface.needs} is not installed", flush=True)
             continue
         start = time.monotonic()
         tally = tallies[name] = supervise(
@@ -53,7 +53,7 @@ def main() -> int:
         for number, text in tally.failures.items():
             again = f"tools/env python tools/run_fuzz.py --surface {name} --seed {given.seed} --only {number}"
             failures[again] = text
-            print(f"FAILURE, to be repeated by: {again}\n{text}", flush=True)
+            print(f"FAILURE; to repeat it: {again}\n{text}", flush=True)
     text = table(tallies)
     (given.out / "fuzz.md").write_text(text + "\n", encoding="utf-8")
     (given.out / "failures.json").write_text(json.dumps(failures, indent=1), encoding="utf-8")

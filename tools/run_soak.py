@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Soak a tracker node for as long as wanted: `make soak ARGS="--minutes 30"`. Exit code 1 if anything was wrong."""
+"""Soak a tracker node: `make soak ARGS="--minutes 30"`. Exit code 1 on a violation."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def main() -> int:
-    """Soak, print a summary, and leave it with all samples in build/soak/."""
+    """Soak, print a summary, and write it with all samples to build/soak/."""
     parser = argparse.ArgumentParser(prog="soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--tracker", choices=("real", "scripted"), default="real")
     parser.add_argument("--warm-up", type=float, default=5.0, help="minutes after which memory must not grow")
-    parser.add_argument("--seed", type=int, default=1, help="of everything that the traffic does")
+    parser.add_argument("--seed", type=int, default=1, help="seed of the traffic")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "soak")
     given = parser.parse_args()
 
-    from soak.run import Plan, soak, text
+    from soak.run import SoakPlan, soak, text
 
     given.out.mkdir(parents=True, exist_ok=True)
     warm_up = min(given.warm_up, given.minutes / 3)
-    plan = Plan(60 * given.minutes, 60 * warm_up, tracker=given.tracker, seed=given.seed)
+    plan = SoakPlan(60 * given.minutes, 60 * warm_up, tracker=given.tracker, seed=given.seed)
     result = soak(plan, given.out)
     (given.out / "soak.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
     summary = text(result)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Half a minute of a soak (`make soak` is for more), and that a soak finds what it is there to find."""
+"""Twenty seconds of a soak (`make soak` runs longer), and tests that a soak finds violations."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ import pytest
 
 pytest.importorskip("rclpy", reason="rclpy is not installed: ROS tests need a ROS home")
 
-from soak.node import Durations
-from soak.report import Ledger, Report, Sample, growth, judge_resources
-from soak.run import Plan, soak, text
+from soak.node import DurationHistogram
+from soak.report import ResourceSample, SoakReport, TargetLedger, growth, judge_resources
+from soak.run import SoakPlan, soak, text
 
 SECOND = 1_000_000_000
 
 
-def test_a_node_keeps_its_word_in_half_a_minute_of_everything_at_once(tmp_path):
-    result = soak(Plan(20.0, 8.0, memory_growth=0.3), tmp_path)
+def test_short_soak_has_no_violations(tmp_path):
+    result = soak(SoakPlan(20.0, 8.0, memory_growth=0.3), tmp_path)
     assert not result["violations"], text(result)
-    assert result["counts"]["init taken"] > 3 and result["counts"]["message on targets"] > 100, text(result)
+    assert result["counts"]["init accepted"] > 3 and result["counts"]["message on targets"] > 100, text(result)
     assert result["seconds"]["age"]["count"] > 100 and result["tracker_seconds"]["update"]["count"] > 100
 
 
-def taken(ledger: Ledger, name: str, at: float) -> None:
+def accepted(ledger: TargetLedger, name: str, at: float) -> None:
     ledger.init_begins(name, at - 0.1 * SECOND)
     ledger.init_ends(name, at, True)
 
 
-def dropped(ledger: Ledger, name: str | None, at: float) -> None:
+def dropped(ledger: TargetLedger, name: str | None, at: float) -> None:
     ledger.drop_begins(name, at - 0.1 * SECOND)
     ledger.drop_ends(name, at, True)
 
 
-def test_a_dropped_target_in_a_later_message_is_a_contradiction_and_in_an_earlier_one_is_none():
-    ledger = Ledger()
-    taken(ledger, "cup", 10 * SECOND)
+def test_dropped_target_in_a_later_message_is_a_contradiction():
+    ledger = TargetLedger()
+    accepted(ledger, "cup", 10 * SECOND)
     dropped(ledger, "cup", 20 * SECOND)
     assert ledger.contradictions(19.95 * SECOND, ["cup"]) == []
     assert ledger.contradictions(20.5 * SECOND, ["cup"]) == ["cup was dropped 500.0 ms before"]
     assert ledger.contradictions(20.5 * SECOND, []) == []
 
 
-def test_a_taken_target_must_be_in_later_messages_until_it_is_asked_to_be_dropped():
-    ledger = Ledger()
-    taken(ledger, "cup", 10 * SECOND)
+def test_accepted_target_must_be_in_later_messages():
+    ledger = TargetLedger()
+    accepted(ledger, "cup", 10 * SECOND)
     assert ledger.contradictions(9.95 * SECOND, []) == []
-    assert ledger.contradictions(10.5 * SECOND, []) == ["cup is missing 500.0 ms after it was taken"]
+    assert ledger.contradictions(10.5 * SECOND, []) == ["cup is missing 500.0 ms after it was accepted"]
     ledger.init_begins("cup", 11 * SECOND)
     ledger.init_ends("cup", 12 * SECOND, False)
     assert ledger.contradictions(12.5 * SECOND, []), "a refused request must leave the target there"
@@ -54,20 +54,20 @@ def test_a_taken_target_must_be_in_later_messages_until_it_is_asked_to_be_droppe
     assert ledger.contradictions(13.1 * SECOND, []) == [] == ledger.contradictions(13.1 * SECOND, ["cup"])
 
 
-def test_dropping_all_counts_for_every_target_but_those_asked_for_meanwhile():
-    ledger = Ledger()
-    taken(ledger, "cup", 10 * SECOND)
+def test_dropping_all_spares_targets_requested_meanwhile():
+    ledger = TargetLedger()
+    accepted(ledger, "cup", 10 * SECOND)
     ledger.init_begins("ball", 10 * SECOND)
     dropped(ledger, None, 12 * SECOND)
     ledger.init_ends("ball", 13 * SECOND, True)
     assert ledger.contradictions(14 * SECOND, ["cup", "ball"]) == ["cup was dropped 2000.0 ms before"]
     assert ledger.contradictions(14 * SECOND, []) == [], "who was first is not known"
-    taken(ledger, "ball", 20 * SECOND)
-    assert ledger.contradictions(21 * SECOND, []) == ["ball is missing 1000.0 ms after it was taken"]
+    accepted(ledger, "ball", 20 * SECOND)
+    assert ledger.contradictions(21 * SECOND, []) == ["ball is missing 1000.0 ms after it was accepted"]
 
 
 def samples(rss=lambda t: 100e6, threads=lambda t: 20, descriptors=lambda t: 15):
-    return [Sample(float(t), int(rss(t)), threads(t), descriptors(t)) for t in range(600)]
+    return [ResourceSample(float(t), int(rss(t)), threads(t), descriptors(t)) for t in range(600)]
 
 
 @pytest.mark.parametrize(
@@ -83,25 +83,25 @@ def samples(rss=lambda t: 100e6, threads=lambda t: 20, descriptors=lambda t: 15)
     ],
     ids=["steady", "up and down", "warm-up", "leak", "a short-lived thread", "threads", "descriptors"],
 )
-def test_what_grows_after_the_warm_up_is_found_and_what_goes_up_and_down_is_not(what, kinds):
-    report = Report()
+def test_growth_after_warm_up_is_found_and_fluctuation_is_not(what, kinds):
+    report = SoakReport()
     judge_resources(samples(**what), 100.0, 0.02, report)
     assert set(report.kinds) == kinds
 
 
-def test_a_soak_that_ended_early_is_no_success():
-    report = Report()
+def test_soak_that_ended_early_is_a_violation():
+    report = SoakReport()
     judge_resources(samples()[:105], 100.0, 0.02, report)
     assert report.kinds["resources"] == 1
 
 
-def test_growth_is_a_share_of_where_it_begins():
+def test_growth_is_relative_to_the_start():
     assert growth(range(100), [100.0 + t for t in range(100)]) == pytest.approx(0.99, rel=0.01)
     assert growth(range(100), [50.0] * 100) == 0.0
 
 
-def test_quantiles_of_durations_are_right_to_within_a_bin_and_never_beyond_the_longest():
-    durations = Durations()
+def test_quantiles_are_right_to_within_a_bin():
+    durations = DurationHistogram()
     for milliseconds in range(1, 1001):
         durations.add(milliseconds / 1000)
     summary = durations.summary()

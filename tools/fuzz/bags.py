@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bag files to be thrown: MCAP, sqlite3 and ROS 1 with bytes changed, or with other messages in them."""
+"""Bag files: MCAP, sqlite3 and ROS 1 with bytes changed, or with other messages in them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dimp_ros.apps.bags.reader import ImageBag
 from dimp_ros.apps.bags.types import COMPRESSED_IMAGE, IMAGE, ros2_types
 from dimp_ros.images.frame_source import Span
 from fuzz.draw import mutated, odd_int, odd_text
-from fuzz.run import Throw
+from fuzz.run import Attempt
 
 COUNT = 4
 STEP = 100_000_000
@@ -28,28 +28,28 @@ BEGIN = 1_700_000_000_000_000_000
 
 
 @contextmanager
-def bags() -> Iterator[Throw]:
-    """Throw bags, which must be read as far as they go, or refused with what can be done about it."""
+def bags() -> Iterator[Attempt]:
+    """Read bags: up to the damage, or refused with a remedy."""
     cv2.setNumThreads(1)
-    with tempfile.TemporaryDirectory(prefix="thrown") as folder:
-        made = Path(folder) / "good"
-        made.mkdir()
+    with tempfile.TemporaryDirectory(prefix="fuzz") as folder:
+        valid = Path(folder) / "valid"
+        valid.mkdir()
         good = {
-            "bag.mcap": (write_ros2(made / "mcap", _shots()) / "mcap.mcap").read_bytes(),
-            "bag.db3": (write_ros2(made / "db3", _shots(), "sqlite3") / "db3.db3").read_bytes(),
-            "bag.bag": write_ros1(made / "bag.bag", _shots()).read_bytes(),
+            "bag.mcap": (write_ros2(valid / "mcap", _shots()) / "mcap.mcap").read_bytes(),
+            "bag.db3": (write_ros2(valid / "db3", _shots(), "sqlite3") / "db3.db3").read_bytes(),
+            "bag.bag": write_ros1(valid / "bag.bag", _shots()).read_bytes(),
         }
-        yield lambda draw: _throw(draw, Path(folder) / "thrown", good)
+        yield lambda draw: _attempt(draw, Path(folder) / "bag", good)
 
 
 def _shots() -> list[Shot]:
-    """Return images that are small and do not shrink to nothing."""
+    """Return a few small images of noise, which compression does not shrink to nothing."""
     pixels = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
     return [Shot(pixels, BEGIN + index * STEP, BEGIN + index * STEP) for index in range(COUNT)]
 
 
-def _throw(draw: Random, folder: Path, good: dict[str, bytes]) -> bool:
-    """Write a bag and read it; return whether a picture came out of it."""
+def _attempt(draw: Random, folder: Path, good: dict[str, bytes]) -> bool:
+    """Write a bag and read it; return whether it gave an image."""
     shutil.rmtree(folder, ignore_errors=True)
     kind = draw.randrange(5)
     if kind == 0:
@@ -105,7 +105,7 @@ _METADATA = b"""rosbag2_bagfile_information:
 
 
 def _other_messages(draw: Random, folder: Path) -> Path:
-    """Write a bag of which one message is not what its type says, or has odd times."""
+    """Write a bag in which one message does not match its type, or has an unexpected time."""
     kind = draw.choice((IMAGE, COMPRESSED_IMAGE))
     shots = _shots()
     at = draw.randrange(COUNT)
@@ -119,7 +119,7 @@ def _other_messages(draw: Random, folder: Path) -> Path:
 
 
 def _other_rows(draw: Random, folder: Path, content: bytes) -> Path:
-    """Write a database whose pages are whole and whose rows are not what they should be."""
+    """Write a database with intact pages and unexpected rows."""
     folder.mkdir()
     path = folder / "bag.db3"
     path.write_bytes(content)

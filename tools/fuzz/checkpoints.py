@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights files to be thrown: safetensors and PyTorch's two layouts with bytes, or a pickle's operations, changed."""
+"""Weights files: safetensors and PyTorch's two layouts with bytes, or a pickle's operations, changed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from safetensors.torch import save
 from dimp_ros.model.checkpoints.checkpoint import Weights, WeightsInfo, fill_model, read_weights
 from dimp_ros.tracker.config import TrackerConfig
 from fuzz.draw import mutated, odd_float, odd_int, odd_text
-from fuzz.run import Throw
+from fuzz.run import Attempt
 
 _GLOBALS = (
     (b"os", b"system"),
@@ -56,17 +56,17 @@ _guarded = [False]
 
 
 class Ran(AssertionError):
-    """Something in a file was carried out."""
+    """Something in a file was executed."""
 
 
 def _guard(event: str, arguments: tuple[Any, ...]) -> None:
-    """Refuse, while a file is read, what only a file that is run would ask for."""
+    """Raise, while a file is read, on events that only an executed file causes."""
     if _guarded[0] and (event.startswith(_FORBIDDEN) or (event == "open" and not _is_ours(arguments[0]))):
         raise Ran(f"{event} {arguments}")
 
 
 def _is_ours(path: Any) -> bool:
-    return not isinstance(path, (str, bytes)) or "thrown" in str(path) or str(path).endswith((".py", ".pyc"))
+    return not isinstance(path, (str, bytes)) or "fuzz-weights" in str(path) or str(path).endswith((".py", ".pyc"))
 
 
 class _Hostile:
@@ -78,18 +78,18 @@ class _Hostile:
 
 
 @contextmanager
-def checkpoints() -> Iterator[Throw]:
-    """Throw weights files, which must be read or refused by a ValueError; what is in them must never be run."""
+def checkpoints() -> Iterator[Attempt]:
+    """Read weights files: accepted or refused by a ValueError, and never executed."""
     torch.set_num_threads(1)
     sys.addaudithook(_guard)
-    with tempfile.TemporaryDirectory(prefix="thrown") as folder:
+    with tempfile.TemporaryDirectory(prefix="fuzz-weights") as folder:
         files = _files(Path(folder))
         read_weights(_written(Path(folder), ".pth", files[".pth"][0]))  # imports what reading needs
         read_weights(_written(Path(folder), ".safetensors", files[".safetensors"][0]))
-        yield lambda draw: _throw(draw, Path(folder), files)
+        yield lambda draw: _attempt(draw, Path(folder), files)
 
 
-def _throw(draw: Random, folder: Path, files: dict[str, list[bytes]]) -> bool:
+def _attempt(draw: Random, folder: Path, files: dict[str, list[bytes]]) -> bool:
     """Write a file and read it; return whether it holds weights, of whatever kind."""
     suffix = draw.choice((".pth", ".pth", ".safetensors"))
     content = draw.choice(files[suffix])
@@ -107,7 +107,7 @@ def _throw(draw: Random, folder: Path, files: dict[str, list[bytes]]) -> bool:
             _fill(weights, path)
     except ValueError as error:
         str(error).encode()
-        assert "thrown" in str(error) and len(str(error)) < 100_000, str(error)[:1000]
+        assert "fuzz-weights" in str(error) and len(str(error)) < 100_000, str(error)[:1000]
         return False
     finally:
         _guarded[0] = False
@@ -123,23 +123,23 @@ def _throw(draw: Random, folder: Path, files: dict[str, list[bytes]]) -> bool:
 
 
 def _fill(weights: Weights, path: Path) -> None:
-    """Have a model filled, which cannot fit: these files are small."""
+    """Fill a model, which must be refused: these files hold a few tensors only."""
     try:
         fill_model(weights, path)
     except ValueError as error:
         assert "does not fit" in str(error) or "is not known here" in str(error), str(error)
     else:
-        raise AssertionError("a few tensors were taken for a whole model")
+        raise AssertionError("a few tensors were accepted as a whole model")
 
 
 def _written(folder: Path, suffix: str, content: bytes) -> Path:
-    path = folder / f"thrown{suffix}"
+    path = folder / f"weights{suffix}"
     path.write_bytes(content)
     return path
 
 
 def _files(folder: Path) -> dict[str, list[bytes]]:
-    """Return good files of each kind, all small, and some that want to run something."""
+    """Return small valid files of each kind, and some that try to execute something."""
     generator = torch.Generator().manual_seed(0)
     base = torch.randn(4, 6, generator=generator)
     net = OrderedDict(
@@ -165,18 +165,18 @@ def _files(folder: Path) -> dict[str, list[bytes]]:
         {"net": net, "stats": [_Hostile(print, "it ran"), {"a": (1, 2.5)}]},
         {"net": net, "evil": _Hostile(exec, "raise SystemExit('it ran')")},
     ]
-    made: dict[str, list[bytes]] = {".pth": [], ".safetensors": []}
+    files: dict[str, list[bytes]] = {".pth": [], ".safetensors": []}
     for content in contents:
         for modern in (True, False):
-            torch.save(content, folder / "made.pth", _use_new_zipfile_serialization=modern)
-            made[".pth"].append((folder / "made.pth").read_bytes())
+            torch.save(content, folder / "source.pth", _use_new_zipfile_serialization=modern)
+            files[".pth"].append((folder / "source.pth").read_bytes())
     tensors = {name: tensor.contiguous() for name, tensor in net.items()}
-    made[".safetensors"].append(save(tensors, metadata={"dimp_ros": json.dumps(info)}))
-    return made
+    files[".safetensors"].append(save(tensors, metadata={"dimp_ros": json.dumps(info)}))
+    return files
 
 
 def _safetensors(draw: Random, content: bytes) -> bytes:
-    """Return the file with a header that is JSON all the same, but says something else."""
+    """Return the file with a header that is valid JSON and wrong otherwise."""
     (size,) = struct.unpack_from("<Q", content)
     header = json.loads(content[8 : 8 + size])
     info = json.loads(header["__metadata__"]["dimp_ros"])
@@ -221,7 +221,7 @@ def _safetensors(draw: Random, content: bytes) -> bytes:
 
 
 def _archive(draw: Random, content: bytes) -> bytes:
-    """Return the archive with one entry changed, and the checksums that belong to it."""
+    """Return the archive with one entry changed and valid checksums."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         entries = {name: archive.read(name) for name in archive.namelist()}
     program = next(name for name in entries if name.endswith("data.pkl"))
@@ -243,7 +243,7 @@ def _archive(draw: Random, content: bytes) -> bytes:
 
 
 def _program(draw: Random, program: bytes) -> bytes:
-    """Return a pickle with operations put in, left out, exchanged, or given other numbers."""
+    """Return a pickle with operations inserted, deleted, replaced, or with other numbers."""
     places = [place for _, _, place in pickletools.genops(program)]
     steps = [program[begin:end] for begin, end in zip(places, [*places[1:], len(program)], strict=True)]
     for _ in range(draw.choice((1, 1, 2, 5))):
@@ -268,7 +268,7 @@ def _program(draw: Random, program: bytes) -> bytes:
 
 
 def _operation(draw: Random) -> bytes:
-    """Return any operation of the pickle machine, with an argument of its kind."""
+    """Return any pickle operation with an argument of its type."""
     opcode = draw.choice(pickletools.opcodes)
     kind, short = opcode.arg, draw.choice((b"", b"0", b"11", b"ab"))
     argument = b""

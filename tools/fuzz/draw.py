@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Values at the edge of their types and beyond, and bytes with something changed, drawn from a seeded generator."""
+"""Values at and beyond the limits of their types, and mutated bytes, drawn from a seeded generator."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _TEXTS = (
 
 
 def odd_float(draw: Random) -> float:
-    """Return any double: none at all, at an edge, any bits, or an everyday one."""
+    """Return a double: not finite, a limit, any bits, or an ordinary one."""
     kind = draw.randrange(8)
     if kind < 2:
         return draw.choice(_NONE)
@@ -45,14 +45,14 @@ def odd_float(draw: Random) -> float:
 
 
 def odd_int(draw: Random, low: int, high: int) -> int:
-    """Return a whole number in a type's range, mostly at its edges."""
+    """Return an integer in a type's range, mostly at its limits."""
     edges = [low, low + 1, -1, 0, 1, 2, 3, 255, 256, 2**15, 2**16, 2**31 - 1, 2**31, high - 1, high]
     number = draw.choice(edges) if draw.random() < 0.8 else draw.randint(low, high)
     return min(max(number, low), high)
 
 
 def odd_text(draw: Random) -> str:
-    """Return a text as it may come over the wire: any Unicode but surrogates and zero, short or very long."""
+    """Return a string as a message may hold it: any Unicode but surrogates and zero, short or very long."""
     kind = draw.randrange(10)
     if kind < 7:
         return draw.choice(_TEXTS)
@@ -63,13 +63,13 @@ def odd_text(draw: Random) -> str:
 
 
 def odd_thing(draw: Random) -> Any:
-    """Return what no message field is."""
+    """Return an object that no message field holds."""
     things = (None, True, -1, 2**70, 0.5, float("nan"), "text", b"bytes", [], [1, 2], {}, object())
     return draw.choice(things)
 
 
 def mutated(draw: Random, data: bytes, begin: int = 0) -> bytes:
-    """Return ``data`` with bytes changed, cut out, doubled or cut off at the end, from ``begin`` on."""
+    """Return ``data`` with bytes changed, deleted, duplicated or truncated, from ``begin`` on."""
     content = bytearray(data)
     for _ in range(draw.choice((1, 1, 1, 2, 3, 8))):
         if len(content) <= begin:
@@ -97,6 +97,6 @@ def mutated(draw: Random, data: bytes, begin: int = 0) -> bytes:
 
 
 def some(draw: Random, names: Sequence[str], most: int = 3) -> list[str]:
-    """Return which of ``names`` are to be wrong: mostly one, now and then none or several."""
+    """Return which of ``names`` are to be wrong: mostly one, sometimes none or several."""
     count = draw.choice((0, 1, 1, 1, 1, 2, most))
     return draw.sample(list(names), min(count, len(names)))

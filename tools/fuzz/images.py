@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image messages to be thrown: good ones with a field or some bytes wrong, raw and compressed."""
+"""Image messages: valid ones with a field or some bytes changed, raw and compressed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from harness.message_strategies import FILES, examine, raw_message
 
 from dimp_ros.images.encodings import SUPPORTED_ENCODINGS
 from fuzz.draw import mutated, odd_int, odd_text, odd_thing, some
-from fuzz.run import Throw
+from fuzz.run import Attempt
 
 _PNG_BEGIN = 8
 _NAMES = (*SUPPORTED_ENCODINGS, "8UC2", "32SC3", "bayer_rggb", "RGB8", "mono12", "")
@@ -35,21 +35,21 @@ _FORMATS = (
 
 
 @contextmanager
-def raw_images() -> Iterator[Throw]:
-    """Throw sensor_msgs/Image."""
+def raw_images() -> Iterator[Attempt]:
+    """Convert sensor_msgs/Image."""
     cv2.setNumThreads(1)
     yield lambda draw: examine(raw_image(draw))
 
 
 @contextmanager
-def compressed_images() -> Iterator[Throw]:
-    """Throw sensor_msgs/CompressedImage."""
+def compressed_images() -> Iterator[Attempt]:
+    """Decode sensor_msgs/CompressedImage."""
     cv2.setNumThreads(1)
     yield lambda draw: examine(compressed_image(draw))
 
 
 def raw_image(draw: Random) -> SimpleNamespace:
-    """Return an image of noise of any encoding, mostly with one field that does not fit the others."""
+    """Return an image of noise in any encoding, mostly with one field that contradicts the others."""
     noise = np.random.default_rng(draw.getrandbits(63))
     side = 40 if draw.random() < 0.95 else 400
     encoding = draw.choice(SUPPORTED_ENCODINGS)
@@ -71,18 +71,18 @@ def raw_image(draw: Random) -> SimpleNamespace:
 
 
 def _filled(draw: Random, data: Any) -> Any:
-    """Return data of the same length, now and then all the same byte: floats of zero, of NaN, of one huge number."""
+    """Return data of the same length, sometimes one repeated byte: zeros, NaN, or one huge number."""
     if draw.random() < 0.8:
         return data
     return type(data)(data.typecode, bytes([draw.choice((0, 1, 127, 128, 255))]) * len(data))
 
 
 def compressed_image(draw: Random) -> SimpleNamespace:
-    """Return a picture file, mostly with some bytes wrong; of PNG with checksums that are right all the same."""
+    """Return an image file, mostly with some bytes changed; PNG keeps valid checksums."""
     content = draw.choice(FILES)
     if content.startswith(b"\x89PNG") and draw.random() < 0.7:
         content = _png(draw, content)
-    elif draw.random() < 0.9:  # of those behind the header, most leave a picture that can be decoded
+    elif draw.random() < 0.9:  # most changes behind the header leave an image that can be decoded
         content = mutated(draw, content, len(content) // 3 if draw.random() < 0.4 else 0)
     message = SimpleNamespace(format=draw.choice(_FORMATS[:7]), data=content, header=None)
     for name in some(draw, ("format", "data")) if draw.random() < 0.1 else ():
@@ -91,7 +91,7 @@ def compressed_image(draw: Random) -> SimpleNamespace:
 
 
 def _png(draw: Random, content: bytes) -> bytes:
-    """Return a PNG file with a chunk mutated, doubled or left out, and the checksums that belong to it."""
+    """Return a PNG file with a chunk mutated, inserted or moved, and valid checksums."""
     chunks, at = [], _PNG_BEGIN
     while at < len(content):
         (length,) = struct.unpack_from(">I", content, at)
@@ -104,7 +104,7 @@ def _png(draw: Random, content: bytes) -> bytes:
         chunks.insert(which, (draw.choice((b"PLTE", b"tRNS", b"gAMA", b"eXIf", b"acTL", b"iCCP")), draw.randbytes(12)))
     elif action == 1:
         chunks.append(chunks.pop(which))
-    elif kind == b"IDAT" and action < 6:  # pixels, filters included, that are whole when unpacked
+    elif kind == b"IDAT" and action < 6:  # filtered pixels inside valid compressed data
         chunks[which] = (kind, zlib.compress(mutated(draw, zlib.decompress(data))))
     else:
         chunks[which] = (kind, mutated(draw, data))

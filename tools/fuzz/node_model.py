@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A tracker node's inside without a node: pipeline, requests and outputs, whose publishers note what they are given."""
+"""The parts of a tracker node without a node: pipeline, requests and publishers that record their messages."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from dimp_ros.ros_utils.parameter_table import NODE_PARAMETERS
 from fuzz.draw import odd_float, odd_int, odd_text, some
 
 PATIENCE_SECONDS = 8.0
-"""How long is waited for what takes a millisecond: the machine may be busy."""
+"""Timeout for what takes a millisecond on an idle machine."""
 
 WAITING_SECONDS = 0.02
-"""What stands for the second that a request waits for an image that may come, and for a target to catch up."""
+"""Replaces the second that a request waits for an image to arrive, and for a target to catch up."""
 
 MAX_TARGETS = 3
 NANOSECONDS = 10**9
@@ -44,7 +44,7 @@ NANOSECONDS = 10**9
 
 @contextmanager
 def short_waits() -> Iterator[None]:
-    """Have requests wait for 20 ms where they would for a second: nobody is going to send the image."""
+    """Let requests wait for 20 ms instead of a second: no image will arrive."""
     before = ImageBuffer.OVERTAKEN_SECONDS, requests_module.CATCH_UP_PATIENCE_SECONDS
     ImageBuffer.OVERTAKEN_SECONDS = requests_module.CATCH_UP_PATIENCE_SECONDS = WAITING_SECONDS
     try:
@@ -54,37 +54,37 @@ def short_waits() -> Iterator[None]:
 
 
 class _Publisher:
-    """Notes the last message; whatever is published must be one that can be sent."""
+    """Records the last message; every message must be serialisable."""
 
-    def __init__(self, kind: type, told: threading.Condition) -> None:
+    def __init__(self, kind: type, changed: threading.Condition) -> None:
         self.kind = kind
         self.last: Any = None
         self.count = 0
         self.wanted = False
-        self._told = told
+        self._changed = changed
 
     def publish(self, message: Any) -> None:
         assert isinstance(message, self.kind)
         serialize_message(message)
-        with self._told:
+        with self._changed:
             self.last = message
             self.count += 1
-            self._told.notify_all()
+            self._changed.notify_all()
 
     def get_subscription_count(self) -> int:
         return int(self.wanted)
 
 
-class _Desk:
+class _FakeNode:
     """What `Publishers` needs of a node, and a logger."""
 
     def __init__(self) -> None:
-        self.told = threading.Condition()
+        self.changed = threading.Condition()
         self.topics: dict[str, _Publisher] = {}
         self.errors: list[str] = []
 
     def create_publisher(self, kind: type, topic: str, qos: Any, **_: Any) -> _Publisher:
-        self.topics[topic] = _Publisher(kind, self.told)
+        self.topics[topic] = _Publisher(kind, self.changed)
         return self.topics[topic]
 
     def get_clock(self) -> Any:
@@ -103,11 +103,11 @@ class _Desk:
         self.errors.append(text)
 
 
-class World:
-    """A pipeline at work on images, with targets; `expected` are those that must be there, by what was asked for."""
+class PipelineFixture:
+    """A running pipeline with targets; `expected` are those that must exist after the requests so far."""
 
     def __init__(self) -> None:
-        self.desk = _Desk()
+        self.node = _FakeNode()
         self.tracker = ScriptedTracker()
         self.settings: dict[str, Any] = {row.name: row.default for row in NODE_PARAMETERS}
         self.settings.update(max_targets=MAX_TARGETS, target_width=0.5, history_seconds=5.0)
@@ -115,26 +115,26 @@ class World:
         self.positioner.on_camera_info(camera_info((WIDTH, HEIGHT), [60.0, 0, 32.0, 0, 60.0, 24.0, 0, 0, 1.0]))
         self.history = ImageBuffer(self.settings["history_seconds"], 2**20)
         self.statistics = Statistics()
-        desk: Any = self.desk
+        node: Any = self.node
         self.pipeline = Pipeline(
             self.tracker,
-            Publishers(desk, self.positioner, self.settings),
+            Publishers(node, self.positioner, self.settings),
             self.history,
-            desk,
+            node,
             self.settings,
             self.statistics,
             ImageDecoder(self.settings),
         )
-        self.requests = Requests(self.pipeline, self.settings, desk, lambda: "nobody publishes")
-        self.detector = DetectorInput(self.pipeline, self.requests, self.settings, desk)
+        self.requests = Requests(self.pipeline, self.settings, node, lambda: "nobody publishes")
+        self.detector = DetectorInput(self.pipeline, self.requests, self.settings, node)
         self.expected: set[str] = set()
         self.planned_errors: tuple[str, ...] = ()
-        """What the tracker was told to do wrong; other tracebacks in the log are failures."""
+        """Errors that the tracker raises on purpose; other tracebacks in the log are failures."""
         self._images = 0
         self.pipeline.start()
 
     def next_image(self) -> Image:
-        """Return a good image, 0.1 s after the one before."""
+        """Return a valid image, 0.1 s after the one before."""
         self._images += 1
         stamp = Time(sec=1000 + self._images // 10, nanosec=self._images % 10 * 100_000_000)
         return self.image(stamp)
@@ -147,35 +147,35 @@ class World:
         return image
 
     def show(self, image: Any) -> dict[str, Any]:
-        """Have an image worked on and return what is said of the targets in it, by name."""
-        targets = self.desk.topics["targets"]
+        """Process an image and return the states of the targets in it, by name."""
+        targets = self.node.topics["targets"]
         before = targets.count
 
-        def told() -> bool:
+        def changed() -> bool:
             return targets.count > before and targets.last.header == image.header
 
         self.pipeline.receive(image)
-        with self.desk.told:
-            assert self.desk.told.wait_for(told, PATIENCE_SECONDS), f"nothing is said of an image; {self.trouble}"
+        with self.node.changed:
+            assert self.node.changed.wait_for(changed, PATIENCE_SECONDS), f"no result for an image; {self.trouble}"
             return {state.id: state for state in targets.last.targets}
 
     def settle(self) -> None:
-        """Wait until no target is late any more."""
+        """Wait until every target has caught up."""
         end = time.monotonic() + PATIENCE_SECONDS
         while self.pipeline.late:
             assert time.monotonic() < end, f"still late: {self.pipeline.late}; {self.trouble}"
             time.sleep(0.0005)
 
     def ask(self, job: Callable[[], Any]) -> Any:
-        """Return what a request gives, None if it is refused in words."""
+        """Return the result of a request, None if it is refused with a reason."""
         try:
             return job()
         except RequestRefused as error:
-            assert 10 < len(str(error).encode()) < 5000, f"no reason, or far too long a one: {str(error)[:5000]!r}"
+            assert 10 < len(str(error).encode()) < 5000, f"no reason, or one that is too long: {str(error)[:5000]!r}"
             return None
 
     def take(self, stamp: Time, bbox: BoundingBox2D, normalized: bool, target_id: str) -> bool:
-        """Ask for a target and return whether it was taken; then it must be there from now on."""
+        """Request a target and return whether it was accepted; then it must exist from now on."""
         before = set(self.pipeline.targets)
         started = self.ask(lambda: self.requests.init_target(stamp, bbox, normalized, target_id))
         if started is None:
@@ -189,14 +189,14 @@ class World:
         return True
 
     def drop(self, target_id: str) -> bool:
-        """Ask to drop a target, or all; return whether that was done."""
+        """Request to drop a target, or all; return whether that was done."""
         said = self.ask(lambda: self.requests.drop_target(target_id))
         if said is not None:
             self.expected -= {target_id} if target_id else self.expected.copy()
         return said is not None
 
     def check(self) -> None:
-        """Assert that every expected target is there and is followed in the next good image, and no other.
+        """Assert that exactly the expected targets exist, and that each is TRACKING in the next valid image.
 
         :raises AssertionError: if not.
         """
@@ -207,38 +207,38 @@ class World:
         assert set(states) == self.expected, f"{sorted(states)}, not {self.expected}; {self.trouble}"
         for name, state in states.items():
             assert state.state == State.TRACKING, f"{name!r} is {state.state}; {self.trouble}"
-            box, told = self.tracker.boxes[name], state.bbox
-            assert (told.size_x, told.size_y) == box[2:], f"{name!r} is at {told}, not {box}"
-        for error in self.desk.errors:
+            box, published = self.tracker.boxes[name], state.bbox
+            assert (published.size_x, published.size_y) == box[2:], f"{name!r} is at {published}, not {box}"
+        for error in self.node.errors:
             assert "Traceback" not in error or any(planned in error for planned in self.planned_errors), error
-        self.desk.errors.clear()
+        self.node.errors.clear()
 
     def close(self) -> None:
-        """End it, which must be done at once and say that all targets are gone."""
+        """Stop the pipeline: at once, and with a message without targets."""
         assert not self.pipeline.exit_cause, self.pipeline.exit_cause
-        assert self.pipeline.stop(PATIENCE_SECONDS), "the thread does not end"
-        assert self.pipeline.targets == () and not self.desk.topics["targets"].last.targets
+        assert self.pipeline.stop(PATIENCE_SECONDS), "the thread does not stop"
+        assert self.pipeline.targets == () and not self.node.topics["targets"].last.targets
         self.statistics.snapshot()
 
     @property
     def trouble(self) -> str:
-        """What the log has to say."""
-        return "; ".join([self.pipeline.exit_cause, *self.desk.errors])
+        """The errors in the log."""
+        return "; ".join([self.pipeline.exit_cause, *self.node.errors])
 
 
 @contextmanager
-def world() -> Iterator[World]:
-    """Have a world that follows two targets, and end it."""
-    made = World()
+def pipeline_fixture() -> Iterator[PipelineFixture]:
+    """Run a pipeline that tracks two targets."""
+    fixture = PipelineFixture()
     try:
         for _ in range(3):
-            made.show(made.next_image())
+            fixture.show(fixture.next_image())
         for name in ("cup", "böll"):
-            assert made.take(Time(), bounding_box(*BOX), False, name)
-        yield made
+            assert fixture.take(Time(), bounding_box(*BOX), False, name)
+        yield fixture
     finally:
-        ended = made.pipeline.stop(PATIENCE_SECONDS)
-        assert ended, "the thread does not end"
+        ended = fixture.pipeline.stop(PATIENCE_SECONDS)
+        assert ended, "the thread does not stop"
 
 
 def bounding_box(x: float, y: float, w: float, h: float) -> BoundingBox2D:
@@ -249,32 +249,32 @@ def bounding_box(x: float, y: float, w: float, h: float) -> BoundingBox2D:
 
 
 def good_box(draw: Random) -> tuple[float, float, float, float]:
-    """Return a box that a target can be taken from."""
+    """Return a valid box."""
     w, h = draw.uniform(4.0, 30.0), draw.uniform(4.0, 20.0)
     return draw.uniform(0.0, WIDTH - w), draw.uniform(0.0, HEIGHT - h), w, h
 
 
 def odd_stamp(draw: Random) -> Time:
-    """Return any stamp that fits into its message, of which not all are times."""
+    """Return any stamp that fits into its message; not all are valid times."""
     near = draw.random() < 0.3
     sec = draw.randint(999, 1003) if near else odd_int(draw, -(2**31), 2**31 - 1)
     return Time(sec=sec, nanosec=odd_int(draw, 0, 2**32 - 1))
 
 
-def known_stamp(draw: Random, made: World) -> Time:
-    """Return zero, or the stamp of an image that is held, now and then a little off."""
-    newest = made._images
+def known_stamp(draw: Random, fixture: PipelineFixture) -> Time:
+    """Return zero, or the stamp of a held image, sometimes slightly off."""
+    newest = fixture._images
     at = 1000 * NANOSECONDS + draw.randint(max(1, newest - 5), newest) * 100_000_000
     at += draw.choice((0, 0, 0, 900_000, -900_000, 10_000_000))
     return draw.choice((Time(), Time(sec=at // NANOSECONDS, nanosec=at % NANOSECONDS)))
 
 
-def drawn_request(draw: Random, made: World) -> tuple[Time, BoundingBox2D, bool, str]:
-    """Return a request for a target, mostly with one thing wrong."""
+def drawn_request(draw: Random, fixture: PipelineFixture) -> tuple[Time, BoundingBox2D, bool, str]:
+    """Return a request for a target, mostly with one error."""
     normalized = draw.random() < 0.3
     scale = (WIDTH, HEIGHT, WIDTH, HEIGHT) if normalized else (1, 1, 1, 1)
     bbox = bounding_box(*(value / by for value, by in zip(good_box(draw), scale, strict=True)))
-    stamp, name = known_stamp(draw, made), draw.choice(("", "cup", "böll", "third"))
+    stamp, name = known_stamp(draw, fixture), draw.choice(("", "cup", "böll", "third"))
     for wrong in some(draw, ("x", "y", "w", "h", "theta", "stamp", "normalized", "name", "name")):
         if wrong in "xy":
             setattr(bbox.center.position, wrong, odd_float(draw))

@@ -29,7 +29,7 @@ from dimp_ros.ros_utils.callbacks import guard_services
 from dimp_ros.ros_utils.parameter_table import NODE_PARAMETERS, Parameter, tracker_parameters
 from dimp_ros.ros_utils.parameters import ParameterHandler
 from fuzz.draw import odd_float, odd_int, odd_text
-from fuzz.run import Throw
+from fuzz.run import Attempt
 
 ROWS = {row.name: row for row in NODE_PARAMETERS + tracker_parameters()}
 LONGEST_REASON = 100_000
@@ -40,11 +40,11 @@ _TYPE_NAMES = (*_TYPES, "string_array")
 
 
 @contextmanager
-def parameters() -> Iterator[Throw]:
-    """Throw batches of parameters, and questions about them, at a node."""
+def parameters() -> Iterator[Attempt]:
+    """Send batches of parameters, and queries about them, to a node."""
     rclpy.init()
     try:
-        node = Node("thrown_at")
+        node = Node("fuzzed")
         handler = ParameterHandler(node)
         guard_services(node)
         yield lambda draw: _at_start(draw) if draw.random() < 0.02 else _at_run_time(draw, node, handler)
@@ -53,7 +53,7 @@ def parameters() -> Iterator[Throw]:
 
 
 def _at_start(draw: Random) -> bool:
-    """Start a node with odd values in its parameter file; return whether it has nothing to complain of."""
+    """Start a node with unexpected values in its parameter file; return whether it accepts them."""
     given = {message.name: message for message in _batch(draw) if message.name in ROWS}  # rclpy answers for its own
     overrides = []
     for message in given.values():
@@ -75,7 +75,7 @@ def _at_start(draw: Random) -> bool:
 
 
 def _at_run_time(draw: Random, node: Node, handler: ParameterHandler) -> bool:
-    """Set parameters, or ask about them; return whether all was set."""
+    """Set or query parameters; return whether all were set."""
     _reset(node, handler)
     handler.frozen = draw.random() < 0.4
     before = {name: handler[name] for name in ROWS}
@@ -101,7 +101,7 @@ def _at_run_time(draw: Random, node: Node, handler: ParameterHandler) -> bool:
 
 
 def _call(node: Node, kind: Any, request: Any) -> Any:
-    """Call the node's service as the executor does, with what came over the wire, and return its answer."""
+    """Call the node's service as the executor does, with a deserialised request, and return its answer."""
     serialize_message(request)
     (service,) = (one for one in node.services if one.srv_type is kind)
     response = service.callback(request, kind.Response())
@@ -119,7 +119,7 @@ def _ask(draw: Random, node: Node) -> None:
 
 
 def _reset(node: Node, handler: ParameterHandler) -> None:
-    """Set everything back to its default, so that an input does not depend on those before it."""
+    """Reset everything, so that an input does not depend on those before it."""
     changed = [row for row in ROWS.values() if repr(handler[row.name]) != repr(row.default)]
     values = [list(row.default) if row.kind is tuple else row.default for row in changed]
     batch = [RosParameter(row.name, value=value) for row, value in zip(changed, values, strict=True)]
@@ -129,7 +129,7 @@ def _reset(node: Node, handler: ParameterHandler) -> None:
 
 
 def _check_values(node: Node, handler: ParameterHandler) -> None:
-    """Assert that all values are allowed ones and are those that the node tells."""
+    """Assert that all values are allowed and that the node reports the same."""
     for name, row in ROWS.items():
         value = handler[name]
         assert row.checked(value) == value and type(value) is row.kind, f"{name} is {value!r}"
@@ -152,7 +152,7 @@ def _name(draw: Random) -> str:
 
 
 def _batch(draw: Random) -> list[ParameterMessage]:
-    """Return a batch in which, mostly, one value or none is wrong."""
+    """Return a batch with at most one wrong value, mostly."""
     names = [_name(draw) for _ in range(draw.choice((1, 1, 2, 3, 8)))]
     wrong = draw.randrange(2 * len(names))
     return [
@@ -166,7 +166,7 @@ def _message(kind: str, value: Any) -> ParameterValue:
 
 
 def _value(draw: Random, row: Parameter | None) -> ParameterValue:
-    """Return a value that a parameter may have by itself, at the ends of its range now and then."""
+    """Return a value that is allowed for the parameter alone, sometimes a limit of its range."""
     if row is None:
         return _message("bool", False)
     if row.kind is bool:
@@ -192,7 +192,7 @@ def _number(draw: Random, row: Parameter, default: Any) -> Any:
 
 
 def _odd_value(draw: Random) -> ParameterValue:
-    """Return a value of any type, or of a type that there is not."""
+    """Return a value of any type, or of a type that does not exist."""
     if draw.random() < 0.1:
         return ParameterValue(type=draw.choice((0, 0, 10, 255)), double_value=odd_float(draw))
     kind = draw.choice(_TYPE_NAMES)

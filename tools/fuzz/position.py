@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Camera information and depth images to be thrown, and boxes to be asked about."""
+"""Camera information, depth images, and boxes to be located."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.camera_fixtures import K, camera_info, depth_image, header
 
 from dimp_ros.node.position.estimator import PositionEstimator
 from fuzz.draw import odd_float, odd_int, odd_text, odd_thing, some
-from fuzz.run import Throw
+from fuzz.run import Attempt
 
 WIDTH, HEIGHT = 640, 480
 BOX = (300.0, 200.0, 60.0, 80.0)
@@ -30,16 +30,16 @@ _ENCODINGS = ("16UC1", "32FC1", "mono16", "bgr8", "", "16uc1")
 
 
 @contextmanager
-def positions() -> Iterator[Throw]:
-    """Throw camera information and depth at a positioner that has good ones, and ask it where targets are."""
+def positions() -> Iterator[Attempt]:
+    """Give camera information and depth to an estimator that has valid ones, and ask it for positions."""
     good = camera_info(), depth_image(np.full((48, 64), 3.0))
-    yield lambda draw: _throw(draw, *good)
+    yield lambda draw: _attempt(draw, *good)
 
 
-def _throw(draw: Random, good_info: SimpleNamespace, good_depth: SimpleNamespace) -> bool:
-    """Throw both kinds in any order; whatever they were, good ones are to be used again afterwards.
+def _attempt(draw: Random, good_info: SimpleNamespace, good_depth: SimpleNamespace) -> bool:
+    """Send both kinds in any order; afterwards valid ones must be used again.
 
-    :return: whether there was a position while the thrown ones were the last ones.
+    :return: whether there was a position from the drawn ones.
     """
     where = PositionEstimator(
         rectified=draw.random() < 0.3,
@@ -49,26 +49,26 @@ def _throw(draw: Random, good_info: SimpleNamespace, good_depth: SimpleNamespace
     )
     where.on_camera_info(good_info)
     where.on_depth(good_depth)
-    what = draw.randrange(4)
-    if what != 1:
+    case = draw.randrange(4)
+    if case != 1:
         where.on_camera_info(drawn_info(draw))
-    if what != 2:
+    if case != 2:
         where.on_depth(drawn_depth(draw))
     found = _ask(where, header(), WIDTH, HEIGHT, BOX)
-    if what == 3:  # an odd question, too
+    if case == 3:  # an unexpected box as well
         box = [odd_float(draw) if draw.random() < 0.4 else value for value in BOX]
         size = [draw.choice((WIDTH, HEIGHT, odd_int(draw, 0, 2**32 - 1))) for _ in range(2)]
         _ask(where, _header(draw), *size, box)
     where.on_camera_info(good_info)
-    for _ in range(2):  # with little memory, the first one lets go of what was thrown
+    for _ in range(2):  # with little memory, the first one releases what was drawn
         where.on_depth(good_depth)
-    assert _ask(where, header(), WIDTH, HEIGHT, BOX), f"no position from what is good: {where.complaint}"
+    assert _ask(where, header(), WIDTH, HEIGHT, BOX), f"no position from valid inputs: {where.complaint}"
     assert where.bearing(header(), WIDTH, HEIGHT, BOX) is not None and not where.complaint, where.complaint
     return found
 
 
 def _ask(where: PositionEstimator, head: SimpleNamespace, width: int, height: int, box: Any) -> bool:
-    """Ask where a box is; return whether there is an answer, which must be made of numbers."""
+    """Locate a box; return whether there is a position, which must be finite."""
     bearing = where.bearing(head, width, height, box)
     assert bearing is None or math.isclose(math.hypot(*bearing), 1.0, rel_tol=1e-6), bearing
     found = where.position(head, width, height, box)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Throw inputs that nobody would send on purpose at the parts that take them: seeded, watched, and told in a table.
+"""Feed unexpected inputs to every part that accepts inputs: seeded, supervised, with a table of results.
 
-Each surface runs in a process of its own, so that a crash or a hang costs one input and is told by its number. An input
-is drawn from surface, seed and number alone: `tools/run_fuzz.py --surface NAME --seed S --only N` repeats it.
+Each surface runs in a process of its own, so that a crash or a hang costs one input and is reported by its number. An
+input is drawn from surface, seed and number alone: `tools/run_fuzz.py --surface NAME --seed S --only N` repeats it.
 """
 
 from __future__ import annotations
@@ -25,23 +25,26 @@ from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 LIMIT_SECONDS = 1.0
-"""What an input may take, less the time in which other programs had the cores; what takes longer is tried again."""
+"""Time limit of an input, less the time in which other programs had the cores; a slower one is repeated."""
 
 HANG_SECONDS = 20.0
-"""After this, the process is ended and the stacks of its threads are in the log."""
+"""After this the process is ended, with the stacks of its threads in the log."""
 
 MEMORY_BYTES = 300 * 2**20
-"""By how much one input may raise the process's peak; all of them are small."""
+"""Memory limit of an input; all of them are small."""
+
+clock = time.perf_counter
+"""Time of an input in seconds; tests replace it."""
 
 MOST_FAILURES = 20
-"""Of a surface; after that there is enough to do."""
+"""Failures after which a surface stops."""
 
-Throw: TypeAlias = Callable[[random.Random], bool]
-"""Draws one input and throws it; returns whether it was taken (true) or refused as documented; anything else raises."""
+Attempt: TypeAlias = Callable[[random.Random], bool]
+"""Draws one input and uses it; returns whether it was accepted, or refused as documented; anything else raises."""
 
 
 class Surface(NamedTuple):
-    """Where a surface's context manager is, which hands out its `Throw`, and how many of all inputs it gets.
+    """Where a surface's context manager is, which yields its `Attempt`, and its share of all inputs.
 
     :param share: of all inputs, 0 to 1. :param needs: a module without which it cannot be tried.
     """
@@ -51,9 +54,9 @@ class Surface(NamedTuple):
     share: float
     needs: str
 
-    def open(self) -> AbstractContextManager[Throw]:
-        """Return the surface, ready to be entered."""
-        opened: AbstractContextManager[Throw] = getattr(importlib.import_module(self.module), self.function)()
+    def open(self) -> AbstractContextManager[Attempt]:
+        """Return the surface's context manager."""
+        opened: AbstractContextManager[Attempt] = getattr(importlib.import_module(self.module), self.function)()
         return opened
 
 
@@ -72,7 +75,7 @@ SURFACES = {
 
 
 class Outcome(NamedTuple):
-    """What became of one input; ``failure`` is empty if all was well."""
+    """Result of one input; ``failure`` is empty if it was accepted or refused as documented."""
 
     number: int
     taken: bool
@@ -82,7 +85,7 @@ class Outcome(NamedTuple):
 
 @dataclass
 class Tally:
-    """What became of a surface's inputs so far; `failures` by the input's number."""
+    """Results of a surface's inputs so far; `failures` by the input's number."""
 
     inputs: int = 0
     taken: int = 0
@@ -107,44 +110,44 @@ class Tally:
 def outcomes(
     name: str, surface: Surface, seed: int, numbers: Iterable[int], hang: float | None = None
 ) -> Iterator[Outcome]:
-    """Throw the inputs of these numbers in this process and yield what becomes of each.
+    """Use the inputs of these numbers in this process and yield the result of each.
 
     :param hang: seconds after which the process is ended; None for never.
     """
-    with surface.open() as throw:
+    with surface.open() as attempt:
         for number in numbers:
             if hang is not None:
                 faulthandler.dump_traceback_later(hang, exit=True)
-            outcome = _outcome(throw, f"{name}/{seed}/{number}", number)
+            outcome = _outcome(attempt, f"{name}/{seed}/{number}", number)
             faulthandler.cancel_dump_traceback_later()
             yield outcome
 
 
-def _outcome(throw: Throw, key: str, number: int) -> Outcome:
+def _outcome(attempt: Attempt, key: str, number: int) -> Outcome:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     taken, seconds, failure = False, float("inf"), ""
     for _ in range(3):
-        begin, starved = time.perf_counter(), _starved()
+        begin, starved = clock(), starved_seconds()
         try:
-            taken = throw(random.Random(key))
+            taken = attempt(random.Random(key))
         except Exception:
             failure = traceback.format_exc()
-        took, lost = time.perf_counter() - begin, _starved() - starved
+        took, lost = clock() - begin, starved_seconds() - starved
         seconds = min(seconds, max(0.0, took - max(0.0, lost)))
         if failure or seconds <= LIMIT_SECONDS:
             break
     else:
-        failure = f"it took {seconds:.2f} s, the shortest of three times"
+        failure = f"it took {seconds:.2f} s, the shortest of three attempts"
     growth = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak)
     if not failure and number and growth > MEMORY_BYTES:  # the first one may load what all of them need
         failure = f"memory grew by {growth / 2**20:.0f} MiB"
     return Outcome(number, taken, seconds, failure)
 
 
-def _starved() -> float:
-    """Return for how long this process's threads could have run and had no core, seconds; 0 where nobody counts it.
+def starved_seconds() -> float:
+    """Return for how long this process's threads were ready and had no core, seconds; 0 where that is not counted.
 
-    A machine that is busy with other programs is not the input's fault; waiting and computing are.
+    Time that other programs take is not the input's fault; waiting and computing are.
     """
     total = 0
     for thread in Path("/proc/self/task").glob("*/schedstat"):
@@ -154,10 +157,10 @@ def _starved() -> float:
 
 
 def supervise(name: str, surface: Surface, seed: int, count: int, log: Path, hang: float = HANG_SECONDS) -> Tally:
-    """Throw inputs 0 to ``count`` in a process of its own, and in another one after one that ended it.
+    """Use inputs 0 to ``count`` in a process of its own, and in a new one after an input that ended it.
 
-    :param log: gets what that process writes: warnings of libraries, and stacks where it hung or crashed.
-    :param hang: seconds after which an input is taken to hang.
+    :param log: receives the output of that process: warnings of libraries, and stacks after a hang or a crash.
+    :param hang: seconds after which an input counts as hanging.
     """
     tally, first = Tally(), 0
     context = multiprocessing.get_context("spawn")
@@ -183,7 +186,7 @@ def supervise(name: str, surface: Surface, seed: int, count: int, log: Path, han
 
 
 def _child(sender: Connection, name: str, surface: Surface, seed: int, numbers: range, log: Path, hang: float) -> None:
-    """Throw inputs and send what becomes of each."""
+    """Use inputs and send the result of each."""
     with log.open("ab") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
@@ -191,7 +194,7 @@ def _child(sender: Connection, name: str, surface: Surface, seed: int, numbers: 
     for outcome in outcomes(name, surface, seed, numbers, hang):
         sender.send(outcome)
     sys.stdout.flush()
-    os._exit(0)  # threads of libraries must not hold it up
+    os._exit(0)  # threads of libraries must not delay it
 
 
 def _tail(log: Path) -> str:
@@ -231,5 +234,5 @@ def _ms(tally: Tally) -> str:
 
 
 def missing(surface: Surface) -> bool:
-    """Whether what a surface needs is not installed."""
+    """Return whether a module that a surface needs is missing."""
     return importlib.util.find_spec(surface.needs) is None

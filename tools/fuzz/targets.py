@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Requests and detections to be thrown at a pipeline that follows two targets: they must be followed afterwards too."""
+"""Requests and detections for a pipeline that tracks two targets, which must be tracked afterwards too."""
 
 from __future__ import annotations
 
@@ -12,39 +12,48 @@ from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithP
 
 from dimp_ros.node.detection_input import RULES
 from fuzz.draw import odd_float, odd_text, some
-from fuzz.node_model import World, bounding_box, drawn_request, good_box, known_stamp, odd_stamp, short_waits, world
-from fuzz.run import Throw
+from fuzz.node_model import (
+    PipelineFixture,
+    bounding_box,
+    drawn_request,
+    good_box,
+    known_stamp,
+    odd_stamp,
+    pipeline_fixture,
+    short_waits,
+)
+from fuzz.run import Attempt
 
 
 @contextmanager
-def requests() -> Iterator[Throw]:
-    """Throw requests for targets, and for targets to be dropped."""
+def requests() -> Iterator[Attempt]:
+    """Request targets, and request to drop targets."""
     with short_waits():
-        yield _throw_request
+        yield _attempt_request
 
 
 @contextmanager
-def detections() -> Iterator[Throw]:
-    """Throw what a detector might publish."""
+def detections() -> Iterator[Attempt]:
+    """Send what a detector might publish."""
     with short_waits():
-        yield _throw_detections
+        yield _attempt_detections
 
 
-def _throw_request(draw: Random) -> bool:
-    with world() as made:
-        made.desk.topics["debug_image"].wanted = draw.random() < 0.2
+def _attempt_request(draw: Random) -> bool:
+    with pipeline_fixture() as fixture:
+        fixture.node.topics["debug_image"].wanted = draw.random() < 0.2
         if draw.random() < 0.1:
-            taken = made.drop(draw.choice(("cup", "böll", "", "Cup", odd_text(draw))))
+            taken = fixture.drop(draw.choice(("cup", "böll", "", "Cup", odd_text(draw))))
         else:
-            taken = made.take(*drawn_request(draw, made))
-        made.check()
-        made.close()
+            taken = fixture.take(*drawn_request(draw, fixture))
+        fixture.check()
+        fixture.close()
     return taken
 
 
-def _throw_detections(draw: Random) -> bool:
-    with world() as made:
-        made.settings.update(
+def _attempt_detections(draw: Random) -> bool:
+    with pipeline_fixture() as fixture:
+        fixture.settings.update(
             {
                 "detector.rule": draw.choice(RULES),
                 "detector.classes": draw.choice(((), (), (), ("car", ""), (odd_text(draw),))),
@@ -52,31 +61,31 @@ def _throw_detections(draw: Random) -> bool:
                 "detector.target_id": draw.choice(("cup", "cup", "detection", "detection", "", odd_text(draw))),
             }
         )
-        if draw.random() < 0.7:  # only a target that is lost is taken anew
-            made.tracker.states["cup"] = State.LOST
-            made.show(made.next_image())
-        taken = throw_detections(draw, made)
-        made.tracker.states.clear()
-        made.check()
-        made.close()
+        if draw.random() < 0.7:  # only a lost target is replaced
+            fixture.tracker.states["cup"] = State.LOST
+            fixture.show(fixture.next_image())
+        taken = send_detections(draw, fixture)
+        fixture.tracker.states.clear()
+        fixture.check()
+        fixture.close()
     return taken
 
 
-def throw_detections(draw: Random, made: World) -> bool:
-    """Throw a message of detections; return whether a target was taken from it."""
-    before = len(made.tracker.inits)
-    known = set(made.pipeline.targets)
-    made.detector.receive(drawn_detections(draw, made))
-    new = set(made.pipeline.targets) - known
-    assert len(new) <= 1 and not known - set(made.pipeline.targets), f"{known} became {made.pipeline.targets}"
-    made.expected |= new
-    return len(made.tracker.inits) > before
+def send_detections(draw: Random, fixture: PipelineFixture) -> bool:
+    """Send a message of detections; return whether it started a target."""
+    before = len(fixture.tracker.inits)
+    known = set(fixture.pipeline.targets)
+    fixture.detector.receive(drawn_detections(draw, fixture))
+    new = set(fixture.pipeline.targets) - known
+    assert len(new) <= 1 and not known - set(fixture.pipeline.targets), f"{known} became {fixture.pipeline.targets}"
+    fixture.expected |= new
+    return len(fixture.tracker.inits) > before
 
 
-def drawn_detections(draw: Random, made: World) -> Detection2DArray:
-    """Return a message of up to a few detections, mostly with something wrong in it."""
+def drawn_detections(draw: Random, fixture: PipelineFixture) -> Detection2DArray:
+    """Return a message of some detections, mostly with an error in it."""
     message = Detection2DArray()
-    message.header.stamp = known_stamp(draw, made) if draw.random() < 0.8 else odd_stamp(draw)
+    message.header.stamp = known_stamp(draw, fixture) if draw.random() < 0.8 else odd_stamp(draw)
     message.header.frame_id = draw.choice(("lens", odd_text(draw)))
     count = draw.choice((0, 1, 1, 2, 5, 200 if draw.random() < 0.1 else 3))
     for _ in range(count):

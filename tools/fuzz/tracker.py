@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boxes, pictures and settings to be thrown at the real tracker, small and with random weights."""
+"""Boxes, images and settings for the real tracker, small and with random weights."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ from dimp_ros.tracker import DimpTracker
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.result import TargetState
 from fuzz.draw import odd_float, odd_text, odd_thing
-from fuzz.run import Throw
+from fuzz.run import Attempt
 
 CROP_SIZE = 96
 MOST_STEPS = 6
-"""Of what a setting counts: more would only take longer."""
+"""Largest number of steps, samples and the like: more would only take longer."""
 
 _KEPT = ("crop_size", "memory_size", "dropout_copies", "min_target_side")
 _IN_SIGHT = (TargetState.TRACKING, TargetState.UNCERTAIN)
 
 
 @contextmanager
-def trackers() -> Iterator[Throw]:
-    """Throw at a tracker that follows a target, which must be there afterwards whatever was refused."""
+def trackers() -> Iterator[Attempt]:
+    """Use a tracker that tracks a target, which must exist afterwards whatever was refused."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     tracker = DimpTracker("dimp_lite", "cpu", TrackerConfig(crop_size=CROP_SIZE), weights="random")
-    yield lambda draw: _throw(draw, tracker)
+    yield lambda draw: _attempt(draw, tracker)
 
 
-def _throw(draw: Random, tracker: DimpTracker) -> bool:
-    """Take targets and look for them; return whether the odd one was taken."""
+def _attempt(draw: Random, tracker: DimpTracker) -> bool:
+    """Start and update targets; return whether the drawn one was accepted."""
     tracker.drop()
     tracker.config = _config(draw)
     tracker.init(_picture(draw, 160, 120), (60.0, 40.0, 30.0, 24.0), target_id="cup")
@@ -63,7 +63,7 @@ def _throw(draw: Random, tracker: DimpTracker) -> bool:
 
 
 def _examine(result: Any) -> None:
-    """Assert that what is said of a target in sight is made of numbers."""
+    """Assert that the result of a visible target is finite."""
     assert 0.0 <= result.confidence <= 1.0, result
     if result.state in _IN_SIGHT:
         assert all(map(math.isfinite, (*result.box, result.peak, result.distractor_ratio))), result
@@ -71,7 +71,7 @@ def _examine(result: Any) -> None:
 
 
 def _picture(draw: Random, width: int, height: int) -> Any:
-    """Return noise, one colour, or a picture with an edge; grey now and then."""
+    """Return noise, one colour, or an image with an edge; sometimes grey."""
     shape = (height, width, 3) if draw.random() < 0.8 else (height, width)
     kind = draw.randrange(4)
     if kind == 0:
@@ -83,7 +83,7 @@ def _picture(draw: Random, width: int, height: int) -> Any:
 
 
 def _box(draw: Random, picture: Any) -> Any:
-    """Return a box inside a picture, mostly with a number that is odd."""
+    """Return a box inside an image, sometimes with one unexpected number."""
     height, width = picture.shape[:2]
     w, h = draw.uniform(0.0, width), draw.uniform(0.0, height)
     box = [draw.uniform(0.0, width - w), draw.uniform(0.0, height - h), w, h]
@@ -100,7 +100,7 @@ def _box(draw: Random, picture: Any) -> Any:
 
 
 def _config(draw: Random) -> TrackerConfig:
-    """Return settings of which some are anything in their range; those that take time to carry out stay small."""
+    """Return settings with some values anywhere in their range; those that cost time stay small."""
     settings: dict[str, Any] = {"augment": draw.random() < 0.1, "augment_blurs": (1.0, 2.0), "augment_rotations": ()}
     settings.update(dropout_copies=draw.randrange(2), proposals=3, refine_steps=2, init_steps=3)
     fields = [one for one in dataclasses.fields(TrackerConfig) if one.metadata["range"][0] is not None]

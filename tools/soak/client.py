@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A client of a soaked node: it asks for all kinds of things, right and wrong, and checks each answer."""
+"""A client of the node under test: valid and invalid requests, and a check of each answer."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from std_srvs.srv import SetBool
 from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 from dimp_ros.srv import DropTarget, InitTarget
-from soak.report import Ledger, Report
-from soak.traffic import HEIGHT, MAX_TARGETS, WIDTH, Camera
+from soak.report import SoakReport, TargetLedger
+from soak.traffic import HEIGHT, MAX_TARGETS, WIDTH, SoakCamera
 
 ANSWER_SECONDS = {"init": 10.0, "drop": 3.0, "enable": 3.0, "parameters": 3.0, "lifecycle": 25.0}
-"""What an answer may take; an init waits for its image, for the tracker, and for the target to catch up."""
+"""Time limits of answers; an init waits for its image, for the tracker, and for the target to catch up."""
 
 
-class Client:
-    """Asks for random things, one after the other, and checks each answer. Runs in a thread of its own."""
+class SoakClient:
+    """Sends random requests, one after the other, and checks each answer. Runs in a thread of its own."""
 
-    def __init__(self, number: int, seed: int, camera: Camera, ledger: Ledger, report: Report) -> None:
+    def __init__(self, number: int, seed: int, camera: SoakCamera, ledger: TargetLedger, report: SoakReport) -> None:
         self._number = number
         self._random = random.Random(seed * 1000 + number)
         self._camera, self._ledger, self._report = camera, ledger, report
@@ -52,15 +52,15 @@ class Client:
         self._subscriptions: list[Any] = []
 
     def run(self, stop: threading.Event) -> None:
-        """Ask until told to stop."""
+        """Send requests until ``stop`` is set."""
         acts: dict[Callable[[], None], float] = {
             self._init: 8,
-            self._init_wrongly: 3,
+            self._init_invalid: 3,
             self._drop: 3,
             self._drop_all: 0.3,
             self._drop_unknown: 1,
             self._set_parameters: 2,
-            self._set_wrong_parameters: 2,
+            self._set_invalid_parameters: 2,
             self._subscribe: 4,
             self._send_detections: 2,
             self._pause: 0.5 if self._number == 0 else 0,
@@ -79,7 +79,7 @@ class Client:
             self._executor.spin_once(timeout_sec=left)
 
     def _call(self, kind: str, request: Any) -> Any:
-        """Return the answer; a violation and None if there is none in time."""
+        """Return the answer; report a violation and return None if it does not come in time."""
         begin = time.monotonic()
         future = self._clients[kind].call_async(request)
         self._executor.spin_until_future_complete(future, timeout_sec=ANSWER_SECONDS[kind])
@@ -91,7 +91,7 @@ class Client:
         return future.result()
 
     def _init(self) -> None:
-        """Ask for a target, a new one or anew, in the newest image or one of the last seconds."""
+        """Request a new or a known target, in the newest image or one of the last seconds."""
         name = f"{self._number}-{self._random.randrange(4)}"
         stamps = list(self._camera.stamps)
         stamp = self._random.choice(stamps[-60:]) if stamps and self._random.random() < 0.5 else None
@@ -116,11 +116,11 @@ class Client:
         success = answer is not None and answer.success
         self._ledger.init_ends(name, time.time_ns() if answer is not None else math.inf, success)
         if answer is not None:
-            self._report.count(f"init {'taken' if success else 'refused: ' + _reason(answer.message)}")
+            self._report.count(f"init {'accepted' if success else 'refused: ' + _reason(answer.message)}")
         return answer
 
-    def _init_wrongly(self) -> None:
-        """Ask for what cannot be; the target of that name, if there is one, stays."""
+    def _init_invalid(self) -> None:
+        """Send an invalid request; an existing target of that name stays."""
         name = f"{self._number}-{self._random.randrange(4)}"
         nan, inf = float("nan"), float("inf")
         boxes = ((nan, 1, 9, 9), (1, 1, inf, 9), (1, 1, 0, 9), (1, 1, 9, -9), (900, 10, 9, 9), (1e30, 1e30, 9, 9))
@@ -135,7 +135,7 @@ class Client:
             stamp = type(stamps[-1])(sec=stamps[-1].sec - 1000, nanosec=123) if stamps else None
             answer = self._ask(name, self._camera.box, stamp) if stamp else None
         if answer is not None and (answer.success or not answer.message):
-            self._report.violation("answer", f"a wrong init was taken: {answer.message!r}")
+            self._report.violation("answer", f"an invalid init was accepted: {answer.message!r}")
 
     def _drop(self) -> None:
         self._drop_named(f"{self._number}-{self._random.randrange(4)}")
@@ -157,13 +157,13 @@ class Client:
             self._report.violation("answer", f"an unknown target was dropped: {answer.message!r}")
 
     def _pause(self) -> None:
-        """Switch inference off, and on again."""
+        """Disable tracking, and enable it again."""
         for enabled in (False, True):
             self._call("enable", SetBool.Request(data=enabled))
             self._wait(self._random.uniform(0.1, 0.8))
 
     def _deactivate(self) -> None:
-        """Take the node out of work for a moment: all its targets are gone."""
+        """Deactivate the node for a moment, which drops all targets."""
         self._ledger.drop_begins(None, time.time_ns())
         for transition in (Transition.TRANSITION_DEACTIVATE, Transition.TRANSITION_ACTIVATE):
             answer = self._call("lifecycle", ChangeState.Request(transition=Transition(id=transition)))
@@ -187,7 +187,7 @@ class Client:
         }
         self._set(dict(self._random.sample(list(good.items()), self._random.randint(1, 3))), True)
 
-    def _set_wrong_parameters(self) -> None:
+    def _set_invalid_parameters(self) -> None:
         wrong: tuple[tuple[str, Any], ...] = (
             ("catch_up_images", 0),
             ("catch_up_images", "many"),
@@ -209,7 +209,7 @@ class Client:
             self._report.violation("answer", f"setting {values} was answered with {answer.result}")
 
     def _subscribe(self) -> None:
-        """Listen to something in some quality, or stop to."""
+        """Create a subscription with a random QoS, or destroy one."""
         if len(self._subscriptions) >= 3 or (self._subscriptions and self._random.random() < 0.4):
             self.node.destroy_subscription(self._subscriptions.pop(0))
             return
@@ -223,7 +223,7 @@ class Client:
         self._subscriptions.append(self.node.create_subscription(kind, topic, lambda _: None, qos))
 
     def _send_detections(self) -> None:
-        """Detect something, sometimes nonsense."""
+        """Publish detections, some of them invalid."""
         message = Detection2DArray()
         stamps = list(self._camera.stamps)
         if stamps:
@@ -242,7 +242,7 @@ class Client:
 
 
 def _reason(message: str) -> str:
-    """Return a refusal without its numbers and names, so that those of a kind are counted together."""
+    """Return the kind of a refusal, without its numbers and names, for counting."""
     known = {
         "max_targets": "too many targets",
         "disabled": "disabled",

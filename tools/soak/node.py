@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that is soaked: a tracker node around the real tracker or a scripted one, timed, and nothing else."""
+"""The node under test: a tracker node around the real tracker or a scripted one, timed."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from dimp_ros.tracker.result import TargetState, TrackResult
 BINS_PER_OCTAVE = 8
 
 
-class Durations:
-    """Counts durations in logarithmic bins: however many there are, they take no more memory."""
+class DurationHistogram:
+    """Counts durations in logarithmic bins, in bounded memory."""
 
     def __init__(self) -> None:
         self.counts: dict[int, int] = {}
@@ -36,12 +36,12 @@ class Durations:
         self.longest = max(self.longest, seconds)
 
     def summary(self) -> dict[str, float]:
-        """Return how many there were, and the median, 99th percentile (upper ends of their bins) and the longest."""
+        """Return the count, the median and 99th percentile (upper ends of their bins), and the longest."""
         total = sum(self.counts.values())
         return {"count": total, "p50": self.quantile(0.5), "p99": self.quantile(0.99), "max": round(self.longest, 4)}
 
     def quantile(self, share: float) -> float:
-        """Return what a share of the durations does not exceed, to within a bin: a twelfth part."""
+        """Return the quantile at ``share``, to within a bin (9 %)."""
         left = share * sum(self.counts.values())
         for at in sorted(self.counts):
             left -= self.counts[at]
@@ -82,7 +82,7 @@ class PacedTracker(TrackerDouble):
         return self.result(name, states[(self._updates // 20 + len(name)) % 4])
 
 
-def timed(act: Callable[..., Any], durations: Durations) -> Callable[..., Any]:
+def timed(act: Callable[..., Any], durations: DurationHistogram) -> Callable[..., Any]:
     """Return ``act`` with its durations counted."""
 
     def wrapper(*args: Any, **named: Any) -> Any:
@@ -96,13 +96,13 @@ def timed(act: Callable[..., Any], durations: Durations) -> Callable[..., Any]:
 
 
 def serve(argv: Sequence[str]) -> int:
-    """Run the node until SIGINT; write the tracker's times as JSON while the node says good-bye."""
+    """Run the node until SIGINT; then write the tracker's times as JSON."""
     parser = argparse.ArgumentParser(prog="soak_node")
     parser.add_argument("--tracker", choices=("scripted", "real"), required=True)
     parser.add_argument("--seconds", type=float, default=0.02, help="time of an update of the scripted tracker")
     parser.add_argument("--times", type=Path, required=True)
     given, ros = parser.parse_known_args(argv)
-    updates, inits = Durations(), Durations()
+    updates, inits = DurationHistogram(), DurationHistogram()
 
     def make(parameters: Any) -> Any:
         if given.tracker == "scripted":

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a soak has seen: targets against requests, resources over time, durations, and everything that was wrong."""
+"""Results of a soak: targets against requests, resources over time, durations, and violations."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from soak.node import Durations
+from soak.node import DurationHistogram
 
 MOST_KEPT = 50
-"""Violations that are written out; all are counted."""
+"""Violations that are printed; all are counted."""
 WINDOWS = 10
 
 
-class Report:
+class SoakReport:
     """Counts and durations by name, and violations. Used by all threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self.counts: Counter[str] = Counter()
-        self.durations: dict[str, Durations] = {}
+        self.durations: dict[str, DurationHistogram] = {}
         self.violations: list[str] = []
         self.kinds: Counter[str] = Counter()
         """How many violations there were of each kind."""
@@ -40,68 +40,68 @@ class Report:
     def time(self, name: str, seconds: float) -> None:
         """Count a duration."""
         with self._lock:
-            self.durations.setdefault(name, Durations()).add(seconds)
+            self.durations.setdefault(name, DurationHistogram()).add(seconds)
 
     def violation(self, kind: str, text: str) -> None:
-        """Note what must not happen."""
+        """Record what must not happen."""
         with self._lock:
             self.kinds[kind] += 1
             if len(self.violations) < MOST_KEPT:
                 self.violations.append(f"{time.monotonic() - self._begin:.1f} s: {kind}: {text}")
 
 
-class _Target:
-    """What was asked for a target; times in nanoseconds of the system's clock."""
+class _TargetHistory:
+    """Requests about one target; times in nanoseconds of the system's clock."""
 
     def __init__(self) -> None:
         self.init_began = self.init_ended = 0.0
         self.drop_began = self.drop_ended = 0.0
-        self.there_since: float | None = None
+        self.exists_since: float | None = None
 
 
-class Ledger:
-    """Says which targets must, and which cannot, be in a message that was published at some time.
+class TargetLedger:
+    """Knows which targets must, and which cannot, be in a message that was published at some time.
 
-    Requests overlap, and messages arrive late: where either answer is possible there is no contradiction. The requests
-    about one name come from one client; all targets may be dropped by anybody.
+    Requests overlap, and messages arrive late: where both are possible there is no contradiction. The requests about
+    one name come from one client; every client may drop all targets.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._targets: dict[str, _Target] = {}
-        self._everything = _Target()  # its drops are those of all targets
+        self._targets: dict[str, _TargetHistory] = {}
+        self._everything = _TargetHistory()  # its drops are those of all targets
 
     def init_begins(self, name: str, now: float) -> None:
-        """Note that a target is asked for."""
+        """Record a request for a target."""
         with self._lock:
-            target = self._targets.setdefault(name, _Target())
+            target = self._targets.setdefault(name, _TargetHistory())
             target.init_began, target.init_ended = now, math.inf
 
     def init_ends(self, name: str, now: float, success: bool) -> None:
-        """Note the answer; after a refusal, what was there stays."""
+        """Record the answer; after a refusal the previous target stays."""
         with self._lock:
             target = self._targets[name]
             target.init_ended = now
             dropped_since = max(target.drop_ended, self._everything.drop_ended) >= target.init_began
             if success and not dropped_since:
-                target.there_since = now
+                target.exists_since = now
 
     def drop_begins(self, name: str | None, now: float) -> None:
-        """Note that a target, or all, are asked to be dropped, or that the node is to be deactivated."""
+        """Record a request to drop a target or all, or to deactivate the node."""
         with self._lock:
             for target in self._chosen(name):
-                target.drop_began, target.drop_ended, target.there_since = now, math.inf, None
+                target.drop_began, target.drop_ended, target.exists_since = now, math.inf, None
 
     def drop_ends(self, name: str | None, now: float, success: bool) -> None:
-        """Note the answer."""
+        """Record the answer."""
         with self._lock:
             for target in self._chosen(name):
-                target.drop_ended, target.there_since = now, None
-                if not success:  # says nothing about who is there, but not that they are gone
+                target.drop_ended, target.exists_since = now, None
+                if not success:  # does not say which targets exist, nor that they are gone
                     target.drop_began = 0.0
 
     def contradictions(self, published: float, names: Collection[str]) -> list[str]:
-        """Return what is wrong with a message about the targets ``names`` that was published at that time."""
+        """Return what is wrong with a message about the targets ``names`` that was published at this time."""
         with self._lock:
             wrong = []
             for name, target in self._targets.items():
@@ -111,21 +111,21 @@ class Ledger:
                         for drop in (target, self._everything)
                         if drop.drop_began and drop.drop_ended < published and target.init_ended < drop.drop_began
                     ]
-                elif target.there_since is not None and target.there_since < published:
+                elif target.exists_since is not None and target.exists_since < published:
                     wrong.append(
-                        f"{name} is missing {(published - target.there_since) / 1e6:.1f} ms after it was taken"
+                        f"{name} is missing {(published - target.exists_since) / 1e6:.1f} ms after it was accepted"
                     )
             return wrong
 
-    def _chosen(self, name: str | None) -> list[_Target]:
+    def _chosen(self, name: str | None) -> list[_TargetHistory]:
         if name is None:
             for target in self._targets.values():
-                target.there_since = None
+                target.exists_since = None
             return [self._everything]
-        return [self._targets.setdefault(name, _Target())]
+        return [self._targets.setdefault(name, _TargetHistory())]
 
 
-class Sample(NamedTuple):
+class ResourceSample(NamedTuple):
     """Resources of a process at one moment."""
 
     seconds: float
@@ -134,22 +134,19 @@ class Sample(NamedTuple):
     descriptors: int
 
 
-def sample(pid: int, seconds: float) -> Sample:
-    """Return what a process takes; ``rss`` in bytes.
+def sample(pid: int, seconds: float) -> ResourceSample:
+    """Return the resources of a process; ``rss`` in bytes.
 
-    :raises OSError: if it is gone.
+    :raises OSError: if it has ended.
     """
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
     rss = int(fields["VmRSS"].split()[0]) * 1024
-    return Sample(seconds, rss, int(fields["Threads"]), len(os.listdir(f"/proc/{pid}/fd")))
+    return ResourceSample(seconds, rss, int(fields["Threads"]), len(os.listdir(f"/proc/{pid}/fd")))
 
 
 def growth(times: Sequence[float], values: Sequence[float]) -> float:
-    """Return the growth of ``values`` over all of ``times``, as a share of where they begin: a line through medians.
-
-    Medians of windows, since memory goes up and down with what is done at the moment.
-    """
+    """Return the relative growth of ``values`` over ``times``: a line fitted to medians of windows."""
     size = max(1, len(times) // WINDOWS)
     middles = [statistics.fmean(times[i : i + size]) for i in range(0, len(times) - size + 1, size)]
     medians = [statistics.median(values[i : i + size]) for i in range(0, len(times) - size + 1, size)]
@@ -160,10 +157,12 @@ def growth(times: Sequence[float], values: Sequence[float]) -> float:
     return slope * (times[-1] - times[0]) / max(begin, 1.0)
 
 
-def judge_resources(samples: Sequence[Sample], warm_up: float, limit: float, report: Report) -> dict[str, Any]:
+def judge_resources(
+    samples: Sequence[ResourceSample], warm_up: float, limit: float, report: SoakReport
+) -> dict[str, Any]:
     """Report what grows, and return figures.
 
-    :param warm_up: seconds that do not count. :param limit: share by which memory may grow afterwards.
+    :param warm_up: seconds that do not count. :param limit: relative growth of memory that is allowed afterwards.
     """
     kept = [one for one in samples if one.seconds >= warm_up]
     if len(kept) < WINDOWS:
@@ -185,6 +184,6 @@ def judge_resources(samples: Sequence[Sample], warm_up: float, limit: float, rep
     return figures
 
 
-def _parts(samples: Sequence[Sample]) -> list[Sequence[Sample]]:
+def _parts(samples: Sequence[ResourceSample]) -> list[Sequence[ResourceSample]]:
     size = len(samples) // WINDOWS
     return [samples[i * size : (i + 1) * size] for i in range(WINDOWS)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Soak a tracker node: hours of images and requests at a process of its own, and what must hold all the while."""
+"""Soak a tracker node in a process of its own: hours of images and requests, and what must hold throughout."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from typing import Any, NamedTuple
 
 from harness.ros_harness import context
 
-from soak.client import ANSWER_SECONDS, Client
-from soak.report import Ledger, Report, Sample, judge_resources, sample
-from soak.traffic import MAX_TARGETS, Camera, Watcher
+from soak.client import ANSWER_SECONDS, SoakClient
+from soak.report import ResourceSample, SoakReport, TargetLedger, judge_resources, sample
+from soak.traffic import MAX_TARGETS, ResultWatcher, SoakCamera
 
 STOP_SECONDS = 5.0
 START_SECONDS = 60.0
 EXPECTED_ERRORS = re.compile(r"image is not used|stamp|no image for|refused|not taken")
-"""Complaints about what the traffic does wrong on purpose."""
+"""Log lines about errors that the traffic makes on purpose."""
 
 
-class Plan(NamedTuple):
-    """How to soak.
+class SoakPlan(NamedTuple):
+    """Settings of a soak.
 
-    :param seconds: for how long. :param warm_up: seconds of it after which memory must not grow.
-    :param memory_growth: share by which it may. :param update_seconds: time of the scripted tracker's update.
+    :param seconds: duration. :param warm_up: seconds after which memory must not grow.
+    :param memory_growth: relative growth that is allowed. :param update_seconds: time of the scripted tracker's update.
     """
 
     seconds: float
@@ -41,12 +41,12 @@ class Plan(NamedTuple):
     seed: int = 1
 
 
-def soak(plan: Plan, folder: Path) -> dict[str, Any]:
-    """Run a node and its world as planned; return what was seen. ``violations`` is empty if all was well.
+def soak(plan: SoakPlan, folder: Path) -> dict[str, Any]:
+    """Run a node and its traffic; return the results. ``violations`` is empty on success.
 
     :param folder: for the node's log and figures.
     """
-    report, ledger, samples = Report(), Ledger(), []
+    report, ledger, samples = SoakReport(), TargetLedger(), []
     log, times = folder / "node.log", folder / "times.json"
     command = [sys.executable, "-m", "soak.node", "--tracker", plan.tracker]
     command += ["--seconds", str(plan.update_seconds), "--times", str(times), "--ros-args"]
@@ -78,11 +78,13 @@ def soak(plan: Plan, folder: Path) -> dict[str, Any]:
     }
 
 
-def _traffic(plan: Plan, node: subprocess.Popen[bytes], ledger: Ledger, report: Report) -> list[Sample]:
-    """Let the world loose on the node, and sample the node's resources each second."""
-    camera = Camera(plan.seed, report)
-    watcher = Watcher(camera, ledger, report)
-    clients = [Client(number, plan.seed, camera, ledger, report) for number in range(plan.clients)]
+def _traffic(
+    plan: SoakPlan, node: subprocess.Popen[bytes], ledger: TargetLedger, report: SoakReport
+) -> list[ResourceSample]:
+    """Run camera, watcher and clients against the node, and sample its resources each second."""
+    camera = SoakCamera(plan.seed, report)
+    watcher = ResultWatcher(camera, ledger, report)
+    clients = [SoakClient(number, plan.seed, camera, ledger, report) for number in range(plan.clients)]
     _wait_until_active(node, clients[0])
     stop = threading.Event()
     threads = [threading.Thread(target=_run, args=(one, stop, report)) for one in (camera, watcher, *clients)]
@@ -95,7 +97,7 @@ def _traffic(plan: Plan, node: subprocess.Popen[bytes], ledger: Ledger, report: 
             samples.append(sample(node.pid, now))
             time.sleep(max(0.0, 1.0 - (time.monotonic() - begin - now)))
         if node.poll() is not None:
-            report.violation("node", f"it has ended by itself with {node.returncode}")
+            report.violation("node", f"it ended by itself with {node.returncode}")
     finally:
         stop.set()
         for thread in threads:
@@ -107,8 +109,8 @@ def _traffic(plan: Plan, node: subprocess.Popen[bytes], ledger: Ledger, report: 
     return samples
 
 
-def _run(one: Camera | Watcher | Client, stop: threading.Event, report: Report) -> None:
-    """Run one part of the world; what it raises is a mistake of the soak itself, and told."""
+def _run(one: SoakCamera | ResultWatcher | SoakClient, stop: threading.Event, report: SoakReport) -> None:
+    """Run one part of the traffic; an exception is a fault of the soak itself, and reported."""
     try:
         one.run(stop)
     except Exception as error:
@@ -116,7 +118,7 @@ def _run(one: Camera | Watcher | Client, stop: threading.Event, report: Report) 
         raise
 
 
-def _wait_until_active(node: subprocess.Popen[bytes], client: Client) -> None:
+def _wait_until_active(node: subprocess.Popen[bytes], client: SoakClient) -> None:
     """Wait until the node has its image subscription.
 
     :raises RuntimeError: if it does not get there.
@@ -128,8 +130,8 @@ def _wait_until_active(node: subprocess.Popen[bytes], client: Client) -> None:
         time.sleep(0.1)
 
 
-def _end(node: subprocess.Popen[bytes], report: Report) -> None:
-    """Have the node end in order."""
+def _end(node: subprocess.Popen[bytes], report: SoakReport) -> None:
+    """End the node by SIGINT."""
     if node.poll() is not None:
         return
     node.send_signal(signal.SIGINT)
@@ -141,17 +143,17 @@ def _end(node: subprocess.Popen[bytes], report: Report) -> None:
         report.violation("node", f"it did not end within {STOP_SECONDS:g} s of SIGINT")
 
 
-def _judge_log(log: Path, report: Report) -> None:
-    """Report exceptions and unexpected errors in the node's log."""
+def _judge_log(log: Path, report: SoakReport) -> None:
+    """SoakReport exceptions and unexpected errors in the node's log."""
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
         if "Traceback" in line or (("[ERROR]" in line or "[FATAL]" in line) and not EXPECTED_ERRORS.search(line)):
             report.violation("log", line[:300])
 
 
-def _judge_age(tracker: dict[str, Any], report: Report) -> None:
+def _judge_age(tracker: dict[str, Any], report: SoakReport) -> None:
     """Report ages that the tracker's own times do not explain.
 
-    An image waits for the one before it, and for a request and as many steps of late targets as the parameter allows.
+    An image waits for the one before it, for a request, and for as many replayed images as the parameter allows.
     """
     age = report.durations.get("age")
     if age is None:
@@ -159,7 +161,7 @@ def _judge_age(tracker: dict[str, Any], report: Report) -> None:
         return
     update, init = tracker.get("update"), tracker.get("init")
     if not update or not init:
-        report.violation("age", "the node has not told the times of its tracker")
+        report.violation("age", "the node has not written the times of its tracker")
         return
     usual = 2 * 6 * update["p99"] + init["p99"] + 0.1
     most = 2 * 6 * update["max"] + 3 * init["max"] + 1.0
@@ -170,7 +172,7 @@ def _judge_age(tracker: dict[str, Any], report: Report) -> None:
 
 
 def text(result: dict[str, Any]) -> str:
-    """Write what was seen for people."""
+    """Return the results as text."""
     lines = [f"soaked for {result['plan']['seconds']:g} s, tracker {result['plan']['tracker']}"]
     for part in ("tracker_seconds", "seconds"):
         lines += [f"  {name:<22} {_figures(values)} s" for name, values in result[part].items()]

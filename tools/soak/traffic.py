@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The world around a soaked node: a camera with moods, and a watcher. Its clients are in `soak_client`."""
+"""Traffic for the node under test: a camera with faults, and a watcher of the results."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from sensor_msgs.msg import CameraInfo, Image
 from vision_msgs.msg import Detection2DArray
 
 from dimp_ros.images.stamps import NANOSECONDS, stamp_ns
-from soak.report import Ledger, Report
+from soak.report import SoakReport, TargetLedger
 
 WIDTH, HEIGHT, RATE = 320, 240, 30.0
 MAX_TARGETS = 4
 SAMPLES = {"bgr8": 3, "rgb8": 3, "mono8": 1, "bgra8": 4, "yuv422": 2, "bayer_rggb8": 1, "mono16": 2, "no such": 3}
-"""Bytes a pixel of the encodings that the camera changes between."""
+"""Bytes per pixel of the encodings that the camera alternates between."""
 SIZES = ((WIDTH, HEIGHT), (WIDTH // 2, HEIGHT // 2), (240, 200), (WIDTH, 64))
 
 
-class Camera:
-    """Publishes 30 images a second; changes size and encoding, pauses, lies about sizes, and sets its clock."""
+class SoakCamera:
+    """Publishes 30 images a second; changes size and encoding, pauses, damages images, and sets its clock."""
 
-    def __init__(self, seed: int, report: Report) -> None:
+    def __init__(self, seed: int, report: SoakReport) -> None:
         self._random = random.Random(seed)
         self._report = report
         self.node = Node("soak_camera")
@@ -41,8 +41,8 @@ class Camera:
         noise = np.random.default_rng(seed).integers(0, 255, (HEIGHT // 8, WIDTH // 8, 3), dtype=np.uint8)
         self._ground = cv2.resize(noise, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
         self._patch = np.random.default_rng(seed + 1).integers(0, 255, (40, 48, 3), dtype=np.uint8)
-        self._size, self._encoding, self._mood = SIZES[0], "bgr8", "normal"
-        self._mood_ends = 0.0
+        self._size, self._encoding, self._phase = SIZES[0], "bgr8", "normal"
+        self._phase_ends = 0.0
         self._offset = 0
         self._number = 0
         self.box = (0.0, 0.0, 48.0, 40.0)
@@ -53,31 +53,31 @@ class Camera:
         """When the image of a stamp was published; both in nanoseconds."""
 
     def run(self, stop: threading.Event) -> None:
-        """Publish until told to stop."""
+        """Publish until ``stop`` is set."""
         due = time.monotonic()
         while not stop.is_set():
             due = max(due + 1 / RATE, time.monotonic() - 0.2)
-            self._change_mood()
-            if self._mood != "paused":
+            self._change_phase()
+            if self._phase != "paused":
                 self._publish()
             time.sleep(max(0.0, due - time.monotonic()))
 
-    def _change_mood(self) -> None:
+    def _change_phase(self) -> None:
         now = time.monotonic()
-        if now < self._mood_ends:
+        if now < self._phase_ends:
             return
         choose = self._random.choice
         self._size, self._encoding = SIZES[0], "bgr8"
-        self._mood = "normal"
-        if self._mood_ends and self._random.random() < 0.5:
-            self._mood = choose(("paused", "size", "encoding", "damaged", "clock", "no clock"))
-            self._report.count(f"camera {self._mood}")
-        self._mood_ends = now + self._random.uniform(0.3, 2.0 if self._mood != "normal" else 6.0)
-        if self._mood == "size":
+        self._phase = "normal"
+        if self._phase_ends and self._random.random() < 0.5:
+            self._phase = choose(("paused", "size", "encoding", "damaged", "clock", "no clock"))
+            self._report.count(f"camera {self._phase}")
+        self._phase_ends = now + self._random.uniform(0.3, 2.0 if self._phase != "normal" else 6.0)
+        if self._phase == "size":
             self._size = choose(SIZES[1:])
-        elif self._mood == "encoding":
+        elif self._phase == "encoding":
             self._encoding = choose(list(SAMPLES)[1:])
-        elif self._mood == "clock":
+        elif self._phase == "clock":
             self._offset = choose((0, 10, -10, 3600, -0.05)) * NANOSECONDS
 
     def _publish(self) -> None:
@@ -93,11 +93,11 @@ class Camera:
             data = np.ascontiguousarray(picture[:height, :width]).tobytes()
         else:
             data = (picture.tobytes() * 2)[: message.step * height]
-        if self._mood == "damaged":
+        if self._phase == "damaged":
             data = data[: self._random.randrange(len(data))]
         message.data = array.array("B", data)
         now = time.time_ns()
-        stamp = 0 if self._mood == "no clock" else int(now + self._offset)
+        stamp = 0 if self._phase == "no clock" else int(now + self._offset)
         message.header.stamp.sec, message.header.stamp.nanosec = divmod(stamp, NANOSECONDS)
         message.header.frame_id = "camera_optical"
         self.box = (float(x), float(y), 48.0, 40.0)
@@ -113,10 +113,10 @@ class Camera:
             self._infos.publish(info)
 
 
-class Watcher:
-    """Reads all that is said of targets and holds it against what was asked, and against the time of the image."""
+class ResultWatcher:
+    """Compares all results with the requests and with the time of the image."""
 
-    def __init__(self, camera: Camera, ledger: Ledger, report: Report) -> None:
+    def __init__(self, camera: SoakCamera, ledger: TargetLedger, report: SoakReport) -> None:
         self._camera, self._ledger, self._report = camera, ledger, report
         self.node = Node("soak_watcher")
         self.node.create_subscription(TargetStateArray, "targets", self._on_targets, LATCHED)
@@ -124,7 +124,7 @@ class Watcher:
         self.node.create_subscription(Detection2DArray, "detections", self._on_detections, RELIABLE)
 
     def run(self, stop: threading.Event) -> None:
-        """Read until told to stop."""
+        """Read until ``stop`` is set."""
         executor = SingleThreadedExecutor()
         executor.add_node(self.node)
         while not stop.is_set():
@@ -136,7 +136,7 @@ class Watcher:
         self._report.count("message on targets")
         names = [state.id for state in message.targets]
         if len(set(names)) != len(names) or len(names) > MAX_TARGETS:
-            self._report.violation("targets", f"{names} are too many, or twice the same")
+            self._report.violation("targets", f"{names} are too many or repeated")
         for state in message.targets:
             self._check(state)
         for wrong in self._ledger.contradictions(published, names):
@@ -158,7 +158,7 @@ class Watcher:
         self._report.count("message on detections")
         names = [one.id for one in message.detections]
         for text in self._ledger.contradictions(info["source_timestamp"], names):
-            if "missing" not in text:  # it may be lost
+            if "missing" not in text:  # it may be LOST
                 self._report.violation("detections", text)
         if any(is_zero(one.bbox) for one in message.detections):
             self._report.violation("detections", f"a box without extent among {names}")

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 from benchmark import ros_benchmark
-from benchmark.ros_benchmark import PARTS, Stream, goals, parts, text
+from benchmark.ros_benchmark import PARTS, Stream, acceptance_criteria, parts, text
 
 NOTES = {
     "stamp": 1.0,
@@ -39,7 +39,7 @@ def test_what_is_wanted_of_the_node_is_judged_by_what_was_measured():
     ages = [ros_benchmark._age(Stream(rate, 100, [NOTES, NOTES])) for rate in (30.0, 240.0)]
     start = {"first_box_seconds": 5.5, "resident_mib": 700.0, "most_resident_mib": 899.0}
     result = {"start": start, "images": 1, "overhead": overhead, "ages": ages}
-    assert [goal.met for goal in goals(result)] == [True, True, False, True, True, False]
+    assert [goal.met for goal in acceptance_criteria(result)] == [True, True, False, True, True, False]
     assert ages[0]["limit_ms"] == pytest.approx(5.0 + 1000 / 60)
     assert "| 240 |" in text(result) and "NO" in text(result)
     with pytest.raises(RuntimeError, match="none of 100 images at 15 Hz"):

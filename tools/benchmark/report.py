@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 Result = dict[str, Any]
 
 
-class AcceptanceCriterion(NamedTuple):
+class Criterion(NamedTuple):
     """A figure that is wanted: what it is, what it was, and if that is enough."""
 
     text: str
@@ -21,15 +21,13 @@ FRAMES_A_SECOND = {"dimp_lite": 500, "dimp18": 500, "dimp50": 300}
 """What is wanted of each model on a GPU."""
 
 
-def acceptance_criteria(result: Result) -> list[AcceptanceCriterion]:
+def acceptance_criteria(result: Result) -> list[Criterion]:
     """Return what is wanted at 640x480, as far as it was measured, in every precision that was."""
-    found: list[AcceptanceCriterion] = []
+    found: list[Criterion] = []
 
     def add(row: Result, text: str, value: float | None, unit: str, met: Callable[[float], bool]) -> None:
         if value is not None:
-            found.append(
-                AcceptanceCriterion(f"{row['name']} on {row['device']}: {text}", f"{value:.2f}{unit}", met(value))
-            )
+            found.append(Criterion(f"{row['name']} on {row['device']}: {text}", f"{value:.2f}{unit}", met(value)))
 
     rows = [row for row in result["rows"] if row["size"] == "640x480" and row.get("model") in FRAMES_A_SECOND]
     for row in rows:
@@ -47,7 +45,7 @@ def acceptance_criteria(result: Result) -> list[AcceptanceCriterion]:
         if one["device"] == "cpu":
             continue  # there half precision is judged by what the tracker makes of it, see docs/performance.md
         text = f"{one['model']} on {one['device']}: scores within 2 % of the peak, boxes within 0.5 px of the CPU's"
-        found.append(AcceptanceCriterion(text, f"{one['scores']:.2%}, {one['boxes']:.2f} px", one["good"]))
+        found.append(Criterion(text, f"{one['scores']:.2%}, {one['boxes']:.2f} px", one["good"]))
     return found
 
 

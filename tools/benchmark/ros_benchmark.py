@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from harness.ros_harness import BEST_EFFORT, Client, Image, context, numbered_image, spinning, wait_until
 
-from benchmark.report import Goal, table
+from benchmark.report import Criterion, table
 from benchmark.sequences import SyntheticVideo
 from dimp_ros.ros_utils.messages import from_bgr
 
@@ -196,27 +196,31 @@ def _age(stream: Stream) -> dict[str, float]:
     }
 
 
-def goals(result: dict[str, Any]) -> list[Goal]:
+def acceptance_criteria(result: dict[str, Any]) -> list[Criterion]:
     """Return what is wanted of the node."""
     start, overhead = result["start"], result["overhead"]
     whole, conversion = overhead["all of it"]["median_ms"], overhead["conversion"]["median_ms"]
     wanted = [
-        Goal("from receipt to publication without inference below 2 ms", f"{whole:.2f} ms", whole < 2),
-        Goal("of it conversion below 0.3 ms", f"{conversion:.3f} ms", conversion < 0.3),
-        Goal(
+        Criterion("from receipt to publication without inference below 2 ms", f"{whole:.2f} ms", whole < 2),
+        Criterion("of it conversion below 0.3 ms", f"{conversion:.3f} ms", conversion < 0.3),
+        Criterion(
             "first box within 5 s of the start", f"{start['first_box_seconds']:.1f} s", start["first_box_seconds"] < 5
         ),
-        Goal("less than 900 MiB resident", f"{start['most_resident_mib']:.0f} MiB", start["most_resident_mib"] < 900),
+        Criterion(
+            "less than 900 MiB resident", f"{start['most_resident_mib']:.0f} MiB", start["most_resident_mib"] < 900
+        ),
     ]
     for one in result["ages"]:
         what = f"median age at {one['rate']:g} Hz, {one['inference_ms']:.1f} ms of inference: that and half an interval"
-        wanted.append(Goal(what, f"{one['age_ms']:.1f} of {one['limit_ms']:.1f} ms", one["age_ms"] < one["limit_ms"]))
+        wanted.append(
+            Criterion(what, f"{one['age_ms']:.1f} of {one['limit_ms']:.1f} ms", one["age_ms"] < one["limit_ms"])
+        )
     return wanted
 
 
 def text(result: dict[str, Any]) -> str:
     """Write the result as Markdown."""
-    wanted = ([goal.text, goal.value, "yes" if goal.met else "NO"] for goal in goals(result))
+    wanted = ([goal.text, goal.value, "yes" if goal.met else "NO"] for goal in acceptance_criteria(result))
     split = ([name, f"{one['median_ms']:.3f}", f"{one['p99_ms']:.3f}"] for name, one in result["overhead"].items())
     ages = (
         [

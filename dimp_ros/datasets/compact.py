@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dimp_ros.datasets.base import Clip, DataSet, Image, Instance, Still, read_picture
-from dimp_ros.datasets.rle import decode_mask
+from dimp_ros.datasets.masks import decode_runs
 from dimp_ros.geometry.box import Box
 
 KINDS = ("still", "cutout", "background", "clip")
@@ -119,7 +119,7 @@ def _instances(record: Record) -> list[tuple[Any, float, Instance]]:
 
 def _mask(counts: str, stored: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.uint8]:
     """Return a mask of size ``stored`` in its picture's ``shape``, both (height, width), as 0 and 1."""
-    mask = decode_mask(counts, *stored)
+    mask = decode_runs(counts, *stored)
     if stored == shape:
         return mask
     smooth = cv2.resize(mask * np.uint8(255), shape[::-1], interpolation=cv2.INTER_LINEAR)

@@ -16,7 +16,6 @@ from dimp_ros.datasets.coco import CocoDataSet
 from dimp_ros.datasets.compact import CompactDataSet
 from dimp_ros.datasets.got10k import Got10kDataSet
 from dimp_ros.datasets.lasot import LasotDataSet
-from dimp_ros.datasets.packed import PackedDataSet
 from dimp_ros.datasets.subset import Subset
 from dimp_ros.datasets.trackingnet import TrackingNetDataSet
 
@@ -26,11 +25,10 @@ KINDS: dict[str, Callable[..., DataSet]] = {
     "compact": CompactDataSet,
     "got10k": Got10kDataSet,
     "lasot": LasotDataSet,
-    "packed": PackedDataSet,
     "trackingnet": TrackingNetDataSet,
 }
 LIMITS = ("max_stills", "max_clips", "max_frames")
-PATHS = ("root", "split", "exclude", "cache")
+PATHS = ("root", "split", "exclude")
 
 
 class WeightedDataSet(NamedTuple):

@@ -131,7 +131,7 @@ def _usable(specs: Sequence[TrackerSpec]) -> list[TrackerSpec]:
 
 def _inputs(arguments: argparse.Namespace) -> list[tuple[str, Path | None]]:
     """Return the folders that are read, each with its option; those of `--merge` may be added to."""
-    return [("--sequences", arguments.sequences), ("--peers", arguments.peers)]
+    return [("--sequences", arguments.sequences), ("--baselines", arguments.baselines)]
 
 
 def _run(arguments: argparse.Namespace) -> int:

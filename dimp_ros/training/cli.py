@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``dimp-train CONFIG.yaml``: train a model, or go on where a run stopped; under ``torchrun`` on several devices."""
+"""``dimp-train CONFIG.yaml``: train a model or resume a run; under ``torchrun`` on several devices."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import dataclasses
 import math
 import os
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from dimp_ros.training.config import TrainingConfig
 
 
-def _data(text: str) -> dict[str, Any]:
+def data_set(text: str) -> dict[str, Any]:
+    """Parse ``KIND=FOLDER``, for argparse."""
     kind, separator, root = text.partition("=")
     if not separator or not kind or not root:
         raise argparse.ArgumentTypeError(f"expected KIND=FOLDER, such as coco=/data/coco, got {text!r}")
@@ -24,72 +26,58 @@ def _data(text: str) -> dict[str, Any]:
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
-    parser = argparse.ArgumentParser(prog="dimp-train", description="Train a model, or go on where a run stopped.")
+    parser = argparse.ArgumentParser(prog="dimp-train", description="Train a model or resume a run.")
     parser.add_argument("config", type=Path, help="YAML file with the fields of TrainingConfig")
-    parser.add_argument("--folder", type=Path, help="where checkpoints and logs go; resumes a run there")
+    parser.add_argument("--stage", help="stage of the configuration, where it has several")
+    parser.add_argument("--folder", type=Path, required=True, help="for checkpoints and logs; a run there is resumed")
     parser.add_argument(
         "--data",
-        type=_data,
+        type=data_set,
         action="append",
         default=[],
         metavar="KIND=FOLDER",
         help="a data set instead of those of the configuration; may be repeated",
     )
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="the same as --data compact=DIR")
-    parser.add_argument(
-        "--store", type=Path, help="where the prepared pictures lie, for several runs (default: FOLDER/store)"
-    )
+    parser.add_argument("--store", type=Path, help="image store, may be shared by runs (default: FOLDER/store)")
     parser.add_argument("--start", type=Path, help="weights of an earlier run to start from (default: ImageNet's)")
-    parser.add_argument(
-        "--minutes", type=float, default=math.inf, help="stop with a checkpoint after training this long"
-    )
-    parser.add_argument("--steps", type=int, help="instead of the configuration's; a run may be prolonged")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop with a checkpoint after this long")
+    parser.add_argument("--steps", type=int, help="instead of the configuration's; may extend a finished run")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    cores = os.cpu_count() or 1
-    parser.add_argument("--processes", type=int, default=cores, help="processes that plan or make sequences")
-    parser.add_argument("--pack", type=Path, metavar="FILE.zip", help="do not train: pack the run for another machine")
-    parser.add_argument("--pack-limit", type=float, default=45, metavar="MIB", help="size of the pack (default: 45)")
+    parser.add_argument(
+        "--processes", type=int, default=os.cpu_count() or 1, help="processes that plan or render (default: cores)"
+    )
     return parser
 
 
-def _config(options: argparse.Namespace) -> TrainingConfig:
-    """Return the configuration with what the command line changes in it."""
+def resolved_config(
+    path: Path, stage: str | None, data: Sequence[Mapping[str, Any]], pictures: Path | None
+) -> TrainingConfig:
+    """Load a configuration with absolute paths; ``data`` and ``pictures`` of the command line replace its data sets.
+
+    :raises ValueError: if the file is damaged or no data set is given.
+    """
     from dimp_ros.datasets.registry import resolve_paths
     from dimp_ros.training.config import TrainingConfig
 
-    config = TrainingConfig.load(options.config)
-    given = [*options.data, *([{"kind": "compact", "root": options.pictures}] if options.pictures else [])]
-    data = tuple({**entry, "root": str(Path(entry["root"]).absolute())} for entry in given)
-    data = data or tuple(resolve_paths(entry, options.config.parent) for entry in config.data)
-    if not data:
+    config = TrainingConfig.load(path, stage)
+    given = [*data, *([{"kind": "compact", "root": pictures}] if pictures else [])]
+    entries = [{**entry, "root": str(Path(entry["root"]).absolute())} for entry in given]
+    entries = entries or [resolve_paths(entry, path.parent) for entry in config.data]
+    if not entries:
         raise ValueError("no training data: name some under 'data' in the configuration, or with --data or --pictures")
     backbone = os.path.expandvars(config.backbone_weights)
-    return dataclasses.replace(config, data=data, steps=options.steps or config.steps, backbone_weights=backbone)
+    return dataclasses.replace(config, data=tuple(entries), backbone_weights=backbone)
 
 
-def _inputs(options: argparse.Namespace, config: TrainingConfig) -> list[tuple[str, Path | None]]:
-    """Return what a run reads, each with the name under which it was given."""
-    data = [(f"the data set {entry['kind']}", Path(entry["root"])) for entry in config.data]
-    backbone = Path(config.backbone_weights) if config.backbone_weights else None
+def inputs_of(options: argparse.Namespace, config: TrainingConfig) -> list[tuple[str, Path | None]]:
+    """Return the files and folders that a run reads, each with the name under which it was given."""
     return [
         ("the configuration", options.config),
         ("--start", options.start),
-        ("the backbone's weights", backbone),
-        *data,
+        ("backbone_weights", Path(config.backbone_weights) if config.backbone_weights else None),
+        *((f"the data set {entry['kind']}", Path(entry["root"])) for entry in config.data),
     ]
-
-
-def _pack(options: argparse.Namespace) -> int:
-    """Write the pack."""
-    from dimp_ros.datasets.registry import open_data_sets
-    from dimp_ros.files.outputs import check_outputs
-    from dimp_ros.training.bundle import write_pack
-
-    config = _config(options)
-    check_outputs([("--pack", options.pack)], _inputs(options, config))
-    data = open_data_sets(config.data)
-    write_pack(options.config, data, options.start, options.pack, limit_mib=options.pack_limit)
-    return 0
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -98,18 +86,17 @@ def _train(options: argparse.Namespace) -> int:
     from dimp_ros.training.distributed import init_distributed
     from dimp_ros.training.trainer import OUTPUTS, Trainer
 
-    if options.folder is None:
-        raise ValueError("--folder is missing: where checkpoints and logs go")
-    config = _config(options)
+    config = resolved_config(options.config, options.stage, options.data, options.pictures)
+    config = dataclasses.replace(config, steps=options.steps or config.steps)
     written = [("--folder", options.folder / name) for name in OUTPUTS] if options.folder.is_dir() else []
     folders = [("--folder", options.folder), ("--store", options.store)]
-    check_outputs(written, _inputs(options, config), folders=folders)
+    check_outputs(written, inputs_of(options, config), folders=folders)
     with init_distributed(options.device) as context:
         trainer = Trainer(
             config, options.folder, context, workers=options.processes, start=options.start, store=options.store
         )
         if trainer.step >= config.steps and context.is_main:
-            print(f"this run is complete; to prolong it, give more than its {config.steps} --steps")
+            print(f"this run is complete; to extend it, give more than its {config.steps} --steps")
         finished = trainer.run(options.minutes * 60)
         if context.is_main:
             print(f"step {trainer.step} of {config.steps}; weights in {options.folder / 'weights.safetensors'}")
@@ -120,7 +107,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; return its exit status (0: finished, 2: a bad request, 3: stopped by ``--minutes``)."""
     options = build_parser().parse_args(arguments)
     try:
-        return _pack(options) if options.pack else _train(options)
+        return _train(options)
     except ImportError as error:
         print(f"dimp-train: {error}; what training needs comes with: pip install -e '.[train]'", file=sys.stderr)
         return 2

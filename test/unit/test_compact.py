@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training data in the compact format, and its masks as run lengths."""
+"""Training data in the compact format."""
 
 import json
 import pickle
@@ -9,64 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import array_shapes, arrays
 
 from dimp_ros.datasets.compact import CompactDataSet
-from dimp_ros.datasets.rle import (
-    decode_counts,
-    decode_mask,
-    encode_counts,
-    encode_mask,
-    mask_to_runs,
-    runs_to_mask,
-)
+from dimp_ros.datasets.masks import decode_runs, encode_runs
 from dimp_ros.geometry.box import Box
 
 REAL = Path(__file__).parents[3] / "shared" / "data" / "train"
-MASKS = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=40), elements=st.integers(0, 1))
-
-
-@given(MASKS)
-def test_runs_alternate_down_the_columns(mask):
-    runs = mask_to_runs(mask)
-    walked, value = [], 0
-    for run in runs:  # brute force: a pixel at a time
-        walked += [value] * int(run)
-        value = 1 - value
-    height, width = mask.shape
-    assert walked == [int(mask[y, x]) for x in range(width) for y in range(height)]
-    assert (runs[1:] > 0).all()
-    assert np.array_equal(runs_to_mask(runs, height, width), mask)
-
-
-@given(st.lists(st.integers(0, 2**31), max_size=30))
-def test_counts_survive_compression(counts):
-    assert decode_counts(encode_counts(counts)).tolist() == counts
-
-
-@given(MASKS)
-def test_masks_are_those_of_pycocotools(mask):
-    reference = pytest.importorskip("pycocotools.mask")
-    text = reference.encode(np.asfortranarray(mask))["counts"].decode()
-    assert encode_mask(mask) == text
-    assert np.array_equal(decode_mask(text, *mask.shape), mask)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (encode_mask(np.ones((5, 6), np.uint8)), "cover 30 pixels"),  # of another picture
-        ("T", "middle of a number"),
-        ("é0", "other characters"),
-        ("p1", "other characters"),
-        ("`" * 20 + "0", "60 bits"),
-    ],
-)
-def test_a_damaged_mask_is_refused(text, message):
-    with pytest.raises(ValueError, match=message):
-        decode_mask(text, 4, 6)
 
 
 def ellipse(width, height, center, axes):
@@ -84,7 +32,7 @@ def write_set(root: Path) -> Path:
         image = np.full(shape, 90, np.uint8)
         for item in instances:
             if "mask" in item:
-                image[decode_mask(item["mask"]["counts"], *shape[:2]) > 0] = (20, 40, 250, 255)[: shape[2]]
+                image[decode_runs(item["mask"]["counts"], *shape[:2]) > 0] = (20, 40, 250, 255)[: shape[2]]
         cv2.imwrite(str(root / "images" / f"{name}.webp"), image)
         lines.append({"id": name, "kind": kind, "width": shape[1], "height": shape[0], "instances": instances, **more})
 
@@ -92,7 +40,7 @@ def write_set(root: Path) -> Path:
         mask = ellipse(120, 80, center, (20, 12))
         return {
             "bbox": list(cv2.boundingRect(mask)),
-            "mask": {"size": [80, 120], "counts": encode_mask(mask)},
+            "mask": {"size": [80, 120], "counts": encode_runs(mask)},
             "category": "disc",
             **more,
         }
@@ -111,8 +59,16 @@ def write_set(root: Path) -> Path:
     return root
 
 
-def test_stills_have_pictures_boxes_and_masks(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pycocotools", None)  # not needed, also not in the background
+def test_boxes_are_read_without_pycocotools(tmp_path, monkeypatch):
+    write_set(tmp_path / "set")
+    monkeypatch.setitem(sys.modules, "pycocotools.mask", None)
+    still = CompactDataSet(tmp_path / "set").stills()[0]
+    assert still.instances[0].box.w > 0
+    with pytest.raises(ImportError, match=r"pip install 'dimp_ros\[train\]'"):
+        still.instances[0].mask()
+
+
+def test_stills_have_images_boxes_and_masks(tmp_path):
     data = CompactDataSet(write_set(tmp_path / "set"))
     first, second, cutout, background = data.stills()
     assert [s.kind for s in data.stills()] == ["still", "still", "cutout", "background"]

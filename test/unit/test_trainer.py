@@ -7,9 +7,7 @@ import math
 import os
 import subprocess
 import sys
-import zipfile
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -218,6 +216,7 @@ def test_evaluation_of_a_training_network_changes_nothing():
         ("learning_rates: [1]\n", "learning_rates is [1]; expected dict"),
         ("learning_rates: {classifier: 1e-4}\n", "no numbers"),
         ("data: [{kind: cocoa, root: x}]\n", "cocoa"),
+        ("stages: {heads: {}, late: {}}\n", "--stage is None; the file has the stages: heads, late"),
     ],
 )
 def test_a_wrong_configuration_is_one_line(tmp_path, capsys, text, message):
@@ -244,29 +243,13 @@ def test_the_configurations_that_are_shipped_can_be_read():
 
     found = sorted((Path(__file__).resolve().parents[2] / "config").glob("train_*.yaml"))
     assert found
-    for path in found:
-        config = TrainingConfig.load(path)
+    stages = [(path, stage) for path in found for stage in yaml.safe_load(path.read_text()).get("stages", [None])]
+    assert len(stages) > len(found)
+    for path, stage in stages:
+        config = TrainingConfig.load(path, stage)
         model = build_model(config.model)
         TrainingNetwork(model, config)
-        assert parameter_groups(model, config.learning_rates), path
-    assert np.isfinite([config.steps]).all()
-
-
-def test_a_run_is_packed_instead_of_started(pictures, tmp_path):
-    config = tmp_path / "config.yaml"
-    config.write_text("model: dimp_lite\n")
-    pack = tmp_path / "pack.zip"
-    assert main([str(config), "--pictures", str(pictures), "--pack", str(pack), "--pack-limit", "20"]) == 0
-    with zipfile.ZipFile(pack) as archive:
-        assert {"train.py", "config.yaml", "imagenet.safetensors"} <= set(archive.namelist())
-    assert pack.stat().st_size < 20 * 2**20
-
-
-def test_training_without_a_folder_is_refused(pictures, tmp_path, capsys):
-    config = tmp_path / "config.yaml"
-    config.write_text("model: dimp_lite\n")
-    assert main([str(config), "--pictures", str(pictures)]) == 2
-    assert "--folder is missing" in capsys.readouterr().err
+        assert parameter_groups(model, config.learning_rates), (path, stage)
 
 
 @pytest.mark.parametrize("keep", [False, True])

@@ -57,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.jobs < 1:
         raise ValueError(f"--jobs is {arguments.jobs}; give at least 1 process")
-    inputs = [("--sequences", arguments.sequences), ("--peers", arguments.peers)]
+    inputs = [("--sequences", arguments.sequences), ("--baselines", arguments.baselines)]
     check_outputs([], inputs, folders=[("--out", arguments.out)])
     specs = _usable(
         [TrackerSpec(name, arguments.baselines, arguments.device) for name in dict.fromkeys(arguments.trackers)]

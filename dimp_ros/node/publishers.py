@@ -88,7 +88,8 @@ class Publishers:
             return messages.target_state(header, replace(estimate, stamp=stamp, age=age, bearing=bearing))
 
         states = [state(estimate) for estimate in estimates]
-        self._targets.publish(TargetStateArray(header=header, targets=states))
+        width, height = size
+        self._targets.publish(TargetStateArray(header=header, image_width=width, image_height=height, targets=states))
         for one in [*map(state, gone), *states] or [state(TargetEstimate())]:
             self._target.publish(one)
         return age

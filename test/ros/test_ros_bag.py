@@ -75,8 +75,10 @@ def test_what_is_written_is_what_the_node_would_have_published(
     assert deserialize_message(bytes(raw), Detection2DArray) == messages.detections(image.header, readings)
 
     states = [messages.target_state(image.header, reading) for reading in readings]
-    raw = types.serialize_cdr(made.target_states(header, readings), TARGETS)
-    assert deserialize_message(bytes(raw), TargetStateArray) == TargetStateArray(header=image.header, targets=states)
+    raw = types.serialize_cdr(made.target_states(header, readings, 64, 48), TARGETS)
+    assert deserialize_message(bytes(raw), TargetStateArray) == TargetStateArray(
+        header=image.header, image_width=64, image_height=48, targets=states
+    )
     for reading, state in zip(readings, states, strict=True):
         raw = types.serialize_cdr(made.target_state(header, reading), TARGET)
         assert deserialize_message(bytes(raw), TargetState) == state

@@ -104,6 +104,7 @@ def test_a_late_joiner_is_told_the_state():
         client.node.create_subscription(TargetStateArray, "targets", arrays.append, LATCHED)
         wait_until(lambda: arrays, "all targets for the late joiner")
         assert len(arrays) == 1 and [state.id for state in arrays[0].targets] == ["ball"]
+        assert (arrays[0].image_width, arrays[0].image_height) == (64, 48)
 
 
 def test_the_age_is_the_time_from_the_stamp_to_the_publication():

@@ -70,6 +70,8 @@ float32 age
 """,
     TARGETS: """
 std_msgs/Header header
+uint32 image_width
+uint32 image_height
 TargetState[] targets
 """,
 }

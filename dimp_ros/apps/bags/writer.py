@@ -80,9 +80,9 @@ class BagMessages:
             age=0.0,
         )
 
-    def target_states(self, header: Any, readings: Sequence[TargetEstimate]) -> Any:
-        """Return the readings of an image as a TargetStateArray."""
-        return self._make(TARGETS, header, [self.target_state(header, reading) for reading in readings])
+    def target_states(self, header: Any, readings: Sequence[TargetEstimate], width: int = 0, height: int = 0) -> Any:
+        """Return the estimates of an image of that size as a TargetStateArray."""
+        return self._make(TARGETS, header, width, height, [self.target_state(header, reading) for reading in readings])
 
     def _bounding_box(self, box: Box | None) -> Any:
         pixels = box or Box(0.0, 0.0, 0.0, 0.0)
@@ -154,8 +154,9 @@ class ResultBag:
         if image is None or image.message is None:
             return
         header = self._messages.header(image.message.header)
+        height, width = (0, 0) if frame.picture is None else frame.picture.shape[:2]
         self._write("/detections", image.time, self._messages.detections(header, readings))
-        self._write("/targets", image.time, self._messages.target_states(header, readings))
+        self._write("/targets", image.time, self._messages.target_states(header, readings, width, height))
         for reading in readings:
             self._write("/target", image.time, self._messages.target_state(header, reading))
         if self._painter is not None and frame.picture is not None:

@@ -153,7 +153,10 @@ class Simulator(Node):
             self._last_seen_ns = stamp.nanoseconds
         elif self._last_seen_ns is not None:
             state.seconds_since_seen = (stamp.nanoseconds - self._last_seen_ns) / 1e9
-        self._truths.publish(TargetStateArray(header=view.header, targets=[state]))
+        height, width = view.picture.shape[:2]
+        self._truths.publish(
+            TargetStateArray(header=view.header, image_width=width, image_height=height, targets=[state])
+        )
         self._target_poses.publish(target_pose(view.header, view.truth))
         self._camera_poses.publish(camera_pose(view.header, view.truth))
 

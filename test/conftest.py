@@ -16,8 +16,8 @@ if os.environ.get("ROS_DISTRO") == "humble":
     os.environ["ROS_LOCALHOST_ONLY"] = "1"
 
 # The same examples in every run: a test fails for what was changed. HYPOTHESIS_PROFILE=search looks for new ones.
-hypothesis.settings.register_profile("fixed", derandomize=True)
-hypothesis.settings.register_profile("search", derandomize=False)
+hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
+hypothesis.settings.register_profile("search", derandomize=False, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
 
 

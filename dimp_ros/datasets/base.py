@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dimp_ros.files.inputs import opencv_path
 from dimp_ros.geometry.box import Box
 
 Image = NDArray[Any]  # uint8 [H, W, 3] BGR, or [H, W, 4] BGRA; cv2's stubs do not say so
@@ -38,7 +39,7 @@ def read_picture(path: Path, flags: int = cv2.IMREAD_COLOR) -> Image:
 
     :raises OSError: if it is missing, damaged, or of a format that this OpenCV cannot read.
     """
-    image = cv2.imread(str(path), flags)
+    image = cv2.imread(opencv_path(path), flags)
     if image is None:
         raise OSError(f"cannot read picture {str(path)!r}: missing, damaged, or of a format this OpenCV lacks")
     return image

@@ -12,6 +12,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dimp_ros.files.inputs import opencv_path
+
 KEPT_FRAMES = 16
 """Decoded frames that are kept, so that several threads can read neighbouring frames in any order."""
 
@@ -82,7 +84,7 @@ class Film:
             raise FileNotFoundError(f"no film {self.path}; fetch the data set again")
         if self._capture is not None:
             self._capture.release()
-        self._capture, self._next = cv2.VideoCapture(str(self.path)), 0
+        self._capture, self._next = cv2.VideoCapture(opencv_path(self.path)), 0
         self._kept.clear()
         if not self._capture.isOpened():
             raise OSError(f"{self.path} is not a film that OpenCV {cv2.__version__} can decode")

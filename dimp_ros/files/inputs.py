@@ -35,3 +35,16 @@ def require_inside(path: Path, folder: Path) -> Path:
     if not path.resolve().is_relative_to(folder.resolve()):
         raise ValueError(f"{path} lies outside of {folder}; files that belong together must lie in one folder")
     return require_regular_file(path)
+
+
+def opencv_path(path: Path | str) -> str:
+    """Return a path for OpenCV, which crashes on a name that is not UTF-8.
+
+    :raises ValueError: for such a name.
+    """
+    text = str(path)
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{ascii(text)} is not a UTF-8 name, which OpenCV needs; rename the file or folder") from error
+    return text

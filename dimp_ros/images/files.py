@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dimp_ros.files.inputs import opencv_path
 from dimp_ros.files.outputs import write_bytes
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -21,7 +22,7 @@ def list_images(folder: Path) -> list[Path]:
 
 def read_image(path: Path) -> NDArray[np.uint8]:
     """Read a picture as HxWx3 uint8 BGR; raise ValueError if it cannot be read."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    image = cv2.imread(opencv_path(path), cv2.IMREAD_COLOR)
     if image is None:
         raise ValueError(f"cannot read the picture {path}: missing, damaged, or a format this OpenCV lacks")
     return np.asarray(image, dtype=np.uint8)

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dimp_ros.files.inputs import opencv_path
 from dimp_ros.files.outputs import OutputFile, WriteFailed
 from dimp_ros.images.files import list_images, read_image
 
@@ -51,7 +52,7 @@ class Video:
     def _open(self) -> cv2.VideoCapture:
         capture = cv2.VideoCapture()
         if self.source and Path(self.source).exists():
-            if not capture.open(self.source):
+            if not capture.open(opencv_path(self.source)):
                 raise ValueError(f"{self.source} is not a video that OpenCV {cv2.__version__} can read")
         elif self.source.isdecimal():
             if not capture.open(int(self.source)):
@@ -83,9 +84,13 @@ class Video:
 
 
 class VideoWriter:
-    """An MP4 in the size of its first image; it appears under its name when it is closed, whole and readable."""
+    """An MP4 in the size of its first image; it appears under its name when it is closed, whole and readable.
+
+    :raises ValueError: for a path that is not UTF-8.
+    """
 
     def __init__(self, path: Path, fps: float) -> None:
+        opencv_path(path.absolute())
         self._path, self._fps = path, _frame_rate(fps)
         self._output: OutputFile | None = None
         self._writer: cv2.VideoWriter | None = None
@@ -162,7 +167,7 @@ def _frame_rate(fps: float) -> float:
 
 
 def _count_frames(path: Path) -> int:
-    capture = cv2.VideoCapture(str(path))
+    capture = cv2.VideoCapture(opencv_path(path))
     try:
         return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))) if capture.isOpened() else 0
     finally:

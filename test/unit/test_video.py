@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import cv2
@@ -104,3 +105,17 @@ def test_a_video_that_cannot_be_written_is_refused_each_time(tmp_path):
         with pytest.raises(OSError, match=r"out\.mp4 cannot be written: its folder is not there"):
             writer.write(picture(1))
     writer.close()
+
+
+def test_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    """OpenCV ends the process on such a name."""
+    folder = tmp_path / os.fsdecode(b"f\xfcr")
+    folder.mkdir()
+    (folder / "film.mp4").write_bytes(b"film")
+    cv2.imwrite(str(tmp_path / "0.png"), picture(0))
+    (tmp_path / "0.png").rename(folder / "0.png")
+    for path in (folder, folder / "film.mp4"):
+        with pytest.raises(ValueError, match="is not a UTF-8 name"):
+            next(Video(str(path)).frames())
+    with pytest.raises(ValueError, match="is not a UTF-8 name"):
+        VideoWriter(folder / "out.mp4", 12.0)

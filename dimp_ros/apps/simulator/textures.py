@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dimp_ros.files.inputs import opencv_path
 from dimp_ros.images.video import Picture, Video
 
 LARGEST_SIDE = 1024
@@ -20,7 +21,7 @@ def load_picture(source: str) -> Picture:
 
     :raises ValueError: if there is none, with the remedy.
     """
-    picture = cv2.imread(source) if Path(source).is_file() else None
+    picture = cv2.imread(opencv_path(source)) if Path(source).is_file() else None
     if picture is None:
         frame = next(Video(source).frames(0, 1), None)
         if frame is None:

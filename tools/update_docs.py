@@ -11,21 +11,27 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 BEGIN = "<!-- parameters: made by tools/update_docs.py -->\n"
+BEGIN_SETTINGS = "<!-- settings: made by tools/update_docs.py -->\n"
 END = "<!-- end -->\n"
 
 
 def updated(text: str, parameters: Sequence[Any] | None = None) -> str:
-    """Return ``text`` with its table generated from the code; ``parameters`` as for `parameter_table`.
+    """Return ``text`` with its tables generated from the code; ``parameters`` as for `parameter_table`.
 
     :raises ValueError: if ``text`` lacks the marker lines.
     """
-    from dimp_ros.ros_utils.parameter_table import parameter_table
+    from dimp_ros.ros_utils.parameter_table import parameter_table, settings_table
 
-    before, _, rest = text.partition(BEGIN)
+    text = _replaced(text, BEGIN, parameter_table(parameters))
+    return _replaced(text, BEGIN_SETTINGS, settings_table()) if parameters is None else text
+
+
+def _replaced(text: str, begin: str, table: str) -> str:
+    before, _, rest = text.partition(begin)
     _, end, after = rest.partition(END)
     if not end:
-        raise ValueError(f"the file lacks the lines {BEGIN!r} and {END!r}")
-    return f"{before}{BEGIN}\n{parameter_table(parameters)}\n{END}{after}"
+        raise ValueError(f"the file lacks the lines {begin!r} and {END!r}")
+    return f"{before}{begin}\n{table}\n{END}{after}"
 
 
 def tables() -> dict[Path, Sequence[Any] | None]:

@@ -141,6 +141,7 @@ class TrackerNode(LifecycleNode):
         settings = self._settings
         try:
             settings.require_valid()
+            settings.read_tracker_config()
         except ValueError as error:
             raise TrackerUnavailable(str(error)) from error
         self.status_error = "the model is being loaded, ask again in a moment"

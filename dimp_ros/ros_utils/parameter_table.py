@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The table of the tracker node's parameters: what each is, which values it takes, and when it may change.
 
-Importing this module needs neither rclpy nor torch, so that the README's table can be made anywhere.
+Importing this module needs neither rclpy nor torch, so that the tables of docs/ can be made anywhere.
 """
 
 from __future__ import annotations
@@ -17,8 +17,20 @@ MAX_ITEMS = 256
 """Longest array that is taken."""
 MAX_TEXT = 4096
 """Longest text that is taken, characters: that of a path."""
-STRUCTURAL = frozenset({"crop_size", "memory_size", "search_scale"})
-"""Fields of the tracker's configuration that are fixed while there are targets, unless their metadata say otherwise."""
+TUNED = (
+    "crop_size",
+    "search_scale",
+    "not_found_threshold",
+    "distractor_threshold",
+    "search_tiles",
+    "find_threshold",
+    "find_frames",
+    "refine_steps",
+    "learning_rate",
+    "update_interval",
+    "seed",
+)
+"""Fields of the tracker's configuration that are ROS parameters; the others are set by the file `tracker_config`."""
 
 
 class Parameter(NamedTuple):
@@ -102,10 +114,10 @@ NODE_PARAMETERS = (
     Parameter(
         "weights",
         "",
-        "Empty for the model's own weights; `random` tries the plumbing without any.",
+        "Empty for the model's own weights; `random`: random weights, for testing the ROS graph.",
         choices=("", "random"),
     ),
-    Parameter("device", "auto", "Device that computes: `auto` (CUDA where there is one), `cpu`, `cuda`, `cuda:1` ..."),
+    Parameter("device", "auto", "Device that computes: `auto` (CUDA if available), `cpu`, `cuda`, `cuda:1` ..."),
     Parameter(
         "precision",
         "auto",
@@ -115,42 +127,47 @@ NODE_PARAMETERS = (
     Parameter(
         "threads",
         0,
-        "CPU threads of the networks; 0 leaves it to torch. Fewer than cores, where other programs need them too.",
+        "CPU threads of the networks; 0 for torch's default. Use fewer than cores where other programs need some.",
         (0, 256),
     ),
     Parameter(
         "device_fallback",
         True,
-        "Compute on the CPU, with a warning, when the GPU asked for is missing, fails or has no memory left.",
+        "Compute on the CPU, with a warning, when the requested GPU is missing, fails or has no memory left.",
+    ),
+    Parameter(
+        "tracker_config",
+        "",
+        "Path of a YAML file with further settings of the tracker; `tracker.*` parameters that are set override it.",
     ),
     # Targets
-    Parameter("max_targets", 8, "How many targets may be followed at the same time.", (1, 64)),
+    Parameter("max_targets", 8, "Maximum number of targets.", (1, 64)),
     Parameter(
         "give_up_after",
         60.0,
-        "Seconds of image stamps after which a target that is LOST all along is dropped; 0 for never.",
+        "A target that is LOST for this many seconds of image stamps is dropped; 0 for never.",
         (0.0, 86400.0),
         live=True,
     ),
     Parameter(
         "catch_up_images",
         3,
-        "How many past images a target that was set in one of them catches up for each new image.",
+        "A target that was set in a past image catches up through this many buffered images for each new image.",
         (1, 100),
         live=True,
     ),
     Parameter(
         "wait_for_next",
         0.5,
-        "Where inference is slower than the camera: how long to wait for an image newer than the one at hand, in "
-        "intervals between images. Boxes are of fresher images, at a slightly lower rate; 0 for never.",
+        "Where inference is slower than the camera: the longest wait for a newer image, in intervals between images. "
+        "Results are fresher, at a slightly lower rate; 0 for never.",
         (0.0, 1.0),
         live=True,
     ),
     Parameter(
         "request_timeout",
         10.0,
-        "How long a request waits for the tracker, in seconds, before it is refused.",
+        "A request that the tracker has not served within this many seconds is refused.",
         (0.1, 600.0),
         live=True,
     ),
@@ -161,43 +178,43 @@ NODE_PARAMETERS = (
         "`raw` subscribes image, `compressed` image/compressed; remapping image moves both.",
         choices=("raw", "compressed"),
     ),
-    Parameter("max_megapixels", 50.0, "Compressed pictures larger than this are refused.", (0.01, 1000.0)),
+    Parameter("max_megapixels", 50.0, "Compressed images larger than this are refused.", (0.01, 1000.0)),
     Parameter(
         "history_seconds",
         2.0,
-        "How long images are held, in seconds of their stamps, for requests about a past image.",
+        "How long images are buffered, in seconds of their stamps, for requests about a past image.",
         (0.0, 60.0),
     ),
-    Parameter("history_megabytes", 256, "How much memory held images may take, in MiB.", (1, 65536)),
+    Parameter("history_megabytes", 256, "Maximum memory of buffered images, MiB.", (1, 65536)),
     Parameter(
         "no_image_warning",
         5.0,
-        "Seconds without an image after which the log says why; 0 turns it off.",
+        "After this many seconds without an image the log explains why; 0 for never.",
         (0.0, 3600.0),
         live=True,
     ),
-    # Where the target is
-    Parameter("rectified", False, "Images are rectified: P of camera_info describes them, otherwise K and D."),
-    Parameter("use_depth", False, "Subscribe depth, an image aligned to image, for the range of targets."),
-    Parameter("depth_megabytes", 64, "How much memory held depth images may take, in MiB.", (1, 4096)),
-    Parameter("pose_target", "", "Name of the target that target_pose is about; empty for the only one.", live=True),
+    # Position of the target
+    Parameter("rectified", False, "Images are rectified: P of camera_info applies, otherwise K and D."),
+    Parameter("use_depth", False, "Subscribe depth, aligned to image, for the range of targets."),
+    Parameter("depth_megabytes", 64, "Maximum memory of buffered depth images, MiB.", (1, 4096)),
+    Parameter("pose_target", "", "Name of the target on target_pose; empty for the only one.", live=True),
     Parameter(
         "target_width",
         0.0,
-        "Width of the target in metres, from which its distance follows where there is no depth; 0 if unknown.",
+        "Width of the target in metres, for its range where there is no depth; 0 if unknown.",
         (0.0, 1000.0),
     ),
     Parameter(
         "depth_tolerance",
         0.05,
-        "How far the stamps of an image and of the depth image used for it may be apart, in seconds.",
+        "Largest difference between the stamps of an image and its depth image, seconds.",
         (0.0, 10.0),
     ),
     # Targets from a detector
     Parameter(
         "detector.classes",
         (),
-        "Class ids that are taken from init_detections; an empty list takes any.",
+        "Class ids that are taken from init_detections; an empty string array takes any.",
         live=True,
     ),
     Parameter(
@@ -210,35 +227,50 @@ NODE_PARAMETERS = (
         choices=("best_score", "nearest_center", "largest"),
         live=True,
     ),
-    Parameter("detector.target_id", "detection", "Name of the target that is taken from detections.", live=True),
-    # What is told
+    Parameter("detector.target_id", "detection", "Name of a target that is taken from detections.", live=True),
+    # Diagnostics
     Parameter("diagnostics_period", 1.0, "Seconds between two messages on /diagnostics.", (0.1, 60.0), live=True),
 )
 
 
 def tracker_parameters() -> tuple[Parameter, ...]:
-    """Return the fields of the tracker's configuration as rows of the table."""
+    """Return the fields of the tracker's configuration that are parameters of the node."""
+    rows = {row.name: row for row in tracker_settings()}
+    return tuple(rows[name]._replace(name=TRACKER_PREFIX + name) for name in TUNED)
+
+
+def tracker_settings() -> tuple[Parameter, ...]:
+    """Return all fields of the tracker's configuration, as the file `tracker_config` holds them."""
     from dimp_ros.tracker.config import TrackerConfig
 
     rows = []
     for field in dataclasses.fields(TrackerConfig):
         low, high = field.metadata["range"]
         limits = None if low is None else (low, math.inf if high is None else high)
-        live = field.metadata.get("live", field.name not in STRUCTURAL)
-        name = TRACKER_PREFIX + field.name
-        rows.append(Parameter(name, field.default, field.metadata["text"], limits, live=live))
+        rows.append(Parameter(field.name, field.default, field.metadata["text"], limits, live=field.metadata["live"]))
     return tuple(rows)
 
 
 def parameter_table(parameters: Sequence[Parameter] | None = None) -> str:
     """Return parameters as a Markdown table, in their order; None for all of the tracker node."""
-    rows = ["| name | type | default | range | set | what it is |", "|---|---|---|---|---|---|"]
+    rows = ["| name | type | default | range | set | description |", "|---|---|---|---|---|---|"]
     for row in NODE_PARAMETERS + tracker_parameters() if parameters is None else parameters:
         when = "at start" if row.read_only else "any time" if row.live else "unconfigured"
-        allowed = ", ".join(f"`{value_text(choice)}`" for choice in row.choices) or range_text(row.range)
-        default = value_text(row.default)
-        rows.append(f"| `{row.name}` | {row.kind_text} | `{default}` | {allowed} | {when} | {row.text} |")
+        rows.append(f"| `{row.name}` | {row.kind_text} | {_allowed_texts(row)} | {when} | {row.text} |")
     return "\n".join(rows) + "\n"
+
+
+def settings_table() -> str:
+    """Return the settings of the file `tracker_config` as a Markdown table."""
+    rows = ["| name | type | default | range | description |", "|---|---|---|---|---|"]
+    rows += [f"| `{row.name}` | {row.kind_text} | {_allowed_texts(row)} | {row.text} |" for row in tracker_settings()]
+    return "\n".join(rows) + "\n"
+
+
+def _allowed_texts(row: Parameter) -> str:
+    """Return the cells with the default and the range of a row."""
+    allowed = ", ".join(f"`{value_text(choice)}`" for choice in row.choices) or range_text(row.range)
+    return f"`{value_text(row.default)}` | {allowed}"
 
 
 def value_text(value: Any) -> str:

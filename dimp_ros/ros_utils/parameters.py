@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A node's parameters as they are: declared from the table, checked at every change, handed out."""
+"""The parameters of a node: declared from the table, checked at every change."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from dimp_ros.ros_utils.parameter_table import (
     range_text,
     tracker_parameters,
 )
+from dimp_ros.tracker.config import TrackerConfig
+from dimp_ros.tracker.config_file import read_settings
 
 if TYPE_CHECKING:
     from rcl_interfaces.msg import ParameterDescriptor, SetParametersResult
     from rclpy.node import Node
     from rclpy.parameter import Parameter as RosParameter
-
-    from dimp_ros.tracker.config import TrackerConfig
 
 
 class Change(NamedTuple):
@@ -57,8 +57,9 @@ class ParameterHandler:
         self._listeners: list[Callable[[Change], None]] = []
         self._lock = threading.RLock()
         self._adopting = False
+        self._file_settings: dict[str, Any] = {}
         self.notes: list[str] = []
-        """What is otherwise than the parameters say, for people."""
+        """What differs from the parameters, such as a device that was replaced."""
         self.frozen = False
         """Whether the node is configured, and only live parameters may change."""
         self.problems: dict[str, str] = {}
@@ -84,6 +85,19 @@ class ParameterHandler:
         if self.problems:
             raise ValueError("; ".join(self.problems.values()))
 
+    def read_tracker_config(self) -> None:
+        """Read the file that `tracker_config` names, if any.
+
+        :raises ValueError: if it cannot be read, or holds a wrong value.
+        """
+        path = self._values["tracker_config"]
+        self._file_settings = {}
+        if path:
+            try:
+                self._file_settings = read_settings(path)
+            except ValueError as error:
+                raise ValueError(f"tracker_config: {error}") from error
+
     def on_change(self, listener: Callable[[Change], None]) -> None:
         """Have ``listener`` called once for every accepted batch that changes something, by whoever changes it.
 
@@ -92,21 +106,19 @@ class ParameterHandler:
         self._listeners.append(listener)
 
     def tracker_settings(self) -> dict[str, Any]:
-        """Return the fields of the tracker's configuration that somebody has set, to whatever value.
+        """Return the fields of the tracker's configuration that were set, by a parameter or else by the file.
 
-        The others are left to the weights, which may have been trained with another crop, for one.
+        The others are left to the weights, which may have been trained with another crop size.
         """
         given, values = self._given, self._values
-        return _fields({name: values[name] for name in given})
+        return {**self._file_settings, **_fields({name: values[name] for name in given})}
 
     def tracker_config(self, changes: Mapping[str, Any] | None = None) -> TrackerConfig:
-        """Return the tracker's configuration as the parameters have it, with ``changes`` by parameter.
+        """Return the tracker's configuration by the parameters and the file, with ``changes`` by parameter.
 
-        :raises ValueError: if its values do not fit each other.
+        :raises ValueError: if a value is not allowed.
         """
-        from dimp_ros.tracker.config import TrackerConfig
-
-        return TrackerConfig(**_fields({**self._values, **(changes or {})}))
+        return TrackerConfig(**{**self._file_settings, **_fields({**self._values, **(changes or {})})})
 
     def adopt(self, config: TrackerConfig) -> None:
         """Show the configuration that the weights have asked for where nobody has set another.
@@ -192,14 +204,11 @@ class ParameterHandler:
     def _checked_config(self, accepted: Mapping[str, Any]) -> TrackerConfig | None:
         """Return the configuration that would result, None if nothing of it is in the batch.
 
-        :raises ValueError: if its values do not fit each other.
+        :raises ValueError: if a value is not allowed.
         """
         if not any(name.startswith(TRACKER_PREFIX) for name in accepted):
             return None
-        try:
-            return self.tracker_config(accepted)
-        except ValueError as error:
-            raise ValueError(f"{error}. Set values that depend on each other in one call, all at once") from error
+        return self.tracker_config(accepted)
 
     def _tell(self, change: Change) -> None:
         for listener in self._listeners:

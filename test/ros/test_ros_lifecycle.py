@@ -149,6 +149,18 @@ def test_missing_weights_leave_the_node_unconfigured_and_requests_are_told_the_r
     assert len(errors) == 1 and remedy in errors[0]
 
 
+def test_a_wrong_tracker_config_is_refused_on_configure_and_can_be_corrected(tmp_path):
+    path = tmp_path / "settings.yaml"
+    path.write_text("best_boxes: 200")
+    with context():
+        node = tracker_node(ScriptedTracker(), autostart=False, tracker_config=str(path))
+        with spinning(node):
+            assert node.trigger_configure() == TransitionCallbackReturn.FAILURE
+            assert str(path) in node.status_error and "best_boxes is 200" in node.status_error
+            path.write_text("best_boxes: 2")
+            assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
+
+
 def test_an_unexpected_error_in_a_transition_is_logged_with_its_traceback(capfd):
     def factory(_parameters):
         return {}["no such key"]

@@ -126,17 +126,17 @@ def test_a_live_change_reaches_the_tracker_between_images_and_a_refused_batch_do
     with running(tracker) as client:
         start_target(client)
         client.show(numbered_image(2))
-        refused = set_parameters(client, tracker__not_found_threshold=0.4, tracker__proposals=1)
-        assert not refused.successful and "best_boxes" in refused.reason
+        refused = set_parameters(client, tracker__not_found_threshold=0.4, tracker__find_frames=0)
+        assert not refused.successful and "find_frames" in refused.reason
         refused = set_parameters(client, tracker__not_found_threshold=0.4, tracker__crop_size=320)
         assert not refused.successful and "clean it up" in refused.reason
         client.show(numbered_image(3))
-        accepted = set_parameters(client, tracker__not_found_threshold=0.4, tracker__proposals=1, tracker__best_boxes=1)
+        accepted = set_parameters(client, tracker__not_found_threshold=0.4, tracker__refine_steps=1)
         assert accepted.successful, accepted.reason
         client.show(numbered_image(4))
         before, after = TrackerConfig(search_scale=4.0), tracker.used[-1]
         assert tracker.used[:2] == [before, before]
-        assert after == TrackerConfig(search_scale=4.0, not_found_threshold=0.4, proposals=1, best_boxes=1)
+        assert after == TrackerConfig(search_scale=4.0, not_found_threshold=0.4, refine_steps=1)
         assert tracker.threads == {"tracker_worker"}
 
 

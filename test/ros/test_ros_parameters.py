@@ -46,16 +46,11 @@ def test_a_batch_is_accepted_as_a_whole_and_told_once():
     node, parameters = handler()
     told = []
     parameters.on_change(told.append)
-    changes = {"tracker__proposals": 2, "tracker__best_boxes": 1, "give_up_after": 5, "detector__classes": ["car"]}
+    changes = {"tracker__refine_steps": 2, "give_up_after": 5, "detector__classes": ["car"]}
     assert node.set_parameters_atomically(batch(**changes)).successful
     (change,) = told
-    assert change.values == {
-        "tracker.proposals": 2,
-        "tracker.best_boxes": 1,
-        "give_up_after": 5.0,
-        "detector.classes": ("car",),
-    }
-    assert change.config == TrackerConfig(proposals=2, best_boxes=1) and parameters["give_up_after"] == 5.0
+    assert change.values == {"tracker.refine_steps": 2, "give_up_after": 5.0, "detector.classes": ("car",)}
+    assert change.config == TrackerConfig(refine_steps=2) and parameters["give_up_after"] == 5.0
 
 
 def test_of_a_batch_with_one_wrong_value_nothing_is_taken_and_nobody_is_told():
@@ -67,14 +62,40 @@ def test_of_a_batch_with_one_wrong_value_nothing_is_taken_and_nobody_is_told():
     assert parameters["give_up_after"] == 60.0 and node.get_parameter("give_up_after").value == 60.0 and told == []
 
 
-def test_values_that_do_not_fit_each_other_are_refused_and_fit_when_set_together():
+def test_a_setting_that_the_configuration_refuses_is_refused():
     node, parameters = handler()
-    reason = refused(node, tracker__proposals=2)
-    assert "best_boxes is 3" in reason and "in one call" in reason
     assert "multiple of 32" in refused(node, tracker__crop_size=300)
     assert parameters.tracker_config() == TrackerConfig()
-    assert node.set_parameters_atomically(batch(tracker__best_boxes=2, tracker__proposals=2)).successful
-    assert parameters.tracker_config() == TrackerConfig(best_boxes=2, proposals=2)
+
+
+@pytest.fixture
+def settings_file(tmp_path):
+    """Return a function that writes a file of settings."""
+
+    def write(text: str) -> str:
+        path = tmp_path / "tracker.yaml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_tracker_config_sets_what_no_parameter_sets(settings_file):
+    path = settings_file("best_boxes: 2\nseed: 4\nfind_growth: 3\n")
+    node, parameters = handler(tracker_config=path, tracker__seed=7)
+    parameters.read_tracker_config()
+    assert parameters.tracker_settings() == {"best_boxes": 2, "find_growth": 3.0, "seed": 7}
+    node.set_parameters_atomically(batch(tracker_config=""))
+    parameters.read_tracker_config()
+    assert parameters.tracker_settings() == {"seed": 7}
+
+
+def test_tracker_config_with_a_wrong_value_is_refused_with_its_path(settings_file):
+    path = settings_file("best_boxes: 60\n")
+    _, parameters = handler(tracker_config=path)
+    with pytest.raises(ValueError, match="best_boxes is 60") as error:
+        parameters.read_tracker_config()
+    assert path in str(error.value) and "tracker_config" in str(error.value)
 
 
 def test_a_change_that_changes_nothing_and_one_of_others_parameters_are_accepted_and_not_told():
@@ -91,8 +112,8 @@ def test_only_a_change_of_the_tracker_comes_with_its_configuration():
     told = []
     parameters.on_change(told.append)
     node.set_parameters_atomically(batch(detector__min_score=0.25))
-    node.set_parameters_atomically(batch(tracker__update_steps=0))
-    assert [change.config for change in told] == [None, TrackerConfig(update_steps=0)]
+    node.set_parameters_atomically(batch(tracker__search_tiles=0))
+    assert [change.config for change in told] == [None, TrackerConfig(search_tiles=0)]
 
 
 def test_while_configured_live_parameters_may_change_and_others_are_refused_with_the_transition_needed():
@@ -120,8 +141,8 @@ def test_while_configured_live_parameters_may_change_and_others_are_refused_with
         {"model": None},
         {"detector__classes": None},
         {"detector__classes": [1, 2]},
-        {"tracker__augment_rotations": [1.0] * 10**6},
-        {"tracker__augment_blurs": [1.0, 2.0, 3.0]},
+        {"detector__classes": ["car"] * 10**6},
+        {"tracker__crop_size": 300},
     ],
     ids=str,
 )
@@ -141,7 +162,7 @@ def test_whatever_is_wrong_is_refused_quickly_with_text_and_changes_nothing(chan
         ({"model": 5}, "model is 5"),
         ({"max_targets": 1000}, "1 .. 64"),
         ({"detector__rule": "loudest"}, "nearest_center"),
-        ({"tracker__best_boxes": 60}, "best_boxes is 60"),
+        ({"tracker__crop_size": 300}, "multiple of 32"),
     ],
     ids=str,
 )
@@ -150,7 +171,8 @@ def test_a_wrong_value_at_the_start_is_told_until_it_is_mended_and_ends_nothing(
     with pytest.raises(ValueError, match=r"parameter") as error:
         parameters.require_valid()
     assert words in str(error.value)
-    mended = {name: parameters[name.replace("__", ".")] for name in overrides} | {"tracker__best_boxes": 3}
+    mended = {name: parameters[name.replace("__", ".")] for name in overrides}
+    mended |= {"tracker__crop_size": 320} if "tracker__crop_size" in overrides else {}
     assert node.set_parameters_atomically(batch(**mended)).successful
     parameters.require_valid()
 

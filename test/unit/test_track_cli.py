@@ -14,6 +14,7 @@ from harness.tracker_double import BrightestTracker
 from dimp_ros.apps.track import cli as track
 from dimp_ros.evaluation.metrics import overlap
 from dimp_ros.evaluation.sequences import read_boxes
+from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.result import TrackResult
 
 WIDTH, HEIGHT, FRAMES = 96, 64, 10
@@ -234,6 +235,21 @@ def test_ctrl_c_keeps_what_was_tracked_so_far(
 
     assert run(folder, INIT, "--json", tmp_path / "out.json") == 0
     assert len(json.loads((tmp_path / "out.json").read_text())["frames"]) == 4
+
+
+def test_tracker_config_is_given_to_the_tracker_or_refused(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("DISPLAY", raising=False)
+    tracker, path = BrightestTracker(), tmp_path / "settings.yaml"
+    tracker.config = TrackerConfig(crop_size=256)
+    arguments = [str(folder), INIT, "--end", "2", "--tracker-config", str(path)]
+    path.write_text("best_boxes: 2")
+    assert track.main(arguments, lambda model, device: tracker) == 0
+    assert tracker.config == TrackerConfig(crop_size=256, best_boxes=2)
+    path.write_text("best_boxes: 200")
+    assert track.main(arguments, lambda model, device: tracker) == 2
+    assert "best_boxes is 200" in capsys.readouterr().err
 
 
 def test_the_real_tracker_fits_the_command_whatever_its_weights(tmp_path: Path, video: Path) -> None:

@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from dimp_ros.geometry.box import Box
 from dimp_ros.images.frame_source import DEFAULT_FPS, Frame, Place, Source, Span, VideoSource
 from dimp_ros.images.stamps import NANOSECONDS
 from dimp_ros.images.video import Picture
+from dimp_ros.tracker.config_file import read_settings
 from dimp_ros.tracker.result import TargetEstimate
 
 if TYPE_CHECKING:
@@ -167,6 +169,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--show", action="store_true", help="show it live in a window; q ends it")
     add("--model", default="dimp_lite", help="name of a model or path of its weights (%(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    add("--tracker-config", type=Path, metavar="FILE.yaml", help="settings of the tracker, see docs/parameters.md")
     bags = parser.add_argument_group("bags (they need the package rosbags: pip install rosbags)")
     add = bags.add_argument
     add("--topic", metavar="NAME", help="topic with sensor_msgs Image or CompressedImage (default: the only one)")
@@ -218,6 +221,8 @@ def _check(arguments: argparse.Namespace, span: Span, bag: bool) -> None:
     outputs = [("--out", arguments.out), ("--json", arguments.json)]
     weights = [("the weights", Path(arguments.model).expanduser()), ("the weights", SHIPPED_WEIGHTS)]
     inputs = [("SOURCE", Path(arguments.source)), *weights]
+    if arguments.tracker_config is not None:
+        inputs.append(("--tracker-config", arguments.tracker_config))
     check_outputs(outputs, inputs, new_folders=[("--out-bag", arguments.out_bag)])
 
 
@@ -228,6 +233,7 @@ def _track(arguments: argparse.Namespace, make_tracker: Callable[[str, str], Any
     """
     span, bag = Span(arguments.start, arguments.end, arguments.init_stamp), is_bag(arguments.source)
     _check(arguments, span, bag)
+    settings = read_settings(arguments.tracker_config) if arguments.tracker_config else {}
     boxes = _boxes(arguments)
     with ExitStack() as opened:
         source: Source
@@ -248,7 +254,9 @@ def _track(arguments: argparse.Namespace, make_tracker: Callable[[str, str], Any
         for output in outputs:
             opened.callback(output.discard)
         try:
-            figures = follow(make_tracker(arguments.model, arguments.device), source, span, boxes, outputs, select_box)
+            tracker = make_tracker(arguments.model, arguments.device)
+            tracker.config = replace(tracker.config, **settings)
+            figures = follow(tracker, source, span, boxes, outputs, select_box)
         except BaseException:
             for line in _finish(outputs):
                 print(f"dimp-track: {line}", file=sys.stderr)

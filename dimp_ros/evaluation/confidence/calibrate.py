@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
 from dimp_ros.evaluation.confidence.metrics import auroc, brier_score, calibration_error, log_loss
@@ -95,24 +96,17 @@ def follow(tracker: Any, made: Iterator[list[SyntheticFrame]], sequences: int) -
 
 
 def fit_logistic(x: Floats, right: NDArray[np.bool_], ridge: float = 1e-3) -> tuple[float, float]:
-    """Fit P(right) = 1 / (1 + exp(-slope * (x - midpoint))) by Newton's method; return midpoint and slope.
+    """Fit P(right) = 1 / (1 + exp(-slope * (x - midpoint))); return midpoint and slope.
 
     :raises ValueError: if higher x are not more often right.
     """
-    design = np.stack((x, np.ones_like(x)), 1)
-    weights = np.zeros(2)
-    for _ in range(50):
-        p = 1 / (1 + np.exp(-np.clip(design @ weights, -30, 30)))
-        gradient = design.T @ (right - p) - ridge * weights
-        hessian = (design * (p * (1 - p))[:, None]).T @ design + ridge * np.eye(2)
-        step = np.linalg.solve(hessian, gradient)
-        weights += step
-        if np.abs(step).max() < 1e-8:
-            break
-    slope, offset = weights
+    if right.all() or not right.any():
+        raise ValueError(f"{right.sum()} of {len(right)} frames are right: there is nothing to calibrate")
+    fitted = LogisticRegression(C=1 / ridge, solver="newton-cholesky", tol=1e-10).fit(x[:, None], right)
+    slope, offset = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
     if slope <= 0:
         raise ValueError(f"higher peaks are not more often right (slope {slope:.3g}): there is nothing to calibrate")
-    return float(-offset / slope), float(slope)
+    return -offset / slope, slope
 
 
 def fit_map(peak: Floats, right: NDArray[np.bool_]) -> ConfidenceMap:

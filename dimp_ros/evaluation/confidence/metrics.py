@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn import metrics
+from sklearn.metrics import brier_score_loss, roc_auc_score
 
 from dimp_ros.evaluation.metrics import annotated, overlap
 from dimp_ros.evaluation.runner import SequenceResult
@@ -65,14 +67,8 @@ def auroc(scores: ArrayLike, positive: ArrayLike) -> float:
 
     :param scores: float [N]. :param positive: bool [N].
     """
-    score, label = np.asarray(scores, dtype=np.float64), np.asarray(positive, dtype=bool)
-    positives, negatives = int(label.sum()), int((~label).sum())
-    if not positives or not negatives:
-        return float("nan")
-    _, inverse, counts = np.unique(score, return_inverse=True, return_counts=True)
-    mean_rank = np.cumsum(counts) - (counts - 1) / 2  # from 1, the mean over equal scores
-    rank_sum = float(mean_rank[inverse][label].sum())
-    return (rank_sum - positives * (positives + 1) / 2) / (positives * negatives)
+    label = np.asarray(positive, dtype=bool)
+    return float(roc_auc_score(label, scores)) if label.any() and not label.all() else float("nan")
 
 
 @dataclass(frozen=True)
@@ -111,14 +107,14 @@ def calibration_error(confidence: ArrayLike, right: ArrayLike, bins: int = BINS)
 
 def brier_score(confidence: ArrayLike, right: ArrayLike) -> float:
     """Return the mean squared difference between confidence and event."""
-    difference = np.asarray(confidence, dtype=np.float64) - np.asarray(right, dtype=np.float64)
-    return float(np.square(difference).mean()) if difference.size else float("nan")
+    event = np.asarray(right, dtype=bool)
+    return float(brier_score_loss(event, confidence, pos_label=True)) if event.size else float("nan")
 
 
 def log_loss(confidence: ArrayLike, right: ArrayLike, floor: float = 1e-3) -> float:
     """Return the mean negative log-likelihood of the events, confidences kept ``floor`` away from 0 and 1."""
     sure, event = np.clip(np.asarray(confidence, dtype=np.float64), floor, 1 - floor), np.asarray(right, dtype=bool)
-    return float(-np.log(np.where(event, sure, 1 - sure)).mean()) if sure.size else float("nan")
+    return float(metrics.log_loss(event, sure, labels=[False, True])) if event.size else float("nan")
 
 
 @dataclass(frozen=True)

@@ -46,5 +46,5 @@ def opencv_path(path: Path | str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise ValueError(f"{ascii(text)} is not a UTF-8 name, which OpenCV needs; rename the file or folder") from error
+        raise ValueError(f"{text!a} is not a UTF-8 name, which OpenCV needs; rename the file or folder") from error
     return text

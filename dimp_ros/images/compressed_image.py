@@ -5,24 +5,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from dimp_ros.images.contrast import Contrast
 from dimp_ros.images.conversion import image_bytes
+from dimp_ros.images.decoder import MAX_MEGAPIXELS, check_file, decode_file
 from dimp_ros.images.encodings import ENCODINGS, BadImage, Encoding, Kind
-from dimp_ros.images.file_headers import file_size_in_pixels
+from dimp_ros.images.file_headers import FileHeader
 from dimp_ros.images.picture import Picture, WholePicture
 from dimp_ros.images.raw_image import picture_of
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import CompressedImage
-
-MAX_MEGAPIXELS = 50.0
-"""Lets 8K through (8192 x 4320 is 35) and keeps a decoded picture below 150 MB of 8-bit colour."""
-# As the camera sees it, however it was held: camera_info would not fit a turned picture. Alpha is dropped.
-_FLAGS = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
 
 
 def compressed_picture(
@@ -51,24 +46,17 @@ def compressed_picture(
             "remap to the colour or infrared image's topic"
         )
     content = image_bytes(data)
-    name, (width, height) = file_size_in_pixels(content.data)
-    if width * height > max_megapixels * 1e6:
-        raise BadImage(
-            f"the {name} file is {width} x {height} pixels, {width * height / 1e6:.1f} megapixels, and max_megapixels "
-            f"is {max_megapixels:g}; raise it, or publish smaller pictures"
-        )
-    return CompressedPicture(content, name, (width, height), description, levels or Contrast())
+    header = check_file(content, max_megapixels)
+    return CompressedPicture(content, header, description, levels or Contrast())
 
 
 class CompressedPicture(WholePicture):
     """A picture file that is decoded when its pixels are asked for the first time."""
 
-    def __init__(
-        self, content: NDArray[np.uint8], name: str, size: tuple[int, int], description: str, levels: Contrast
-    ) -> None:
-        self.width, self.height = size
+    def __init__(self, content: NDArray[np.uint8], header: FileHeader, description: str, levels: Contrast) -> None:
+        self.width, self.height = header.width, header.height
         self._content = content
-        self._name = name
+        self._header = header
         self._description = description
         self._levels = levels
         self._decoded: Picture | None = None
@@ -79,24 +67,9 @@ class CompressedPicture(WholePicture):
         :raises BadImage: for a file that cannot be decoded.
         """
         if self._decoded is None:
-            pixels = self._decode()
+            pixels = decode_file(self._content, self._header)
             self._decoded = picture_of(pixels, _encoding(pixels, self._description), self._levels)
         return self._decoded.region(x0, y0, x1, y1)
-
-    def _decode(self) -> NDArray[Any]:
-        """Return the file's pixels, B, G, R where they have colour."""
-        try:
-            pixels = cv2.imdecode(self._content, _FLAGS)
-        except (cv2.error, MemoryError) as error:
-            raise BadImage(f"the {self._name} file cannot be decoded: {error}; send it undamaged") from error
-        if pixels is None:
-            raise BadImage(f"the {self._name} file of {self._content.size} bytes is damaged, or of a kind unknown here")
-        if pixels.shape[:2] != (self.height, self.width):
-            raise BadImage(
-                f"the {self._name} file says that it is {self.width} x {self.height} pixels, but holds "
-                f"{pixels.shape[1]} x {pixels.shape[0]}; send it undamaged"
-            )
-        return pixels
 
 
 def _encoding(pixels: NDArray[Any], description: str) -> Encoding:

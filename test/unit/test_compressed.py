@@ -13,7 +13,7 @@ import pytest
 from harness.message_strategies import FILES, compressed_messages, examine
 from hypothesis import given, settings
 
-from dimp_ros.images import compressed_image as compressed
+from dimp_ros.images import decoder
 from dimp_ros.images.compressed_image import compressed_picture
 from dimp_ros.images.conversion import to_bgr
 from dimp_ros.images.encodings import BadImage
@@ -103,7 +103,7 @@ def test_a_turned_camera_does_not_turn_the_picture():
 
 def test_a_file_is_decoded_when_it_is_looked_at_and_once(monkeypatch):
     calls = []
-    monkeypatch.setattr(compressed.cv2, "imdecode", lambda *arguments: calls.append(1) or scene())
+    monkeypatch.setattr(decoder.cv2, "imdecode", lambda *arguments: calls.append(1) or scene())
     picture = compressed_picture(message(".jpg", scene()))
     assert (picture.width, calls) == (WIDTH, [])
     for _ in range(3):

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Image files to pixels, within bounds of memory and time that are checked before a decoder is called."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dimp_ros.images.encodings import BadImage
+from dimp_ros.images.file_headers import FileHeader, read_header
+
+MAX_MEGAPIXELS = 50.0
+"""Lets 8K through (8192 x 4320 is 35)."""
+MAX_MEMORY = 2**29
+MAX_SECONDS = 1.0
+"""What one image may cost, bytes and seconds of one core, up to `MAX_MEGAPIXELS`; larger limits of size raise them."""
+
+_ANY = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR  # alpha is dropped
+
+
+def check_file(content: NDArray[np.uint8], max_megapixels: float = MAX_MEGAPIXELS) -> FileHeader:
+    """Return the header of an image file that can be decoded within bounds.
+
+    :raises BadImage: for what is no JPEG, PNG, WebP or TIFF, ends early, or costs too much.
+    """
+    header = read_header(content.data)
+    name, width, height, memory, seconds = header
+    if width * height > max_megapixels * 1e6:
+        raise BadImage(
+            f"the {name} file is {width} x {height} pixels, {width * height / 1e6:.1f} megapixels, and max_megapixels "
+            f"is {max_megapixels:g}; raise it, or publish smaller images"
+        )
+    larger = max(1.0, max_megapixels / MAX_MEGAPIXELS)
+    if memory > larger * MAX_MEMORY or seconds > larger * MAX_SECONDS:
+        raise BadImage(
+            f"the {name} file of {width} x {height} pixels would take about {memory / 2**20:.0f} MiB and {seconds:.1f} "
+            f"s to decode, and may take {larger * MAX_MEMORY / 2**20:.0f} MiB and {larger * MAX_SECONDS:g} s; publish "
+            "smaller images, of 8 bits, and JPEG with fewer scans"
+        )
+    return header
+
+
+def decode_file(content: NDArray[np.uint8], header: FileHeader, *, upright: bool = False) -> NDArray[Any]:
+    """Return the pixels of a file, ``[H, W, 3]`` B, G, R or ``[H, W]`` grey, of its own depth.
+
+    :param header: what `check_file` returned. :param upright: turn the image as its EXIF orientation says.
+    :raises BadImage: for a file that is damaged inside.
+    """
+    name, size = header.format, (header.height, header.width)
+    try:
+        pixels = cv2.imdecode(content, _ANY if upright else _ANY | cv2.IMREAD_IGNORE_ORIENTATION)
+    except (cv2.error, MemoryError) as error:
+        raise BadImage(f"the {name} file cannot be decoded: {error}; send it undamaged") from error
+    if pixels is None:
+        raise BadImage(f"the {name} file of {content.size} bytes is damaged, or of a kind unknown here")
+    found = pixels.shape[:2]
+    if found != size and not (upright and found == size[::-1]):
+        raise BadImage(
+            f"the {name} file says that it is {size[1]} x {size[0]} pixels, but holds {found[1]} x {found[0]}; "
+            "send it undamaged"
+        )
+    return pixels

@@ -1,0 +1,211 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Image files: what their header says is what the decoder does, and no file costs more than is allowed."""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from random import Random
+
+import cv2
+import numpy as np
+import pytest
+
+from dimp_ros.images import decoder
+from dimp_ros.images.decoder import MAX_MEMORY, MAX_SECONDS, check_file, decode_file
+from dimp_ros.images.encodings import BadImage
+
+NOISE = np.random.default_rng(0).integers(0, 255, (40, 56, 4), dtype=np.uint8)
+
+
+def file_of(pixels: np.ndarray, suffix: str, *options: int) -> bytes:
+    return cv2.imencode(suffix, pixels, options)[1].tobytes()
+
+
+JPEG = file_of(NOISE[..., :3], ".jpg")
+PNG = file_of(NOISE[..., :3], ".png")
+TIFF = file_of(NOISE[..., :3], ".tiff")
+FILES = [
+    JPEG,
+    PNG,
+    TIFF,
+    file_of(NOISE[..., 0], ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+    file_of(NOISE[..., :3], ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1),
+    file_of(NOISE, ".png"),
+    file_of(NOISE, ".webp"),
+    file_of(NOISE[..., :3], ".webp", cv2.IMWRITE_WEBP_QUALITY, 70),
+    file_of(NOISE[..., :3].astype(np.uint16), ".tiff"),
+    file_of(NOISE[..., :3].astype(np.float32), ".tiff"),
+]
+
+
+def refused(file: bytes) -> str:
+    """Return why a file is refused before it is decoded."""
+    with pytest.raises(BadImage) as error:
+        check_file(np.frombuffer(file, np.uint8))
+    return str(error.value)
+
+
+SOF = JPEG.index(b"\xff\xc0")
+SMALL_FRAME = b"\xff\xc0\0\x11\x08\0\x10\0\x10" + JPEG[SOF + 9 : SOF + 19]
+LARGE_FRAME = b"\xff\xc0\0\x11\x08\x7d\0\x7d\0" + JPEG[SOF + 9 : SOF + 19]
+REST = JPEG[SOF + 19 :]
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def with_tiff_entries(*entries: bytes, twice: bool = False) -> bytes:
+    """Return the TIFF with these entries instead of its own of the same tags, or beside them."""
+    at = struct.unpack_from("<I", TIFF, 4)[0]
+    count = struct.unpack_from("<H", TIFF, at)[0]
+    tags = [entry[:2] for entry in entries]
+    own = [TIFF[i : i + 12] for i in range(at + 2, at + 2 + 12 * count, 12)]
+    kept = [entry for entry in own if twice or entry[:2] not in tags]
+    merged = sorted([*kept, *entries], key=lambda entry: struct.unpack_from("<H", entry))
+    directory = struct.pack("<H", len(merged)) + b"".join(merged) + bytes(4)
+    return TIFF[:4] + struct.pack("<I", len(TIFF)) + TIFF[8:] + directory
+
+
+def tiff_entry(tag: int, value: int) -> bytes:
+    return struct.pack("<HHII", tag, 4, 1, value)
+
+
+def _fake_segment(marker: bytes) -> bytes:
+    """Return a JPEG that shows a small frame to who takes ``marker`` for a segment with a length."""
+    hidden = LARGE_FRAME + REST
+    return JPEG[:2] + marker + struct.pack(">H", 2 + len(LARGE_FRAME)) + LARGE_FRAME + SMALL_FRAME + hidden
+
+
+HIDDEN = {
+    "ff00": _fake_segment(b"\xff\0"),
+    "reserved marker": _fake_segment(b"\xff\x02"),
+    "second start": JPEG[:2] + b"\xff\xd8" + JPEG[2:],
+    "two frames": JPEG[:SOF] + SMALL_FRAME + LARGE_FRAME + REST,
+    "frame too long": JPEG[:SOF] + b"\xff\xc0\0\x14" + SMALL_FRAME[4:] + b"\0\0\0" + LARGE_FRAME + REST,
+    "lossless frame": JPEG.replace(b"\xff\xc0", b"\xff\xc3"),
+    "bytes between": JPEG[:SOF] + b"\0" + JPEG[SOF:],
+    "png begins with text": PNG[:8] + png_chunk(b"tEXt", bytes(13)) + PNG[8:],
+    "tiff with two widths": with_tiff_entries(tiff_entry(256, 30_000), twice=True),
+}
+
+
+@pytest.mark.parametrize("file", HIDDEN.values(), ids=HIDDEN)
+def test_file_that_may_hide_its_size_is_refused(file: bytes) -> None:
+    assert "damaged or of an unusual kind" in refused(file) or "where a marker must be" in refused(file)
+
+
+COSTLY = {
+    "tiff tile": with_tiff_entries(tiff_entry(322, 20_000), tiff_entry(323, 20_000)),
+    "tiff strip": with_tiff_entries(tiff_entry(278, 2**31)),
+    "16 bits": PNG[:8] + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 7000, 7000, 16, 2, 0, 0, 0) + PNG[29:],
+    "alpha of 16 bits": PNG[:8] + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 5000, 5000, 16, 6, 0, 0, 0) + PNG[29:],
+    "interlaced": PNG[:8] + struct.pack(">I4sIIBBBBB", 13, b"IHDR", 6000, 6000, 8, 2, 0, 0, 1) + PNG[29:],
+}
+
+
+@pytest.mark.parametrize("file", COSTLY.values(), ids=COSTLY)
+def test_bytes_count_and_not_only_pixels(file: bytes) -> None:
+    assert "MiB and" in refused(file)
+
+
+def test_thousands_of_scans_are_refused() -> None:
+    flat = file_of(np.full((1500, 1500), 90, np.uint8), ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    last = flat[flat.rindex(b"\xff\xc4") : -2]
+    assert check_file(np.frombuffer(flat[:-2] + 50 * last + flat[-2:], np.uint8)).seconds < MAX_SECONDS
+    assert "fewer scans" in refused(flat[:-2] + 3000 * last + flat[-2:])
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        JPEG[:2] + b"\xff" * 3_000_000 + JPEG[2:],
+        JPEG[:2] + b"\xff\xd0" * 2_000_000 + JPEG[2:],
+        PNG[:33] + 2_000_000 * png_chunk(b"teXt", b"") + PNG[33:],
+        with_tiff_entries(tiff_entry(322, 1), tiff_entry(323, 1), tiff_entry(256, 3000), tiff_entry(257, 3000)),
+    ],
+    ids=["fill bytes", "restart markers", "chunks", "tiles"],
+)
+def test_number_of_parts_is_bounded(file: bytes) -> None:
+    refused(file)
+
+
+def test_animations_are_refused() -> None:
+    assert "animated" in refused(PNG[:33] + png_chunk(b"acTL", bytes(8)) + PNG[33:])
+    animated = b"RIFF" + struct.pack("<I", 30) + b"WEBPVP8X" + struct.pack("<IB", 10, 2) + bytes(29)
+    assert "animated" in refused(animated)
+
+
+def test_header_and_decoder_agree_on_changed_files() -> None:
+    draw, decoded = Random(0), 0
+    pieces = [b"\xff", b"\xff\0", b"\xff\x01", b"\xff\xc0", b"\xff\xd0", b"\xff\x02", b"\0\0", b"\xff\xd8"]
+    for _ in range(6000):
+        file = bytearray(draw.choice(FILES))
+        for _ in range(draw.choice((1, 1, 2, 3))):
+            at = draw.randrange(2, min(len(file), draw.choice((40, 200, 700, 10_000))))
+            length = draw.choice((0, 0, 1, 2))
+            file[at : at + length] = draw.choice((bytes([draw.randrange(256)]), draw.choice(pieces), b""))
+        content = np.frombuffer(bytes(file), np.uint8)
+        try:
+            header = check_file(content, 1.0)
+            pixels = decode_file(content, header)
+        except BadImage as error:
+            assert "but holds" not in str(error)
+        else:
+            assert pixels.shape[:2] == (header.height, header.width)
+            decoded += 1
+    assert decoded > 500
+
+
+WORST = """
+import sys, time
+from types import SimpleNamespace
+import cv2, numpy as np
+from dimp_ros.images.compressed_image import compressed_picture
+from dimp_ros.images.conversion import to_bgr
+from dimp_ros.images.decoder import check_file
+def peak():
+    return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) * 1024
+data = open(sys.argv[1], "rb").read()
+to_bgr(compressed_picture(SimpleNamespace(format="", data=cv2.imencode(".png", np.zeros((9, 9), np.uint8))[1])))
+before = peak()
+to_bgr(compressed_picture(SimpleNamespace(format="", data=data)))
+print(peak() - before, check_file(np.frombuffer(data, np.uint8)).memory)
+"""
+
+
+@pytest.mark.parametrize(
+    ("suffix", "shape", "dtype", "options"),
+    [
+        (
+            ".jpg",
+            (5900, 5900, 3),
+            "uint8",
+            (cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, 0x111111),
+        ),
+        (".png", (4200, 4200, 3), "uint16", ()),
+        (".tiff", (2900, 2900, 3), "float32", ()),
+    ],
+)
+def test_memory_stays_below_half_a_gigabyte(
+    tmp_path: Path, suffix: str, shape: tuple[int, ...], dtype: str, options: tuple[int, ...]
+) -> None:
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(file_of(np.zeros(shape, dtype), suffix, *options))
+    result = subprocess.run([sys.executable, "-c", WORST, path], capture_output=True, text=True, check=True)
+    taken, announced = (int(value) for value in result.stdout.split())
+    assert taken <= min(MAX_MEMORY, 1.1 * announced)
+
+
+def test_damaged_file_does_not_cost_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = np.frombuffer(PNG, np.uint8)
+    header = check_file(content)
+    with monkeypatch.context() as patch:
+        patch.setattr(decoder.cv2, "imdecode", lambda *_: (_ for _ in ()).throw(MemoryError))
+        with pytest.raises(BadImage, match="cannot be decoded"):
+            decode_file(content, header)
+    assert decode_file(content, header).shape == (40, 56, 3)

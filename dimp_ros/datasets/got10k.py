@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dimp_ros.datasets.base import Clip
 from dimp_ros.datasets.video import (
@@ -46,22 +47,35 @@ class Got10kDataSet(VideoDataSet):
 
     def clip(self, item: Path) -> Clip:
         """Read a sequence; an occluded target keeps its box, an absent one has none."""
-        boxes = read_boxes(item / "groundtruth.txt")
-        boxes[read_flags(item / "absence.label", len(boxes)) > 0] = np.nan
+        boxes, visible = read_got10k_boxes(item)
         return clip_of(
             NumberedFrames(item, "{:08d}.jpg", first=1),
             item.name,
             boxes,
-            visible=np.clip(read_flags(item / "cover.label", len(boxes)) / 8, 0, 1),
-            category=_object_class(item / "meta_info.ini"),
+            visible=visible,
+            category=read_got10k_meta(item).get("object_class", ""),
             source="GOT-10k",
             licence="CC-BY-NC-SA-4.0 (GOT-10k)",
         )
 
 
-def _object_class(path: Path) -> str:
-    """Return ``object_class`` of a sequence's description, '' where there is none."""
-    if not path.is_file():
-        return ""
-    fields = (line.partition(":") for line in path.read_text(encoding="utf-8", errors="replace").splitlines())
-    return next((value.strip() for key, _, value in fields if key.strip() == "object_class"), "")
+def read_got10k_boxes(folder: Path) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Read a sequence's boxes as in its files, 1-based, and the visible share of the target.
+
+    :return: ``float64 [N, 4]``, nan where ``absence.label`` is 1; ``float64 [N]`` of 0..1, from ``cover.label``. A file
+        that is missing marks nothing.
+    """
+    boxes = read_boxes(folder / "groundtruth.txt")
+    if (folder / "absence.label").is_file():
+        boxes[read_flags(folder / "absence.label", len(boxes)) == 1] = np.nan
+    cover = folder / "cover.label"
+    visible = np.clip(read_flags(cover, len(boxes)) / 8, 0, 1) if cover.is_file() else np.ones(len(boxes))
+    return boxes, visible
+
+
+def read_got10k_meta(folder: Path) -> dict[str, str]:
+    """Read the lines ``key: value`` of ``meta_info.ini``, where there is one."""
+    path = folder / "meta_info.ini"
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
+    pairs = (line.partition(": ") for line in lines if ": " in line)
+    return {key.strip(): value.strip() for key, _, value in pairs}

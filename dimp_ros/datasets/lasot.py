@@ -10,6 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dimp_ros.datasets.base import Clip
 from dimp_ros.datasets.video import (
@@ -26,6 +27,17 @@ SPLIT_REMEDY = (
     "which sequences are for testing? put the testing_set.txt of LaSOT's evaluation toolkit (280 names) into the "
     "folder of the data set, or name the sequences to train on in a text file: split=FILE"
 )
+
+FLAGS = ("full_occlusion.txt", "out_of_view.txt")
+
+
+def read_lasot_boxes(folder: Path) -> NDArray[np.float64]:
+    """Read a sequence's boxes as in its files, 1-based: ``float64 [N, 4]``, nan where it is occluded or out of view."""
+    boxes = read_boxes(folder / "groundtruth.txt")
+    for file in FLAGS:
+        if (folder / file).is_file():
+            boxes[read_flags(folder / file, len(boxes)) == 1] = np.nan
+    return boxes
 
 
 class LasotDataSet(VideoDataSet):
@@ -62,15 +74,10 @@ class LasotDataSet(VideoDataSet):
 
     def clip(self, item: Path) -> Clip:
         """Read a sequence; where it is fully occluded or out of view, its target is absent."""
-        boxes = read_boxes(item / "groundtruth.txt")
-        absent = np.zeros(len(boxes), bool)
-        for file in ("full_occlusion.txt", "out_of_view.txt"):
-            absent |= read_flags(item / file, len(boxes)) > 0
-        boxes[absent] = np.nan
         return clip_of(
             NumberedFrames(item / "img", "{:08d}.jpg", first=1),
             item.name,
-            boxes,
+            read_lasot_boxes(item),
             category=item.name.rpartition("-")[0],
             source="LaSOT",
             licence="LaSOT: videos from YouTube, rights with their authors; for research",

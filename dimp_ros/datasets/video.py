@@ -52,41 +52,46 @@ class NumberedFrames:
         return read_picture(self.folder / self.pattern.format(index + self.first))
 
 
-def read_numbers(path: Path) -> NDArray[np.float64]:
-    """Return all numbers of a text file, ``float64 [N]``, whether commas, blanks or line ends are between them.
-
-    :raises OSError: if it is missing; :raises ValueError: if it holds anything else.
-    """
+def _read(path: Path) -> str:
     try:
-        return np.array(path.read_text(encoding="ascii").replace(",", " ").split(), dtype=np.float64)
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing; fetch this sequence of the data set again") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged ({error}); fetch this sequence of the data set again") from error
 
 
 def read_boxes(path: Path) -> NDArray[np.float64]:
-    """Return a file of boxes, one ``x, y, w, h`` a line, as ``float64 [N, 4]``; all nan where a side is not positive.
+    """Read a file of boxes, one ``x, y, w, h`` a line, separated by commas, blanks or tabs.
 
-    :raises OSError: if it is missing; :raises ValueError: if it is empty or not of four numbers a line.
+    :return: ``float64 [N, 4]`` as in the file; all nan where a number is nan or a side is not positive.
+    :raises OSError: if it is missing. :raises ValueError: naming the line that is damaged.
     """
-    numbers = read_numbers(path)
-    if not len(numbers) or len(numbers) % 4:
-        raise ValueError(f"{path} holds {len(numbers)} numbers, expected four (x, y, w, h) a line; fetch it again")
-    boxes = numbers.reshape(-1, 4)
+    lines = [(number, line) for number, line in enumerate(_read(path).splitlines(), 1) if line.strip()]
+    if not lines:
+        raise ValueError(f"{path} holds no box; fetch it again")
+    rows = [line.replace(",", " ").split() for _, line in lines]
+    for (number, line), row in zip(lines, rows, strict=True):
+        if len(row) != 4:
+            raise ValueError(f"{path}, line {number}: expected 4 numbers x,y,w,h, got {line!r}; fetch it again")
+    try:
+        boxes = np.array(rows, np.float64).reshape(-1, 4)
+    except ValueError as error:
+        raise ValueError(f"{path}: expected x,y,w,h as numbers or nan a line ({error}); fetch it again") from error
     boxes[~(np.isfinite(boxes).all(1) & (boxes[:, 2:] > 0).all(1))] = np.nan
     return boxes
 
 
-def read_flags(path: Path, frames: int) -> NDArray[np.float64]:
-    """Return a file of one number a frame as ``float64 [frames]``.
+def read_flags(path: Path, frames: int) -> NDArray[np.int64]:
+    """Read whole numbers, one a frame, separated by anything: ``int64 [frames]``; further ones are ignored.
 
-    :raises OSError: if it is missing; :raises ValueError: if it holds another number of them.
+    :raises OSError: if it is missing. :raises ValueError: if it holds fewer, or something else.
     """
-    flags = read_numbers(path)
-    if len(flags) != frames:
-        raise ValueError(f"{path} holds {len(flags)} numbers for {frames} frames; fetch this sequence again")
-    return flags
+    try:
+        flags = np.array(_read(path).replace(",", " ").split(), np.int64)
+    except ValueError as error:
+        raise ValueError(f"{path}: expected whole numbers, one a frame ({error}); fetch it again") from error
+    if len(flags) < frames:
+        raise ValueError(f"{path} holds {len(flags)} flags for {frames} boxes; fetch this sequence again")
+    return flags[:frames]
 
 
 def read_names(path: Path | str, remedy: str) -> list[str]:

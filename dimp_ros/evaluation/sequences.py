@@ -54,21 +54,3 @@ class VideoSequence:
     def image(self, index: int) -> NDArray[np.uint8]:
         """Read frame `index` as HxWx3 uint8 BGR."""
         return read_image(self.frames[index]) if self.film is None else self.film(index)
-
-
-def read_boxes(path: Path) -> NDArray[np.float64]:
-    """Read a file of one box a line as (N, 4) float64; a line with any `nan` becomes all `nan`."""
-    rows: list[list[float]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = [float(value) for value in line.replace(",", " ").split()]
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: expected x,y,w,h as numbers or nan, got {line!r}") from error
-        if len(row) != 4:
-            raise ValueError(f"{path}, line {number}: expected 4 numbers x,y,w,h, got {len(row)}")
-        rows.append(row)
-    boxes = np.array(rows, dtype=np.float64).reshape(-1, 4)
-    boxes[np.isnan(boxes).any(axis=1)] = np.nan
-    return boxes

@@ -115,7 +115,7 @@ def test_damaged_annotations_are_named_when_they_are_used(tmp_path):
     clips = Got10kDataSet(root).clips()
     with pytest.raises(FileNotFoundError, match=r"000001.groundtruth\.txt is missing.*again"):
         clips[0]
-    with pytest.raises(ValueError, match=r"000002.groundtruth\.txt is damaged.*three"):
+    with pytest.raises(ValueError, match=r"000002.groundtruth\.txt : expected x,y,w,h.*three"):
         clips[1]
     with pytest.raises(ValueError, match=r"000003.cover\.label holds 1 numbers for 3 frames"):
         clips[-1]

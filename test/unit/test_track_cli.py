@@ -12,8 +12,8 @@ import pytest
 from harness.tracker_double import BrightestTracker
 
 from dimp_ros.apps.track import cli as track
+from dimp_ros.datasets.video import read_boxes
 from dimp_ros.evaluation.metrics import overlap
-from dimp_ros.evaluation.sequences import read_boxes
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.result import TrackResult
 

@@ -10,15 +10,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dimp_ros.datasets.got10k import read_got10k_boxes, read_got10k_meta
+from dimp_ros.datasets.lasot import FLAGS, read_lasot_boxes
+from dimp_ros.datasets.video import read_boxes
 from dimp_ros.evaluation.layouts.clips import ClipsLayout
 from dimp_ros.evaluation.layouts.uav import UavLayout
 from dimp_ros.evaluation.metrics import annotated
-from dimp_ros.evaluation.sequences import VideoSequence, read_boxes
+from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.images.files import list_images
 
 
@@ -39,25 +42,6 @@ def _folders(root: Path, depth: int) -> Iterator[Path]:
     if depth:
         for child in sorted(path for path in root.iterdir() if path.is_dir()):
             yield from _folders(child, depth - 1)
-
-
-def read_flags(path: Path) -> NDArray[np.int64]:
-    """Read whole numbers, one a line or separated by commas, as (N,) int64."""
-    try:
-        return np.array([int(value) for value in path.read_text(encoding="utf-8").replace(",", " ").split()], np.int64)
-    except ValueError as error:
-        raise ValueError(f"{path}: expected whole numbers, one a frame ({error})") from error
-
-
-def _absent(boxes: NDArray[np.float64], where: Iterable[NDArray[np.bool_]], folder: Path) -> NDArray[np.float64]:
-    """Return boxes with `nan` in frames that are flagged, or whose box is empty."""
-    boxes = boxes.copy()
-    for flags in where:
-        if len(flags) != len(boxes):
-            raise ValueError(f"{folder}: {len(flags)} flags for {len(boxes)} boxes; one per frame is needed")
-        boxes[flags] = np.nan
-    boxes[~annotated(boxes)] = np.nan
-    return boxes
 
 
 class FolderLayout:
@@ -127,7 +111,7 @@ class OtbLayout:
             yield VideoSequence(
                 name=f"{name}-{number}" if len(files) > 1 else name,
                 frames=tuple(pictures),
-                boxes=_absent(boxes, (), folder),
+                boxes=boxes,
                 meta={"dataset": "OTB"},
                 origin=1,
             )
@@ -142,27 +126,25 @@ class LasotLayout:
 
     name = "lasot"
     expects = "CATEGORY/NAME/img/*.jpg, groundtruth.txt, full_occlusion.txt and out_of_view.txt"
-    FLAGS = ("full_occlusion.txt", "out_of_view.txt")
 
     def load(self, root: Path) -> list[VideoSequence]:
         """Load what is in `root`: one sequence, a category, or all of them."""
         return [self._sequence(folder) for folder in _folders(root, 2) if self._matches(folder)]
 
     def _matches(self, folder: Path) -> bool:
-        flagged = any((folder / name).is_file() for name in self.FLAGS)
+        flagged = any((folder / name).is_file() for name in FLAGS)
         return flagged and (folder / "img").is_dir() and (folder / "groundtruth.txt").is_file()
 
     def _sequence(self, folder: Path) -> VideoSequence:
-        boxes = read_boxes(folder / "groundtruth.txt") - (1, 1, 0, 0)
+        boxes = read_lasot_boxes(folder) - (1, 1, 0, 0)
         name = folder.resolve().name
-        files = [file for file in (folder / name for name in self.FLAGS) if file.is_file()]
         pictures = list_images(folder / "img")
         if name == "monkey-17":
             pictures = pictures[: len(boxes)]
         return VideoSequence(
             name=name,
             frames=tuple(pictures),
-            boxes=_absent(boxes, (read_flags(file)[: len(boxes)] == 1 for file in files), folder),
+            boxes=boxes,
             meta={"dataset": "LaSOT"},
             origin=1,
         )
@@ -199,31 +181,19 @@ class Got10kLayout:
     @staticmethod
     def _sequence(folder: Path) -> VideoSequence:
         pictures = list_images(folder)
-        boxes = read_boxes(folder / "groundtruth.txt") - (1, 1, 0, 0)
+        boxes, visible = read_got10k_boxes(folder)
+        boxes = np.where(visible[:, None] > 0, boxes - (1, 1, 0, 0), np.nan)
         withheld = len(boxes) == 1 and len(pictures) > 1
         if withheld:
             boxes = np.concatenate([boxes, np.full((len(pictures) - 1, 4), np.nan)])
-        where = []
-        if (folder / "absence.label").is_file():
-            where.append(read_flags(folder / "absence.label") == 1)
-        if (folder / "cover.label").is_file():
-            where.append(read_flags(folder / "cover.label") == 0)
         return VideoSequence(
             name=folder.resolve().name,
             frames=tuple(pictures),
-            boxes=_absent(boxes, where, folder),
-            meta={"dataset": "GOT-10k", **_read_meta(folder / "meta_info.ini")},
+            boxes=boxes,
+            meta={"dataset": "GOT-10k", **read_got10k_meta(folder)},
             origin=1,
             withheld=withheld,
         )
-
-
-def _read_meta(path: Path) -> dict[str, Any]:
-    """Read the lines ``key: value`` of a ``meta_info.ini``."""
-    if not path.is_file():
-        return {}
-    pairs = (line.split(": ", 1) for line in path.read_text(encoding="utf-8").splitlines() if ": " in line)
-    return {key.strip(): value.strip() for key, value in pairs}
 
 
 class NfsLayout:
@@ -258,7 +228,7 @@ class NfsLayout:
         if abs(len(boxes) - len(pictures)) == 1:
             count = min(len(boxes), len(pictures))
             boxes, pictures = boxes[:count], pictures[:count]
-        return VideoSequence(folder.resolve().name, tuple(pictures), _absent(boxes, (), folder), {"dataset": "NFS"})
+        return VideoSequence(folder.resolve().name, tuple(pictures), boxes, {"dataset": "NFS"})
 
 
 def read_vatic(path: Path) -> NDArray[np.float64]:
@@ -274,7 +244,9 @@ def read_vatic(path: Path) -> NDArray[np.float64]:
                 f"{path}, line {number}: expected 10 columns as VATIC writes them, got {line!r}"
             ) from error
         rows.append((frame, *((np.nan,) * 4 if lost else (x1, y1, x2 - x1, y2 - y1))))
-    return np.array(sorted(rows, key=lambda row: row[0]), np.float64).reshape(-1, 5)[:, 1:]
+    boxes = np.array(sorted(rows, key=lambda row: row[0]), np.float64).reshape(-1, 5)[:, 1:]
+    boxes[~annotated(boxes)] = np.nan
+    return boxes
 
 
 LAYOUTS: dict[str, Layout] = {
@@ -302,8 +274,6 @@ def load_sequences(
     `layout`: one of the names in `LAYOUTS`; by default the first one that fits. Raise ValueError if there are no
     sequences, if a name is unknown, or if images and boxes do not fit each other.
     """
-    from dimp_ros.evaluation.layouts.registry import LAYOUTS
-
     root = Path(root)
     if not root.is_dir():
         raise ValueError(f"no folder {root}; give the folder that holds the sequences")

@@ -7,10 +7,8 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
-from dimp_ros.evaluation.metrics import annotated
-from dimp_ros.evaluation.sequences import VideoSequence, read_boxes
+from dimp_ros.datasets.video import read_boxes
+from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.images.files import list_images
 
 STARTS = {
@@ -74,7 +72,6 @@ class UavLayout:
         if not folder.is_dir():
             raise ValueError(f"{file}: no folder {folder} with its pictures")
         boxes = read_boxes(file) - (1, 1, 0, 0)
-        boxes[~annotated(boxes)] = np.nan
         numbered = {int(path.stem): path for path in list_images(folder) if path.stem.isdecimal()}
         wanted = range(part.start, part.start + len(boxes))
         if missing := [number for number in wanted if number not in numbered]:

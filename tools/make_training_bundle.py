@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Put a training run into one zip file for a borrowed machine: code, configuration, weights, re-encoded images.
 
-    python tools/make_training_bundle.py config/train_dimp_lite.yaml bundle.zip --pictures PICTURES --start WEIGHTS
+    python tools/make_training_bundle.py config/train_dimp_lite.yaml bundle.zip --images IMAGES --start WEIGHTS
 
 There: python -m zipfile -e bundle.zip run && cd run && python train.py --minutes 8 --folder out
 """
@@ -220,12 +220,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, help="the zip file to write")
     parser.add_argument("--stage", help="stage of the configuration")
     parser.add_argument("--data", type=data_set, action="append", default=[], metavar="KIND=FOLDER")
-    parser.add_argument("--pictures", type=Path, metavar="DIR", help="the same as --data compact=DIR")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="the same as --data compact=DIR")
     parser.add_argument("--start", type=Path, help="weights to start from (default: a backbone with ImageNet weights)")
     parser.add_argument("--limit", type=float, default=60, metavar="MIB", help="size at most (default: 60)")
     options = parser.parse_args(arguments)
     try:
-        config = resolved_config(options.config, options.stage, options.data, options.pictures)
+        config = resolved_config(options.config, options.stage, options.data, options.images)
         check_outputs([("OUT", options.out)], inputs_of(options, config))
         print(write_bundle(config, options.start, options.out, options.limit))
     except (OSError, ValueError) as error:

@@ -7,21 +7,18 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dimp_ros.files.inputs import opencv_path
 from dimp_ros.geometry.box import Box
 
 Image = NDArray[Any]  # uint8 [H, W, 3] BGR, or [H, W, 4] BGRA; cv2's stubs do not say so
 
 
 HELD_OUT_SHARE = 0.05
-"""Share of the pictures that no training sees: the confidence is fitted and checked on sequences made of them."""
+"""Share of the images that no training sees: the confidence is fitted and checked on sequences made of them."""
 
 
 def held_out(name: str) -> bool:
@@ -34,20 +31,9 @@ def held_out(name: str) -> bool:
     return int.from_bytes(digest[:8], "big") < HELD_OUT_SHARE * 2**64
 
 
-def read_picture(path: Path, flags: int = cv2.IMREAD_COLOR) -> Image:
-    """Read a picture as uint8 BGR (BGRA with ``cv2.IMREAD_UNCHANGED``).
-
-    :raises OSError: if it is missing, damaged, or of a format that this OpenCV cannot read.
-    """
-    image = cv2.imread(opencv_path(path), flags)
-    if image is None:
-        raise OSError(f"cannot read picture {str(path)!r}: missing, damaged, or of a format this OpenCV lacks")
-    return image
-
-
 @dataclass(frozen=True)
 class Instance:
-    """One annotated object: its box in the picture's pixels, its category ('' if unknown), its mask where there is one.
+    """One annotated object: its box in the image's pixels, its category ('' if unknown), its mask where there is one.
 
     :param decode: gives the mask, ``uint8 [H, W]`` of 0 and 1, when it is asked for; None where there is no mask.
     """
@@ -68,9 +54,9 @@ class Instance:
 
 @dataclass(frozen=True)
 class Still:
-    """A single picture.
+    """A single image.
 
-    :param read: gives the picture as BGR, or BGRA for a cut-out, when it is asked for.
+    :param read: gives the image as BGR, or BGRA for a cut-out, when it is asked for.
     :param kind: ``still`` (objects where they were photographed), ``cutout`` (one object with alpha) or ``background``.
     :param source: where it comes from; draws are balanced by it.
     :param exhaustive: whether *every* object is annotated.
@@ -112,13 +98,13 @@ class Clip:
 
 
 class DataSet(ABC):
-    """A source of training pictures. Opening one reads annotations, never pictures."""
+    """A source of training images. Opening one reads annotations, never images."""
 
     name: str
 
     @abstractmethod
     def stills(self) -> Sequence[Still]:
-        """Return all single pictures, in a fixed order."""
+        """Return all single images, in a fixed order."""
 
     @abstractmethod
     def clips(self) -> Sequence[Clip]:

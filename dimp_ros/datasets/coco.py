@@ -10,10 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dimp_ros.datasets.base import Clip, DataSet, Instance, Still, read_picture
+from dimp_ros.datasets.base import Clip, DataSet, Instance, Still
 from dimp_ros.datasets.masks import decode_runs, fill_polygons
 from dimp_ros.datasets.video import need_folder
 from dimp_ros.geometry.box import Box
+from dimp_ros.images.files import read_image
 
 
 class CocoDataSet(DataSet):
@@ -63,7 +64,7 @@ def _stills(content: dict[str, Any], folder: Path) -> list[Still]:
     return [
         Still(
             name=f"coco_{Path(image['file_name']).stem}",
-            read=partial(read_picture, folder / image["file_name"]),
+            read=partial(read_image, folder / image["file_name"]),
             width=int(image["width"]),
             height=int(image["height"]),
             instances=tuple(instances[image["id"]]),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compact format: picture files and one JSON line a picture with boxes, masks and where it comes from.
+"""The compact format: image files and one JSON line an image with boxes, masks and where it comes from.
 
 ``annotations.jsonl`` beside ``images/<id>.webp``. A line has ``id``, ``width``, ``height``, ``kind`` (still, cutout,
 background or clip), ``source``, ``licence``, ``exhaustive`` and ``instances``: each a ``bbox`` (x, y, w, h), a
@@ -20,9 +20,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dimp_ros.datasets.base import Clip, DataSet, Image, Instance, Still, read_picture
+from dimp_ros.datasets.base import Clip, DataSet, Image, Instance, Still
 from dimp_ros.datasets.masks import decode_runs
 from dimp_ros.geometry.box import Box
+from dimp_ros.images.files import read_image
 
 KINDS = ("still", "cutout", "background", "clip")
 
@@ -31,9 +32,9 @@ Opener = Callable[[Record], Callable[[], Image]]
 
 
 class RecordSet(DataSet):
-    """Stills and clips made of annotation lines; where the pictures are is up to the caller.
+    """Stills and clips made of annotation lines; where the images are is up to the caller.
 
-    :param annotations: the file with a JSON object a line. :param opener: gives for a line what reads its picture.
+    :param annotations: the file with a JSON object a line. :param opener: gives for a line what reads its image.
     """
 
     def __init__(self, name: str, annotations: Path, opener: Opener) -> None:
@@ -58,7 +59,7 @@ class RecordSet(DataSet):
         ]
 
     def stills(self) -> Sequence[Still]:
-        """Return pictures, cut-outs and backgrounds in the order of the file."""
+        """Return images, cut-outs and backgrounds in the order of the file."""
         return self._stills
 
     def clips(self) -> Sequence[Clip]:
@@ -81,9 +82,9 @@ class CompactDataSet(RecordSet):
 
 
 def _open_file(folder: Path, record: Record) -> Callable[[], Image]:
-    """Return what reads the picture of a line."""
+    """Return what reads the image of a line."""
     flags = cv2.IMREAD_UNCHANGED if record["kind"] == "cutout" else cv2.IMREAD_COLOR
-    return partial(read_picture, folder / f"{record['id']}.webp", flags)
+    return partial(read_image, folder / f"{record['id']}.webp", flags)
 
 
 def _lines(path: Path) -> list[tuple[int, Record]]:
@@ -118,7 +119,7 @@ def _instances(record: Record) -> list[tuple[Any, float, Instance]]:
 
 
 def _mask(counts: str, stored: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return a mask of size ``stored`` in its picture's ``shape``, both (height, width), as 0 and 1."""
+    """Return a mask of size ``stored`` in its image's ``shape``, both (height, width), as 0 and 1."""
     mask = decode_runs(counts, *stored)
     if stored == shape:
         return mask

@@ -39,7 +39,7 @@ class WeightedDataSet(NamedTuple):
 
 
 def open_data_set(kind: str, root: Path | str, **options: Any) -> DataSet:
-    """Open a data set: its annotations are read, at the latest when they are used, its pictures only then.
+    """Open a data set: its annotations are read, at the latest when they are used, its images only then.
 
     :param kind: one of `KINDS`. :param root: its folder.
     :param options: those of the kind's class, and ``max_stills``, ``max_clips``, ``max_frames`` (of each clip) to take

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dimp_ros.datasets.base import Clip, DataSet, Image, Still, read_picture
+from dimp_ros.datasets.base import Clip, DataSet, Image, Still
 from dimp_ros.datasets.lazy import Lazy
+from dimp_ros.images.files import read_image
 
 
 class VideoDataSet(DataSet):
@@ -49,7 +50,7 @@ class NumberedFrames:
 
     def __call__(self, index: int) -> Image:
         """Read frame ``index``."""
-        return read_picture(self.folder / self.pattern.format(index + self.first))
+        return read_image(self.folder / self.pattern.format(index + self.first))
 
 
 def _read(path: Path) -> str:

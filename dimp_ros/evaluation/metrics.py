@@ -145,7 +145,7 @@ def counted_overlaps(
 ) -> Floats:
     """Return the overlaps that GOT-10k counts: those of annotated frames without the first: (N, 4), (N, 4) -> (M,).
 
-    With `size`, the picture's (width, height), both boxes are first clipped to it as the official toolkit does: in the
+    With `size`, the image's (width, height), both boxes are first clipped to it as the official toolkit does: in the
     coordinates of the data set's files, in which the first pixel is `origin`, at 0 and at width and height; a corner
     outside moves onto the edge and the side stays, as long as it fits.
     Their mean is AO, the shares above 0.5 and 0.75 are SR(0.5) and SR(0.75), over all frames of all sequences.

@@ -65,13 +65,13 @@ class OpenCVBaseline:
         self._box = Box(math.nan, math.nan, math.nan, math.nan)
 
     def init(self, image: NDArray[np.uint8], box: Box) -> None:
-        """Start on an HxWx3 BGR picture. OpenCV takes whole pixels, so the box is rounded."""
+        """Start on an HxWx3 BGR image. OpenCV takes whole pixels, so the box is rounded."""
         self._tracker = self._make()
         self._tracker.init(image, tuple(round(value) for value in box))
         self._box = box
 
     def update(self, image: NDArray[np.uint8]) -> Prediction:
-        """Follow the target to the next picture."""
+        """Follow the target to the next image."""
         found, rectangle = self._tracker.update(image)
         if found:
             self._box = Box(*(float(value) for value in rectangle))

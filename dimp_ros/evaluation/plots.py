@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Success, precision and normalised precision plots of a run, as pictures. Needs matplotlib, and no display."""
+"""Success, precision and normalised precision plots of a run, as images. Needs matplotlib, and no display."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ DASHES = ("-", "--", ":", "-.")
 
 
 class Plot(NamedTuple):
-    """What one picture shows: a curve of `TrackerFigures`, its thresholds, and the figure that ranks the trackers."""
+    """What one image shows: a curve of `TrackerFigures`, its thresholds, and the figure that ranks the trackers."""
 
     curve: str
     thresholds: Floats

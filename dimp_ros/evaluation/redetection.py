@@ -175,8 +175,8 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog=PROGRAM, description=(__doc__ or "").split("\n")[0])
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--store", type=Path, help="held-out pictures as a training run keeps them: RUN/store/held_out")
-    where.add_argument("--pictures", type=Path, help="folder with annotations.jsonl and images/")
+    where.add_argument("--store", type=Path, help="held-out images as a training run keeps them: RUN/store/held_out")
+    where.add_argument("--images", type=Path, help="folder with annotations.jsonl and images/")
     where.add_argument("--sequences", type=Path, metavar="DIR", help="folder of annotated sequences")
     parser.add_argument("--only", type=split_names, metavar="NAME,...", help="take these annotated sequences only")
     parser.add_argument("--number", type=int, default=40, help="how many sequences are made (default: 40)")
@@ -190,7 +190,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--threads", type=int, default=1, help="threads of a CPU (default: 1)")
-    parser.add_argument("--sheet", type=Path, help="write a picture of the made sequences, to look at, and stop")
+    parser.add_argument("--sheet", type=Path, help="write an image of the made sequences, to look at, and stop")
     parser.add_argument("--out", type=Path, help="write every figure as JSON")
     return parser
 
@@ -214,7 +214,7 @@ def _run(options: argparse.Namespace) -> None:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
     weights = [("--trackers", Path(name.removeprefix("dimp:"))) for name in options.trackers]
-    sources = [("--sequences", options.sequences), ("--store", options.store), ("--pictures", options.pictures)]
+    sources = [("--sequences", options.sequences), ("--store", options.store), ("--images", options.images)]
     check_outputs(outputs, [*sources, *weights])
     torch.set_num_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
@@ -223,7 +223,7 @@ def _run(options: argparse.Namespace) -> None:
             sequences = annotated_sequences(options.sequences, options.only)
             total = len(load_sequences(options.sequences, options.only))
         else:
-            store = options.store or _store(options.pictures, Path(folder))
+            store = options.store or _store(options.images, Path(folder))
             sequences = synthetic_sequences(store, options.number, options.first)
         if options.sheet:
             write_sheet(options.sheet, sequences)
@@ -242,11 +242,11 @@ def _run(options: argparse.Namespace) -> None:
         write_text(options.out, json.dumps(rows, indent=1) + "\n")
 
 
-def _store(pictures: Path, folder: Path) -> Path:
-    """Prepare held-out pictures."""
+def _store(images: Path, folder: Path) -> Path:
+    """Prepare held-out images."""
     from dimp_ros.synthetic.sequences import held_out_store
 
-    return held_out_store(pictures, folder)
+    return held_out_store(images, folder)
 
 
 def write_sheet(path: Path, sequences: Iterable[PlayedSequence], columns: int = 8, width: int = 240) -> None:

@@ -52,8 +52,8 @@ class SequenceResult:
 
     `boxes`: N boxes ``x, y, w, h``, the first being the one given. `found`: N, whether the tracker believed in its box.
     `confidence`: N numbers, None where the tracker gives none (always in the first frame). `milliseconds`: the time of
-    `init`, then of each `update` that ran, without reading the picture. `error`: why the tracker stopped early, if it
-    did; its last box stands from there on. `image_size`: width and height of the first picture, None in older files.
+    `init`, then of each `update` that ran, without reading the image. `error`: why the tracker stopped early, if it
+    did; its last box stands from there on. `image_size`: width and height of the first image, None in older files.
     """
 
     tracker: str

@@ -20,7 +20,7 @@ from dimp_ros.images.files import read_image
 class VideoSequence:
     """A video with a box per frame.
 
-    `frames`: N picture files in order. `boxes`: (N, 4) float64 ``x, y, w, h`` in pixels, all `nan` in a frame where the
+    `frames`: N image files in order. `boxes`: (N, 4) float64 ``x, y, w, h`` in pixels, all `nan` in a frame where the
     target is absent. The first frame always has a box. `meta`: what the data set says about itself. `origin`: what the
     data set's own files count the first pixel as, 0 or 1; `boxes` are 0-based in any case. `withheld`: only the first
     box is published, so that nothing can be measured here. `film`: where the frames are those of a video file.
@@ -37,8 +37,8 @@ class VideoSequence:
     def __post_init__(self) -> None:
         if self.boxes.shape != (len(self.frames), 4):
             raise ValueError(
-                f"sequence {self.name}: {len(self.frames)} pictures need boxes of shape ({len(self.frames)}, 4), "
-                f"got {self.boxes.shape}; one line `x,y,w,h` per picture, nan where the target is absent"
+                f"sequence {self.name}: {len(self.frames)} images need boxes of shape ({len(self.frames)}, 4), "
+                f"got {self.boxes.shape}; one line `x,y,w,h` per image, nan where the target is absent"
             )
         if not len(self.frames) or not annotated(self.boxes)[0]:
             raise ValueError(f"sequence {self.name}: the first frame must exist and have a box to start from")

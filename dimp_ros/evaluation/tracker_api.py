@@ -27,12 +27,12 @@ class Prediction(NamedTuple):
 
 
 class BenchmarkTracker(Protocol):
-    """The two calls of the field's toolkits. Pictures are HxWx3 uint8 BGR, boxes x, y, w, h in float pixels."""
+    """The two calls of the field's toolkits. Images are HxWx3 uint8 BGR, boxes x, y, w, h in float pixels."""
 
     def init(self, image: NDArray[np.uint8], box: Box) -> None:
         """Start on the target in `box`, forgetting any earlier one."""
         ...
 
     def update(self, image: NDArray[np.uint8]) -> Prediction:
-        """Follow the target to the next picture."""
+        """Follow the target to the next image."""
         ...

@@ -52,7 +52,7 @@ class DimpBenchmark:
         self._tracker.init(image, box)
 
     def update(self, image: NDArray[np.uint8]) -> Prediction:
-        """Follow the target to the next picture."""
+        """Follow the target to the next image."""
         result = self._tracker.update(image)
         return Prediction(result.last_box, result.box is not None, result.confidence)
 

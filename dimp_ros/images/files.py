@@ -16,15 +16,15 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".t
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Return the pictures directly in `folder`, sorted by name."""
+    """Return the images directly in `folder`, sorted by name."""
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
 
 
-def read_image(path: Path) -> NDArray[np.uint8]:
-    """Read a picture as HxWx3 uint8 BGR; raise ValueError if it cannot be read."""
-    image = cv2.imread(opencv_path(path), cv2.IMREAD_COLOR)
+def read_image(path: Path, flags: int = cv2.IMREAD_COLOR) -> NDArray[np.uint8]:
+    """Read an image as HxWx3 uint8 BGR, or with OpenCV's ``flags``; raise ValueError if it cannot be read."""
+    image = cv2.imread(opencv_path(path), flags)
     if image is None:
-        raise ValueError(f"cannot read the picture {path}: missing, damaged, or a format this OpenCV lacks")
+        raise ValueError(f"cannot read the image {path}: missing, damaged, or a format this OpenCV lacks")
     return np.asarray(image, dtype=np.uint8)
 
 

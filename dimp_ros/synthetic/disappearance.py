@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Made sequences in which a target vanishes and comes back elsewhere, or never, or the whole picture jumps.
+"""Made sequences in which a target vanishes and comes back elsewhere, or never, or the whole image jumps.
 
 A cut-out object moves over a mosaic of photographs, which a shaking hand seems to film, among others of its category.
-Where it is not drawn it is truly gone: nothing of it is left to be found. All pixels come from a store of pictures that
+Where it is not drawn it is truly gone: nothing of it is left to be found. All pixels come from a store of images that
 no training sees, see `dimp_ros.synthetic.image_store`.
 """
 
@@ -25,11 +25,11 @@ SEED = 2_000_003
 """First part of the seed of every sequence; neither a training run nor the calibration has it."""
 
 SCENARIOS = ("elsewhere", "border", "camera_jump", "replaced", "behind")
-"""Gone for a second, then somewhere else; out over one border and in over another; the picture jumps, and the target
+"""Gone for a second, then somewhere else; out over one border and in over another; the image jumps, and the target
 with it; gone for good, and others of its category come; covered little by little, then somewhere else."""
 
 SIZES = ((640, 480), (1280, 720))
-"""Width and height of the pictures, by turns."""
+"""Width and height of the images, by turns."""
 
 VISIBLE, ABSENT, AFTER = 20, 30, 30
 """Frames before the target vanishes, without it, and after it has come back."""
@@ -47,14 +47,14 @@ SIDES = (24.0, 110.0)
 CELL = (480, 360)
 SHAKE = 6.0
 ROOM = 700
-"""How far the mosaic reaches over the picture on each side, so that the camera can move, pixels."""
+"""How far the mosaic reaches over the image on each side, so that the camera can move, pixels."""
 
 Floats = NDArray[np.float64]
 Image = NDArray[np.uint8]
 
 
 class DisappearanceFrame(NamedTuple):
-    """A frame: BGR ``uint8 [H, W, 3]``, and the target's box, clipped to the picture; None where it is absent."""
+    """A frame: BGR ``uint8 [H, W, 3]``, and the target's box, clipped to the image; None where it is absent."""
 
     image: Image
     box: Box | None
@@ -79,7 +79,7 @@ class _Mover(NamedTuple):
 
 
 class DisappearanceGenerator:
-    """Make sequences of a store's pictures; the same number gives the same sequence."""
+    """Make sequences of a store's images; the same number gives the same sequence."""
 
     def __init__(self, store: Path) -> None:
         self.tables: Tables = open_tables(store)
@@ -89,11 +89,11 @@ class DisappearanceGenerator:
             if target.canvas >= 0 and target.box[2] * target.box[3] > 400:
                 self._kinds[target.category].append(target.canvas)
         if not self._kinds:
-            raise ValueError(f"the store {store} holds no object with a mask: nothing can be drawn into other pictures")
+            raise ValueError(f"the store {store} holds no object with a mask: nothing can be drawn into other images")
         self._aspects = {t.canvas: t.box[2] / t.box[3] for t in self.tables.targets if t.canvas >= 0}
 
     def make(self, number: int) -> Disappearance:
-        """Make a sequence; the scenarios and the sizes of the picture follow each other in turn."""
+        """Make a sequence; the scenarios and the sizes of the image follow each other in turn."""
         rng = np.random.default_rng((SEED, number))
         scenario = SCENARIOS[number % len(SCENARIOS)]
         size = SIZES[number // len(SCENARIOS) % len(SIZES)]
@@ -128,8 +128,8 @@ class DisappearanceGenerator:
         """Give an object its size: ``side`` is sqrt(w * h)."""
         aspect = np.sqrt(np.clip(self._aspects[canvas], 1 / 3, 3))
         size = np.broadcast_to(np.array([side * aspect, side / aspect]), places.shape)
-        picture = self._pixels.canvases[canvas].permute(1, 2, 0).numpy().astype(np.float32)
-        return _Mover(picture, np.concatenate((places, size), 1), shown)
+        image = self._pixels.canvases[canvas].permute(1, 2, 0).numpy().astype(np.float32)
+        return _Mover(image, np.concatenate((places, size), 1), shown)
 
     def _target(
         self, rng: np.random.Generator, scenario: str, kind: str, side: float, size: tuple[int, int], count: int
@@ -163,7 +163,7 @@ class DisappearanceGenerator:
             gone[:] = False
             returns = CAMERA_JUMPS
         mover = self._mover(self._object(rng, kind), places, side, ~gone)
-        if scenario == "border":  # back is when half of it is in the picture
+        if scenario == "border":  # back is when half of it is in the image
             inside = [k for k in range(back, count) if _inside_share(mover.places[k], size) >= 0.5]
             returns = tuple(inside[:1])
         return mover, returns
@@ -195,10 +195,10 @@ class DisappearanceGenerator:
         way = np.clip((VISIBLE - np.arange(count)) / COVERING, 0, 1)[:, None] * reach * [np.cos(angle), np.sin(angle)]
         centers = target.places[:, :2] + way
         centers[back:] = centers[back - 1]
-        picture = self._cell(int(rng.integers(len(self.tables.pictures))))[..., ::-1]
+        image = self._cell(int(rng.integers(len(self.tables.images))))[..., ::-1]
         canvas = np.zeros((CANVAS, CANVAS, 4), np.float32)
         inner = CANVAS - 2 * MARGIN
-        canvas[MARGIN:-MARGIN, MARGIN:-MARGIN, :3] = cv2.resize(picture, (inner, inner), interpolation=cv2.INTER_AREA)
+        canvas[MARGIN:-MARGIN, MARGIN:-MARGIN, :3] = cv2.resize(image, (inner, inner), interpolation=cv2.INTER_AREA)
         canvas[MARGIN:-MARGIN, MARGIN:-MARGIN, 3] = 255
         places = np.concatenate((centers, np.broadcast_to([w, h], centers.shape)), 1)
         return _Mover(canvas, places, np.ones(count, bool))
@@ -208,16 +208,16 @@ class DisappearanceGenerator:
         return canvas
 
     def _mosaic(self, rng: np.random.Generator, size: tuple[int, int]) -> Image:
-        """Lay pictures side by side until they cover the frame and the room round it."""
+        """Lay images side by side until they cover the frame and the room round it."""
         columns, rows = (-(-(extent + 2 * ROOM) // cell) for extent, cell in zip(size, CELL, strict=True))
-        chosen = rng.integers(len(self.tables.pictures), size=(rows, columns))
+        chosen = rng.integers(len(self.tables.images), size=(rows, columns))
         return np.vstack([np.hstack([self._cell(int(number)) for number in row]) for row in chosen])
 
     def _cell(self, number: int) -> Image:
-        """Return a picture in BGR, scaled to fill a cell and cut to it."""
-        picture = np.ascontiguousarray(self._pixels.picture(number).permute(1, 2, 0).numpy()[..., ::-1])
-        scale = max(CELL[0] / picture.shape[1], CELL[1] / picture.shape[0])
-        scaled = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
+        """Return an image in BGR, scaled to fill a cell and cut to it."""
+        image = np.ascontiguousarray(self._pixels.image(number).permute(1, 2, 0).numpy()[..., ::-1])
+        scale = max(CELL[0] / image.shape[1], CELL[1] / image.shape[0])
+        scaled = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_LINEAR)
         scaled = cv2.copyMakeBorder(scaled, 0, 2, 0, 2, cv2.BORDER_REPLICATE)
         return np.asarray(scaled[: CELL[1], : CELL[0]], dtype=np.uint8)
 
@@ -276,7 +276,7 @@ def draw(image: Image, canvas: NDArray[np.float32], place: Floats) -> None:
 
 
 def _walk(rng: np.random.Generator, start: Floats, count: int, side: float, extent: Floats) -> Floats:
-    """Return a smooth way from ``start``, a few target sizes long, that stays in the picture."""
+    """Return a smooth way from ``start``, a few target sizes long, that stays in the image."""
     knots = np.cumsum(rng.normal(0, 1.0 * side, (4, 2)), 0)
     at = np.linspace(0, 3, count)
     way = start + np.stack([np.interp(at, np.arange(4), knots[:, axis] - knots[0, axis]) for axis in (0, 1)], 1)
@@ -287,14 +287,14 @@ def _walk(rng: np.random.Generator, start: Floats, count: int, side: float, exte
 
 
 def _beyond(rng: np.random.Generator, border: int, side: float, extent: Floats) -> Floats:
-    """Return a place outside the picture: left, top, right, bottom."""
+    """Return a place outside the image: left, top, right, bottom."""
     along = rng.uniform(0.2, 0.8) * extent
     outside = (-1.2 * side, -1.2 * side, extent[0] + 1.2 * side, extent[1] + 1.2 * side)[border]
     return np.array([outside, along[1]] if border % 2 == 0 else [along[0], outside])
 
 
 def _jumps(rng: np.random.Generator, count: int, side: float, places: Floats, size: tuple[int, int]) -> Floats:
-    """Return the camera's jumps ``[K, 2]``: 3 to 6 target sizes at once, the target staying in the picture."""
+    """Return the camera's jumps ``[K, 2]``: 3 to 6 target sizes at once, the target staying in the image."""
     jumps = np.zeros((count, 2))
     for at in CAMERA_JUMPS:
         best = jumps[at - 1]
@@ -314,7 +314,7 @@ def _shifted(places: Floats, by: Floats) -> Floats:
 
 
 def _inside_share(place: Floats, size: tuple[int, int]) -> float:
-    """Return the share of a box ``(cx, cy, w, h)`` that lies in the picture."""
+    """Return the share of a box ``(cx, cy, w, h)`` that lies in the image."""
     box = Box.from_center(*(float(value) for value in place))
     return box.clipped(*size).area / box.area
 

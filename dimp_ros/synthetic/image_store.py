@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training pictures held in memory: pixels as tensors for the renderer, numbers for planning scenes.
+"""Training images held in memory: pixels as tensors for the renderer, numbers for planning scenes.
 
-A store is made once from data sets and kept as files, which every process of a run maps, so that the pictures are in
-memory once; `Pixels` moves them to a GPU as a whole. Three tables: *pictures* of any size, *objects* (masked things,
+A store is made once from data sets and kept as files, which every process of a run maps, so that the images are in
+memory once; `Pixels` moves them to a GPU as a whole. Three tables: *images* of any size, *objects* (masked things,
 each resampled to a square canvas with premultiplied alpha), *targets* (what can be followed where it was photographed).
 """
 
@@ -38,8 +38,8 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class PictureEntry:
-    """A picture of the store: where its pixels are, and what it is used for (``still``, ``background``, ``clip``)."""
+class ImageEntry:
+    """An image of the store: where its pixels are, and what it is used for (``still``, ``background``, ``clip``)."""
 
     offset: int
     width: int
@@ -49,13 +49,13 @@ class PictureEntry:
 
 @dataclass(frozen=True)
 class TargetEntry:
-    """Something that can be followed, at ``box`` in its picture.
+    """Something that can be followed, at ``box`` in its image.
 
-    :param picture: the picture it is in, -1 for a cut-out, which is in none. :param shape: its outline, -1 for none.
+    :param image: the image it is in, -1 for a cut-out, which is in none. :param shape: its outline, -1 for none.
     :param canvas: its pixels, -1 without a mask.
     """
 
-    picture: int
+    image: int
     box: tuple[float, float, float, float]
     shape: int
     canvas: int
@@ -65,9 +65,9 @@ class TargetEntry:
 
 @dataclass(frozen=True)
 class ClipEntry:
-    """A real video: its pictures in order and for each the target in it, -1 where it is absent."""
+    """A real video: its images in order and for each the target in it, -1 where it is absent."""
 
-    pictures: tuple[int, ...]
+    images: tuple[int, ...]
     targets: tuple[int, ...]
     source: str
 
@@ -92,7 +92,7 @@ class Tables:
     :param weights: how often to draw from a source, beside its size; 1 where it is not named.
     """
 
-    pictures: list[PictureEntry] = field(default_factory=list)
+    images: list[ImageEntry] = field(default_factory=list)
     targets: list[TargetEntry] = field(default_factory=list)
     clips: list[ClipEntry] = field(default_factory=list)
     weights: dict[str, float] = field(default_factory=dict)
@@ -117,7 +117,7 @@ def open_tables(folder: Path) -> Tables:
     with np.load(folder / "shapes.npz") as shapes:
         hulls, cells = shapes["hulls"], shapes["cells"]
     return Tables(
-        [PictureEntry(*item) for item in raw["pictures"]],
+        [ImageEntry(*item) for item in raw["pictures"]],
         [TargetEntry(item[0], tuple(item[1]), *item[2:]) for item in raw["targets"]],
         [ClipEntry(tuple(item[0]), tuple(item[1]), item[2]) for item in raw["clips"]],
         raw["weights"],
@@ -136,9 +136,9 @@ class Pixels:
         self._flat = _mapped(folder / "pixels.bin").to(self.device)
         self.canvases = _mapped(folder / "canvases.bin").view(-1, 4, CANVAS, CANVAS).to(self.device)
 
-    def picture(self, number: int) -> Tensor:
-        """Return a picture as ``uint8 [3, H, W]`` RGB."""
-        entry = self.tables.pictures[number]
+    def image(self, number: int) -> Tensor:
+        """Return an image as ``uint8 [3, H, W]`` RGB."""
+        entry = self.tables.images[number]
         end = entry.offset + 3 * entry.height * entry.width
         return self._flat[entry.offset : end].view(3, entry.height, entry.width)
 
@@ -166,7 +166,7 @@ def by_source(tables: Tables, numbers: Iterable[int]) -> tuple[list[list[int]], 
 
 def describe(tables: Tables) -> Iterator[str]:
     """Yield lines that say what is in a store."""
-    kinds = Counter(entry.kind for entry in tables.pictures)
-    yield f"{len(tables.pictures)} pictures: " + ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
+    kinds = Counter(entry.kind for entry in tables.images)
+    yield f"{len(tables.images)} images: " + ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
     masked = sum(target.canvas >= 0 for target in tables.targets)
     yield f"{len(tables.targets)} targets, {masked} of them with a mask; {len(tables.clips)} clips"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Making a store of training pictures: decoding, reducing, and cutting out what has a mask."""
+"""Making a store of training images: decoding, reducing, and cutting out what has a mask."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dimp_ros.synthetic.image_store import (
     MAX_ASPECT,
     SHORTEST,
     ClipEntry,
-    PictureEntry,
+    ImageEntry,
     Shape,
     Tables,
     TargetEntry,
@@ -62,7 +62,7 @@ def to_canvas(image: Image, alpha: NDArray[np.float32]) -> NDArray[np.uint8]:
 
 
 class _Made(NamedTuple):
-    """What one picture adds to a store."""
+    """What one image adds to a store."""
 
     image: Image | None
     targets: list[tuple[Instance, Shape | None, NDArray[np.uint8] | None]]
@@ -86,7 +86,7 @@ def _cut(image: Image, instance: Instance, alpha: NDArray[np.float32] | None) ->
 
 
 def _reduced(image: Image, instances: Sequence[Instance], longest_side: int) -> tuple[Image, list[Instance]]:
-    """Reduce a picture, with its boxes and masks, to ``longest_side`` pixels."""
+    """Reduce an image, with its boxes and masks, to ``longest_side`` pixels."""
     height, width = image.shape[:2]
     factor = longest_side / max(height, width)
     if factor >= 1:
@@ -108,7 +108,7 @@ def _as_read(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _prepare(image: Image, instances: Iterable[Instance], kind: str) -> _Made:
-    """Work out everything a picture adds."""
+    """Work out everything an image adds."""
     if kind == "cutout":
         alpha = (image[..., 3] / np.float32(255)).astype(np.float32) if image.shape[-1] == 4 else None
         instance = next(iter(instances), Instance(Box(0.0, 0.0, float(image.shape[1]), float(image.shape[0]))))
@@ -136,12 +136,12 @@ class StoreWriter:
         self._canvas_file = (folder / "canvases.bin").open("wb")
 
     def add(self, made: _Made, kind: str, source: str) -> tuple[int, list[int]]:
-        """Add a picture and its targets; return their numbers (-1 for a picture that is not kept)."""
+        """Add an image and its targets; return their numbers (-1 for an image that is not kept)."""
         number = -1
         if made.image is not None:
-            number = len(self.tables.pictures)
+            number = len(self.tables.images)
             height, width = made.image.shape[:2]
-            self.tables.pictures.append(PictureEntry(self._pixels.tell(), width, height, kind))
+            self.tables.images.append(ImageEntry(self._pixels.tell(), width, height, kind))
             self._pixels.write(np.ascontiguousarray(made.image[..., ::-1].transpose(2, 0, 1)).tobytes())
         targets = []
         for instance, shape, canvas in made.targets:
@@ -169,7 +169,7 @@ class StoreWriter:
         tables = {
             "summary": summary,
             "weights": self.tables.weights,
-            "pictures": [list(vars(item).values()) for item in self.tables.pictures],
+            "pictures": [list(vars(item).values()) for item in self.tables.images],
             "targets": [list(vars(item).values()) for item in self.tables.targets],
             "clips": [list(vars(item).values()) for item in self.tables.clips],
         }
@@ -189,7 +189,7 @@ def build_store(
 
     :param keep: tells by name which stills and clips are taken; None takes all.
     :param clip_frames: of a longer clip so many frames are taken, evenly from its middle; 0 takes all.
-    :param longest_side: larger pictures are reduced to it, in pixels. :return: ``folder``.
+    :param longest_side: larger images are reduced to it, in pixels. :return: ``folder``.
     """
     summary = "; ".join(data_set.data.summary() for data_set in data_sets)
     summary += f" (clip_frames {clip_frames}, longest side {longest_side})"
@@ -233,9 +233,9 @@ def _add_clip(writer: StoreWriter, clip: Clip, pool: ThreadPoolExecutor, limit: 
         instances = [] if instance is None else [instance]
         return _prepare(*_reduced(clip.read(index), instances, longest_side), "clip")
 
-    pictures, targets = [], []
+    images, targets = [], []
     for made in pool.map(frame, chosen_frames(len(clip), limit)):
         number, found = writer.add(made, "clip", clip.source)
-        pictures.append(number)
+        images.append(number)
         targets.append(found[0] if found else -1)
-    writer.tables.clips.append(ClipEntry(tuple(pictures), tuple(targets), clip.source))
+    writer.tables.clips.append(ClipEntry(tuple(images), tuple(targets), clip.source))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What cameras do to pictures: exposure, colour, blur, noise and compression, on batches of tensors.
+"""What cameras do to images: exposure, colour, blur, noise and compression, on batches of tensors.
 
 Which frame gets what is drawn with the plan (`sample_photometric`), so that it is the same wherever it is carried out.
 """

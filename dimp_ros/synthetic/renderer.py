@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From plans to pixels, on tensors: windows of many frames at once, on whatever device the pictures are.
+"""From plans to pixels, on tensors: windows of many frames at once, on whatever device the images are.
 
-Every output pixel asks what lies at its place in the frame: the frame's picture, then each object drawn over it.
+Every output pixel asks what lies at its place in the frame: the frame's image, then each object drawn over it.
 Outside the frame its border is repeated, as the tracker's crop does. What is shrunk is averaged first, so that nothing
 aliases.
 """
@@ -21,11 +21,11 @@ from dimp_ros.synthetic.motion import invert
 from dimp_ros.synthetic.scene import Layer, PlannedScene
 
 MAX_LEVEL = 3
-"""Pictures and objects are averaged down by at most 2 to this power."""
+"""Images and objects are averaged down by at most 2 to this power."""
 
 
 class SceneRenderer:
-    """Draw frames of scenes. :param pixels: the store's pictures, whose device is the renderer's."""
+    """Draw frames of scenes. :param pixels: the store's images, whose device is the renderer's."""
 
     def __init__(self, pixels: Pixels) -> None:
         self.pixels = pixels
@@ -74,20 +74,20 @@ class SceneRenderer:
         return torch.stack((x[:, None, :].expand(shape), y[:, :, None].expand(shape)), -1)
 
     def _backdrop(self, scene: PlannedScene, scales: NDArray[np.float64], places: Tensor, out: Tensor) -> None:
-        """Draw the pictures of one scene's frames; neighbours with the same picture and resolution together."""
+        """Draw the images of one scene's frames; neighbours with the same image and resolution together."""
         back = invert(scene.views)
         ratio = scales * np.sqrt(np.abs(np.linalg.det(back[:, :, :2])))
         levels = _levels(ratio)
         groups: dict[tuple[int, int], list[int]] = {}
-        for k, key in enumerate(zip(scene.pictures.tolist(), levels.tolist(), strict=True)):
+        for k, key in enumerate(zip(scene.images.tolist(), levels.tolist(), strict=True)):
             groups.setdefault(key, []).append(k)
         for (number, level), members in groups.items():
-            picture = self.pixels.picture(number)
-            reduced = _reduced(picture[None].float(), level)
-            extent = (picture.shape[2], picture.shape[1])
+            image = self.pixels.image(number)
+            reduced = _reduced(image[None].float(), level)
+            extent = (image.shape[2], image.shape[1])
             chosen = torch.tensor(members, device=self.device)
             grid = self._grid(places[chosen], back[members], extent)
-            # One picture, many windows: they lie one above the other in a single tall grid.
+            # One image, many windows: they lie one above the other in a single tall grid.
             tall = F.grid_sample(reduced, grid.flatten(0, 1)[None], padding_mode="reflection", align_corners=False)
             out[chosen] = tall[0].unflatten(1, (len(members), -1)).transpose(0, 1)
 

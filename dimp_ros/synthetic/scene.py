@@ -32,18 +32,18 @@ class Layer:
 
 @dataclass(frozen=True)
 class PlannedScene:
-    """K frames of ``width`` x ``height``: of each the picture, how it is seen (picture to frame), and the target.
+    """K frames of ``width`` x ``height``: of each the image, how it is seen (image to frame), and the target.
 
     :param layers: in drawing order. :param boxes: ``[K, 4]``, clipped to the frame. :param visible: ``[K]`` of 0..1.
     """
 
     width: int
     height: int
-    pictures: NDArray[np.int64]
+    images: NDArray[np.int64]
     views: Floats
     layers: tuple[Layer, ...]
     boxes: Floats
     visible: Floats
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plans of made sequences: which picture is seen how, what is drawn where, and the target's box and visibility.
+"""Plans of made sequences: which image is seen how, what is drawn where, and the target's box and visibility.
 
-Three kinds. *Pasted*: a masked object drawn over another picture, which a moving camera sees. *Native*: an object where
-it was photographed, the whole picture moving. *Clip*: frames of a real video. All get distractors, preferably of the
+Three kinds. *Pasted*: a masked object drawn over another image, which a moving camera sees. *Native*: an object where
+it was photographed, the whole image moving. *Clip*: frames of a real video. All get distractors, preferably of the
 target's category, and occluders. A plan is a few hundred numbers and costs little; `render` turns plans into pixels,
 many at once. Transforms are 2x3 matrices; an object's own coordinates are units of its box, (0, 0) to (1, 1).
 """
@@ -35,7 +35,7 @@ HIDING_OVERLAP = 0.1
 """A distractor that would cover more of a photographed target's box is left out of that frame."""
 
 SMALLEST_WHOLE = 50
-"""Parts are taken of objects whose boxes have at least this side, sqrt(w * h), in their own picture's pixels."""
+"""Parts are taken of objects whose boxes have at least this side, sqrt(w * h), in their own image's pixels."""
 
 WHOLE_OVER_PART = 2.0
 """How much larger an object is drawn whose part is the target."""
@@ -44,7 +44,7 @@ ALIKE = 4.0
 """Others in a crowd have at least one part in so many of the target's area, and at most so many times it."""
 
 LARGEST_NATIVE = 0.16
-"""A photographed target covers at most this share of its picture; round a larger one there is little scene."""
+"""A photographed target covers at most this share of its image; round a larger one there is little scene."""
 
 
 @dataclass(frozen=True)
@@ -93,31 +93,31 @@ class ScenePlanner:
             large = target.box[2] * target.box[3] > 400
             if target.canvas >= 0 and target.category and large and number not in in_clips:
                 self._categories[target.category].append(number)
-        possible = (self._masked[0] and tables.pictures, self._native[0], self._clips)
+        possible = (self._masked[0] and tables.images, self._native[0], self._clips)
         mix = np.array([share if able else 0.0 for share, able in zip(self.config.mix, possible, strict=True)])
         if not mix.sum():
             raise ValueError(
-                f"nothing can be made of these pictures with the mix {self.config.mix}: masks give pasted sequences, "
+                f"nothing can be made of these images with the mix {self.config.mix}: masks give pasted sequences, "
                 "boxes native ones, clips of at least two frames with a target clip ones"
             )
         self._mix = mix / mix.sum()
 
     def _followable(self, number: int) -> bool:
-        """Tell whether a target can be followed in its own picture: not so large that it cannot move there."""
+        """Tell whether a target can be followed in its own image: not so large that it cannot move there."""
         target = self.tables.targets[number]
-        if target.picture < 0:
+        if target.image < 0:
             return False
-        picture = self.tables.pictures[target.picture]
-        return target.box[2] * target.box[3] < LARGEST_NATIVE * picture.width * picture.height
+        image = self.tables.images[target.image]
+        return target.box[2] * target.box[3] < LARGEST_NATIVE * image.width * image.height
 
     def _in_crowds(self, in_clips: set[int]) -> list[int]:
         """Find the targets that can be followed among others of their category and of about their size."""
-        pictures: dict[tuple[int, str], list[int]] = defaultdict(list)
+        images: dict[tuple[int, str], list[int]] = defaultdict(list)
         for number, target in enumerate(self.tables.targets):
             if number not in in_clips and target.category:
-                pictures[target.picture, target.category].append(number)
+                images[target.image, target.category].append(number)
         crowded = []
-        for members in pictures.values():
+        for members in images.values():
             areas = np.array([np.prod(self.tables.targets[n].box[2:]) for n in members])
             alike = np.abs(np.log(areas[:, None] / areas)) < np.log(ALIKE)
             beside = alike.sum(1) > 1
@@ -136,11 +136,11 @@ class ScenePlanner:
         return None if stage is None else self._photographed(rng, times, clean, *stage)
 
     def _pasted(self, rng: np.random.Generator, times: Floats, clean: int) -> PlannedScene:
-        """Plan an object drawn over another picture."""
+        """Plan an object drawn over another image."""
         config, count = self.config, len(times)
         target = self.tables.targets[_draw(self._masked, rng)]
-        picture = int(rng.integers(len(self.tables.pictures)))
-        size = self._size(picture)
+        image = int(rng.integers(len(self.tables.images)))
+        size = self._size(image)
         extent = np.array(size, np.float64)
         views = self._camera(rng, times, extent, zoom=rng.uniform(1.0, 1.6), turn=8.0)
         own = np.array(target.box[2:])
@@ -161,14 +161,14 @@ class ScenePlanner:
         covers = self._occluder(rng, boxes, clean)
         visible = visibility(shape, transforms, size, covers) * ~gone
         layers = (*(layer for _, layer in others), drawn, *(layer for _, layer in covers))
-        return PlannedScene(*size, np.full(count, picture), views, layers, clip_boxes(boxes, size), visible)
+        return PlannedScene(*size, np.full(count, image), views, layers, clip_boxes(boxes, size), visible)
 
     def _native_stage(self, rng: np.random.Generator, times: Floats) -> tuple[list[int], Floats]:
-        """Choose a photographed target and move the camera over its picture."""
+        """Choose a photographed target and move the camera over its image."""
         crowd = self.config.crowd and self._crowded[0] and rng.random() < self.config.crowd
         number = _draw(self._crowded if crowd else self._native, rng)
         target = self.tables.targets[number]
-        extent = np.array(self._size(target.picture), np.float64)
+        extent = np.array(self._size(target.image), np.float64)
         # A box says nothing of the outline: turned far, it would no longer fit what is in it.
         turn = 8.0 if target.canvas >= 0 else 2.0
         return [number] * len(times), self._camera(rng, times, extent, zoom=rng.uniform(1.0, 1.2), turn=turn)
@@ -176,12 +176,12 @@ class ScenePlanner:
     def _clip_stage(self, rng: np.random.Generator, times: Floats) -> tuple[list[int], Floats] | None:
         """Choose frames of a real clip; the camera adds little."""
         clip = self._clips[rng.integers(len(self._clips))]
-        span = min(self.config.clip_span, len(clip.pictures) - 1)
-        first = int(rng.integers(0, len(clip.pictures) - span))
+        span = min(self.config.clip_span, len(clip.images) - 1)
+        first = int(rng.integers(0, len(clip.images) - span))
         numbers = [clip.targets[first + round(t * span)] for t in times]
         if min(numbers) < 0:
             return None
-        extent = np.array(self._size(self.tables.targets[numbers[0]].picture), np.float64)
+        extent = np.array(self._size(self.tables.targets[numbers[0]].image), np.float64)
         turn, log_aspect = rng.uniform(-5, 5), rng.uniform(-0.1, 0.1)
         steady = np.ones(len(times))
         zoom = rng.uniform(1.0, 1.15)
@@ -192,9 +192,9 @@ class ScenePlanner:
     def _photographed(
         self, rng: np.random.Generator, times: Floats, clean: int, numbers: list[int], views: Floats
     ) -> PlannedScene:
-        """Plan a scene whose target is part of its pictures."""
+        """Plan a scene whose target is part of its images."""
         targets = [self.tables.targets[number] for number in numbers]
-        size = self._size(targets[0].picture)
+        size = self._size(targets[0].image)
         places = np.array([[[t.box[2], 0, t.box[0]], [0, t.box[3], t.box[1]]] for t in targets])
         transforms = compose(views, places)
         part = self._part(rng, targets[0]) if len(set(numbers)) == 1 else None  # what it is of may turn in a clip
@@ -214,9 +214,9 @@ class ScenePlanner:
                 for k, shape in enumerate(shapes)
             ]
         )
-        pictures = np.array([target.picture for target in targets])
+        images = np.array([target.image for target in targets])
         layers = tuple(layer for _, layer in (*others, *covers))
-        return PlannedScene(*size, pictures, views, layers, clip_boxes(boxes, size), visible)
+        return PlannedScene(*size, images, views, layers, clip_boxes(boxes, size), visible)
 
     def _part(self, rng: np.random.Generator, target: TargetEntry) -> Shape | None:
         """Draw whether the target is a part of the object, and which; None for the whole."""
@@ -225,14 +225,14 @@ class ScenePlanner:
             return None
         return part_of(self.tables.shape(target), rng)
 
-    def _size(self, picture: int) -> tuple[int, int]:
-        """Return width and height of a picture."""
-        entry = self.tables.pictures[picture]
+    def _size(self, image: int) -> tuple[int, int]:
+        """Return width and height of an image."""
+        entry = self.tables.images[image]
         return entry.width, entry.height
 
     @staticmethod
     def _camera(rng: np.random.Generator, times: Floats, extent: Floats, zoom: float, turn: float) -> Floats:
-        """Draw a camera's motion over a picture."""
+        """Draw a camera's motion over an image."""
         moved = smooth(rng, times, (0.06, 0.06, 0.08, turn, 0.08))
         center = extent / 2
         return similarity(center + moved[:, :2] * extent, center, zoom * np.exp(moved[:, 2]), moved[:, 3], moved[:, 4])

@@ -28,7 +28,7 @@ class SyntheticFrame(NamedTuple):
 
 
 def synthetic_sequences(store: Path) -> Iterator[list[SyntheticFrame]]:
-    """Make sequences of `LENGTH` frames of a store's pictures, without end; the same every time."""
+    """Make sequences of `LENGTH` frames of a store's images, without end; the same every time."""
     from dimp_ros.synthetic.image_store import Pixels, open_tables
     from dimp_ros.synthetic.renderer import SceneRenderer
     from dimp_ros.synthetic.scene_planner import ScenePlanner
@@ -47,10 +47,10 @@ def synthetic_sequences(store: Path) -> Iterator[list[SyntheticFrame]]:
         yield [SyntheticFrame(*values) for values in zip(images, boxes, scene.visible.tolist(), strict=True)]
 
 
-def held_out_store(pictures: Path, folder: Path) -> Path:
-    """Prepare the held-out pictures of a set in the compact format as a store in ``folder``."""
+def held_out_store(images: Path, folder: Path) -> Path:
+    """Prepare the held-out images of a set in the compact format as a store in ``folder``."""
     from dimp_ros.datasets.base import held_out
     from dimp_ros.datasets.registry import open_data_sets
     from dimp_ros.synthetic.image_store_writer import build_store
 
-    return build_store(folder, open_data_sets([{"kind": "compact", "root": str(pictures.absolute())}]), held_out)
+    return build_store(folder, open_data_sets([{"kind": "compact", "root": str(images.absolute())}]), held_out)

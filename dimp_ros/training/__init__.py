@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training: pictures and clips into sequences, sequences into losses, losses into weights."""
+"""Training: images and clips into sequences, sequences into losses, losses into weights."""

@@ -86,7 +86,7 @@ def _same(groups: list[Group]) -> list[Group]:
 
 
 def make_frames(renderer: SceneRenderer, groups: list[Group], seed: int) -> Frames:
-    """Draw the pictures of planned groups."""
+    """Draw the images of planned groups."""
     device = renderer.device
     images = render_groups(renderer, groups, torch.Generator(device).manual_seed(seed))
     boxes = torch.from_numpy(np.stack([group.boxes for group in groups])).to(device)
@@ -115,7 +115,7 @@ class _Shapes(NamedTuple):
 
 
 def _shapes(model: DimpNet, config: TrainingConfig) -> _Shapes:
-    """Return what a cache holds: pictures, or what the frozen part of the backbone makes of them."""
+    """Return what a cache holds: images, or what the frozen part of the backbone makes of them."""
     c8, c16 = model.feature_extractor.channels
     lead = (config.groups, 2 * config.per_role)
     stride8 = (np.float16, (*lead, c8, CROP_SIZE // 8, CROP_SIZE // 8))
@@ -152,7 +152,7 @@ class CachedBatches:
                 step += 1
 
     def _batch(self, arrays: list[NDArray[np.generic]], groups: NDArray[np.int64], rng: np.random.Generator) -> Frames:
-        """Draw training and test pictures of each of some groups."""
+        """Draw training and test images of each of some groups."""
         config = self.config
         picks = [
             np.concatenate(

@@ -38,7 +38,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="KIND=FOLDER",
         help="a data set instead of those of the configuration; may be repeated",
     )
-    parser.add_argument("--pictures", type=Path, metavar="DIR", help="the same as --data compact=DIR")
+    parser.add_argument("--images", type=Path, metavar="DIR", help="the same as --data compact=DIR")
     parser.add_argument("--store", type=Path, help="image store, may be shared by runs (default: FOLDER/store)")
     parser.add_argument("--start", type=Path, help="weights of an earlier run to start from (default: ImageNet's)")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop with a checkpoint after this long")
@@ -51,9 +51,9 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def resolved_config(
-    path: Path, stage: str | None, data: Sequence[Mapping[str, Any]], pictures: Path | None
+    path: Path, stage: str | None, data: Sequence[Mapping[str, Any]], images: Path | None
 ) -> TrainingConfig:
-    """Load a configuration with absolute paths; ``data`` and ``pictures`` of the command line replace its data sets.
+    """Load a configuration with absolute paths; ``data`` and ``images`` of the command line replace its data sets.
 
     :raises ValueError: if the file is damaged or no data set is given.
     """
@@ -61,11 +61,11 @@ def resolved_config(
     from dimp_ros.training.config import TrainingConfig
 
     config = TrainingConfig.load(path, stage)
-    given = [*data, *([{"kind": "compact", "root": pictures}] if pictures else [])]
+    given = [*data, *([{"kind": "compact", "root": images}] if images else [])]
     entries = [{**entry, "root": str(Path(entry["root"]).absolute())} for entry in given]
     entries = entries or [resolve_paths(entry, path.parent) for entry in config.data]
     if not entries:
-        raise ValueError("no training data: name some under 'data' in the configuration, or with --data or --pictures")
+        raise ValueError("no training data: name some under 'data' in the configuration, or with --data or --images")
     backbone = os.path.expandvars(config.backbone_weights)
     return dataclasses.replace(config, data=tuple(entries), backbone_weights=backbone)
 
@@ -86,7 +86,7 @@ def _train(options: argparse.Namespace) -> int:
     from dimp_ros.training.distributed import init_distributed
     from dimp_ros.training.trainer import OUTPUTS, Trainer
 
-    config = resolved_config(options.config, options.stage, options.data, options.pictures)
+    config = resolved_config(options.config, options.stage, options.data, options.images)
     config = dataclasses.replace(config, steps=options.steps or config.steps)
     written = [("--folder", options.folder / name) for name in OUTPUTS] if options.folder.is_dir() else []
     folders = [("--folder", options.folder), ("--store", options.store)]

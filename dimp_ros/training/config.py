@@ -22,7 +22,7 @@ class TrainingConfig:
     """A training run.
 
     :param steps: optimiser steps until the end. :param batch: sequences a step and process.
-    :param train: pictures of a sequence that train the filter. :param test: pictures that test it.
+    :param train: images of a sequence that train the filter. :param test: images that test it.
     :param backbone: what of it is trained: ``frozen`` nothing, ``late`` from stride 8 on, ``all``. Its batch statistics
         never change. :param backbone_weights: a file to start it from; '' takes the ImageNet weights of the package.
     :param reuse: how often each synthetic sequence is used before new ones are rendered. 0 renders new ones for every

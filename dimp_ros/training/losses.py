@@ -19,7 +19,7 @@ HINGE_THRESHOLD = 0.05
 
 
 class Batch(NamedTuple):
-    """B sequences: backbone features and boxes of their training and of their test pictures.
+    """B sequences: backbone features and boxes of their training and of their test images.
 
     Features are ``[B * N, C, H, W]`` in single precision, boxes ``[B, N, 4]`` in crop pixels, ``visible``
     ``[B, N_test]`` of 0..1.
@@ -38,7 +38,7 @@ class LossWeights:
 
     :param initial: the initialiser's filter. :param intermediate: mean of the iterates between. :param final: the last.
     :param iou: the overlap network. :param hidden_below: a target less visible than this is absent (all labels 0).
-    :param seen_above: between the two the picture is left out.
+    :param seen_above: between the two the image is left out.
     """
 
     initial: float = 100.0
@@ -93,7 +93,7 @@ def training_losses(
 
 
 def score_errors(model: DimpNet, batch: Batch, weights: LossWeights, steps: int) -> list[Tensor]:
-    """Return the hinged error of the test pictures' scores for every iterate of the filter."""
+    """Return the hinged error of the test images' scores for every iterate of the filter."""
     count, train_n = batch.train_boxes.shape[:2]
     test_n = batch.test_boxes.shape[1]
     classifier = model.classifier
@@ -126,7 +126,7 @@ def _iterate_errors(
 def overlap_loss(
     model: DimpNet, batch: Batch, weights: LossWeights, generator: torch.Generator, proposals: int
 ) -> Tensor:
-    """Return the squared error of the overlap predicted for proposals in the test pictures."""
+    """Return the squared error of the overlap predicted for proposals in the test images."""
     count, train_n = batch.train_boxes.shape[:2]
     test_n = batch.test_boxes.shape[1]
     seen = batch.visible >= weights.seen_above

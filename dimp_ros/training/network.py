@@ -17,7 +17,7 @@ from dimp_ros.training.losses import Batch, training_losses
 class Frames(NamedTuple):
     """Windows of B sequences, first those that train the filter, then those that test it, K together.
 
-    :param maps: what is known of them, each ``[B, K, ...]``: uint8 pictures; or the backbone's features of stride 8; or
+    :param maps: what is known of them, each ``[B, K, ...]``: uint8 images; or the backbone's features of stride 8; or
         those of stride 8 and of stride 16. :param boxes: ``[B, K, 4]`` crop pixels. :param visible: ``[B, K]``.
     """
 
@@ -32,7 +32,7 @@ class Frames(NamedTuple):
 
 
 def early_maps(model: DimpNet, images: Tensor, backbone: str) -> tuple[Tensor, ...]:
-    """Return what is kept of pictures ``uint8 [N, 3, H, W]``: what the frozen part of the backbone makes of them."""
+    """Return what is kept of images ``uint8 [N, 3, H, W]``: what the frozen part of the backbone makes of them."""
     if backbone == "all":
         return (images,)
     extractor = model.feature_extractor
@@ -76,7 +76,7 @@ class TrainingNetwork(nn.Module):
     def forward(self, frames: Frames, seed: int, classify: bool = True) -> dict[str, Tensor]:
         """Return the losses of frames; proposals are drawn from ``seed``."""
         config = self.config
-        if not classify:  # the overlap network knows the target from one picture alone
+        if not classify:  # the overlap network knows the target from one image alone
             frames = _with_one_reference(frames, config.train)
         count, total = frames.boxes.shape[:2]
         tested = total - (config.train if classify else 1)

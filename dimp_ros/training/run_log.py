@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is kept of a run for people to look at: scalars and sheets of pictures, as JSON lines and for TensorBoard."""
+"""What is kept of a run for people to look at: scalars and sheets of images, as JSON lines and for TensorBoard."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ class RunLog:
             self._scalar(f"{kind}/{name}", value, step)
 
     def sheet(self, step: int, frames: Frames) -> None:
-        """Write a sheet of a batch's pictures with their boxes."""
+        """Write a sheet of a batch's images with their boxes."""
         sheet = contact_sheet(frames)
         (self.folder / "sheets").mkdir(exist_ok=True)
         write_image(self.folder / "sheets" / f"{step:07d}.jpg", sheet)
         if self._board is not None:
-            self._board.add_image("pictures", np.ascontiguousarray(sheet[..., ::-1]), step, dataformats="HWC")
+            self._board.add_image("images", np.ascontiguousarray(sheet[..., ::-1]), step, dataformats="HWC")
 
     def _line(self, values: dict[str, Any]) -> None:
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:

@@ -74,7 +74,7 @@ def draw_group(planner: ScenePlanner, rng: np.random.Generator, train: int, test
         if scene is None or not _usable(scene, train):
             continue
         windows = jittered_windows(scene.boxes, rng, shift, log_scale)
-        clip = len(set(scene.pictures.tolist())) > 1
+        clip = len(set(scene.images.tolist())) > 1
         inside = planner.config.inside
         if not inside or clip or _inside(windows, scene) >= MOSTLY or rng.random() >= inside:
             break

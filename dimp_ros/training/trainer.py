@@ -42,7 +42,7 @@ class Trainer:
     :param config: see `TrainingConfig`. :param folder: where checkpoints, logs, caches and the image store go; a run
         found there is continued. :param context: this process's, see `distributed.init_distributed`.
     :param workers: processes that plan or make sequences. :param start: weights to start from instead of ImageNet's.
-    :param store: folder of the pictures' store, which several runs may share; by default in ``folder``.
+    :param store: folder of the images' store, which several runs may share; by default in ``folder``.
     """
 
     def __init__(
@@ -59,11 +59,9 @@ class Trainer:
         data_sets = open_data_sets(config.data) if context.is_main else []
         folder.mkdir(parents=True, exist_ok=True)
         self.store = store or folder / "store"
-        self._build(start)  # before the pictures: what is wrong with the configuration is known at once
+        self._build(start)  # before the images: what is wrong with the configuration is known at once
         if context.is_main:
-            print(
-                f"dimp-train: pictures in {self.store}, decoded at the first start (a minute or more)", file=sys.stderr
-            )
+            print(f"dimp-train: images in {self.store}, decoded at the first start (a minute or more)", file=sys.stderr)
             for name, keep in (("train", trained_on), ("held_out", held_out)):
                 build_store(self.store / name, data_sets, keep, clip_frames=config.clip_frames)
         broadcast(True, context)  # waits until the store is there
@@ -177,7 +175,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Return the losses of the averaged weights on sequences of pictures that are never trained on."""
+        """Return the losses of the averaged weights on sequences of images that are never trained on."""
         if not self._validation:
             store = self.store / "held_out"
             pixels = Pixels(store, open_tables(store), self.context.device)

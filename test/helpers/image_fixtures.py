@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small set of training pictures in the compact format, made by the tests: red ellipses on noise."""
+"""A small set of training images in the compact format, made by the tests: red ellipses on noise."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _ellipse(image: np.ndarray, centre: tuple[int, int], axes: tuple[int, int]) 
     return mask
 
 
-def write_pictures(root: Path, stills: int = 4, clip_frames: int = 6) -> Path:
+def write_images(root: Path, stills: int = 4, clip_frames: int = 6) -> Path:
     """Write stills, cut-outs, a clip and a background into ``root``; return it."""
     (root / "images").mkdir(parents=True)
     rng = np.random.default_rng(0)

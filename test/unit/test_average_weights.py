@@ -38,7 +38,7 @@ def test_shares_that_do_not_sum_to_one_and_networks_that_differ_are_refused():
 
 
 def test_the_command_writes_a_file_that_names_its_parts(tmp_path, capsys):
-    info = WeightsInfo("dimp_lite", training_data="pictures")
+    info = WeightsInfo("dimp_lite", training_data="images")
     for number in (1, 2):
         kept = dataclasses.replace(info, details={"seed": number})
         save_weights(tmp_path / f"{number}.safetensors", made(number), kept, torch.float16)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.image_fixtures import write_pictures
+from helpers.image_fixtures import write_images
 
 from dimp_ros.datasets.base import held_out
 from dimp_ros.datasets.registry import open_data_sets
@@ -125,8 +125,8 @@ class _TemplateTracker:
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("held")
-    pictures = write_pictures(folder / "pictures", clip_frames=8)
-    data = open_data_sets([{"kind": "compact", "root": str(pictures)}])
+    images = write_images(folder / "images", clip_frames=8)
+    data = open_data_sets([{"kind": "compact", "root": str(images)}])
     return build_store(folder / "store", data, None, threads=1)
 
 
@@ -177,7 +177,7 @@ def test_the_command_fits_reports_before_and_after_and_writes_the_map(store, tmp
     assert info.confidence.threshold_50 is not None
 
 
-def test_the_pictures_that_no_training_sees_are_one_in_twenty_and_always_the_same():
+def test_the_images_that_no_training_sees_are_one_in_twenty_and_always_the_same():
     names = [f"set-a_{i:05d}" for i in range(20_000)]
     share = np.mean([held_out(name) for name in names])
     assert share == pytest.approx(0.05, abs=0.006)

@@ -17,7 +17,7 @@ WIDTH, HEIGHT = 60, 40
 
 @pytest.fixture
 def root(tmp_path):
-    """Write three pictures: one with a polygon of two parts and a crowd, one with run lengths, one without anything."""
+    """Write three images: one with a polygon of two parts and a crowd, one with run lengths, one without anything."""
     root = tmp_path / "coco"
     (root / "annotations").mkdir(parents=True)
     (root / "train2017").mkdir()

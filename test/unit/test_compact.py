@@ -125,7 +125,7 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
         CompactDataSet(tmp_path / "nowhere")
     root = write_set(tmp_path / "set")
     (root / "images" / "s1.webp").unlink()
-    with pytest.raises(OSError, match=r"s1\.webp"):
+    with pytest.raises(ValueError, match=r"s1\.webp"):
         CompactDataSet(root).stills()[0].read()
     file = root / "annotations.jsonl"
     file.write_text(file.read_text() + '{"id": "x", "kind": "still", "width": 4, "height": 4}\n')
@@ -139,7 +139,7 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
         CompactDataSet(root)
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/data with training pictures")
+@pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/data with training images")
 def test_real_masks_fill_their_boxes():
     data = CompactDataSet(REAL)
     assert len(data.clips()) == 19

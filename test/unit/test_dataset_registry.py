@@ -17,10 +17,10 @@ def test_a_configuration_lists_data_sets(tmp_path, monkeypatch):
     write_lasot(tmp_path / "LaSOT")
     write_set(tmp_path / "stills")
     (tmp_path / "mine.txt").write_text("kite-2\n")
-    monkeypatch.setenv("PICTURES", str(tmp_path))
+    monkeypatch.setenv("IMAGES", str(tmp_path))
     entries = yaml.safe_load("""
         - {kind: got10k, root: GOT-10k, weight: 2}
-        - {kind: lasot, root: $PICTURES/LaSOT, split: mine.txt}
+        - {kind: lasot, root: $IMAGES/LaSOT, split: mine.txt}
         - {kind: compact, root: stills, weight: 0.5, max_stills: 2}
     """)
     got, lasot, stills = open_data_sets(entries, tmp_path)
@@ -52,7 +52,7 @@ def test_a_wrong_entry_is_refused_with_what_is_allowed(tmp_path, entry, message)
 
 
 class Numbers(DataSet):
-    """Twelve stills and ten clips of twenty frames, each picture of which is its number."""
+    """Twelve stills and ten clips of twenty frames, each image of which is its number."""
 
     name = "numbers"
 

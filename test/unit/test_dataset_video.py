@@ -13,7 +13,7 @@ from dimp_ros.datasets.trackingnet import TrackingNetDataSet
 
 
 def write_frames(folder, names):
-    """Write pictures whose brightness says which frame they are: 20 for the first, 40 for the second, ..."""
+    """Write images whose brightness says which frame they are: 20 for the first, 40 for the second, ..."""
     folder.mkdir(parents=True)
     for number, name in enumerate(names, 1):
         cv2.imwrite(str(folder / name), np.full((36, 48, 3), 20 * number, np.uint8))
@@ -115,14 +115,14 @@ def test_damaged_annotations_are_named_when_they_are_used(tmp_path):
     clips = Got10kDataSet(root).clips()
     with pytest.raises(FileNotFoundError, match=r"000001.groundtruth\.txt is missing.*again"):
         clips[0]
-    with pytest.raises(ValueError, match=r"000002.groundtruth\.txt : expected x,y,w,h.*three"):
+    with pytest.raises(ValueError, match=r"000002.groundtruth\.txt: expected x,y,w,h.*three"):
         clips[1]
-    with pytest.raises(ValueError, match=r"000003.cover\.label holds 1 numbers for 3 frames"):
+    with pytest.raises(ValueError, match=r"000003.cover\.label holds 1 flags for 3 boxes"):
         clips[-1]
     with pytest.raises(IndexError):
         clips[3]
     (second / "groundtruth.txt").write_text("1,2,3\n")
-    with pytest.raises(ValueError, match="holds 3 numbers, expected four"):
+    with pytest.raises(ValueError, match="line 1: expected 4 numbers"):
         clips[1]
 
 

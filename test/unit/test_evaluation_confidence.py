@@ -167,7 +167,7 @@ def _frame(x, y):
 
 
 def _likeness(image, template):
-    """Return the highest correlation of the template anywhere in the picture."""
+    """Return the highest correlation of the template anywhere in the image."""
     return float(cv2.matchTemplate(image, template, cv2.TM_CCOEFF_NORMED).max())
 
 
@@ -195,7 +195,7 @@ def test_only_the_box_and_its_margin_change_and_what_covers_them_has_texture():
     assert 0.5 * ground < hidden[100:140, 140:172].std() < 2 * ground
 
 
-def test_the_cover_continues_a_picture_that_is_the_same_everywhere_without_a_trace():
+def test_the_cover_continues_a_image_that_is_the_same_everywhere_without_a_trace():
     stripes = np.zeros((200, 300, 3), np.uint8) + np.linspace(60, 180, 200).astype(np.uint8)[:, None, None]
     image = stripes.copy()
     cv2.circle(image, (150, 100), 18, (0, 0, 255), -1)
@@ -214,13 +214,13 @@ def test_another_object_like_the_target_never_covers_it():
 def test_the_source_stays_from_frame_to_frame_while_it_fits():
     first = find_cover_patch(_frame(140, 100), Box(140, 100, 32, 40))
     assert find_cover_patch(_frame(140, 100), Box(140, 100, 32, 40), first) == first
-    # At the picture's edge the same offset would leave it.
+    # At the image's edge the same offset would leave it.
     x = 0 if first.dx < 0 else 320 - 32
     y = 0 if first.dy < 0 else 240 - 40
     assert find_cover_patch(_frame(x, y), Box(x, y, 32, 40), first) != first
 
 
-def test_a_target_that_fills_the_picture_cannot_be_hidden():
+def test_a_target_that_fills_the_image_cannot_be_hidden():
     assert find_cover_patch(GROUND, Box(20, 20, 260, 200)) is None
 
 
@@ -300,8 +300,8 @@ def test_the_command_measures_a_tracker_writes_plot_and_figures_and_resumes(sequ
     assert sum(part["count"] for part in figures["bins"]) == 30
     assert figures["default"]["absent"] < 0.5 and figures["default"]["missed"] < 0.2
     assert figures["reactions"]["absences"] == 2
-    for picture in ("reliability.png", *(f"hidden/{p.name}" for p in (tmp_path / "hidden").iterdir())):
-        assert cv2.imread(str(tmp_path / picture)) is not None
+    for image in ("reliability.png", *(f"hidden/{p.name}" for p in (tmp_path / "hidden").iterdir())):
+        assert cv2.imread(str(tmp_path / image)) is not None
     track = next((tmp_path / "pairs" / "dimp_lite").glob("brief*"))
     before = track.stat().st_mtime_ns
     assert confidence.main([*wanted, "--resume"]) == 0
@@ -323,7 +323,7 @@ def test_a_bad_request_is_refused_with_the_reason(sequences, tmp_path, capsys, o
 
 
 @pytest.mark.parametrize("box", [(-1, 109, 162, 5), (286, 96, 132, 155), (290, -14, 197, 114), (-138, 230, 159, 10)])
-def test_a_target_at_the_edge_of_the_picture_of_which_little_is_left_does_not_stop_the_search(box):
+def test_a_target_at_the_edge_of_the_image_of_which_little_is_left_does_not_stop_the_search(box):
     image = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
     source = find_cover_patch(image, Box(*box))
     assert source is None or hide(image, Box(*box), source).shape == image.shape

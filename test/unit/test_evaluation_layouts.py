@@ -11,7 +11,7 @@ from dimp_ros.evaluation.layouts.uav import STARTS
 from dimp_ros.evaluation.sequences import VideoSequence
 
 
-def pictures(folder: Path, count: int, pattern: str = "{:04d}.jpg", start: int = 1) -> None:
+def images(folder: Path, count: int, pattern: str = "{:04d}.jpg", start: int = 1) -> None:
     """Write `count` numbered files; loading a layout looks at names only."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(start, start + count):
@@ -33,20 +33,20 @@ def numbers(sequence: VideoSequence) -> list[int]:
 
 def test_otb_separates_by_anything_and_counts_from_1(tmp_path: Path) -> None:
     for name, separator in (("Basketball", ","), ("Bolt", "\t"), ("Coke", "  ")):
-        pictures(tmp_path / name / "img", 2)
+        images(tmp_path / name / "img", 2)
         write(tmp_path / name / "groundtruth_rect.txt", *(separator.join(("1", "21", "30", "40")),) * 2)
 
     sequences = load_sequences(tmp_path)
 
     assert [sequence.name for sequence in sequences] == ["Basketball", "Bolt", "Coke"]
     for sequence in sequences:
-        assert sequence.init_box == (0, 20, 30, 40)  # pixel 1 of MATLAB's picture is our interval [0, 1)
+        assert sequence.init_box == (0, 20, 30, 40)  # pixel 1 of MATLAB's image is our interval [0, 1)
         assert sequence.origin == 1 and len(sequence) == 2
 
 
 def test_otbs_videos_with_two_targets_are_two_sequences(tmp_path: Path) -> None:
     for name, second in (("Jogging", "11,12,13,14"), ("Human4", "")):
-        pictures(tmp_path / name / "img", 1)
+        images(tmp_path / name / "img", 1)
         write(tmp_path / name / "groundtruth_rect.1.txt", second)
         write(tmp_path / name / "groundtruth_rect.2.txt", "1,2,3,4")
 
@@ -70,7 +70,7 @@ def test_otbs_videos_with_two_targets_are_two_sequences(tmp_path: Path) -> None:
     ],
 )
 def test_otb_takes_the_annotated_part_of_a_video(tmp_path: Path, name: str, total: int, first: int, last: int) -> None:
-    pictures(tmp_path / name / "img", total)
+    images(tmp_path / name / "img", total)
     write(tmp_path / name / "groundtruth_rect.txt", *["5,5,9,9"] * (last - first + 1))
 
     (sequence,) = load_sequences(tmp_path)
@@ -78,9 +78,9 @@ def test_otb_takes_the_annotated_part_of_a_video(tmp_path: Path, name: str, tota
     assert numbers(sequence) == list(range(first, last + 1))
 
 
-def test_uav123s_parts_share_a_folder_of_pictures(tmp_path: Path) -> None:
-    pictures(tmp_path / "data_seq/UAV123/bird1", 1580, "{:06d}.jpg")
-    pictures(tmp_path / "data_seq/UAV123/car1_s", 2, "{:06d}.jpg")
+def test_uav123s_parts_share_a_folder_of_images(tmp_path: Path) -> None:
+    images(tmp_path / "data_seq/UAV123/bird1", 1580, "{:06d}.jpg")
+    images(tmp_path / "data_seq/UAV123/car1_s", 2, "{:06d}.jpg")
     write(tmp_path / "anno/UAV123/bird1_1.txt", *["10,20,30,40"] * 253)
     write(tmp_path / "anno/UAV123/bird1_2.txt", "10,20,30,40", "NaN,NaN,NaN,NaN", "11,20,30,40")
     write(tmp_path / "anno/UAV123/car1_s.txt", "1,1,5,5", "2,2,5,5")  # a name with a sign, not a part
@@ -97,8 +97,8 @@ def test_uav123s_parts_share_a_folder_of_pictures(tmp_path: Path) -> None:
     assert (long.name, numbers(long)) == ("bird1", [1, 2, 3, 4])
 
 
-def test_uav123_at_10_hz_has_every_third_picture(tmp_path: Path) -> None:
-    pictures(tmp_path / "data_seq/UAV123_10fps/bird1", 813, "{:06d}.jpg")
+def test_uav123_at_10_hz_has_every_third_image(tmp_path: Path) -> None:
+    images(tmp_path / "data_seq/UAV123_10fps/bird1", 813, "{:06d}.jpg")
     write(tmp_path / "anno/UAV123_10fps/bird1_2.txt", *["10,20,30,40"] * 235)
     write(tmp_path / "anno/UAV123_10fps/bird1_3.txt", *["10,20,30,40"] * 289)
 
@@ -109,7 +109,7 @@ def test_uav123_at_10_hz_has_every_third_picture(tmp_path: Path) -> None:
 
 
 def test_uav123s_published_ranges_are_preferred(tmp_path: Path) -> None:
-    pictures(tmp_path / "data_seq/UAV123/bird1", 9, "{:06d}.jpg")
+    images(tmp_path / "data_seq/UAV123/bird1", 9, "{:06d}.jpg")
     write(tmp_path / "anno/UAV123/bird1_2.txt", *["10,20,30,40"] * 3)
     write(
         tmp_path / "configSeqs.m",
@@ -127,9 +127,9 @@ def test_uav123s_table_has_the_number_of_parts_that_the_data_set_has() -> None:
 
 
 def test_uav123_says_what_is_missing(tmp_path: Path) -> None:
-    pictures(tmp_path / "data_seq/UAV123/bird1", 776, "{:06d}.jpg")
+    images(tmp_path / "data_seq/UAV123/bird1", 776, "{:06d}.jpg")
     write(tmp_path / "anno/UAV123/bird1_2.txt", *["10,20,30,40"] * 3)
-    with pytest.raises(ValueError, match="3 boxes from picture 775 on, but no 777"):
+    with pytest.raises(ValueError, match="3 boxes from image 775 on, but no 777"):
         load_sequences(tmp_path)
     write(tmp_path / "anno/UAV123/bird1_2.txt", *["10,20,30,40"] * 2)
     write(tmp_path / "anno/UAV123/bird1_4.txt", "10,20,30,40")
@@ -140,7 +140,7 @@ def test_uav123_says_what_is_missing(tmp_path: Path) -> None:
 @pytest.mark.parametrize("start", ["", "airplane", "airplane/airplane-1"])
 def test_lasots_hidden_targets_are_absent(tmp_path: Path, start: str) -> None:
     folder = tmp_path / "airplane/airplane-1"
-    pictures(folder / "img", 4, "{:08d}.jpg")
+    images(folder / "img", 4, "{:08d}.jpg")
     write(folder / "groundtruth.txt", "367,101,41,16", "1,1,41,16", "370,99,41,16", "0,0,0,0")
     write(folder / "full_occlusion.txt", "0,1,0,0")
     write(folder / "out_of_view.txt", "0,0,0,1")
@@ -153,7 +153,7 @@ def test_lasots_hidden_targets_are_absent(tmp_path: Path, start: str) -> None:
 
 def test_lasot_needs_a_flag_for_each_frame(tmp_path: Path) -> None:
     folder = tmp_path / "cat/cat-1"
-    pictures(folder / "img", 2)
+    images(folder / "img", 2)
     write(folder / "groundtruth.txt", "3,3,4,4", "3,3,4,4")
     write(folder / "out_of_view.txt", "0")
     with pytest.raises(ValueError, match="1 flags for 2 boxes"):
@@ -165,7 +165,7 @@ def test_lasot_needs_a_flag_for_each_frame(tmp_path: Path) -> None:
 
 def got10k(root: Path, split: str, name: str, *lines: str, cover: str | None = None, frames: int = 3) -> None:
     folder = root / split / name
-    pictures(folder, frames, "{:08d}.jpg")
+    images(folder, frames, "{:08d}.jpg")
     write(folder / "groundtruth.txt", *lines)
     write(folder / "meta_info.ini", "[METAINFO]", "url: https://example.org/x?v=1", "resolution: (1920, 1080)")
     if cover is not None:
@@ -205,8 +205,8 @@ def vatic(frame: int, lost: int = 0) -> str:
 @pytest.mark.parametrize("inner", ["Gymnastics", ""])
 def test_nfs_gives_corners_of_every_eighth_frame(tmp_path: Path, inner: str) -> None:
     folder = tmp_path / "Gymnastics"
-    pictures(folder / "30" / inner, 3, "{:05d}.jpg")
-    pictures(folder / "240" / "Gymnastics", 24, "{:05d}.jpg")
+    images(folder / "30" / inner, 3, "{:05d}.jpg")
+    images(folder / "240" / "Gymnastics", 24, "{:05d}.jpg")
     write(folder / "30" / "Gymnastics.txt", *(vatic(frame, lost=frame == 16) for frame in range(24)))
 
     (sequence,) = load_sequences(tmp_path)
@@ -217,11 +217,11 @@ def test_nfs_gives_corners_of_every_eighth_frame(tmp_path: Path, inner: str) -> 
 
 
 def test_nfs_forgives_one_line_too_many_and_no_more(tmp_path: Path) -> None:
-    pictures(tmp_path / "ball/30/ball", 3)
+    images(tmp_path / "ball/30/ball", 3)
     write(tmp_path / "ball/30/ball.txt", *(vatic(frame) for frame in (0, 2, 1, 3)))
     assert load_sequences(tmp_path)[0].boxes[:, 0].tolist() == [100, 101, 102]  # in order of frames
     write(tmp_path / "ball/30/ball.txt", *(vatic(frame) for frame in range(5)))
-    with pytest.raises(ValueError, match="ball: 3 pictures need boxes of shape"):
+    with pytest.raises(ValueError, match="ball: 3 images need boxes of shape"):
         load_sequences(tmp_path)
     write(tmp_path / "ball/30/ball.txt", "1,2,3,4")
     with pytest.raises(ValueError, match=r"ball\.txt, line 1: expected 10 columns"):
@@ -229,7 +229,7 @@ def test_nfs_forgives_one_line_too_many_and_no_more(tmp_path: Path) -> None:
 
 
 def test_a_layout_can_be_asked_for_by_name(tmp_path: Path) -> None:
-    pictures(tmp_path / "Both" / "img", 1)
+    images(tmp_path / "Both" / "img", 1)
     write(tmp_path / "Both" / "groundtruth.txt", "5,6,7,8")
     write(tmp_path / "Both" / "groundtruth_rect.txt", "5,6,7,8")
 

@@ -116,7 +116,7 @@ def test_average_overlap_clips_boxes_as_the_official_toolkit_does() -> None:
     # a corner outside moves onto the edge and keeps its side; a side ends at the edge; a box outside is empty
     assert counted_overlaps(predicted, truth, (20, 20)).tolist() == [1, 1, 0]
     assert counted_overlaps(predicted, truth)[:2].tolist() == pytest.approx([50 / 150, 25 / 100])
-    # in 1-based coordinates the same picture ends one pixel earlier
+    # in 1-based coordinates the same image ends one pixel earlier
     assert counted_overlaps([SQUARE, [15.0, 0.0, 4.0, 9.0]], [SQUARE, [15.0, 0.0, 9.0, 9.0]], (20, 20), 1) == [1]
     assert counted_overlaps([SQUARE, [15.0, 0.0, 4.0, 9.0]], [SQUARE, [15.0, 0.0, 9.0, 9.0]], (20, 20), 0) == [0.8]
 

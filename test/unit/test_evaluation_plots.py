@@ -48,7 +48,7 @@ def test_curves_are_told_apart_and_ours_is_emphasised(figures: list[TrackerFigur
     assert lines["ours"].get_ydata() == pytest.approx([100.0] * 20 + [0.0])
 
 
-def test_three_pictures_are_written_without_a_display(
+def test_three_images_are_written_without_a_display(
     figures: list[TrackerFigures], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("matplotlib", reason="matplotlib is not installed")

@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.image_fixtures import write_pictures
+from helpers.image_fixtures import write_images
 
 from dimp_ros.datasets.registry import open_data_sets
 from dimp_ros.evaluation import redetection
@@ -47,9 +47,9 @@ DOUBT = ScoredFrame(TargetState.UNCERTAIN, HERE, HERE)
 
 @pytest.fixture(scope="module")
 def maker(tmp_path_factory):
-    root = tmp_path_factory.mktemp("pictures")
-    pictures = write_pictures(root / "set")
-    store = build_store(root / "store", open_data_sets([{"kind": "compact", "root": str(pictures)}]), lambda _: True)
+    root = tmp_path_factory.mktemp("images")
+    images = write_images(root / "set")
+    store = build_store(root / "store", open_data_sets([{"kind": "compact", "root": str(images)}]), lambda _: True)
     return DisappearanceGenerator(store)
 
 
@@ -120,7 +120,7 @@ def test_a_made_sequence_is_what_its_scenario_says(maker, number):
     assert np.hypot(*np.subtract(before.center, after.center)) > min(before.w, before.h)
 
 
-def test_a_camera_jump_moves_the_picture_with_the_target_by_several_of_its_sizes(maker):
+def test_a_camera_jump_moves_the_image_with_the_target_by_several_of_its_sizes(maker):
     frames = maker.make(2).frames
     for at in CAMERA_JUMPS:
         before, after = frames[at - 1], frames[at]

@@ -100,7 +100,7 @@ def test_a_tracker_gets_the_first_box_and_no_help_after_it(tmp_path: Path) -> No
     assert success_auc(result.boxes, sequence.boxes) == pytest.approx(20 / 21)
 
 
-def test_time_is_the_trackers_and_not_that_of_reading_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_is_the_trackers_and_not_that_of_reading_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sequence = make_sequence(tmp_path, frames=3)
     read = VideoSequence.image
 

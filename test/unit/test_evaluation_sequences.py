@@ -13,19 +13,19 @@ from dimp_ros.datasets.video import read_boxes
 from dimp_ros.evaluation.layouts.registry import load_sequences
 
 
-def make_sequence(folder: Path, lines: list[str], suffix: str = ".png", pictures: int | None = None) -> Path:
+def make_sequence(folder: Path, lines: list[str], suffix: str = ".png", images: int | None = None) -> Path:
     (folder / "img").mkdir(parents=True)
-    for index in range(len(lines) if pictures is None else pictures):
+    for index in range(len(lines) if images is None else images):
         cv2.imwrite(str(folder / "img" / f"{index + 1:08d}{suffix}"), np.full((8, 12, 3), 10 * index, np.uint8))
     (folder / "groundtruth.txt").write_text("\n".join(lines) + "\n")
     return folder
 
 
 @pytest.mark.parametrize("suffix", [".png", ".webp", ".jpg"])
-def test_a_sequence_has_pictures_in_order_and_a_box_for_each(tmp_path: Path, suffix: str) -> None:
+def test_a_sequence_has_images_in_order_and_a_box_for_each(tmp_path: Path, suffix: str) -> None:
     folder = make_sequence(tmp_path / "car", ["1,2,3,4"] * 11, suffix)
     (folder / "meta.json").write_text('{"dataset": "made here"}')
-    (folder / "img" / "notes.txt").write_text("not a picture")
+    (folder / "img" / "notes.txt").write_text("not an image")
 
     (sequence,) = load_sequences(tmp_path)
 
@@ -58,12 +58,12 @@ def test_sequences_come_by_name_or_in_the_order_asked_for(tmp_path: Path) -> Non
 
 
 def test_a_sequence_that_cannot_be_measured_on_is_refused_with_the_reason(tmp_path: Path) -> None:
-    make_sequence(tmp_path / "short" / "s", ["1,2,3,4"] * 3, pictures=2)
+    make_sequence(tmp_path / "short" / "s", ["1,2,3,4"] * 3, images=2)
     make_sequence(tmp_path / "absent" / "s", ["nan,nan,nan,nan", "1,2,3,4"])
     make_sequence(tmp_path / "empty" / "s", ["1,2,0,4"])
     (tmp_path / "nothing").mkdir()
 
-    with pytest.raises(ValueError, match="2 pictures need boxes of shape"):
+    with pytest.raises(ValueError, match="2 images need boxes of shape"):
         load_sequences(tmp_path / "short")
     for case in ("absent", "empty"):
         with pytest.raises(ValueError, match="first frame must exist and have a box"):
@@ -81,8 +81,8 @@ def test_a_damaged_file_is_named_with_its_line(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=reason):
             read_boxes(path)
     sequence = load_sequences(make_sequence(tmp_path / "s", ["1,2,3,4"]))[0]
-    sequence.frames[0].write_bytes(b"not a picture")
-    with pytest.raises(ValueError, match="cannot read the picture"):
+    sequence.frames[0].write_bytes(b"not an image")
+    with pytest.raises(ValueError, match="cannot read the image"):
         sequence.image(0)
 
 

@@ -46,7 +46,7 @@ class _Client:
 
 
 class _Counting:
-    """A tracker that moves by the brightness of the picture."""
+    """A tracker that moves by the brightness of the image."""
 
     def init(self, image: Any, box: Box) -> None:
         self.box = box
@@ -57,7 +57,7 @@ class _Counting:
 
 
 @pytest.fixture
-def picture(tmp_path: Path) -> Path:
+def image(tmp_path: Path) -> Path:
     cv2.imwrite(str(tmp_path / "3.png"), np.full((8, 8, 3), 3, np.uint8))
     return tmp_path / "3.png"
 
@@ -65,13 +65,13 @@ def picture(tmp_path: Path) -> Path:
 TARGET = [(_Region(10, 20, 30, 40), {})]
 
 
-def test_each_frame_is_answered_with_a_rectangle_and_a_confidence(picture: Path) -> None:
+def test_each_frame_is_answered_with_a_rectangle_and_a_confidence(image: Path) -> None:
     client = _Client(
-        ("initialize", picture, TARGET),
-        ("frame", picture, None),
-        ("frame", picture, []),
-        ("initialize", picture, [(_Region(0, 0, 5, 5), {})]),
-        ("frame", picture, None),
+        ("initialize", image, TARGET),
+        ("frame", image, None),
+        ("frame", image, []),
+        ("initialize", image, [(_Region(0, 0, 5, 5), {})]),
+        ("frame", image, None),
         ("quit", None, None),
     )
     made: list[_Counting] = []
@@ -98,8 +98,8 @@ def test_each_frame_is_answered_with_a_rectangle_and_a_confidence(picture: Path)
         ([("initialize", [(SimpleNamespace(type="mask"), {})])], "the target is a mask, a rectangle is needed"),
     ],
 )
-def test_what_the_tracker_cannot_do_is_refused(picture: Path, requests: list[Any], reason: str) -> None:
-    client = _Client(*((kind, picture, objects) for kind, objects in requests))
+def test_what_the_tracker_cannot_do_is_refused(image: Path, requests: list[Any], reason: str) -> None:
+    client = _Client(*((kind, image, objects) for kind, objects in requests))
 
     with pytest.raises(ValueError, match=reason):
         vot.serve(client, _Counting, _Region)
@@ -122,7 +122,7 @@ def test_the_configuration_names_trackers_that_exist() -> None:
             TrackerSpec(arguments.tracker, settings=dict(arguments.set)).check()
 
 
-def test_trax_itself_gets_the_same_answers(picture: Path) -> None:
+def test_trax_itself_gets_the_same_answers(image: Path) -> None:
     client = pytest.importorskip("trax.client", reason="vot-trax is not installed")
     import subprocess
 
@@ -135,8 +135,8 @@ def test_trax_itself_gets_the_same_answers(picture: Path) -> None:
         assert process.stdin and process.stdout
         connection = client.Client((process.stdin.fileno(), process.stdout.fileno()), log=log.append)
         noise = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
-        cv2.imwrite(str(picture), noise)
-        image = {"color": FileImage.create(str(picture))}
+        cv2.imwrite(str(image), noise)
+        image = {"color": FileImage.create(str(image))}
         connection.initialize(image, [(Rectangle.create(40, 30, 32, 24), {})], {})
         ((region, _),), _ = connection.frame(image, {}, [])
         assert region.bounds() == pytest.approx((40, 30, 32, 24), abs=1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What cameras do to pictures, on batches of tensors."""
+"""What cameras do to images, on batches of tensors."""
 
 import cv2
 import numpy as np
@@ -20,7 +20,7 @@ from dimp_ros.synthetic.photometric import (
 
 @pytest.fixture
 def images():
-    """Smooth pictures with some detail, as ``float32 [4, 3, 100, 90]``."""
+    """Smooth images with some detail, as ``float32 [4, 3, 100, 90]``."""
     rng = np.random.default_rng(0)
     coarse = rng.uniform(0, 255, (4, 12, 12, 3)).astype(np.float32)
     large = [cv2.resize(image, (90, 100), interpolation=cv2.INTER_CUBIC).clip(0, 255) for image in coarse]

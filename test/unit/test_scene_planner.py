@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from helpers.image_fixtures import write_pictures
+from helpers.image_fixtures import write_images
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -27,10 +27,10 @@ ALONE = SceneConfig(distractors=0, occluder=0, vanish=0)
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    """Make a store of the small set of pictures."""
+    """Make a store of the small set of images."""
     root = tmp_path_factory.mktemp("scenes")
-    write_pictures(root / "pictures")
-    return build_store(root / "store", open_data_sets([{"kind": "compact", "root": root / "pictures"}]))
+    write_images(root / "images")
+    return build_store(root / "store", open_data_sets([{"kind": "compact", "root": root / "images"}]))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def renderer(store, tables):
 
 
 def red_box(image, round_box):
-    """Return the box of what is red within 1.5 boxes: nothing else in these pictures is."""
+    """Return the box of what is red within 1.5 boxes: nothing else in these images is."""
     around = Box.from_center(*round_box.center, 1.5 * round_box.w, 1.5 * round_box.h).clipped(*image.shape[1::-1])
     x, y = int(around.x), int(around.y)
     part = image[y : int(around.y + around.h), x : int(around.x + around.w)].astype(int)
@@ -52,17 +52,17 @@ def red_box(image, round_box):
     return torch.tensor((found[0] + x, found[1] + y, found[2], found[3]), dtype=torch.float32)
 
 
-def test_a_store_holds_every_picture_and_target(tables):
-    kinds = [picture.kind for picture in tables.pictures]
+def test_a_store_holds_every_image_and_target(tables):
+    kinds = [image.kind for image in tables.images]
     assert [kinds.count(kind) for kind in ("still", "clip", "background")] == [4, 6, 1]
     assert len(tables.targets) == 4 + 3 + 6
     assert all(target.canvas >= 0 for target in tables.targets)
     assert len(tables.clips) == 1
-    assert len(tables.clips[0].pictures) == 6
+    assert len(tables.clips[0].images) == 6
 
 
 def test_a_complete_store_is_kept_and_another_choice_is_not(store, tmp_path):
-    root = write_pictures(tmp_path / "pictures", stills=2)
+    root = write_images(tmp_path / "images", stills=2)
     data = open_data_sets([{"kind": "compact", "root": root}])
     build_store(tmp_path / "store", data)
     written = (tmp_path / "store" / "tables.json").stat().st_mtime_ns
@@ -70,17 +70,17 @@ def test_a_complete_store_is_kept_and_another_choice_is_not(store, tmp_path):
     assert (tmp_path / "store" / "tables.json").stat().st_mtime_ns == written
     build_store(tmp_path / "store", data, clip_frames=3, longest_side=160)
     small = open_tables(tmp_path / "store")
-    assert max(max(picture.width, picture.height) for picture in small.pictures) == 160
-    assert len(small.clips[0].pictures) == 3
+    assert max(max(image.width, image.height) for image in small.images) == 160
+    assert len(small.clips[0].images) == 3
     full = open_tables(store).targets[0].box
     assert np.allclose(np.array(small.targets[0].box) * 2, full, atol=4)
 
 
-def test_pictures_that_are_left_out_are_not_in_the_store(tmp_path):
-    root = write_pictures(tmp_path / "pictures")
+def test_images_that_are_left_out_are_not_in_the_store(tmp_path):
+    root = write_images(tmp_path / "images")
     data = open_data_sets([{"kind": "compact", "root": root}])
     kept = open_tables(build_store(tmp_path / "store", data, lambda name: name == "still_1"))
-    assert len(kept.pictures) == 1
+    assert len(kept.images) == 1
     assert not kept.clips
 
 
@@ -95,12 +95,12 @@ def test_frames_of_a_clip_are_chosen_near_each_other(length, limit):
 @pytest.mark.parametrize("mix", [(1, 0, 0), (0, 1, 0), (0, 0, 1)], ids=["pasted", "native", "clip"])
 def test_the_box_of_a_made_frame_is_round_what_is_drawn(tables, renderer, mix):
     planner = ScenePlanner(tables, dataclasses.replace(ALONE, mix=mix))
-    grounds = [number for number, picture in enumerate(tables.pictures) if picture.kind == "background"]
+    grounds = [number for number, image in enumerate(tables.images) if image.kind == "background"]
     checked = 0
     for seed in range(12):
         scene = planner.plan(np.random.default_rng(seed), np.linspace(0, 1, 4), clean=4)
-        if mix[0]:  # over a picture without a red ellipse of its own
-            scene = dataclasses.replace(scene, pictures=np.full(4, grounds[0]))
+        if mix[0]:  # over an image without a red ellipse of its own
+            scene = dataclasses.replace(scene, images=np.full(4, grounds[0]))
         frames = renderer.frames(scene).permute(0, 2, 3, 1).numpy()
         for k in range(4):
             box = Box(*scene.boxes[k])
@@ -126,9 +126,9 @@ def test_a_hidden_target_is_known_to_be_hidden(tables, renderer):
 
 def test_a_vanished_target_is_not_drawn(tables, renderer):
     planner = ScenePlanner(tables, dataclasses.replace(ALONE, mix=(1, 0, 0), vanish=1.0))
-    ground = next(number for number, picture in enumerate(tables.pictures) if picture.kind == "background")
+    ground = next(number for number, image in enumerate(tables.images) if image.kind == "background")
     scene = planner.plan(np.random.default_rng(3), np.linspace(0, 1, 4), clean=2)
-    frames = renderer.frames(dataclasses.replace(scene, pictures=np.full(4, ground))).int()
+    frames = renderer.frames(dataclasses.replace(scene, images=np.full(4, ground))).int()
     red = (frames[:, 0] - frames[:, 1:].amax(1) > 90).flatten(1).sum(1)
     assert (red[:2] > 0).all()
     assert (red[2:] == 0).all()
@@ -242,7 +242,7 @@ def test_the_outline_of_a_mask_is_tight_under_rotation():
     assert np.abs(placed.min(0) - exact.min(0)).max() < 0.3
 
 
-def test_pictures_without_any_target_are_refused(tables):
+def test_images_without_any_target_are_refused(tables):
     empty = dataclasses.replace(tables, targets=[], clips=[])
     with pytest.raises(ValueError, match="nothing can be made"):
         ScenePlanner(empty)
@@ -303,7 +303,7 @@ def test_windows_lie_mostly_in_the_frame_where_that_is_wanted(tables):
 )
 def test_a_crowd_is_others_of_the_same_category_and_about_the_same_size(tables, growth, category, crowd):
     alone = ScenePlanner(tables)
-    assert not alone._crowded[0]  # every picture has one object
+    assert not alone._crowded[0]  # every image has one object
     number = next(n for group in alone._native[0] for n in group)
     target = tables.targets[number]
     x, y, w, h = target.box
@@ -315,5 +315,5 @@ def test_a_crowd_is_others_of_the_same_category_and_about_the_same_size(tables, 
     found = {n for group in planner._crowded[0] for n in group}
     assert (number in found) is crowd
     if crowd:
-        drawn = {int(planner.plan(np.random.default_rng(s), np.linspace(0, 1, 3), 1).pictures[0]) for s in range(10)}
-        assert drawn == {target.picture}
+        drawn = {int(planner.plan(np.random.default_rng(s), np.linspace(0, 1, 3), 1).images[0]) for s in range(10)}
+        assert drawn == {target.image}

@@ -11,7 +11,7 @@ import sys
 import pytest
 import torch
 import yaml
-from helpers.image_fixtures import write_pictures
+from helpers.image_fixtures import write_images
 from safetensors import safe_open
 
 from dimp_ros.model.dimp import build_model
@@ -32,9 +32,9 @@ HERE = DistributedContext(0, 1, torch.device("cpu"))
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """Make pictures of which some are held out."""
-    return write_pictures(tmp_path_factory.mktemp("training") / "pictures", stills=40)
+def images(tmp_path_factory):
+    """Make images of which some are held out."""
+    return write_images(tmp_path_factory.mktemp("training") / "images", stills=40)
 
 
 @pytest.fixture(scope="module")
@@ -42,13 +42,13 @@ def store(tmp_path_factory):
     return tmp_path_factory.mktemp("store")
 
 
-def configured(pictures, **more):
-    return dataclasses.replace(TINY, data=({"kind": "compact", "root": str(pictures)},), **more)
+def configured(images, **more):
+    return dataclasses.replace(TINY, data=({"kind": "compact", "root": str(images)},), **more)
 
 
 @pytest.mark.parametrize(("backbone", "reuse"), [("all", 0), ("late", 2), ("frozen", 2), ("all", 2)])
-def test_what_is_to_learn_learns_and_the_rest_stays(pictures, store, tmp_path, backbone, reuse):
-    config = configured(pictures, backbone=backbone, reuse=reuse, steps=2, validate_every=0)
+def test_what_is_to_learn_learns_and_the_rest_stays(images, store, tmp_path, backbone, reuse):
+    config = configured(images, backbone=backbone, reuse=reuse, steps=2, validate_every=0)
     trainer = Trainer(config, tmp_path, HERE, store=store)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     assert trainer.run()
@@ -64,8 +64,8 @@ def test_what_is_to_learn_learns_and_the_rest_stays(pictures, store, tmp_path, b
 
 
 @pytest.mark.parametrize("reuse", [0, 1])
-def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(pictures, store, tmp_path, reuse):
-    config = configured(pictures, reuse=reuse, backbone="late" if reuse else "all")
+def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(images, store, tmp_path, reuse):
+    config = configured(images, reuse=reuse, backbone="late" if reuse else "all")
     whole = Trainer(config, tmp_path / "whole", HERE, store=store)
     assert whole.run()
     cut = Trainer(config, tmp_path / "cut", HERE, store=store)
@@ -91,9 +91,9 @@ def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(pictures, 
         Trainer(dataclasses.replace(config, seed=2), tmp_path / "cut", HERE, store=store)
 
 
-def test_a_run_leaves_weights_a_record_and_its_configuration(pictures, store, tmp_path, monkeypatch):
+def test_a_run_leaves_weights_a_record_and_its_configuration(images, store, tmp_path, monkeypatch):
     monkeypatch.setattr("dimp_ros.training.trainer.RECORD_EVERY", 4)
-    config = configured(pictures, steps=4, validate_every=2)
+    config = configured(images, steps=4, validate_every=2)
     trainer = Trainer(config, tmp_path, HERE, store=store)
     assert trainer.run()
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
@@ -110,27 +110,27 @@ def test_a_run_leaves_weights_a_record_and_its_configuration(pictures, store, tm
     assert (tmp_path / "weights.safetensors").stat().st_size < 16 * 2**20
 
 
-def test_a_run_stops_in_time_and_says_so(pictures, store, tmp_path):
-    trainer = Trainer(configured(pictures), tmp_path, HERE, store=store)
+def test_a_run_stops_in_time_and_says_so(images, store, tmp_path):
+    trainer = Trainer(configured(images), tmp_path, HERE, store=store)
     assert not trainer.run(seconds=0)
     assert trainer.step == 1
     assert trainer.checkpoint.exists()
 
 
-def test_held_out_pictures_are_never_trained_on(pictures, store):
+def test_held_out_images_are_never_trained_on(images, store):
     from dimp_ros.datasets.base import held_out
     from dimp_ros.synthetic.image_store import open_tables
 
     names = [f"still_{i}" for i in range(40)]
     assert 0 < sum(map(held_out, names)) < 20
-    stills = sum(picture.kind == "still" for picture in open_tables(store / "train").pictures)
+    stills = sum(image.kind == "still" for image in open_tables(store / "train").images)
     assert stills == sum(not held_out(name) for name in names)
-    assert sum(picture.kind == "still" for picture in open_tables(store / "held_out").pictures) == 40 - stills
+    assert sum(image.kind == "still" for image in open_tables(store / "held_out").images) == 40 - stills
 
 
-def test_two_processes_train_one_model(pictures, store, tmp_path):
+def test_two_processes_train_one_model(images, store, tmp_path):
     """Under torchrun with gloo: both see other sequences, average their gradients and hold the same parameters."""
-    config = configured(pictures, steps=3, validate_every=0)
+    config = configured(images, steps=3, validate_every=0)
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config.plain()))
     script = tmp_path / "worker.py"
     script.write_text(
@@ -229,10 +229,10 @@ def test_a_wrong_configuration_is_one_line(tmp_path, capsys, text, message):
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_without_pictures_ends_the_command_at_once(tmp_path, capsys):
+def test_a_folder_without_images_ends_the_command_at_once(tmp_path, capsys):
     config = tmp_path / "config.yaml"
     config.write_text("model: dimp_lite\n")
-    status = main([str(config), "--pictures", str(tmp_path / "none"), "--folder", str(tmp_path / "run")])
+    status = main([str(config), "--images", str(tmp_path / "none"), "--folder", str(tmp_path / "run")])
     assert status == 2
     assert "annotations.jsonl" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

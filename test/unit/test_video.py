@@ -83,7 +83,7 @@ def test_a_damaged_picture_is_named_when_its_turn_comes(tmp_path):
     (tmp_path / "2.png").write_text("not a picture")
     frames = Video(str(tmp_path)).frames()
     next(frames)
-    with pytest.raises(ValueError, match=r"cannot read the picture .*2\.png"):
+    with pytest.raises(ValueError, match=r"cannot read the image .*2\.png"):
         next(frames)
 
 

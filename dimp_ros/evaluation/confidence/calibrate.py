@@ -2,9 +2,9 @@
 """Follow targets through newly made sequences, and fit what a score peak says of the box.
 
     python -m dimp_ros.evaluation.confidence.calibrate WEIGHTS --store RUN/store/held_out [--write]
-    python -m dimp_ros.evaluation.confidence.calibrate WEIGHTS --pictures PICTURES [--write]
+    python -m dimp_ros.evaluation.confidence.calibrate WEIGHTS --images IMAGES [--write]
 
-The sequences are made of the pictures that no training sees (`held_out`). Occluders cover the target, it leaves,
+The sequences are made of the images that no training sees (`held_out`). Occluders cover the target, it leaves,
 and in every other sequence it is hidden for a quarter of the frames. What is fitted is checked on sequences that it was
 not fitted to, each fifth by the other four.
 """
@@ -189,8 +189,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("weights", type=Path, help="a .safetensors file")
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--store", type=Path, help="held-out pictures as a training run keeps them: RUN/store/held_out")
-    where.add_argument("--pictures", type=Path, help="folder with annotations.jsonl and images/")
+    where.add_argument("--store", type=Path, help="held-out images as a training run keeps them: RUN/store/held_out")
+    where.add_argument("--images", type=Path, help="folder with annotations.jsonl and images/")
     parser.add_argument("--sequences", type=int, default=100)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--write", action="store_true", help="store the map in the file")
@@ -202,7 +202,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     tracker = DimpTracker(str(options.weights), device=options.device)
     with tempfile.TemporaryDirectory() as folder:
-        store = options.store or held_out_store(options.pictures, Path(folder))
+        store = options.store or held_out_store(options.images, Path(folder))
         found = follow(tracker, synthetic_sequences(store), options.sequences)
     print(report(found, tracker.info.confidence))
     fitted = fit_map(found.peak, found.right)

@@ -50,7 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--resume", action="store_true", help="take finished tracks of the same set-up from --out")
     parser.add_argument("--device", default="auto", help="device of our models: auto, cpu, cuda (default: auto)")
     parser.add_argument("--jobs", type=int, default=available_cores(), metavar="N", help="processes (default: cores)")
-    parser.add_argument("--sheets", action="store_true", help="write pictures of hidden frames, to look at")
+    parser.add_argument("--sheets", action="store_true", help="write images of hidden frames, to look at")
     return parser
 
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a tracker's confidence and its "found" are worth: ranking, calibration, false alarms, reactions to absence.
 
-Everything is judged on the *event*: the target is in the picture and the box overlaps its true box with IoU > 0.5. The
+Everything is judged on the *event*: the target is in the image and the box overlaps its true box with IoU > 0.5. The
 first frame, whose box the tracker is given, is never judged. Shapes: N judged frames.
 """
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Take a target out of real pictures: its place is covered with another part of the same picture.
+"""Take a target out of real images: its place is covered with another part of the same image.
 
 Few annotated sequences have frames without the target. Where every frame has a true box, the target can be hidden: what
 covers it is real texture of the same frame, chosen so that it goes with what surrounds the target, matched in colour
@@ -34,14 +34,14 @@ MARGIN = 0.3
 """Width of the strip round the box that is covered too, in target sizes sqrt(w * h): shadows, blur, a loose box."""
 
 LARGEST_SHARE = 0.4
-"""Of a picture; a target that fills more cannot be hidden by the rest of it."""
+"""Of an image; a target that fills more cannot be hidden by the rest of it."""
 
 ENLARGEMENTS = (1.0, 1.5, 2.0, 3.0, 4.0)
 GOOD_COST = 15.0**2
 """Squared difference of colours at which no further enlargement is tried."""
 
 LIKENESS = 0.5
-"""Correlation with the target above which a part of the picture may be another of its kind, and covers nothing."""
+"""Correlation with the target above which a part of the image may be another of its kind, and covers nothing."""
 
 LARGEST_CHANGE = 25.0
 """How much the cover's colours are changed at most, so that they go with what surrounds it; of 255."""
@@ -81,7 +81,7 @@ def covered(box: Box, width: int, height: int) -> Rectangle:
 
 
 def find_cover_patch(image: Image, box: Box, kept: CoverPatch | None = None) -> CoverPatch | None:
-    """Choose the part of the picture that goes best with what surrounds the target; None if there is none.
+    """Choose the part of the image that goes best with what surrounds the target; None if there is none.
 
     :param kept: the source of the frame before; it is taken again if it goes about as well as when it was chosen.
     """
@@ -105,7 +105,7 @@ def find_cover_patch(image: Image, box: Box, kept: CoverPatch | None = None) -> 
 
 
 def hide(image: Image, box: Box, source: CoverPatch) -> Image:
-    """Return a copy of the picture in which the target's box and its margin are covered by ``source``."""
+    """Return a copy of the image in which the target's box and its margin are covered by ``source``."""
     height, width = image.shape[:2]
     x0, y0, x1, y1 = region = covered(box, width, height)
     border = _ring(region)
@@ -128,7 +128,7 @@ def hide(image: Image, box: Box, source: CoverPatch) -> Image:
 
 
 def _feather(region: Rectangle, box: Box, size: tuple[int, ...]) -> Floats:
-    """Return the opacity of the cover: 1 over the box, falling to 0 at the region's border; 1 at the picture's."""
+    """Return the opacity of the cover: 1 over the box, falling to 0 at the region's border; 1 at the image's."""
     x0, y0, x1, y1 = region
 
     def ramp(low: int, high: int, start: float, end: float, limit: int) -> Floats:
@@ -162,7 +162,7 @@ def _diffuse(values: Floats, known: Floats) -> Floats:
 
 
 def _rectangle(region: Rectangle, source: CoverPatch) -> tuple[float, float, float, float]:
-    """Return the source's rectangle ``(x0, y0, x1, y1)`` in the picture."""
+    """Return the source's rectangle ``(x0, y0, x1, y1)`` in the image."""
     x0, y0, x1, y1 = region
     cx, cy = (x0 + x1) / 2 + source.dx, (y0 + y1) / 2 + source.dy
     w, h = (x1 - x0) / source.enlargement / 2, (y1 - y0) / source.enlargement / 2
@@ -170,7 +170,7 @@ def _rectangle(region: Rectangle, source: CoverPatch) -> tuple[float, float, flo
 
 
 def _usable(source: CoverPatch, region: Rectangle, size: tuple[int, ...]) -> bool:
-    """Tell whether a source lies in the picture and clear of what it is to cover."""
+    """Tell whether a source lies in the image and clear of what it is to cover."""
     x0, y0, x1, y1 = _rectangle(region, source)
     inside = x0 >= 0 and y0 >= 0 and x1 <= size[1] and y1 <= size[0]
     return bool(inside and (x1 <= region[0] or x0 >= region[2] or y1 <= region[1] or y0 >= region[3]))
@@ -244,7 +244,7 @@ def _best_at(image: Image, box: Box, region: Rectangle, enlargement: float) -> C
     row, column = (int(i) for i in np.unravel_index(int(np.argmin(cost)), cost.shape))
     if not np.isfinite(cost[row, column]):
         return None
-    # Rounding to the reduced picture's pixels must not push the source over the edge.
+    # Rounding to the reduced image's pixels must not push the source over the edge.
     half_w, half_h = (x1 - x0) / enlargement / 2, (y1 - y0) / enlargement / 2
     cx = min(max(sx0 + (column + b + w / 2) / rx, half_w), width - half_w)
     cy = min(max(sy0 + (row + b + h / 2) / ry, half_h), height - half_h)
@@ -283,7 +283,7 @@ def with_absences(sequence: VideoSequence) -> VideoSequence | None:
     """Return a sequence in which the target is absent at times: itself, if it is, else one with the target hidden.
 
     None where it cannot be hidden: the sequence is too short, its boxes are withheld, or the
-    target fills too much of its pictures.
+    target fills too much of its images.
     """
     if sequence.withheld:
         return None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a run that measures confidence: the reliability plot, and sheets of frames with the target hidden."""
+"""Images of a run that measures confidence: the reliability plot, and sheets of frames with the target hidden."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dimp_ros.geometry.box import Box
 from dimp_ros.images.files import read_image, write_image
 
 CELL = 240
-"""Side of a picture on a sheet, pixels."""
+"""Side of an image on a sheet, pixels."""
 
 
 def write_reliability_plot(path: Path, figures: Sequence[ConfidenceFigures]) -> None:
@@ -31,8 +31,8 @@ def write_reliability_plot(path: Path, figures: Sequence[ConfidenceFigures]) -> 
     except ImportError as error:
         raise ImportError("plots need matplotlib: pip install matplotlib") from error
     sure = [figure for figure in figures if figure.bins]
-    picture = Figure(figsize=(6, 7.5), layout="constrained")
-    top, bottom = picture.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    chart = Figure(figsize=(6, 7.5), layout="constrained")
+    top, bottom = chart.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     top.plot((0, 1), (0, 1), color="0.6", linestyle="--", linewidth=1, label="ideal")
     width = 0.8 / BINS / max(len(sure), 1)
     for number, figure in enumerate(sure):
@@ -49,11 +49,11 @@ def write_reliability_plot(path: Path, figures: Sequence[ConfidenceFigures]) -> 
     bottom.set_ylim(0.8, 10 * max((b.count for figure in sure for b in figure.bins), default=1))
     path.parent.mkdir(parents=True, exist_ok=True)
     with OutputFile(path) as partial:
-        picture.savefig(partial, dpi=120)
+        chart.savefig(partial, dpi=120)
 
 
 def write_sheet(path: Path, sequence: HiddenSequence, columns: int = 6) -> None:
-    """Write a picture of hidden frames, spread over the sequence: each as it is and, below, as trackers see it."""
+    """Write an image of hidden frames, spread over the sequence: each as it is and, below, as trackers see it."""
     hidden = sorted(sequence.covers)
     chosen = [hidden[i] for i in np.linspace(0, len(hidden) - 1, min(columns, len(hidden))).astype(int)]
     pairs = []

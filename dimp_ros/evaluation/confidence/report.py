@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of a run that measures confidence: as a table for people, as JSON for programs, as a picture."""
+"""Figures of a run that measures confidence: as a table for people, as JSON for programs, as an image."""
 
 from __future__ import annotations
 

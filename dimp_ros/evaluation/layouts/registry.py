@@ -79,7 +79,7 @@ OTB_RANGES = {
     "freeman3": (1, 460),
     "freeman4": (1, 283),
 }
-"""First and last annotated picture, counted from 1, of the videos that OTB annotates in part (names in lower case)."""
+"""First and last annotated image, counted from 1, of the videos that OTB annotates in part (names in lower case)."""
 
 
 class OtbLayout:
@@ -104,13 +104,13 @@ class OtbLayout:
         for file in files:  # those without content are left out: Human4 has one
             number = file.name.removeprefix("groundtruth_rect").removesuffix(".txt").strip(".")
             boxes = read_boxes(file) - (1, 1, 0, 0)
-            pictures = list_images(folder / "img")
-            if len(pictures) > len(boxes) and name.lower() in OTB_RANGES:
+            images = list_images(folder / "img")
+            if len(images) > len(boxes) and name.lower() in OTB_RANGES:
                 first, last = OTB_RANGES[name.lower()]
-                pictures = pictures[first - 1 : last]
+                images = images[first - 1 : last]
             yield VideoSequence(
                 name=f"{name}-{number}" if len(files) > 1 else name,
-                frames=tuple(pictures),
+                frames=tuple(images),
                 boxes=boxes,
                 meta={"dataset": "OTB"},
                 origin=1,
@@ -121,7 +121,7 @@ class LasotLayout:
     """LaSOT: ``CATEGORY/NAME/img/*.jpg``, ``groundtruth.txt``, ``full_occlusion.txt`` and ``out_of_view.txt``.
 
     Frames flagged in either file are absent. Boxes are 1-based, as its authors say of all 1,400 videos. Of monkey-17
-    only the first 2,260 pictures are annotated.
+    only the first 2,260 images are annotated.
     """
 
     name = "lasot"
@@ -138,12 +138,12 @@ class LasotLayout:
     def _sequence(self, folder: Path) -> VideoSequence:
         boxes = read_lasot_boxes(folder) - (1, 1, 0, 0)
         name = folder.resolve().name
-        pictures = list_images(folder / "img")
+        images = list_images(folder / "img")
         if name == "monkey-17":
-            pictures = pictures[: len(boxes)]
+            images = images[: len(boxes)]
         return VideoSequence(
             name=name,
-            frames=tuple(pictures),
+            frames=tuple(images),
             boxes=boxes,
             meta={"dataset": "LaSOT"},
             origin=1,
@@ -180,15 +180,15 @@ class Got10kLayout:
 
     @staticmethod
     def _sequence(folder: Path) -> VideoSequence:
-        pictures = list_images(folder)
+        images = list_images(folder)
         boxes, visible = read_got10k_boxes(folder)
         boxes = np.where(visible[:, None] > 0, boxes - (1, 1, 0, 0), np.nan)
-        withheld = len(boxes) == 1 and len(pictures) > 1
+        withheld = len(boxes) == 1 and len(images) > 1
         if withheld:
-            boxes = np.concatenate([boxes, np.full((len(pictures) - 1, 4), np.nan)])
+            boxes = np.concatenate([boxes, np.full((len(images) - 1, 4), np.nan)])
         return VideoSequence(
             name=folder.resolve().name,
-            frames=tuple(pictures),
+            frames=tuple(images),
             boxes=boxes,
             meta={"dataset": "GOT-10k", **read_got10k_meta(folder)},
             origin=1,
@@ -200,8 +200,8 @@ class NfsLayout:
     """Need for Speed at 30 Hz: ``NAME/30/NAME/*.jpg`` (or ``NAME/30/*.jpg``) and ``NAME/30/NAME.txt``.
 
     The text is VATIC's: track, x1, y1, x2, y2, frame, lost, occluded, generated, label; corners, 0-based (the tool
-    counts from the picture's edge). Where it has a line for each picture at 240 Hz, every eighth is taken; one line or
-    picture too many at the end is dropped. `lost` means out of view: absent.
+    counts from the image's edge). Where it has a line for each image at 240 Hz, every eighth is taken; one line or
+    image too many at the end is dropped. `lost` means out of view: absent.
     """
 
     name = "nfs"
@@ -221,14 +221,14 @@ class NfsLayout:
 
     @staticmethod
     def _sequence(folder: Path, file: Path) -> VideoSequence:
-        pictures = next((found for place in _folders(folder / "30", 1) if (found := list_images(place))), [])
+        images = next((found for place in _folders(folder / "30", 1) if (found := list_images(place))), [])
         boxes = read_vatic(file)
-        if pictures and abs(len(boxes) / len(pictures) - 8) < 1:
+        if images and abs(len(boxes) / len(images) - 8) < 1:
             boxes = boxes[::8]
-        if abs(len(boxes) - len(pictures)) == 1:
-            count = min(len(boxes), len(pictures))
-            boxes, pictures = boxes[:count], pictures[:count]
-        return VideoSequence(folder.resolve().name, tuple(pictures), boxes, {"dataset": "NFS"})
+        if abs(len(boxes) - len(images)) == 1:
+            count = min(len(boxes), len(images))
+            boxes, images = boxes[:count], images[:count]
+        return VideoSequence(folder.resolve().name, tuple(images), boxes, {"dataset": "NFS"})
 
 
 def read_vatic(path: Path) -> NDArray[np.float64]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layout of UAV123 and its variants, in which several sequences are parts of one folder of pictures."""
+"""The layout of UAV123 and its variants, in which several sequences are parts of one folder of images."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STARTS = {
     "truck4": (1, 577),
     "uav1": (1, 1555, 2473),
 }
-"""Folder -> the first pictures, numbered from 1, of its parts NAME_1, NAME_2 ... in UAV123 at 30 Hz. How many follow is
+"""Folder -> the first images, numbered from 1, of its parts NAME_1, NAME_2 ... in UAV123 at 30 Hz. How many follow is
 the number of annotated frames. The published configSeqs.m says the same, and is preferred where it is at hand."""
 
 
@@ -44,7 +44,7 @@ class _Part(NamedTuple):
 class UavLayout:
     """UAV123: ``data_seq/UAV123/FOLDER/000001.jpg ...`` and ``anno/UAV123/NAME.txt``; also UAV123_10fps and UAV20L.
 
-    A sequence's pictures are those of the folder of its name, or, for a name like bird1_2, a part of folder bird1.
+    A sequence's images are those of the folder of its name, or, for a name like bird1_2, a part of folder bird1.
     Absent frames are `nan`. Boxes are 1-based: the data set is made for OTB's MATLAB toolkit and states nothing else.
     """
 
@@ -55,47 +55,43 @@ class UavLayout:
 
     def load(self, root: Path) -> list[VideoSequence]:
         """Load the sequences of this subset."""
-        pictures = next(
-            (path for name in (self._subset, "UAV123") if (path := root / "data_seq" / name).is_dir()), None
-        )
+        images = next((path for name in (self._subset, "UAV123") if (path := root / "data_seq" / name).is_dir()), None)
         annotations = root / "anno" / self._subset
-        if pictures is None or not annotations.is_dir():
+        if images is None or not annotations.is_dir():
             return []
         published = _read_config(root, self._subset)
         files = sorted(annotations.glob("*.txt"))
-        return [self._sequence(file, pictures, published.get(file.stem)) for file in files]
+        return [self._sequence(file, images, published.get(file.stem)) for file in files]
 
-    def _sequence(self, file: Path, pictures: Path, published: _Part | None) -> VideoSequence:
+    def _sequence(self, file: Path, images: Path, published: _Part | None) -> VideoSequence:
         name = file.stem
-        part = published or self._part(name, pictures)
-        folder = pictures / part.folder
+        part = published or self._part(name, images)
+        folder = images / part.folder
         if not folder.is_dir():
-            raise ValueError(f"{file}: no folder {folder} with its pictures")
+            raise ValueError(f"{file}: no folder {folder} with its images")
         boxes = read_boxes(file) - (1, 1, 0, 0)
         numbered = {int(path.stem): path for path in list_images(folder) if path.stem.isdecimal()}
         wanted = range(part.start, part.start + len(boxes))
         if missing := [number for number in wanted if number not in numbered]:
-            raise ValueError(
-                f"{file}: {len(boxes)} boxes from picture {part.start} on, but no {missing[0]} in {folder}"
-            )
+            raise ValueError(f"{file}: {len(boxes)} boxes from image {part.start} on, but no {missing[0]} in {folder}")
         frames = tuple(numbered[number] for number in wanted)
         return VideoSequence(name, frames, boxes, {"dataset": self._subset}, origin=1)
 
-    def _part(self, name: str, pictures: Path) -> _Part:
+    def _part(self, name: str, images: Path) -> _Part:
         folder, _, number = name.rpartition("_")
-        if (pictures / name).is_dir() or not number.isdecimal():
+        if (images / name).is_dir() or not number.isdecimal():
             return _Part(name, 1)
         starts = STARTS.get(folder, ())
         if not 1 <= int(number) <= len(starts):
-            raise ValueError(f"sequence {name}: which pictures of {folder} it has is unknown; put configSeqs.m beside")
+            raise ValueError(f"sequence {name}: which images of {folder} it has is unknown; put configSeqs.m beside")
         start = starts[int(number) - 1]
-        if self._subset == "UAV123_10fps":  # every third picture of the original, counted anew
+        if self._subset == "UAV123_10fps":  # every third image of the original, counted anew
             start = (start - 1) // 3 + 1
         return _Part(folder, start)
 
 
 def _read_config(root: Path, subset: str) -> dict[str, _Part]:
-    """Read sequence name -> folder and first picture from the data set's configSeqs.m, if it is in `root` or `anno`."""
+    """Read sequence name -> folder and first image from the data set's configSeqs.m, if it is in `root` or `anno`."""
     file = next((path for path in (root / "configSeqs.m", root / "anno" / "configSeqs.m") if path.is_file()), None)
     if file is None:
         return {}

@@ -3,79 +3,66 @@
 
 from pathlib import Path
 
-from launch import LaunchContext, LaunchDescription
-from launch.actions import DeclareLaunchArgument, OpaqueFunction
-from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
+from dimp_ros.apps.console.settings import ConsoleSettings, console_parameters, read_token
+from dimp_ros.ros_utils.launch_arguments import (
+    Argument,
+    Program,
+    common_arguments,
+    existing_file,
+    for_parameter,
+    overrides,
+    parameter_file,
+    topic,
+)
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
-IN_FILE = "empty: as in params_file"
+FILE = "params_file"
+ROWS = console_parameters()
 
 
-def start_console(context: LaunchContext) -> list[Node]:
-    """Make the node; an argument left empty does not override the parameter file."""
+def host(text):
+    """Read an address that the page can be served on; whether it needs a token is checked by the node."""
+    ConsoleSettings(host=text, token="not a secret, any will do")  # noqa: S106  raises ValueError for a wrong host
+    return text
+
+
+def token_file(text):
+    """Read the path of a file with a token that nobody else may read."""
+    path = existing_file(text)
+    read_token(Path(path))
+    return path
+
+
+ARGUMENTS = (
+    Argument("image", "/camera/image_raw", "topic of the images", topic),
+    Argument("host", "", "address that the page is served on; all but loopback addresses need a token", host, FILE),
+    for_parameter(ROWS, "port", FILE),
+    Argument("token_file", "", "file with the token that browsers must show", token_file, FILE),
+    Argument("tracker", "", "name of the tracker's node", topic, FILE),
+    for_parameter(ROWS, "image_transport", FILE, "compressed: images are taken from IMAGE/compressed"),
+    Argument(FILE, str(CONFIG / "console.yaml"), "file with the parameters of the console", parameter_file),
+    *common_arguments(),
+)
+
+
+def programs(values):
+    """Return what is started."""
     names = ("host", "port", "token_file", "tracker", "image_transport", "use_sim_time")
-    given = {name: context.launch_configurations[name] for name in names}
-    overrides: dict[str, str | int | bool] = {name: value for name, value in given.items() if value}
-    if "port" in overrides:
-        overrides["port"] = int(overrides["port"])
-    if "use_sim_time" in overrides:
-        overrides["use_sim_time"] = overrides["use_sim_time"] == "true"
     return [
-        Node(
-            package="dimp_ros",
+        Program(
             executable="console_node",
             name="console",
-            namespace=LaunchConfiguration("namespace"),
-            parameters=[LaunchConfiguration("params_file"), *([overrides] if overrides else [])],
-            remappings=[("image", LaunchConfiguration("image"))],
-            arguments=["--ros-args", "--log-level", LaunchConfiguration("log_level")],
-            output="screen",
+            files=(values[FILE],),
+            parameters=overrides(values, *names),
+            remappings={"image": values["image"]},
+            namespace=values["namespace"],
+            log_level=values["log_level"],
         )
     ]
 
 
-def generate_launch_description() -> LaunchDescription:
+def generate_launch_description():
     """Declare the arguments and start the console."""
-    return LaunchDescription(
-        [
-            DeclareLaunchArgument("image", default_value="/camera/image_raw", description="topic of the images"),
-            DeclareLaunchArgument(
-                "host",
-                default_value="",
-                description=f"address that the page is served on; all but loopback addresses need a token; {IN_FILE}",
-            ),
-            DeclareLaunchArgument("port", default_value="", description=f"port of the page; {IN_FILE}"),
-            DeclareLaunchArgument(
-                "token_file", default_value="", description=f"file with the token that browsers must show; {IN_FILE}"
-            ),
-            DeclareLaunchArgument("tracker", default_value="", description=f"name of the tracker's node; {IN_FILE}"),
-            DeclareLaunchArgument(
-                "image_transport",
-                default_value="",
-                choices=["", "raw", "compressed"],
-                description=f"compressed: images are taken from IMAGE/compressed; {IN_FILE}",
-            ),
-            DeclareLaunchArgument(
-                "params_file",
-                default_value=str(CONFIG / "console.yaml"),
-                description="file with the node's parameters",
-            ),
-            DeclareLaunchArgument(
-                "namespace", default_value="", description="namespace of the node, the tracker's as well"
-            ),
-            DeclareLaunchArgument(
-                "log_level",
-                default_value="info",
-                choices=["debug", "info", "warn", "error", "fatal"],
-                description="least severe level that is logged",
-            ),
-            DeclareLaunchArgument(
-                "use_sim_time",
-                default_value="",
-                choices=["", "true", "false"],
-                description=f"whether time comes from the topic /clock; {IN_FILE}",
-            ),
-            OpaqueFunction(function=start_console),
-        ]
-    )
+    from dimp_ros.ros_utils.launch_description import describe
+
+    return describe(ARGUMENTS, programs)

@@ -48,13 +48,13 @@ def run(create: Callable[[Finish], Program], args: Sequence[str] | None = None, 
     ends: SimpleQueue[int] = SimpleQueue()  # its put() may be called from a signal handler, an Event's set() may not
     previous = {number: signal.signal(number, lambda *_: ends.put(0)) for number in (signal.SIGINT, signal.SIGTERM)}
     give_room_for_images()
-    rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
     try:
         try:
+            rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
             node = create(ends.put)
             guard_services(node)
-        except Exception as error:  # a wrong parameter, mostly: one line helps more than a traceback
-            print(f"cannot start: {error}", file=sys.stderr)
+        except Exception as error:  # a wrong parameter or parameter file: one line helps more than a traceback
+            print(f"cannot start: {' '.join(str(error).split())}", file=sys.stderr)
             return 1
         return _spin(node, ends, threads)
     finally:

@@ -8,6 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
+from helpers.launch_files import launch_file as read_launch_file
 
 ROOT = Path(__file__).resolve().parents[2]
 README = ROOT / "README.md"
@@ -84,9 +85,7 @@ def test_every_named_launch_argument_exists(launch_file: str) -> None:
         line for page in PAGES for line in re.findall(rf"{re.escape(launch_file)}(?:`, [^`]*`| )([^`\n]*)", read(page))
     ]
     arguments = set(re.findall(r"\b([a-z_]+):=", " ".join(used)))
-    declared = set()
-    for path in [*(ROOT / "launch").glob("*.launch.py"), *(ROOT / "dimp_ros").rglob("launch*.py")]:
-        declared |= set(re.findall(r'DeclareLaunchArgument\(\s*"([a-z_]+)"', read(path)))
+    declared = {argument.name for argument in read_launch_file(launch_file).ARGUMENTS}
     assert arguments <= declared
 
 

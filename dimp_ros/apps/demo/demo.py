@@ -14,7 +14,6 @@ from typing import Any
 
 import rclpy
 from builtin_interfaces.msg import Time
-from rcl_interfaces.msg import ParameterDescriptor
 from rcl_interfaces.srv import GetParameters
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.client import Client
@@ -22,6 +21,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
+from dimp_ros.apps.demo.launch import DEMO_PARAMETERS
 from dimp_ros.apps.recording.annotated_video import AnnotatedVideo, Observation, Summary
 from dimp_ros.files.outputs import write_text
 from dimp_ros.geometry.box import Box
@@ -29,22 +29,13 @@ from dimp_ros.images.conversion import to_bgr
 from dimp_ros.images.stamps import stamp_ns
 from dimp_ros.msg import TargetState
 from dimp_ros.ros_utils.messages import bounding_box
+from dimp_ros.ros_utils.parameters import ParameterHandler
 from dimp_ros.ros_utils.qos import reliable_qos
 from dimp_ros.ros_utils.spin import Finish, run
 from dimp_ros.srv import InitTarget
 
 STATE_NAMES = {getattr(TargetState, name): name for name in ("UNINITIALIZED", "TRACKING", "UNCERTAIN", "LOST")}
 POLL_SECONDS = 0.02
-
-PARAMETERS: tuple[tuple[str, Any, str], ...] = (
-    ("box", [0.0, 0.0, 0.0, 0.0], "The target in the first image: x, y of the top-left corner, width, height, pixels."),
-    ("out", "build/demo", "Folder for annotated.mp4 and result.json."),
-    ("tracker", "tracker_node", "Name of the tracker's node."),
-    ("source", "video_source", "Name of the video source's node, which waits until the target is set."),
-    ("max_lost", 0, "In how many images the target may be lost before the demo counts as failed."),
-    ("patience", 60.0, "Seconds to wait for the first image and for the tracker."),
-    ("silence", 2.0, "Seconds without an image after which the video is over."),
-)
 
 
 class DemoFailed(RuntimeError):
@@ -62,9 +53,10 @@ class Demo(Node):
     def __init__(self, finish: Finish, **node_options: Any) -> None:
         super().__init__("demo", **node_options)
         self._finish = finish
-        for name, default, text in PARAMETERS:
-            dynamic = isinstance(default, (float, list))
-            self.declare_parameter(name, default, ParameterDescriptor(description=text, dynamic_typing=dynamic))
+        self._settings = ParameterHandler(self, DEMO_PARAMETERS)
+        self._settings.require_valid()
+        if len(self._settings["box"]) != 4:
+            raise ValueError(f"box has {len(self._settings['box'])} numbers, but must have 4: x, y, width, height")
         self._closing = threading.Event()
         self._lock = threading.Lock()  # guards all that follows
         self._first: Image | None = None
@@ -72,8 +64,8 @@ class Demo(Node):
         self._observations: dict[int, Observation] = {}
         self._published: set[int] = set()
         self._last_image = time.monotonic()
-        self._video = AnnotatedVideo(Path(self._value("out")) / "annotated.mp4")
-        tracker, source = self._value("tracker"), self._value("source")
+        self._video = AnnotatedVideo(Path(self._settings["out"]) / "annotated.mp4")
+        tracker, source = self._settings["tracker"], self._settings["source"]
         group = MutuallyExclusiveCallbackGroup()
         self._init = self.create_client(InitTarget, f"{tracker}/init_target", callback_group=group)
         self._parameters_of_tracker = self.create_client(
@@ -83,9 +75,6 @@ class Demo(Node):
         self._set_playing = self.create_client(SetBool, f"{source}/set_playing", callback_group=group)
         self._thread = threading.Thread(target=self._main, name="demo", daemon=True)
         self._thread.start()
-
-    def _value(self, name: str) -> Any:
-        return self.get_parameter(name).value
 
     def _main(self) -> None:
         try:
@@ -141,7 +130,7 @@ class Demo(Node):
 
     def _await_first_image(self) -> None:
         """Wait for an image; the source may be waiting for a tracker that does not come up, so tell what that says."""
-        patience = self._value("patience")
+        patience = self._settings["patience"]
         end = time.monotonic() + patience
         trouble = ""
         while self._first is None:
@@ -158,13 +147,13 @@ class Demo(Node):
 
     def _set_target(self, paused: bool) -> None:
         """Ask for the target in the first image. While the source waits, any later image shows the same picture."""
-        end = time.monotonic() + self._value("patience")
-        box = bounding_box(self._value("box"))
+        end = time.monotonic() + self._settings["patience"]
+        box = bounding_box(self._settings["box"])
         while True:
             with self._lock:
                 assert self._first is not None
                 stamp = self._first.header.stamp
-            answer = self._call(self._init, InitTarget.Request(stamp=stamp, bbox=box), self._value("patience"))
+            answer = self._call(self._init, InitTarget.Request(stamp=stamp, bbox=box), self._settings["patience"])
             if answer.success:
                 self.get_logger().info(answer.message)
                 return
@@ -174,7 +163,7 @@ class Demo(Node):
             if paused:
                 with self._lock:
                     self._first = None
-                self._wait(lambda: self._first is not None, self._value("patience"), "no further image has come")
+                self._wait(lambda: self._first is not None, self._settings["patience"], "no further image has come")
 
     def _on_image(self, image: Image) -> None:
         with self._lock:
@@ -199,7 +188,7 @@ class Demo(Node):
 
     def _listen(self) -> None:
         """Record until no image comes any more."""
-        silence = self._value("silence")
+        silence = self._settings["silence"]
         with self._lock:
             self._last_image = time.monotonic()
         while time.monotonic() - self._last_image < silence:
@@ -220,7 +209,7 @@ class Demo(Node):
         print(f"[demo]\n{summary.text(**more)}\n  video       {self._video.path}\n  figures     {path}", flush=True)
         if not summary.frames:
             raise DemoFailed("the tracker has processed no image")
-        if summary.lost > self._value("max_lost"):
+        if summary.lost > self._settings["max_lost"]:
             print(f"[demo] the target was lost in {summary.lost} of {summary.frames} images", file=sys.stderr)
             return 1
         return 0

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
-from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
@@ -18,23 +17,14 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
+from dimp_ros.apps.demo.launch import SOURCE_PARAMETERS
 from dimp_ros.images.video import Picture, Video
 from dimp_ros.ros_utils.messages import from_bgr
+from dimp_ros.ros_utils.parameters import ParameterHandler
 from dimp_ros.ros_utils.qos import publisher_options, reliable_qos
 from dimp_ros.ros_utils.spin import Finish, run
 
 DEFAULT_RATE = 30.0
-
-PARAMETERS: tuple[tuple[str, Any, str], ...] = (
-    ("video", "", "Path of a video file, or of a folder of pictures, played in the order of their names."),
-    ("rate", 0.0, "Images a second; 0 means the video's own rate, for pictures 30."),
-    ("first_frame", 0, "First image that is played, counted from 0."),
-    ("last_frame", -1, "Last image that is played; -1 means the video's last."),
-    ("loop", False, "Begin anew after the last image, instead of ending."),
-    ("paused", False, "Show the first image again and again, until ~/set_playing says otherwise."),
-    ("wait_for_subscribers", 0, "How many subscribers must be there before the first image is published."),
-    ("frame_id", "camera", "frame_id of the images."),
-)
 
 
 class VideoSource(Node):
@@ -48,24 +38,19 @@ class VideoSource(Node):
     def __init__(self, finish: Finish, **node_options: Any) -> None:
         super().__init__("video_source", **node_options)
         self._finish = finish
-        for name, default, text in PARAMETERS:
-            descriptor = ParameterDescriptor(
-                description=text, read_only=True, dynamic_typing=isinstance(default, float)
-            )
-            self.declare_parameter(name, default, descriptor)
-        first, last = self._value("first_frame"), self._value("last_frame")
-        if first < 0 or (0 <= last < first):
-            raise ValueError(
-                f"frames {first} to {last} are none; first_frame must be 0 or more and not after last_frame"
-            )
-        self._video = Video(self._value("video"))
+        self._settings = ParameterHandler(self, SOURCE_PARAMETERS)
+        self._settings.require_valid()
+        first, last = self._settings["first_frame"], self._settings["last_frame"]
+        if 0 <= last < first:
+            raise ValueError(f"first_frame is {first}, but must not be after last_frame, which is {last}")
+        self._video = Video(self._settings["video"])
         pictures = self._pictures_from_first()
         begin = next(pictures, None)
         if begin is None:
             raise ValueError(f"video {self._video.source!r} has no image {first} that OpenCV can read")
         self._pictures: Iterator[Picture] = chain([begin], pictures)
         self._playing = threading.Event()
-        if not self._value("paused"):
+        if not self._settings["paused"]:
             self._playing.set()
         self._picture: Picture | None = None
         self._begun = self._ended = False
@@ -73,14 +58,9 @@ class VideoSource(Node):
         self._images = self.create_publisher(Image, "image", reliable_qos(10), **publisher_options())
         group = MutuallyExclusiveCallbackGroup()
         self.create_service(SetBool, "~/set_playing", self._on_set_playing, callback_group=group)
-        rate = float(self._value("rate")) or self._video.fps or DEFAULT_RATE
-        if not 0.0 < rate <= 1000.0:
-            raise ValueError(f"rate is {rate:g} images a second, but must lie in 0 .. 1000")
+        rate = self._settings["rate"] or self._video.fps or DEFAULT_RATE
         self.create_timer(1.0 / rate, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self.get_logger().info(f"{self._value('video')}: {rate:g} images a second on {self._images.topic_name}")
-
-    def _value(self, name: str) -> Any:
-        return self.get_parameter(name).value
+        self.get_logger().info(f"{self._video.source}: {rate:g} images per second on {self._images.topic_name}")
 
     def _on_set_playing(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         (self._playing.set if request.data else self._playing.clear)()
@@ -101,25 +81,25 @@ class VideoSource(Node):
         if self._picture is None:
             self._end(0)
             return
-        header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._value("frame_id"))
+        header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._settings["frame_id"])
         self._images.publish(from_bgr(header, self._picture))
         self.published += 1
 
     def _audience_complete(self) -> bool:
-        wanted, there = self._value("wait_for_subscribers"), self._images.get_subscription_count()
+        wanted, there = self._settings["wait_for_subscribers"], self._images.get_subscription_count()
         if there < wanted:
             text = f"waiting for {wanted} subscribers of {self._images.topic_name}, {there} so far"
             self.get_logger().info(text, throttle_duration_sec=5.0)
         return bool(there >= wanted)
 
     def _pictures_from_first(self) -> Iterator[Picture]:
-        last = self._value("last_frame")
-        frames = self._video.frames(self._value("first_frame"), None if last < 0 else last + 1)
+        last = self._settings["last_frame"]
+        frames = self._video.frames(self._settings["first_frame"], None if last < 0 else last + 1)
         return (picture for _, picture in frames)
 
     def _next_picture(self) -> Picture | None:
         picture = next(self._pictures, None)
-        if picture is None and self._value("loop"):
+        if picture is None and self._settings["loop"]:
             self._pictures = self._pictures_from_first()
             picture = next(self._pictures, None)
         return picture

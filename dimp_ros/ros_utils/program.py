@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start of an executable: signals end it with status 0 while it still imports, and change nothing while it ends."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+from typing import NoReturn
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def start(module: str) -> NoReturn:
+    """Run ``main`` of a module and exit with what it returns.
+
+    Imports take a second or two, in which Ctrl-C would end in a traceback; so would a second Ctrl-C, which comes when
+    ``ros2 launch`` passes on what the terminal has already sent to each program, while the interpreter ends.
+    """
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: os._exit(0))
+    code = importlib.import_module(module).main()
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(code)

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Executables and signals: status 0 and no traceback, while they import, while they run and while they end."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run_module(tmp_path: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """Start a module of this code as an executable is started."""
+    (tmp_path / "program.py").write_text("import atexit, os, signal, sys, time\n" + code)
+    command = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); from dimp_ros.ros_utils.program import start; "
+    return subprocess.run(
+        [sys.executable, "-c", command + "start('program')"], capture_output=True, text=True, timeout=60
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signal_during_imports_ends_with_status_0(number: signal.Signals, tmp_path: Path) -> None:
+    result = run_module(tmp_path, f"os.kill(os.getpid(), {number.value})\ntime.sleep(30)\n")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_signal_at_the_end_changes_neither_status_nor_output(tmp_path: Path) -> None:
+    code = "atexit.register(lambda: [os.kill(os.getpid(), signal.SIGINT), time.sleep(0.2)])\ndef main(): return 3\n"
+    result = run_module(tmp_path, code)
+    assert (result.returncode, result.stderr) == (3, "")
+
+
+def test_second_interrupt_ends_a_node_with_status_0() -> None:
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "follower_node")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        first = process.stdout.readline()  # the node runs
+        for _ in range(3):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.04)
+        output = first + process.communicate(timeout=30.0)[0]
+    finally:
+        process.kill()
+    assert process.returncode == 0 and "Traceback" not in output, output
+
+
+def test_bad_parameter_file_is_refused_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("/**: {ros__parameters: {rate: [1,\n")
+    command = [sys.executable, str(ROOT / "scripts" / "follower_node"), "--ros-args", "--params-file", str(file)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    lines = [line for line in result.stderr.splitlines() if line.startswith("cannot start: ")]
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert len(lines) == 1 and str(file) in lines[0]

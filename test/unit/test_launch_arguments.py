@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Launch arguments: what is taken, what is refused before anything starts, and what reaches which program."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from helpers.launch_files import launch_file
+
+from dimp_ros.model.dimp import ARCHITECTURES
+from dimp_ros.ros_utils import launch_arguments
+from dimp_ros.ros_utils.launch_arguments import Argument, ArgumentError, Program, misspelt, read_arguments
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = ("tracker", "demo", "follow", "servo", "console", "simulator")
+TRACKER = ("tracker", "demo", "follow", "servo")
+
+
+FILES = {name: launch_file(f"{name}.launch.py") for name in NAMES}
+
+
+def programs(name: str, **given: str) -> dict[str, Program]:
+    """Return the programs that a launch file starts, by executable."""
+    file = FILES[name]
+    return {one.executable: one for one in file.programs(read_arguments(file.ARGUMENTS, given))}
+
+
+@pytest.fixture
+def footage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder, which is the current one, with the file that the demo plays by default."""
+    (tmp_path / "build" / "demo").mkdir(parents=True)
+    (tmp_path / "build" / "demo" / "footage.mov").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_every_launch_file_is_known_here() -> None:
+    assert {f"{name}.launch.py" for name in NAMES} == {path.name for path in (ROOT / "launch").glob("*.launch.py")}
+    assert set(launch_arguments.MODELS) == set(ARCHITECTURES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_launch_arguments_are_described_and_unique(name: str) -> None:
+    arguments = FILES[name].ARGUMENTS
+    names = [argument.name for argument in arguments]
+    assert len(names) == len(set(names)) and {"namespace", "log_level", "use_sim_time"} <= set(names)
+    assert all(argument.description and not argument.description.endswith(".") for argument in arguments)
+    files = {argument.name for argument in arguments if argument.name.endswith("_file")}
+    assert all(argument.default == "" and argument.file in files for argument in arguments if argument.file)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_defaults_override_no_parameter_file(name: str, footage: Path) -> None:
+    for program in programs(name).values():
+        assert program.parameters == {} and all(Path(file).is_file() for file in program.files)
+        assert (program.namespace, program.log_level) == ("", "info")
+
+
+BAD = [
+    *((("demo",), "target", text, "four numbers X,Y,W,H") for text in ("a,b,c,d", "1,2,3", "1,2,0,4", "1,2,nan,4")),
+    *((("demo",), "rate", text, "0 .. 1000") for text in ("fast", "-1", "nan", "1001")),
+    *((("console",), "port", text, "0 .. 65535") for text in ("http", "65536", "80.5")),
+    (("console",), "host", "everywhere", "address of this machine"),
+    (("console",), "token_file", "/no/such/token", "no such file"),
+    (("console",), "tracker", "my tracker", "topic name"),
+    (("demo",), "video", "/no/such/film.mov", "no such file or folder"),
+    (("demo",), "out", __file__, "must be a folder"),
+    *((("simulator",), name, "-1", "must lie in") for name in ("speed", "rate", "image_latency", "command_latency")),
+    (("simulator",), "mode", "boat", "vehicle, arm"),
+    (("simulator",), "path", "spiral", "static, sine"),
+    (("simulator",), "camera", "/camera/", "topic name"),
+    (("simulator",), "paused", "maybe", "true or false"),
+    (("follow", "servo"), "tracker", "perhaps", "true or false"),
+    *((TRACKER, "device", text, "cuda:N") for text in ("gpu", "cuda:", "cuda:x", "cpu:1")),
+    (TRACKER, "model", "dimp19", "dimp_lite, dimp18, dimp50 or the path"),
+    (TRACKER, "image_transport", "theora", "raw, compressed"),
+    (TRACKER, "autostart", "2", "true or false"),
+    *((TRACKER, name, "/a//b", "topic name") for name in ("camera_info", "depth", "init_detections")),
+    *((TRACKER, "image", text, "topic name") for text in ("", "/a b", "camera/", "7up", "/a/7", "a__b", "/bäh")),
+    *((NAMES, "namespace", text, "namespace such as") for text in ("3x", "a/", "a b", "~")),
+    (NAMES, "log_level", "loud", "debug, info"),
+    (NAMES, "use_sim_time", "yes", "true or false"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "argument", "text", "allowed"), [(name, *rest) for names, *rest in BAD for name in names]
+)
+def test_bad_value_is_refused_with_name_value_and_range(
+    name: str, argument: str, text: str, allowed: str, footage: Path
+) -> None:
+    with pytest.raises(ArgumentError) as error:
+        programs(name, **{argument: text})
+    message = str(error.value)
+    assert f"argument {argument}:={text}: " in message and allowed in message and "\n" not in message
+
+
+def test_all_bad_arguments_are_named_in_one_line() -> None:
+    with pytest.raises(ArgumentError) as error:
+        programs("demo", target="x", rate="y", device="z")
+    message = str(error.value)
+    assert all(text in message for text in ("argument target:=x:", "; argument rate:=y:", "; argument device:=z:"))
+    assert len(message.splitlines()) == 1
+
+
+FILE_ARGUMENTS = [
+    (name, argument.name) for name in NAMES for argument in FILES[name].ARGUMENTS if argument.name.endswith("_file")
+]
+FILE_CONTENTS = {
+    "missing": (None, "no such file"),
+    "empty": ("", "no parameters"),
+    "without parameters": ("node: {rate: 3}", "no parameters"),
+    "a list": ("- 1", "no parameters"),
+    "not YAML": ("a: {b: [1,\n", "not valid YAML"),
+    "tabs": (
+        "/**:\n\tros__parameters: {}",
+        "not valid YAML: found character '\\t' that",
+    ),
+    "binary": (b"\xff\xfe\x00", "not text"),
+}
+
+
+@pytest.mark.parametrize(("name", "argument"), [pair for pair in FILE_ARGUMENTS if pair[1] != "token_file"])
+@pytest.mark.parametrize("kind", FILE_CONTENTS)
+def test_bad_parameter_file_is_refused(name: str, argument: str, kind: str, tmp_path: Path) -> None:
+    content, reason = FILE_CONTENTS[kind]
+    file = tmp_path / "mine.yaml"
+    if content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(ArgumentError) as error:
+        programs(name, **{argument: str(file)})
+    message = str(error.value)
+    assert message.startswith(f"argument {argument}:={file}: ") and reason in message and "\n" not in message
+
+
+def test_token_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("a-token-of-some-length")
+    file.chmod(0o644)
+    with pytest.raises(ArgumentError, match=r"argument token_file.*chmod 600"):
+        programs("console", token_file=str(file))
+    file.chmod(0o600)
+    assert programs("console", token_file=str(file))["console_node"].parameters == {"token_file": str(file)}
+
+
+@pytest.mark.parametrize(("text", "value"), [("true", True), ("True", True), ("FALSE", False), ("False", False)])
+def test_booleans_are_taken_in_any_case(text: str, value: bool, footage: Path) -> None:
+    for name in NAMES:
+        for program in programs(name, use_sim_time=text).values():
+            assert program.parameters == {"use_sim_time": value}
+    assert programs("tracker", autostart=text)["tracker_node"].parameters == {"autostart": value}
+    assert ("tracker_node" in programs("follow", tracker=text)) is value
+    assert ("tracker_node" in programs("servo", tracker=text)) is value
+    assert programs("simulator", paused=text)["simulator_node"].parameters == {"paused": value}
+
+
+@pytest.mark.parametrize("name", TRACKER)
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1"])
+def test_device_is_taken_by_each_file_with_a_tracker(name: str, device: str, footage: Path) -> None:
+    assert programs(name, device=device)["tracker_node"].parameters == {"device": device}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_namespace_and_log_level_reach_every_program(name: str, footage: Path) -> None:
+    for program in programs(name, namespace="/fleet/robot_2", log_level="DEBUG").values():
+        assert (program.namespace, program.log_level) == ("/fleet/robot_2", "debug")
+
+
+def test_model_file_is_taken_and_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "net.pth").write_bytes(b"")
+    (tmp_path / "mine.yaml").write_text("/**: {ros__parameters: {}}")
+    program = programs("tracker", model="~/net.pth", params_file="~/mine.yaml")["tracker_node"]
+    assert program.parameters == {"model": str(tmp_path / "net.pth")}
+    assert program.files == (str(tmp_path / "mine.yaml"),)
+
+
+def test_image_topic_reaches_the_tracker_and_what_stands_beside_it() -> None:
+    program = programs("tracker", image="/front/image")["tracker_node"]
+    assert program.remappings["image"] == "/front/image"
+    assert program.remappings["camera_info"] == "/front/camera_info"
+    assert programs("tracker", image="image", camera_info="lens")["tracker_node"].remappings["camera_info"] == "lens"
+
+
+def test_demo_programs_share_the_image_topic(footage: Path) -> None:
+    started = programs("demo", target="1,2,3.5,4", rate="15", video=__file__, out="results", image="/cam/raw")
+    assert {program.remappings["image"] for program in started.values()} == {"/cam/raw"}
+    assert {program.remappings["image"] for program in programs("demo").values()} == {"/demo/image"}
+    assert started["demo"].parameters == {"box": [1.0, 2.0, 3.5, 4.0], "out": "results"}
+    source = {"video": __file__, "rate": 15.0, "first_frame": 0, "last_frame": -1}
+    assert started["video_source"].parameters == source
+    ends = {name: program.ends_launch for name, program in started.items()}
+    assert ends == {"tracker_node": "failure", "video_source": "failure", "demo": "always"}
+
+
+def test_demo_without_footage_names_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ArgumentError, match=r"build/demo/footage.mov.*make footage.*video:=FILE target:=X,Y,W,H"):
+        programs("demo")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text("/**/video_source: {ros__parameters: {video: '0'}}")
+    assert programs("demo", demo_file=str(mine))["video_source"].files == (str(mine),)
+
+
+@pytest.mark.parametrize(
+    ("name", "node", "argument", "topic"),
+    [("follow", "follower", "cmd_vel", "cmd_vel"), ("servo", "servo", "twist", "delta_twist_cmds")],
+)
+def test_velocities_go_to_the_topic_that_is_given(name: str, node: str, argument: str, topic: str) -> None:
+    program = programs(name, image="/front/image", **{argument: "/robot/velocities"})[f"{node}_node"]
+    assert program.remappings == {"camera_info": "/front/camera_info", topic: "/robot/velocities"}
+    assert program.files == (str(ROOT / "config" / f"{node}.yaml"),) and program.name == node
+
+
+def test_console_and_simulator_take_their_arguments() -> None:
+    console = programs("console", image="/front/image", port="9000", host="0.0.0.0")["console_node"]
+    assert console.parameters == {"port": 9000, "host": "0.0.0.0"} and console.remappings == {"image": "/front/image"}
+    simulator = programs("simulator", mode="arm", commands="/twist", speed="0.5", rate="20")["simulator_node"]
+    assert simulator.files == (str(ROOT / "config" / "simulator_arm.yaml"),)
+    assert simulator.parameters == {"speed": 0.5, "rate": 20.0}
+    assert simulator.remappings["delta_twist_cmds"] == "/twist"
+    with pytest.raises(ValueError, match="circle goes round the camera"):
+        programs("simulator", mode="arm", path="circle")
+
+
+def test_misspelt_argument_is_answered_with_the_nearest() -> None:
+    arguments = FILES["tracker"].ARGUMENTS
+    assert misspelt(arguments, ["modle", "image", "robot_name"]) == [
+        "argument modle does not exist; did you mean model?"
+    ]
+
+
+def test_empty_text_is_a_value_where_no_file_decides() -> None:
+    words = (Argument("a", "x", "a word", str), Argument("b", "", "a word", str, file="a"))
+    assert read_arguments(words, {"a": ""}) == {"a": "", "b": None}

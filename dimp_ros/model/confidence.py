@@ -53,8 +53,7 @@ class ConfidenceMap:
     def logistic(cls, midpoint: float, slope: float) -> ConfidenceMap:
         """Return 1 / (1 + exp(-slope * (peak - midpoint))), up to 2e-4, as a map of this kind."""
         log_odds = np.linspace(-9, 9, 181)
-        with np.errstate(divide="ignore", invalid="ignore"):  # a slope of 0 is refused below, as any that is no map
-            peaks, confidences = midpoint + log_odds / slope, 1 / (1 + np.exp(-log_odds))
+        peaks, confidences = midpoint + log_odds / slope, 1 / (1 + np.exp(-log_odds))
         return cls(tuple(zip(peaks.tolist(), confidences.tolist(), strict=True)))
 
 
@@ -65,3 +64,7 @@ def read_knots(values: Sequence[Sequence[float]]) -> Knots:
     except OverflowError as error:  # a whole number beyond all floats
         raise ValueError(f"knots are beyond the range of numbers ({error}): fit them anew") from error
     return ConfidenceMap(knots).knots if knots else ()
+
+
+DEFAULT_CONFIDENCE = ConfidenceMap.logistic(midpoint=0.4, slope=10.0)
+"""For weights without a map of their own: of other trainings, or random ones."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from dimp_ros.model.backbone import BasicBlock, EfficientNetLite0, ResNet
-from dimp_ros.model.checkpoints.reference import mismatch
+from dimp_ros.model.checkpoints.state_dict import mismatch
 from dimp_ros.model.checkpoints.torch_file import read_torch_file
 from dimp_ros.model.dimp import DimpNet
 
@@ -73,10 +73,6 @@ def _backbone_tensors(path: Path, behind: tuple[str, ...]) -> dict[str, Tensor]:
 
     torchvision's names are ours; EfficientNet-Lite's have underscores before each part.
     """
-    state = read_torch_file(path)
-    if not isinstance(state, dict) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
-    ):
-        raise ValueError(f"backbone weights {str(path)!r} are no dict of tensors; a file of pure weights is needed")
+    state = read_torch_file(path).tensors
     renamed = {key.replace("._", ".").removeprefix("_"): value for key, value in state.items()}
     return {k: v for k, v in renamed.items() if not k.startswith(behind) and not k.endswith("num_batches_tracked")}

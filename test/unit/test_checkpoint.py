@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Weights files: round trips, and what is said of broken ones."""
+"""Weights files: round trips, and errors for damaged and hostile ones."""
 
 import json
 import math
+import os
 import pickle
+import struct
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, find_weights, load_model, save_weights
+from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, find_weights, load_model, read_weights, save_weights
 from dimp_ros.model.dimp import build_model
 
 
@@ -22,7 +24,7 @@ def saved(tmp_path_factory):
     return path, model
 
 
-def test_weights_and_what_is_known_of_them_come_back(saved):
+def test_weights_and_info_come_back(saved):
     path, model = saved
     loaded, info = load_model(str(path))
     assert info.architecture == "dimp_lite" and info.licence == "Apache-2.0"
@@ -42,13 +44,13 @@ def test_half_precision_files_are_loaded_in_float32(saved, tmp_path):
     torch.testing.assert_close(weight, model.bb_regressor.iou_predictor.weight.detach(), rtol=1e-3, atol=1e-6)
 
 
-def test_the_file_holds_the_reference_key_names_and_nothing_unused(saved):
+def test_file_has_the_reference_key_names_and_nothing_unused(saved):
     keys = load_file(saved[0]).keys()
     assert "classifier.feature_extractor.0.weight" in keys
     assert not [key for key in keys if "num_batches_tracked" in key or key.startswith("feature_extractor.fc")]
 
 
-def test_missing_unexpected_and_misshapen_keys_are_all_named(saved, tmp_path):
+def test_missing_unexpected_and_misshapen_keys_are_named(saved, tmp_path):
     tensors = load_file(saved[0])
     del tensors["bb_regressor.iou_predictor.bias"]
     tensors["surplus"] = torch.zeros(1)
@@ -86,7 +88,7 @@ def test_a_pickle_is_never_run(tmp_path):
     assert not mark.exists()
 
 
-def test_what_is_not_there_is_said_with_a_remedy(tmp_path):
+def test_missing_files_are_reported_with_a_remedy(tmp_path):
     with pytest.raises(FileNotFoundError, match="check the path"):
         find_weights(str(tmp_path / "none.safetensors"))
     with pytest.raises(FileNotFoundError, match="no weights are shipped for 'dimp50'"):
@@ -95,7 +97,7 @@ def test_what_is_not_there_is_said_with_a_remedy(tmp_path):
         find_weights("siamfc")
 
 
-def test_numbers_beyond_half_precision_are_not_stored_in_it(tmp_path):
+def test_values_beyond_half_precision_are_not_stored_in_it(tmp_path):
     model = build_model("dimp_lite")
     model.feature_extractor.bn0.running_var.fill_(1e6)
     with pytest.raises(ValueError, match=r"feature_extractor\.bn0\.running_var.*store them in float32"):
@@ -110,18 +112,52 @@ def test_numbers_beyond_half_precision_are_not_stored_in_it(tmp_path):
         ({"crop_size": "large"}, "crop_size is 'large'"),
         ({"crop_size": 10**400}, "crop_size is 1000"),
         ({"search_scale": None}, "search_scale is None"),
-        ({"confidence_midpoint": [0.4]}, r"confidence_midpoint is \[0.4\]"),
-        ({"confidence_slope": 0}, "knots are"),
-        ({"confidence_slope": math.nan}, "confidence_slope is nan"),
+        ({"search_scale": math.nan}, "search_scale is nan"),
+        ({"confidence_knots": [[0, 0], [0, 1]]}, "knots are"),
         ({"confidence_knots": [[0, 0], [10**400, 1]]}, "knots are beyond"),
         ({"details": "DEEP"}, "nested too deeply"),
     ],
     ids=str,
 )
-def test_what_a_file_says_of_its_weights_is_checked_and_refused_with_the_name_of_the_file(tmp_path, entries, words):
+def test_invalid_metadata_is_refused_with_the_file_name(tmp_path, entries, words):
     text = json.dumps({"architecture": "dimp_lite", **entries}).replace('"DEEP"', "[" * 100_000 + "]" * 100_000)
     path = tmp_path / "odd.safetensors"
     save_file({"surplus": torch.zeros(1)}, path, metadata={"dimp_ros": text})
     with pytest.raises(ValueError, match=words) as error:
         load_model(str(path))
     assert "odd.safetensors" in str(error.value)
+
+
+def test_a_huge_safetensors_header_is_not_parsed(tmp_path):
+    path = tmp_path / "huge.safetensors"
+    header = json.dumps({f"t{n}": {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]} for n in range(30_000)})
+    path.write_bytes(struct.pack("<Q", len(header)) + header.encode())
+    with pytest.raises(ValueError, match=r"header has \d+ bytes; at most 1048576"):
+        load_model(str(path))
+
+
+@pytest.mark.parametrize("kind", ["keys", "long keys", "architecture", "entry"])
+def test_error_texts_have_at_most_1000_characters(tmp_path, kind):
+    tensors, info = {"surplus": torch.zeros(1)}, {"architecture": "dimp_lite"}
+    if kind == "keys":
+        tensors = {f"surplus {number}": torch.zeros(1) for number in range(3000)}
+    elif kind == "long keys":
+        tensors = {str(number) * 9000: torch.zeros(1) for number in range(9)}
+    elif kind == "architecture":
+        info["architecture"] = "a" * 100_000
+    else:
+        info["crop_size"] = "\n" * 100_000
+    folder = tmp_path / ("f" * 200) / ("g" * 200)
+    folder.mkdir(parents=True)
+    save_file(tensors, folder / "odd.safetensors", metadata={"dimp_ros": json.dumps(info)})
+    with pytest.raises(ValueError, match=r"odd\.safetensors") as error:
+        load_model(str(folder / "odd.safetensors"))
+    assert len(str(error.value)) <= 1000
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_fifo_is_not_opened(tmp_path, suffix):
+    path = tmp_path / f"fifo{suffix}"
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match="FIFO"):
+        read_weights(path)

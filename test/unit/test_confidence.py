@@ -4,9 +4,8 @@
 import itertools
 import json
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model, save_weights
-from dimp_ros.model.confidence import ConfidenceMap
+from dimp_ros.model.confidence import DEFAULT_CONFIDENCE, ConfidenceMap
 from dimp_ros.model.dimp import build_model
 
 KNOTS = ((0.0, 0.02), (0.3, 0.3), (0.5, 0.7), (1.1, 0.98))
@@ -30,13 +29,13 @@ def maps(draw):
 
 
 @given(maps(), st.lists(finite, min_size=2, max_size=20))
-def test_a_higher_peak_never_gives_a_lower_confidence_and_all_are_from_0_to_1(mapping, peaks):
+def test_confidence_never_falls_and_stays_from_0_to_1(mapping, peaks):
     values = [mapping(peak) for peak in sorted(peaks)]
     assert all(0 <= value <= 1 for value in values)
     assert all(a <= b + 1e-12 for a, b in itertools.pairwise(values))
 
 
-def test_the_map_goes_through_its_knots_and_is_constant_beyond_them():
+def test_map_goes_through_its_knots_and_is_constant_beyond():
     mapping = ConfidenceMap(KNOTS)
     assert [mapping(peak) for peak, _ in KNOTS] == pytest.approx([value for _, value in KNOTS])
     assert mapping(0.4) == pytest.approx(0.5)
@@ -44,7 +43,7 @@ def test_the_map_goes_through_its_knots_and_is_constant_beyond_them():
 
 
 @given(maps())
-def test_the_coin_flip_has_confidence_one_half(mapping):
+def test_threshold_50_has_confidence_one_half(mapping):
     lowest, highest = mapping.knots[0][1], mapping.knots[-1][1]
     if lowest <= 0.5 <= highest:
         assert mapping(mapping.threshold_50) == pytest.approx(0.5, abs=1e-9)
@@ -71,7 +70,7 @@ def test_a_logistic_map_is_the_logistic_function(midpoint, slope, peak):
         (((0.1, 0.2), (0.2, math.nan)), "finite"),
     ],
 )
-def test_knots_that_are_no_map_are_refused(knots, words):
+def test_invalid_knots_are_refused(knots, words):
     with pytest.raises(ValueError, match=words):
         ConfidenceMap(knots)
 
@@ -82,13 +81,12 @@ def net():
     return build_model("dimp_lite")
 
 
-def test_a_map_comes_back_from_a_weights_file_as_it_went_in(tmp_path, net):
+def test_map_survives_a_weights_file(tmp_path, net):
     path = tmp_path / "fitted.safetensors"
     save_weights(path, net, WeightsInfo("dimp_lite", confidence_knots=KNOTS))
     info = load_model(str(path))[1]
     assert info.confidence_knots == KNOTS
     assert info.confidence == ConfidenceMap(KNOTS)
-    assert replace(info, confidence_midpoint=0.9).confidence(0.4) == pytest.approx(0.5)
 
 
 def _rewrite(path, change):
@@ -100,13 +98,13 @@ def _rewrite(path, change):
     save_file(load_file(path), str(path), metadata={"dimp_ros": json.dumps(change(values))})
 
 
-def test_a_file_from_before_there_were_knots_keeps_its_logistic_confidence(tmp_path, net):
+def test_entries_of_older_files_are_ignored(tmp_path, net):
     path = tmp_path / "old.safetensors"
-    save_weights(path, net, WeightsInfo("dimp_lite", confidence_midpoint=0.37, confidence_slope=6.0))
-    _rewrite(path, lambda values: {k: v for k, v in values.items() if k != "confidence_knots"})
-    confidence = load_model(str(path))[1].confidence
-    for peak in np.linspace(0, 1, 11):
-        assert confidence(peak) == pytest.approx(1 / (1 + math.exp(-6 * (peak - 0.37))), abs=2e-4)
+    save_weights(path, net, WeightsInfo("dimp_lite"))
+    _rewrite(path, lambda values: {**values, "confidence_slope": 7.0})
+    info = load_model(str(path))[1]
+    assert info == WeightsInfo("dimp_lite") and info.confidence == DEFAULT_CONFIDENCE
+    assert info.confidence(0.4) == pytest.approx(0.5)
 
 
 def test_a_file_with_a_falling_map_is_refused(tmp_path, net):
@@ -117,6 +115,6 @@ def test_a_file_with_a_falling_map_is_refused(tmp_path, net):
         load_model(str(path))
 
 
-def test_what_is_known_of_weights_is_plain_json():
+def test_weights_info_is_plain_json():
     info = WeightsInfo("dimp_lite", confidence_knots=KNOTS)
     assert WeightsInfo(**json.loads(json.dumps(asdict(info)))).confidence_knots == KNOTS

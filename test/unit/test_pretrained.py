@@ -61,6 +61,6 @@ def test_a_file_that_is_not_there_or_of_something_else_says_what_to_get(tmp_path
     with pytest.raises(ValueError, match=r"layer1\.0\.conv3\.weight.*get torchvision's ImageNet weights.*resnet18"):
         load_pretrained_backbone(model, tmp_path / "resnet50.pth")
     torch.save([1], tmp_path / "list.pth")
-    with pytest.raises(ValueError, match="no dict of tensors"):
+    with pytest.raises(ValueError, match="a list, not a dict"):
         load_pretrained_backbone(model, tmp_path / "list.pth")
     assert torch.equal(model.feature_extractor.conv1.weight, before)

@@ -28,7 +28,7 @@ def used(state):
 
 
 @pytest.mark.parametrize("name", ["dimp18", "dimp50"])
-def test_our_keys_and_shapes_are_those_of_the_specification(name):
+def test_keys_and_shapes_are_those_of_the_specification(name):
     ours = {key: tuple(value.shape) for key, value in build_empty_model(name).state_dict().items()}
     theirs = reference_shapes(name)
     assert used(ours) == used(theirs)
@@ -52,14 +52,14 @@ def test_a_checkpoint_loads_unchanged(tmp_path, name):
     )
 
 
-def test_the_tensors_alone_are_accepted_and_a_file_called_pth_tar(tmp_path):
+def test_bare_tensors_in_a_pth_tar_file_are_accepted(tmp_path):
     state = reference_state("dimp18")
     path = tmp_path / "bare.pth.tar"
     torch.save(state, path)
     assert torch.equal(load_model(str(path))[0].feature_extractor.conv1.weight, state["feature_extractor.conv1.weight"])
 
 
-def test_every_missing_unexpected_and_misshapen_key_is_reported(tmp_path):
+def test_missing_unexpected_and_misshapen_keys_are_reported(tmp_path):
     state = reference_state("dimp18")
     missing = ["bb_regressor.fc4_rt.bn.running_var", "feature_extractor.layer2.1.conv2.weight"]
     for key in missing:
@@ -87,13 +87,13 @@ def test_every_missing_unexpected_and_misshapen_key_is_reported(tmp_path):
         ({"conv1.weight": torch.zeros(64, 3, 7, 7)}, r"none of its 1 tensors \(conv1.weight.*training can start"),
     ],
 )
-def test_what_is_no_checkpoint_is_said(tmp_path, content, words):
+def test_other_content_is_refused_with_what_it_is(tmp_path, content, words):
     torch.save(content, tmp_path / "other.pth")
     with pytest.raises(ValueError, match=words):
         load_model(str(tmp_path / "other.pth"))
 
 
-def test_a_tensor_blown_up_by_its_strides_is_refused_without_copying_it(tmp_path):
+def test_an_expanded_tensor_is_refused_without_copying_it(tmp_path):
     state = reference_state("dimp18")
     state["classifier.filter_optimizer.filter_reg"] = torch.zeros(1).expand(2**35)
     torch.save({"net": state}, tmp_path / "large.pth")
@@ -121,7 +121,7 @@ def test_a_tracker_runs_on_a_checkpoint(checkpoint18):
     assert abs(result.last_box.center[0] - (140 + 9)) < 16 and abs(result.last_box.center[1] - 108) < 16
 
 
-def test_the_evaluation_takes_a_checkpoint_by_path(checkpoint18):
+def test_evaluation_takes_a_checkpoint_by_path(checkpoint18):
     spec = TrackerSpec(f"dimp:{checkpoint18[0]}", device="cpu", settings={"augment": "false", "dropout_copies": "0"})
     spec.check()
     tracker = spec.make()
@@ -138,7 +138,7 @@ def same(first, second):
         assert first[key].dtype == second[key].dtype and torch.equal(first[key], second[key]), key
 
 
-def test_there_and_back_changes_no_bit(checkpoint18, tmp_path, capsys):
+def test_converting_there_and_back_changes_no_bit(checkpoint18, tmp_path, capsys):
     path, state = checkpoint18
     ours, back, again = (tmp_path / name for name in ("ours.safetensors", "back.pth", "again.safetensors"))
     assert main([str(path), str(ours)]) == 0
@@ -157,7 +157,7 @@ def test_there_and_back_changes_no_bit(checkpoint18, tmp_path, capsys):
     assert load_model(str(again))[1] == load_model(str(ours))[1]
 
 
-def test_a_converted_checkpoint_has_every_key_of_the_original(checkpoint18, tmp_path):
+def test_converted_checkpoint_has_every_original_key(checkpoint18, tmp_path):
     path, state = checkpoint18
     ours, zeros, filled = (tmp_path / name for name in ("ours.safetensors", "zeros.pth", "filled.pth"))
     assert main([str(path), str(ours)]) == main([str(ours), str(zeros)]) == 0
@@ -179,7 +179,7 @@ def test_half_precision_is_exact_in_half_precision(checkpoint18, tmp_path):
     assert load_model(str(back))[0].feature_extractor.conv1.weight.dtype == torch.float32
 
 
-def test_what_we_know_of_our_own_weights_survives_the_other_layout(tmp_path):
+def test_weights_info_survives_the_reference_layout(tmp_path):
     there = tmp_path / "lite.pth"
     assert main(["dimp_lite", str(there)]) == 0
     net, info = load_model(str(there))
@@ -198,7 +198,7 @@ def test_what_we_know_of_our_own_weights_survives_the_other_layout(tmp_path):
         (["{folder}/broken.pth", "{folder}/out.safetensors"], "broken.pth"),
     ],
 )
-def test_what_cannot_be_converted_is_refused_and_nothing_is_written(checkpoint18, tmp_path, capsys, arguments, words):
+def test_refused_conversions_write_nothing(checkpoint18, tmp_path, capsys, arguments, words):
     (tmp_path / "broken.pth").write_bytes(checkpoint18[0].read_bytes()[:100_000])
     names = {"path": checkpoint18[0], "folder": tmp_path}
     assert main([argument.format(**names) for argument in arguments]) == 2
@@ -206,7 +206,7 @@ def test_what_cannot_be_converted_is_refused_and_nothing_is_written(checkpoint18
     assert [path.name for path in tmp_path.iterdir()] == ["broken.pth"]
 
 
-def test_the_checkpoint_of_a_training_run_is_taken_for_what_it_is(tmp_path):
+def test_checkpoint_of_a_training_run_is_refused_with_a_remedy(tmp_path):
     path = tmp_path / "checkpoint.pt"
     torch.save({"config": {}, "step": 3, "model": {}, "average": {}, "optimizer": {}}, path)
     with pytest.raises(ValueError, match=r"weights\.safetensors from the same folder"):

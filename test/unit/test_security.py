@@ -11,6 +11,8 @@ import pytest
 SOURCES = sorted((Path(__file__).parents[2] / "dimp_ros").rglob("*.py"))
 FORBIDDEN_CALLS = {"eval", "exec", "os.system", "os.popen", "yaml.load", "yaml.unsafe_load", "tempfile.mktemp"}
 FORBIDDEN_MODULES = {"pickle", "cPickle", "marshal", "shelve", "requests", "urllib.request", "http.client", "ftplib"}
+EXCEPTIONS = {"torch_file_reader.py": ["pickle"]}
+"""The unpickler with an allow-list, in a process with limits: see test_torch_file.py."""
 
 
 def complaints(text: str) -> list[str]:
@@ -33,7 +35,7 @@ def complaints(text: str) -> list[str]:
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(path.parents[2])))
 def test_no_source_runs_what_it_was_given_or_reaches_for_the_network(path):
-    assert complaints(path.read_text(encoding="utf-8")) == []
+    assert complaints(path.read_text(encoding="utf-8")) == EXCEPTIONS.get(path.name, [])
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ import json
 import pickle
 import pickletools
 import struct
-import sys
 import tempfile
 import zipfile
 from collections import OrderedDict
@@ -41,32 +40,7 @@ _GLOBALS = (
     (b"torch", b"FloatStorage"),
     (b"collections", b"OrderedDict"),
 )
-_FORBIDDEN = (
-    "os.system",
-    "os.exec",
-    "os.posix_spawn",
-    "os.remove",
-    "os.mkdir",
-    "subprocess",
-    "pickle",
-    "ctypes",
-    "socket",
-)
-_guarded = [False]
-
-
-class Ran(AssertionError):
-    """Something in a file was executed."""
-
-
-def _guard(event: str, arguments: tuple[Any, ...]) -> None:
-    """Raise, while a file is read, on events that only an executed file causes."""
-    if _guarded[0] and (event.startswith(_FORBIDDEN) or (event == "open" and not _is_ours(arguments[0]))):
-        raise Ran(f"{event} {arguments}")
-
-
-def _is_ours(path: Any) -> bool:
-    return not isinstance(path, (str, bytes)) or "fuzz-weights" in str(path) or str(path).endswith((".py", ".pyc"))
+MARK = "it ran"
 
 
 class _Hostile:
@@ -81,11 +55,8 @@ class _Hostile:
 def checkpoints() -> Iterator[Attempt]:
     """Read weights files: accepted or refused by a ValueError, and never executed."""
     torch.set_num_threads(1)
-    sys.addaudithook(_guard)
     with tempfile.TemporaryDirectory(prefix="fuzz-weights") as folder:
         files = _files(Path(folder))
-        read_weights(_written(Path(folder), ".pth", files[".pth"][0]))  # imports what reading needs
-        read_weights(_written(Path(folder), ".safetensors", files[".safetensors"][0]))
         yield lambda draw: _attempt(draw, Path(folder), files)
 
 
@@ -100,17 +71,16 @@ def _attempt(draw: Random, folder: Path, files: dict[str, list[bytes]]) -> bool:
     else:
         content = mutated(draw, content)
     path = _written(folder, suffix, content)
-    _guarded[0] = True
     try:
         weights = read_weights(path)
         if draw.random() < 0.1:  # takes long: the model is built
             _fill(weights, path)
     except ValueError as error:
         str(error).encode()
-        assert "fuzz-weights" in str(error) and len(str(error)) < 100_000, str(error)[:1000]
+        assert "fuzz-weights" in str(error) and len(str(error)) <= 1000, str(error)[:1100]
         return False
     finally:
-        _guarded[0] = False
+        assert not (folder / MARK).exists(), "something in a file was run"
     assert isinstance(weights.info, WeightsInfo) and all(
         isinstance(one, torch.Tensor) for one in weights.tensors.values()
     )
@@ -162,8 +132,8 @@ def _files(folder: Path) -> dict[str, list[bytes]]:
     contents: list[Any] = [
         {"net": net, "dimp_ros": info, "epoch": 3},
         dict(net),
-        {"net": net, "stats": [_Hostile(print, "it ran"), {"a": (1, 2.5)}]},
-        {"net": net, "evil": _Hostile(exec, "raise SystemExit('it ran')")},
+        {"net": net, "stats": [_Hostile(open, str(folder / MARK), "w"), {"a": (1, 2.5)}]},
+        {"net": net, "evil": _Hostile(exec, f"open({str(folder / MARK)!r}, 'w')")},
     ]
     files: dict[str, list[bytes]] = {".pth": [], ".safetensors": []}
     for content in contents:

@@ -1,41 +1,56 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reading and writing weights: our safetensors, and the reference implementation's checkpoints.
 
-Safetensors hold numbers and text, nothing that runs. The reference's ``.pth`` files hold pickles, which are read
-without being run, see `dimp_ros.model.checkpoints.unpickle`.
+Safetensors hold numbers and text, nothing that runs. The reference's ``.pth`` files hold pickles, which are read in a
+process of their own, see `dimp_ros.model.checkpoints.torch_file`.
 """
 
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from dimp_ros.files.inputs import require_regular_file
 from dimp_ros.files.outputs import OutputFile, write_bytes
-from dimp_ros.model.checkpoints.reference import UNUSED, expected_tensors, mismatch, parse_checkpoint, reference_state
+from dimp_ros.model.checkpoints.reference import parse_checkpoint, reference_state
+from dimp_ros.model.checkpoints.state_dict import UNUSED, expected_tensors, mismatch
 from dimp_ros.model.checkpoints.torch_file import read_torch_file
-from dimp_ros.model.confidence import ConfidenceMap, Knots, read_knots
+from dimp_ros.model.confidence import DEFAULT_CONFIDENCE, ConfidenceMap, Knots, read_knots
 from dimp_ros.model.dimp import ARCHITECTURES, DimpNet, build_empty_model
 
 WEIGHTS_DIRECTORY = Path(__file__).resolve().parents[2] / "weights"
 TORCH_SUFFIXES = (".pth", ".pth.tar", ".pt")
 SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
+MAX_HEADER_BYTES = 2**20
+"""Of a safetensors file; that of ``dimp50`` has 40 kB."""
+MAX_MESSAGE = 900
 _LARGEST = 1e6
+
+
+class WeightsError(ValueError):
+    """A weights file cannot be used; the text has at most 1,000 characters, whatever the file says."""
+
+    def __init__(self, path: Path, text: str) -> None:
+        name = str(path) if len(str(path)) <= 300 else f"...{str(path)[-300:]}"
+        text = f"weights file {name!r} {text}"
+        super().__init__(text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]} ...")
 
 
 @dataclass(frozen=True)
 class WeightsInfo:
-    """What is written in the file beside the weights.
+    """What a file says about its weights.
 
-    :param confidence_knots: pairs (score peak, confidence) of the fitted `ConfidenceMap`; empty in older files, whose
-        map is logistic: 0.5 at ``confidence_midpoint``, log-odds growing by ``confidence_slope`` per unit of score.
+    :param confidence_knots: pairs (score peak, confidence) of the fitted `ConfidenceMap`; empty where none was fitted,
+        `DEFAULT_CONFIDENCE` is used then.
     """
 
     architecture: str
@@ -43,8 +58,6 @@ class WeightsInfo:
     search_scale: float = 5.0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
-    confidence_midpoint: float = 0.4
-    confidence_slope: float = 10.0
     confidence_knots: Knots = ()
     training_data: str = ""
     licence: str = ""
@@ -60,28 +73,31 @@ class WeightsInfo:
             raise ValueError(f"architecture is {self.architecture!r}; it must be the name of a model")
         if type(self.crop_size) is not int:
             raise ValueError(f"crop_size is {self.crop_size!r}; it must be a whole number of pixels")
-        for name in ("crop_size", "search_scale", "confidence_midpoint", "confidence_slope"):
+        for name in ("crop_size", "search_scale"):
             value = getattr(self, name)
             if type(value) not in (int, float) or not abs(value) <= _LARGEST:
                 raise ValueError(f"{name} is {value!r}; it must be a number from {-_LARGEST:g} to {_LARGEST:g}")
         object.__setattr__(self, "confidence_knots", read_knots(self.confidence_knots))
-        _ = self.confidence  # is none where the slope is 0, for one
 
     @property
     def confidence(self) -> ConfidenceMap:
         """The map from score peaks to confidences."""
-        if self.confidence_knots:
-            return ConfidenceMap(self.confidence_knots)
-        return ConfidenceMap.logistic(self.confidence_midpoint, self.confidence_slope)
+        return ConfidenceMap(self.confidence_knots) if self.confidence_knots else DEFAULT_CONFIDENCE
 
     @classmethod
-    def parse(cls, values: Any) -> WeightsInfo:
-        """Make it from what `asdict` made of it; raise TypeError or ValueError if that is something else."""
+    def parse(cls, text: str) -> WeightsInfo:
+        """Read it from JSON; entries that are not known are ignored.
+
+        :raises TypeError, ValueError: if it is something else.
+        """
         try:
-            values = json.loads(values if isinstance(values, str) else json.dumps(values))
+            values = json.loads(text)
         except RecursionError as error:
             raise ValueError("what is said of the weights is nested too deeply") from error
-        return replace(cls(**values), mean=tuple(values.get("mean", ())), std=tuple(values.get("std", ())))
+        if not isinstance(values, dict):
+            raise ValueError(f"what is said of the weights is a {type(values).__name__}, not a dict")
+        known = {key: value for key, value in values.items() if key in {item.name for item in fields(cls)}}
+        return replace(cls(**known), mean=tuple(values.get("mean", ())), std=tuple(values.get("std", ())))
 
 
 class Weights(NamedTuple):
@@ -166,38 +182,43 @@ def find_weights(model: str) -> Path:
 def read_weights(path: Path) -> Weights:
     """Read a weights file of either kind; whether the tensors fit is not checked.
 
-    :raises ValueError: if it is damaged, or has no weights of a DiMP network.
+    :raises OSError: if it cannot be opened. :raises WeightsError: if it is damaged, no regular file, or has no weights
+        of a DiMP network.
     """
-    if path.name.endswith(TORCH_SUFFIXES):
-        return _read_checkpoint(path)
     try:
-        with safe_open(str(path), framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {key: file.get_tensor(key) for key in file.keys()}
-        return Weights(tensors, WeightsInfo.parse(metadata["dimp_ros"]), {}, [])
-    except (SafetensorError, KeyError, TypeError, ValueError, OSError) as error:
-        raise ValueError(
-            f"weights file {str(path)!r} cannot be read ({type(error).__name__}: {error}); "
-            "it may be truncated or not of this package: fetch it again"
-        ) from error
+        require_regular_file(path)
+        return _read_checkpoint(path) if path.name.endswith(TORCH_SUFFIXES) else _read_safetensors(path)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        kind = type(error).__name__
+        text = f"cannot be read ({kind}: {error}); it may be truncated or of another program: fetch it again"
+        raise WeightsError(path, text) from error
+
+
+def _read_safetensors(path: Path) -> Weights:
+    """Read a file of `save_weights`; raise SafetensorError, KeyError, TypeError or ValueError if it is none."""
+    with path.open("rb") as file:
+        start = file.read(8)
+    (length,) = struct.unpack("<Q", start) if len(start) == 8 else (0,)
+    if length > MAX_HEADER_BYTES:
+        raise ValueError(f"its header has {length} bytes; at most {MAX_HEADER_BYTES} are read")
+    with safe_open(str(path), framework="pt") as content:
+        metadata = content.metadata() or {}
+        tensors = {key: content.get_tensor(key) for key in content.keys()}
+    return Weights(tensors, WeightsInfo.parse(metadata["dimp_ros"]), {}, [])
 
 
 def _read_checkpoint(path: Path) -> Weights:
-    """Read a checkpoint of the reference implementation, or of `save_reference`."""
+    """Read a checkpoint of the reference implementation, or of `save_reference`; raise ValueError if it is none."""
     content = read_torch_file(path)
-    try:
-        checkpoint = parse_checkpoint(content)
-        info = WeightsInfo(
-            checkpoint.architecture, training_data=f"not known here: read from {path.name}", licence="not known here"
-        )
-        ours = checkpoint.other.pop("dimp_ros", None)
-        if ours is not None:
-            info = replace(WeightsInfo.parse(ours), architecture=checkpoint.architecture)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"checkpoint {str(path)!r} cannot be used: {error}") from error
+    checkpoint = parse_checkpoint(content.tensors)
+    if content.info:
+        info = replace(WeightsInfo.parse(content.info), architecture=checkpoint.architecture)
+    else:
+        origin = f"not known here: read from {path.name}"
+        info = WeightsInfo(checkpoint.architecture, training_data=origin, licence="not known here")
     backbone = build_empty_model(checkpoint.architecture).feature_extractor
     info = replace(info, mean=backbone.mean, std=backbone.std)
-    return Weights(checkpoint.tensors, info, checkpoint.unused, sorted(checkpoint.other))
+    return Weights(checkpoint.tensors, info, checkpoint.unused, sorted(content.entries))
 
 
 def load_model(model: str) -> tuple[DimpNet, WeightsInfo]:
@@ -213,17 +234,19 @@ def load_model(model: str) -> tuple[DimpNet, WeightsInfo]:
 def fill_model(weights: Weights, path: Path) -> DimpNet:
     """Build the model that weights read from ``path`` belong to and load them, in evaluation mode.
 
-    :raises ValueError: naming every key that is missing, unexpected, or of a wrong shape or type.
+    :raises WeightsError: naming what is missing, unexpected, or of a wrong shape or type.
     """
-    if weights.info.architecture not in ARCHITECTURES:
-        raise ValueError(
-            f"weights file {str(path)!r} is of a model {weights.info.architecture!r}, which is not known here, only "
-            f"{', '.join(sorted(ARCHITECTURES))}: see that file and package are of the same version"
+    architecture = weights.info.architecture
+    if architecture not in ARCHITECTURES:
+        raise WeightsError(
+            path,
+            f"is of a model {architecture!r:.100}, which is not known here, only {', '.join(sorted(ARCHITECTURES))}: "
+            "see that file and package are of the same version",
         )
-    net = build_empty_model(weights.info.architecture)
-    problem = mismatch(weights.tensors, expected_tensors(weights.info.architecture))
+    net = build_empty_model(architecture)
+    problem = mismatch(weights.tensors, expected_tensors(architecture))
     if problem:
-        raise ValueError(f"weights file {str(path)!r} does not fit {weights.info.architecture!r}: {problem}")
+        raise WeightsError(path, f"does not fit {architecture!r}: {problem}")
     own = net.state_dict()
     net.load_state_dict({key: value.to(own[key].dtype) for key, value in weights.tensors.items()}, strict=False)
     return net.eval().requires_grad_(False)

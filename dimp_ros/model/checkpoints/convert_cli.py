@@ -37,7 +37,7 @@ def convert(source: str, output: Path, *, half: bool = False, like: Path | None 
 
     from dimp_ros.files.outputs import check_outputs
     from dimp_ros.model.checkpoints import checkpoint
-    from dimp_ros.model.checkpoints.reference import summary
+    from dimp_ros.model.checkpoints.state_dict import listed, summary
 
     if not output.name.endswith(checkpoint.SUFFIXES):
         raise ValueError(f"{output}: a weights file must end in {', '.join(checkpoint.SUFFIXES)}")
@@ -51,7 +51,7 @@ def convert(source: str, output: Path, *, half: bool = False, like: Path | None 
     architecture = weights.info.architecture
     lines = [f"read {path}: {architecture}, {len(weights.tensors)} tensors"]
     if weights.other:
-        lines.append(f"dropped entries: {', '.join(ascii(name)[1:-1] for name in weights.other)}")
+        lines.append(f"dropped entries: {listed(weights.other)}")
     dtype = torch.float16 if half else torch.float32
     if to_reference:
         unused = weights.unused

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import ipaddress
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from dimp_ros.ros_utils.config_dataclass import check_settings, parameter_rows, setting
 from dimp_ros.ros_utils.parameter_table import Parameter
+from dimp_ros.ros_utils.secrets import read_secret
 
 MIN_TOKEN = 16
 """Fewest characters of a token: nothing else stands between the network and the robot."""
@@ -70,7 +70,7 @@ class ConsoleSettings:
         if self.token_file:
             if self.token:
                 raise ValueError("token and token_file are both set: keep token_file only")
-            object.__setattr__(self, "token", read_token(Path(self.token_file)))
+            object.__setattr__(self, "token", read_secret("token_file", Path(self.token_file)))
         if not self.is_loopback and not self.token:
             raise ValueError(
                 f"host is {self.host!r}, which others can reach, and there is no token: set token_file, or serve on "
@@ -114,19 +114,3 @@ def _check_token(token: str) -> None:
 def console_parameters() -> tuple[Parameter, ...]:
     """Return the table of the node's parameters."""
     return parameter_rows(ConsoleSettings)
-
-
-def read_token(path: Path) -> str:
-    """Return the token in a file, without the white space around it.
-
-    :raises ValueError: if the file cannot be read, is empty, or may be read by others.
-    """
-    try:
-        mode, text = path.stat().st_mode, path.read_text(encoding="utf-8").strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"token_file {str(path)!r} cannot be read: {error}") from error
-    if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        raise ValueError(f"token_file {str(path)!r} may be read by others (mode {mode & 0o777:o}): chmod 600 it")
-    if not text:
-        raise ValueError(f"token_file {str(path)!r} is empty; fill it with: openssl rand -hex 16")
-    return text

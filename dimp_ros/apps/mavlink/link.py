@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A MAVLink 2 connection with a thread of its own: receives, reconnects, and bounds what it takes."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+from dimp_ros.apps.mavlink.transport import Transport, open_transport
+
+INSTALL = "the MAVLink camera needs the Python package pymavlink: pip install pymavlink"
+
+MAX_MESSAGES_PER_SECOND = 200.0
+"""Messages that are looked at per second; the rest is dropped and counted. A ground station sends some tens."""
+
+BURST_MESSAGES = 400
+RECONNECT_SECONDS = 1.0
+POLL_SECONDS = 0.05
+
+VERSION_2 = 0xFD
+"""First byte of a MAVLink 2 message."""
+
+EPOCH_SECONDS = 1420070400
+"""2015-01-01 UTC: signatures count time from there, in units of 10 microseconds."""
+
+
+def dialect() -> Any:
+    """Return pymavlink's MAVLink 2 messages.
+
+    :raises ImportError: without pymavlink, with the remedy.
+    """
+    try:
+        from pymavlink.dialects.v20 import common
+    except ImportError as error:
+        raise ImportError(f"{INSTALL} ({error})") from error
+    return common
+
+
+def make_codec(output: Transport, system: int, component: int, key: bytes | None) -> Any:
+    """Return pymavlink's encoder and decoder, which sends to ``output``.
+
+    :param key: 32 bytes; then what is sent is signed, and unsigned or wrongly signed messages are bad data.
+    """
+    base = dialect().MAVLink
+
+    class Codec(base):  # type: ignore[misc, valid-type]
+        def check_signature(self, *arguments: Any) -> bool:
+            """Check a signature. A forged message must not move the time stamps that valid ones have to exceed."""
+            before = dict(self.signing.stream_timestamps)
+            valid = bool(super().check_signature(*arguments))
+            if not valid:
+                self.signing.stream_timestamps = before
+            return valid
+
+    codec = Codec(output, srcSystem=system, srcComponent=component)
+    codec.robust_parsing = True
+    if key is not None:
+        codec.signing.secret_key = key
+        codec.signing.sign_outgoing = True
+        codec.signing.timestamp = int((time.time() - EPOCH_SECONDS) * 1e5)
+    return codec
+
+
+def messages_in(codec: Any, data: bytes, *, whole: bool) -> list[Any]:
+    """Return the valid MAVLink 2 messages in bytes.
+
+    :param whole: the bytes are a datagram: a message that is cut off in it must not swallow the next datagram.
+    """
+    if whole:
+        codec.buf, codec.buf_index, codec.expected_length = bytearray(), 0, 8
+    # pymavlink returns messages of unknown types without a look at checksum and signature.
+    return [
+        one
+        for one in codec.parse_buffer(data) or []
+        if one.get_type() != "BAD_DATA"
+        and not one.get_type().startswith("UNKNOWN")
+        and one.get_msgbuf()[0] == VERSION_2
+    ]
+
+
+class MavlinkLink:
+    """Sends and receives MAVLink 2 messages until it is closed; `send` may be called from any thread.
+
+    :param connection: see `open_transport`. :param receive: called with each message in the link's thread.
+    :param tick: called in the link's thread at least every `RECONNECT_SECONDS`, connected or not.
+    :param key: see `make_codec`.
+    """
+
+    def __init__(
+        self,
+        connection: str,
+        baud: int,
+        system: int,
+        component: int,
+        *,
+        receive: Callable[[Any], None],
+        tick: Callable[[], None],
+        log: Callable[[str], None],
+        key: bytes | None = None,
+    ) -> None:
+        dialect()
+        self._where, self._baud, self._source, self._key = connection, baud, (system, component), key
+        self._receive, self._tick, self._log = receive, tick, log
+        self._transport: Transport | None = None
+        self._codec: Any = None
+        self._lock = threading.Lock()
+        self._closing = threading.Event()
+        self._budget = Budget(MAX_MESSAGES_PER_SECOND, BURST_MESSAGES)
+        self._thread = threading.Thread(target=self._run, name="mavlink", daemon=True)
+        self.dropped = 0
+        """Messages beyond `MAX_MESSAGES_PER_SECOND`."""
+        self.problem = "not connected yet"
+        """Why there is no connection; empty while there is one."""
+
+    def start(self) -> None:
+        """Begin to connect and to receive."""
+        self._thread.start()
+
+    def close(self, timeout: float = 3.0) -> bool:
+        """End the thread and close the connection; return whether it has ended within ``timeout`` seconds."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def send(self, message: Any) -> None:
+        """Send a message; without a connection it is dropped."""
+        with self._lock:
+            if self._codec is not None:
+                try:
+                    self._codec.send(message)
+                except OSError as error:
+                    self._disconnect(error)
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            self._tick()
+            if self._transport is None and not self._connect():
+                self._closing.wait(RECONNECT_SECONDS)
+                continue
+            self._receive_some()
+        with self._lock:
+            self._disconnect(None)
+
+    def _connect(self) -> bool:
+        try:
+            transport = open_transport(self._where, self._baud)
+        except (OSError, ValueError) as error:
+            self._note(f"{type(error).__name__}: {error}")
+            return False
+        with self._lock:
+            self._codec, self._transport = make_codec(transport, *self._source, self._key), transport
+        self._note("")
+        return True
+
+    def _receive_some(self) -> None:
+        transport, codec = self._transport, self._codec
+        if transport is None:
+            return
+        try:
+            data = transport.read(POLL_SECONDS)
+        except (OSError, ValueError) as error:  # ValueError: `send` has closed it meanwhile
+            with self._lock:
+                self._disconnect(error)
+            return
+        for message in messages_in(codec, data, whole=transport.datagrams) if data else ():
+            if self._budget.take():
+                transport.confirm()
+                self._receive(message)
+            else:
+                self.dropped += 1
+
+    def _disconnect(self, error: Exception | None) -> None:
+        """Close the connection, with the lock held."""
+        if self._transport is not None:
+            with contextlib.suppress(OSError):
+                self._transport.close()
+            self._transport = self._codec = None
+        if error is not None:
+            self._note(f"{type(error).__name__}: {error}")
+
+    def _note(self, problem: str) -> None:
+        """Remember why there is no connection, and log it when it changes."""
+        if problem != self.problem:
+            self._log(f"MAVLink on {self._where}: {f'no connection: {problem}'[:500] if problem else 'connected'}")
+        self.problem = problem
+
+
+class Budget:
+    """A token bucket: at most ``rate`` a second, and ``burst`` at once."""
+
+    def __init__(self, rate: float, burst: int, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rate, self._burst, self._clock = rate, float(burst), clock
+        self._tokens, self._last = float(burst), clock()
+
+    def take(self) -> bool:
+        """Take one; return whether there was one."""
+        now = self._clock()
+        self._tokens = min(self._burst, self._tokens + (now - self._last) * self._rate)
+        self._last = now
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        return True

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The MAVLink camera as a node: ground stations start and stop a target of the tracker, and see its state."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from builtin_interfaces.msg import Time
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+
+from dimp_ros.apps.mavlink.camera import Answer, Done, Identity, TrackingCamera
+from dimp_ros.apps.mavlink.display import DisplayedImage
+from dimp_ros.apps.mavlink.link import MavlinkLink
+from dimp_ros.apps.mavlink.settings import MavlinkSettings, mavlink_parameters
+from dimp_ros.geometry.box import Box
+from dimp_ros.images.stamps import NANOSECONDS, stamp_ns
+from dimp_ros.msg import TargetStateArray
+from dimp_ros.ros_utils.callbacks import logged
+from dimp_ros.ros_utils.messages import bounding_box, target_estimates
+from dimp_ros.ros_utils.parameters import ParameterHandler
+from dimp_ros.ros_utils.qos import reliable_qos, sensor_qos, subscription_options
+from dimp_ros.ros_utils.spin import Finish, run
+from dimp_ros.srv import DropTarget, InitTarget
+
+WATCH_SECONDS = 0.2
+REPORT_SECONDS = 1.0
+
+
+class _Call(NamedTuple):
+    """A service call in progress."""
+
+    client: Any
+    future: Any
+    done: Done
+    deadline: float
+
+
+class MavlinkNode(Node):
+    """A MAVLink camera component that commands a tracker node.
+
+    :param finish: not called: the node ends with a signal.
+    """
+
+    def __init__(self, finish: Finish = lambda code: None, **node_options: Any) -> None:
+        super().__init__("mavlink_camera", **node_options)
+        self.parameters = ParameterHandler(self, mavlink_parameters())
+        self.parameters.require_valid()
+        values = {row.name: self.parameters[row.name] for row in mavlink_parameters()}
+        self._settings = settings = MavlinkSettings(**values)
+        self._lock = threading.Lock()
+        self._displayed = DisplayedImage()
+        self._calls: set[_Call] = set()
+        group = ReentrantCallbackGroup()  # an answer must not wait for another one
+        self._init_client = self.create_client(InitTarget, f"{settings.tracker}/init_target", callback_group=group)
+        self._drop_client = self.create_client(DropTarget, f"{settings.tracker}/drop_target", callback_group=group)
+        self.create_subscription(
+            TargetStateArray,
+            "targets",
+            logged(self._on_targets, self.get_logger()),
+            sensor_qos(1),
+            callback_group=MutuallyExclusiveCallbackGroup(),
+            **subscription_options(),
+        )
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", reliable_qos(10))
+        for seconds, callback in ((WATCH_SECONDS, self._on_watch), (REPORT_SECONDS, self._report)):
+            self.create_timer(
+                seconds,
+                logged(callback, self.get_logger()),
+                callback_group=MutuallyExclusiveCallbackGroup(),
+                clock=Clock(clock_type=ClockType.STEADY_TIME),
+            )
+        self.link = MavlinkLink(
+            settings.connection,
+            settings.baud,
+            settings.system_id,
+            settings.component_id,
+            receive=self._receive,
+            tick=self._tick,
+            log=self.get_logger().info,
+            key=settings.signing_key(),
+        )
+        identity = Identity(settings.vendor, settings.model, settings.stream_uri)
+        address = (settings.system_id, settings.component_id)
+        self._camera = TrackingCamera(*address, identity, self, self.link.send, status_rate=settings.status_rate)
+        self.link.start()
+
+    # From the ground, in the link's thread
+
+    def _receive(self, message: Any) -> None:
+        try:
+            self._camera.on_message(message)
+        except Exception as error:  # a message that nobody thought of must not end the link
+            self.get_logger().error(f"MAVLink message {message.get_type()}: {type(error).__name__}: {error}"[:1000])
+
+    def _tick(self) -> None:
+        self._camera.tick()
+
+    def start_rectangle(self, left: float, top: float, right: float, bottom: float, done: Done) -> None:
+        """Track what is inside a rectangle, in fractions of the displayed image."""
+        self._start(Box(left, top, right - left, bottom - top), done)
+
+    def start_point(self, x: float, y: float, done: Done) -> None:
+        """Track the object around a point, in fractions of the displayed image."""
+        self._start(Box(x, y, 0.0, 0.0), done)
+
+    def stop(self, done: Done) -> None:
+        """Stop tracking; it is no error if nothing was tracked."""
+        request = DropTarget.Request(id=self._settings.target_id)
+        self._call(self._drop_client, request, lambda answer: done(answer if answer.later else Answer(True)))
+
+    def _start(self, box: Box, done: Done) -> None:
+        """Start the target in the image that was on display when the command came."""
+        with self._lock:
+            stamp = self._displayed.stamp(self.parameters["video_delay"], time.monotonic())
+        request = InitTarget.Request(
+            stamp=Time(sec=stamp // NANOSECONDS, nanosec=stamp % NANOSECONDS),
+            bbox=bounding_box(box),
+            normalized=True,
+            id=self._settings.target_id,
+        )
+        self._call(self._init_client, request, done)
+
+    def _call(self, client: Any, request: Any, done: Done) -> None:
+        if not client.service_is_ready():
+            done(Answer(False, f"no tracker: nobody serves {client.service_name}", later=True))
+            return
+        future = client.call_async(request)
+        call = _Call(client, future, done, time.monotonic() + self._settings.request_timeout)
+        with self._lock:
+            self._calls.add(call)
+        future.add_done_callback(lambda _: self._answered(call))
+
+    def _answered(self, call: _Call) -> None:
+        """Pass an answer on, once."""
+        with self._lock:
+            if call not in self._calls:
+                return
+            self._calls.remove(call)
+        response = call.future.result()
+        call.done(Answer(bool(response.success), str(response.message)))
+
+    # From the graph
+
+    def _on_targets(self, message: TargetStateArray) -> None:
+        """Note the stamp of an image that the tracker has, and what it says of our target."""
+        now, steady = self.get_clock().now().nanoseconds, time.monotonic()
+        with self._lock:
+            self._displayed.on_image(stamp_ns(message.header.stamp), now, steady)
+        ours = [one for one in target_estimates(message) if one.target_id == self._settings.target_id]
+        self._camera.on_estimate(ours[0] if ours else None, (message.image_width, message.image_height))
+
+    def _on_watch(self) -> None:
+        """Reject commands that the tracker has not answered in time."""
+        now = time.monotonic()
+        with self._lock:
+            late = [call for call in self._calls if call.deadline <= now]
+            self._calls.difference_update(late)
+        for call in late:
+            call.client.remove_pending_request(call.future)
+            call.done(
+                Answer(False, f"the tracker has not answered for {self._settings.request_timeout:g} s", later=True)
+            )
+
+    def _report(self) -> None:
+        problem = self.link.problem
+        status = DiagnosticStatus(
+            level=DiagnosticStatus.WARN if problem else DiagnosticStatus.OK,
+            name=f"{self.get_fully_qualified_name().lstrip('/')}: link",
+            message=problem[:500] or "connected",
+            hardware_id=self._settings.connection,
+            values=[KeyValue(key="messages dropped", value=str(self.link.dropped))],
+        )
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+    def close(self) -> bool:
+        """Close the link; return whether its thread has ended."""
+        return self.link.close()
+
+    def destroy_node(self) -> None:
+        """Close the link, then destroy the node."""
+        self.close()
+        super().destroy_node()
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Serve ground stations until SIGINT or SIGTERM."""
+    return run(MavlinkNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

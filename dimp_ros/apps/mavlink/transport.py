@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bytes to and from a ground station or an autopilot: UDP, TCP, serial. No MAVLink here."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import time
+from typing import Any, Protocol
+
+MAX_PEERS = 8
+PEER_SECONDS = 30.0
+"""A UDP peer that was not heard for so long gets nothing more."""
+
+DATAGRAM_BYTES = 2048
+"""Longer datagrams are cut: a MAVLink 2 message has at most 280 bytes."""
+
+CONNECT_SECONDS = 2.0
+SEND_SECONDS = 0.2
+"""A stream that takes no bytes for so long is closed."""
+
+
+class Transport(Protocol):
+    """A connection that can be waited for."""
+
+    datagrams: bool
+    """Whether each `read` returns whole messages."""
+
+    def read(self, timeout: float) -> bytes:
+        """Return the next bytes, or nothing after ``timeout`` seconds.
+
+        :raises OSError: when the connection is broken.
+        """
+        ...
+
+    def confirm(self) -> None:
+        """Accept the sender of the last `read`: it sent a valid message, and shall get ours."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; the name is what pymavlink calls.
+
+        :raises OSError: when the connection is broken.
+        """
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+def open_transport(where: str, baud: int) -> Transport:
+    """Open ``udpin:HOST:PORT``, ``udpout:HOST:PORT``, ``tcp:HOST:PORT``, ``tcpin:HOST:PORT`` or a serial device.
+
+    :raises OSError: if it cannot be opened (yet). :raises ValueError: for text that is none of these.
+    """
+    if where.startswith("/dev/"):
+        return SerialTransport(where, baud)
+    host, port = split_address(where)
+    kind = where.partition(":")[0]
+    if kind in ("udpin", "udpout"):
+        return UdpTransport(host, port, listen=kind == "udpin")
+    return TcpTransport(host, port, listen=kind == "tcpin")
+
+
+def split_address(where: str) -> tuple[str, int]:
+    """Return host and port of ``KIND:HOST:PORT``; IPv6 addresses in brackets.
+
+    :raises ValueError: with what was received and what is allowed.
+    """
+    kind, _, address = where.partition(":")
+    host, _, port = address.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if kind not in ("udpin", "udpout", "tcp", "tcpin") or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise ValueError(
+            f"connection is {where!r}, but must be udpin:HOST:PORT, udpout:HOST:PORT, tcp:HOST:PORT or tcpin:HOST:PORT "
+            "with a port from 1 to 65535, or a serial device such as /dev/ttyAMA0"
+        )
+    return host, int(port)
+
+
+class UdpTransport:
+    """Datagrams to one address, or, listening, to those that were heard of late.
+
+    :param listen: bind ``host`` and ``port``, and answer peers that sent a valid message; otherwise send to them.
+    """
+
+    datagrams = True
+
+    def __init__(self, host: str, port: int, *, listen: bool) -> None:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+        self._socket = socket.socket(family, kind, proto)
+        self._destination = None if listen else address
+        self._peers: dict[Any, float] = {}
+        self._last: Any = None
+        try:
+            if listen:
+                self._socket.bind(address)
+            self._socket.setblocking(False)
+        except OSError:
+            self._socket.close()
+            raise
+
+    def read(self, timeout: float) -> bytes:
+        """Return a datagram; what an unreachable destination answers is no error."""
+        if not select.select([self._socket], [], [], timeout)[0]:
+            return b""
+        try:
+            data, self._last = self._socket.recvfrom(DATAGRAM_BYTES)
+        except (BlockingIOError, ConnectionRefusedError):
+            return b""
+        return data if self._destination is None or self._last[:2] == self._destination[:2] else b""
+
+    def confirm(self) -> None:
+        """Remember the sender; beyond `MAX_PEERS`, the one that was silent longest is forgotten."""
+        if self._destination is None and self._last is not None:
+            self._peers[self._last] = time.monotonic()
+            while len(self._peers) > MAX_PEERS:
+                del self._peers[min(self._peers, key=self._peers.__getitem__)]
+
+    def write(self, data: bytes) -> None:
+        """Send to the destination, or to each peer heard in the last `PEER_SECONDS`; lost datagrams are no error."""
+        recent = [peer for peer, heard in self._peers.items() if time.monotonic() - heard <= PEER_SECONDS]
+        for address in recent if self._destination is None else [self._destination]:
+            with contextlib.suppress(OSError):
+                self._socket.sendto(data, address)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+
+class TcpTransport:
+    """A byte stream to a server, or, listening, to one client at a time.
+
+    :raises OSError: if nobody answers, or the address cannot be bound.
+    """
+
+    datagrams = False
+
+    def __init__(self, host: str, port: int, *, listen: bool) -> None:
+        self._server: socket.socket | None = None
+        self._stream: socket.socket | None = None
+        if listen:
+            family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+            self._server = socket.create_server((host, port), family=family, backlog=1)
+        else:
+            self._stream = self._prepared(socket.create_connection((host, port), CONNECT_SECONDS))
+
+    @staticmethod
+    def _prepared(stream: socket.socket) -> socket.socket:
+        stream.settimeout(SEND_SECONDS)
+        stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return stream
+
+    def read(self, timeout: float) -> bytes:
+        """Return bytes of the stream; a client that leaves makes room for the next."""
+        waiting = self._stream or self._server
+        assert waiting is not None
+        if not select.select([waiting], [], [], timeout)[0]:
+            return b""
+        if self._stream is None:
+            self._stream = self._prepared(waiting.accept()[0])
+            return b""
+        data = self._stream.recv(DATAGRAM_BYTES)
+        if not data:
+            self._drop(ConnectionResetError("the other side closed the connection"))
+        return data
+
+    def confirm(self) -> None:
+        """Nothing to do: a stream has one peer."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; without a client they are dropped."""
+        if self._stream is not None:
+            try:
+                self._stream.sendall(data)
+            except OSError as error:
+                self._drop(error)
+
+    def _drop(self, error: OSError) -> None:
+        """End the stream; a server waits for the next client, a client is broken."""
+        if self._stream is not None:
+            self._stream.close()
+        if self._server is None:
+            raise error
+        self._stream = None
+
+    def close(self) -> None:
+        """Close all sockets."""
+        for one in (self._stream, self._server):
+            if one is not None:
+                one.close()
+
+
+class SerialTransport:
+    """A serial device.
+
+    :raises OSError: if it cannot be opened, and without pyserial, with the remedy.
+    """
+
+    datagrams = False
+
+    def __init__(self, device: str, baud: int) -> None:
+        try:
+            import serial
+        except ImportError as error:
+            raise OSError("serial devices need the Python package pyserial: pip install pyserial") from error
+        self._port = serial.Serial(device, baud, timeout=0, write_timeout=SEND_SECONDS, exclusive=True)
+
+    def read(self, timeout: float) -> bytes:
+        """Return what has come."""
+        if not select.select([self._port.fileno()], [], [], timeout)[0]:
+            return b""
+        data = bytes(self._port.read(DATAGRAM_BYTES))
+        if not data:
+            raise ConnectionResetError("the device is gone")
+        return data
+
+    def confirm(self) -> None:
+        """Nothing to do: a line has one peer."""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; a line that takes none for `SEND_SECONDS` is broken."""
+        self._port.write(data)
+
+    def close(self) -> None:
+        """Close the device."""
+        self._port.close()

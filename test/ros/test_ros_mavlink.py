@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The MAVLink camera node with a tracker node, and MAVSDK's camera plugin as the ground station, over UDP."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from harness.ros_harness import Parameter, context, spinning, tracker_node, wait_until
+from helpers.console_fixture import SIDE, SIZE, Camera, SquareTracker
+
+pytest.importorskip("pymavlink", reason="pymavlink is not installed: pip install pymavlink")
+mavsdk = pytest.importorskip("mavsdk", reason="mavsdk is not installed: pip install mavsdk")
+
+from mavsdk.plugins.camera import Camera as GroundCamera  # noqa: E402
+from mavsdk.plugins.camera.camera import CameraError  # noqa: E402
+from pymavlink.dialects.v20 import common  # noqa: E402
+
+from dimp_ros.apps.mavlink.link import make_codec, messages_in  # noqa: E402
+from dimp_ros.apps.mavlink.node import MavlinkNode  # noqa: E402
+from dimp_ros.images.picture import Picture  # noqa: E402
+from dimp_ros.tracker.result import TrackResult  # noqa: E402
+
+HOST = "127.0.0.1"
+COMPONENT = 100
+WIDTH, HEIGHT = SIZE
+
+
+def free_port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.bind((HOST, 0))
+        return int(one.getsockname()[1])
+
+
+@contextmanager
+def world(connection: str, *, tracker: bool = True, **parameters: Any) -> Iterator[SimpleNamespace]:
+    """Run a camera that sees a square, a tracker node, and the MAVLink node."""
+    with context():
+        camera, squares = Camera(rate=20.0), StartTracker()
+        node = tracker_node(squares) if tracker else None
+        overrides = [Parameter(k, value=v) for k, v in {"connection": connection, **parameters}.items()]
+        mavlink = MavlinkNode(parameter_overrides=overrides)
+        try:
+            with spinning(mavlink, camera.node, *([node] if node else [])):
+                yield SimpleNamespace(camera=camera, tracker=squares, node=node, mavlink=mavlink)
+                camera.close()
+                mavlink.close()
+        finally:
+            camera.close()
+
+
+class StartTracker(SquareTracker):
+    """Notes where the square was in the image that the target was taken from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.started_at = float("nan")
+
+    def init(self, image: Picture, box: Sequence[float], *, target_id: str = "0") -> TrackResult:
+        """Take the strongest colour in the box."""
+        result = super().init(image, box, target_id=target_id)
+        assert result.box is not None
+        self.started_at = result.box.x
+        return result
+
+
+class Station:
+    """A ground station of a few lines: a socket and pymavlink."""
+
+    def __init__(self) -> None:
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.bind((HOST, 0))
+        self.socket.settimeout(0.05)
+        self.port = self.socket.getsockname()[1]
+        self.messages: list[Any] = []
+        self._address: Any = None
+        self._codec = make_codec(self, 255, 190, None)
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._closing.is_set():
+            try:
+                data, self._address = self.socket.recvfrom(2048)
+            except TimeoutError:
+                continue
+            self.messages += messages_in(make_codec(self, 255, 190, None), data, whole=True)
+
+    def write(self, data: bytes) -> None:
+        """Send bytes to the camera."""
+        self.socket.sendto(data, self._address)
+
+    def command(self, number: int, *parameters: float) -> int:
+        """Send a command and return the result that is acknowledged."""
+        wait_until(lambda: self._address, "the camera's heartbeat")
+        before = len(self.messages)
+        values = [*parameters, *[0.0] * (7 - len(parameters))]
+        self._codec.send(common.MAVLink_command_long_message(1, COMPONENT, number, 0, *values))
+
+        def acknowledged() -> Any:
+            return [m for m in self.messages[before:] if m.get_type() == "COMMAND_ACK" and m.command == number]
+
+        return int(wait_until(acknowledged, "acknowledgement")[0].result)
+
+    def status(self) -> Any:
+        """Return the last tracking status."""
+        found = [m for m in list(self.messages) if m.get_type() == "CAMERA_TRACKING_IMAGE_STATUS"]
+        return found[-1] if found else None
+
+    def texts(self, part: str) -> list[str]:
+        """Return the texts received that contain ``part``."""
+        return [m.text for m in list(self.messages) if m.get_type() == "STATUSTEXT" and part in m.text]
+
+    def is_active(self) -> bool:
+        """Whether a target is tracked."""
+        status = self.status()
+        return status is not None and status.tracking_status == common.CAMERA_TRACKING_STATUS_FLAGS_ACTIVE
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._closing.set()
+        self._thread.join()
+        self.socket.close()
+
+
+@pytest.fixture
+def station() -> Iterator[Station]:
+    one = Station()
+    yield one
+    one.close()
+
+
+def edges(x: float, y: float) -> tuple[float, float, float, float]:
+    """Return the rectangle of a square at a place, as fractions of the image."""
+    return x / WIDTH, y / HEIGHT, (x + SIDE) / WIDTH, (y + SIDE) / HEIGHT
+
+
+def test_mavsdk_starts_and_stops_a_target() -> None:
+    port = free_port()
+    with world(f"udpout:{HOST}:{port}") as w:
+        sdk = mavsdk.Mavsdk(mavsdk.Configuration.create_manual(245, 190, True))
+        try:
+            sdk.add_any_connection(f"udpin://{HOST}:{port}")
+            wait_until(lambda: sdk.get_systems(), "the camera's system", 20.0)
+            plugin = GroundCamera(sdk.get_systems()[0])
+            wait_until(lambda: plugin.camera_list().cameras, "camera information", 20.0)
+            information = plugin.camera_list().cameras[0]
+            assert information.vendor_name == "dimp_ros" and information.model_name == "DiMP tracker"
+            wait_until(lambda: w.camera.stamps, "an image")
+
+            plugin.track_rectangle(COMPONENT, *edges(200.0, 120.0))
+            wait_until(lambda: w.tracker.inits, "the target")
+            name, box = w.tracker.inits[-1]
+            assert name == "mavlink" and box == pytest.approx((200, 120, SIDE, SIDE), abs=0.5)
+
+            with pytest.raises(CameraError, match="DENIED"):
+                plugin.track_rectangle(COMPONENT, 0.7, 0.7, 0.8, 0.8)  # nothing but grey is there
+            plugin.track_stop(COMPONENT)
+            wait_until(lambda: w.node.count_publishers("targets") and not w.tracker.boxes, "no target")
+            plugin.track_stop(COMPONENT)  # again is no error
+        finally:
+            sdk.destroy()
+
+
+def test_status_follows_the_target_until_it_is_lost_or_stopped(station: Station) -> None:
+    with world(f"udpout:{HOST}:{station.port}") as w:
+        wait_until(lambda: w.camera.stamps, "an image")
+        assert station.command(common.MAV_CMD_CAMERA_TRACK_RECTANGLE, *edges(200.0, 120.0)) == 0
+        wait_until(station.is_active, "an active status")
+        w.camera.places[0] = (300.0, 200.0)
+
+        def there() -> bool:
+            status = station.status()
+            found = (status.rec_top_x, status.rec_top_y, status.rec_bottom_x, status.rec_bottom_y)
+            return found == pytest.approx(edges(300.0, 200.0), abs=1e-4)
+
+        wait_until(there, "the rectangle at the new place")
+        w.camera.places[0] = None
+        wait_until(lambda: station.status().tracking_status == common.CAMERA_TRACKING_STATUS_FLAGS_ERROR, "lost")
+        assert station.status().rec_top_x != station.status().rec_top_x, "no rectangle"
+        assert station.command(common.MAV_CMD_CAMERA_STOP_TRACKING) == 0
+        wait_until(lambda: station.status().tracking_status == common.CAMERA_TRACKING_STATUS_FLAGS_IDLE, "idle")
+
+
+def test_command_without_a_tracker_is_rejected_for_now(station: Station) -> None:
+    with world(f"udpout:{HOST}:{station.port}", tracker=False):
+        result = station.command(common.MAV_CMD_CAMERA_TRACK_RECTANGLE, *edges(200.0, 120.0))
+        assert result == common.MAV_RESULT_TEMPORARILY_REJECTED
+        wait_until(
+            lambda: [m for m in station.messages if m.get_type() == "STATUSTEXT" and "no tracker" in m.text], "why"
+        )
+
+
+@pytest.mark.parametrize("delay", [0.5, 0.0])
+def test_video_delay_starts_the_target_in_the_image_that_was_shown(station: Station, delay: float) -> None:
+    """The target moves a width a second; the operator sees it half a second late."""
+    with world(f"udpout:{HOST}:{station.port}", video_delay=delay) as w:
+        begin = time.monotonic()
+        moving = threading.Event()
+
+        def move() -> None:
+            while not moving.wait(0.005):
+                w.camera.places[0] = (150.0 + SIDE * (time.monotonic() - begin), 120.0)
+
+        mover = threading.Thread(target=move)
+        mover.start()
+        try:
+            time.sleep(1.5)
+            shown = time.monotonic() - begin - 0.5
+            drawn = (150.0 + SIDE * shown, 120.0)
+            result = station.command(common.MAV_CMD_CAMERA_TRACK_RECTANGLE, *edges(*drawn))
+            assert result == common.MAV_RESULT_ACCEPTED
+            wait_until(station.is_active, "an active status")
+
+            def caught_up() -> bool:
+                status = station.status()
+                now = 150.0 + SIDE * (time.monotonic() - begin)
+                return abs(status.rec_top_x * WIDTH - now) < SIDE / 2
+
+            wait_until(caught_up, "the target where it is now")
+        finally:
+            moving.set()
+            mover.join()
+        off = abs(w.tracker.started_at - drawn[0]) / SIDE
+        assert off < 0.2 if delay else off > 0.3, f"the target was {off:.2f} widths from the drawn box"

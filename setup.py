@@ -21,6 +21,7 @@ setup(
         ],  # contrib: KCF and CSRT
         "bags": ["rosbags>=0.11"],  # for dimp-track without ROS
         "console": ["aiohttp"],
+        "mavlink": ["pymavlink", "pyserial"],  # pyserial: for serial devices only
         "browser": ["playwright"],  # for the tests of the console in a browser, with an installed Chromium
         "vot": ["vot-trax"],  # what the VOT toolkit talks to a tracker with
         "dev": ["rosbags", "pytest", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-tqdm"],

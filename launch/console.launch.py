@@ -3,7 +3,7 @@
 
 from pathlib import Path
 
-from dimp_ros.apps.console.settings import ConsoleSettings, console_parameters, read_token
+from dimp_ros.apps.console.settings import ConsoleSettings, console_parameters
 from dimp_ros.ros_utils.launch_arguments import (
     Argument,
     Program,
@@ -14,6 +14,7 @@ from dimp_ros.ros_utils.launch_arguments import (
     parameter_file,
     topic,
 )
+from dimp_ros.ros_utils.secrets import read_secret
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 FILE = "params_file"
@@ -29,7 +30,7 @@ def host(text):
 def token_file(text):
     """Read the path of a file with a token that nobody else may read."""
     path = existing_file(text)
-    read_token(Path(path))
+    read_secret("token_file", Path(path))
     return path
 
 

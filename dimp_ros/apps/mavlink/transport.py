@@ -52,13 +52,18 @@ def open_transport(where: str, baud: int) -> Transport:
 
     :raises OSError: if it cannot be opened (yet). :raises ValueError: for text that is none of these.
     """
-    if where.startswith("/dev/"):
+    if is_serial(where):
         return SerialTransport(where, baud)
     host, port = split_address(where)
     kind = where.partition(":")[0]
     if kind in ("udpin", "udpout"):
         return UdpTransport(host, port, listen=kind == "udpin")
     return TcpTransport(host, port, listen=kind == "tcpin")
+
+
+def is_serial(where: str) -> bool:
+    """Return whether a connection is a serial device."""
+    return where.startswith("/dev/")
 
 
 def split_address(where: str) -> tuple[str, int]:

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Let ground stations point at targets: ``ros2 launch dimp_ros mavlink.launch.py``, beside a tracker."""
+
+from pathlib import Path
+
+from dimp_ros.apps.mavlink.settings import mavlink_parameters
+from dimp_ros.apps.mavlink.transport import is_serial, split_address
+from dimp_ros.ros_utils.launch_arguments import (
+    Argument,
+    Program,
+    common_arguments,
+    existing_file,
+    for_parameter,
+    overrides,
+    parameter_file,
+    topic,
+)
+from dimp_ros.ros_utils.secrets import read_secret
+
+CONFIG = Path(__file__).resolve().parents[1] / "config"
+FILE = "params_file"
+ROWS = mavlink_parameters()
+
+
+def connection(text):
+    """Read where the ground station or the autopilot is."""
+    if not is_serial(text):
+        split_address(text)
+    return text
+
+
+def signing_key_file(text):
+    """Read the path of a file with a passphrase that nobody else may read."""
+    path = existing_file(text)
+    read_secret("signing_key_file", Path(path))
+    return path
+
+
+ARGUMENTS = (
+    Argument("connection", "", "where the ground station or the autopilot is: udpout:HOST:PORT ...", connection, FILE),
+    for_parameter(ROWS, "system_id", FILE),
+    for_parameter(ROWS, "video_delay", FILE),
+    Argument("signing_key_file", "", "file with the passphrase for MAVLink 2 signing", signing_key_file, FILE),
+    Argument("tracker", "", "name of the tracker's node", topic, FILE),
+    Argument(FILE, str(CONFIG / "mavlink.yaml"), "file with the parameters of the MAVLink camera", parameter_file),
+    *common_arguments(),
+)
+
+
+def programs(values):
+    """Return what is started."""
+    names = ("connection", "system_id", "video_delay", "signing_key_file", "tracker", "use_sim_time")
+    return [
+        Program(
+            executable="mavlink_node",
+            name="mavlink_camera",
+            files=(values[FILE],),
+            parameters=overrides(values, *names),
+            remappings={},
+            namespace=values["namespace"],
+            log_level=values["log_level"],
+        )
+    ]
+
+
+def generate_launch_description():
+    """Declare the arguments and start the MAVLink camera."""
+    from dimp_ros.ros_utils.launch_description import describe
+
+    return describe(ARGUMENTS, programs)

@@ -114,14 +114,17 @@ def _tracker_names(arguments: argparse.Namespace) -> list[str]:
     return list(dict.fromkeys([*variants, *others]))
 
 
-def _usable(specs: Sequence[TrackerSpec]) -> list[TrackerSpec]:
-    """Return the trackers that can run here, and say of each other one why not."""
+def usable_trackers(specs: Sequence[TrackerSpec], program: str = "dimp-eval") -> list[TrackerSpec]:
+    """Return the trackers that can run here; print why each other one cannot.
+
+    :raises ValueError: if none can.
+    """
     usable = []
     for spec in specs:
         try:
             spec.check()
         except BaselineUnavailable as reason:
-            print(f"dimp-eval: {spec.name} left out: {reason}", file=sys.stderr)
+            print(f"{program}: {spec.name} left out: {reason}", file=sys.stderr)
         else:
             usable.append(spec)
     if not usable:
@@ -143,13 +146,15 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.merge:
         return _merge(arguments, sequences)
     settings = dict(arguments.set)
-    specs = _usable(
+    specs = usable_trackers(
         [TrackerSpec(name, arguments.baselines, arguments.device, settings) for name in _tracker_names(arguments)]
     )
     jobs = min(arguments.jobs or rank.cores(available_cores()), len(specs) * len(sequences))
     threads = arguments.threads or max(1, rank.cores(available_cores()) // jobs)
-    results = _collect(specs, sequences, jobs, threads, arguments, rank)
-    failed = _complain(results)
+    results = collect(
+        specs, sequences, rank=rank, jobs=jobs, threads=threads, out=arguments.out, resume=arguments.resume
+    )
+    failed = report_errors(results)
     if not rank.alone:
         results, missing = take_stored(arguments.out, specs, sequences)
         if missing:
@@ -165,11 +170,11 @@ def _run(arguments: argparse.Namespace) -> int:
     return failed
 
 
-def _complain(results: Sequence[SequenceResult]) -> int:
-    """Say which tracks ended early; return the exit status."""
+def report_errors(results: Sequence[SequenceResult], program: str = "dimp-eval") -> int:
+    """Print which tracks ended early; return the exit status."""
     failed = [result for result in results if result.error]
     for result in failed:
-        print(f"dimp-eval: * {result.tracker} stopped on {result.sequence}, {result.error}", file=sys.stderr)
+        print(f"{program}: * {result.tracker} stopped on {result.sequence}, {result.error}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -185,7 +190,7 @@ def _merge(arguments: argparse.Namespace, sequences: Sequence[VideoSequence]) ->
     check_complete(results, sequences)
     for result in results if arguments.out is not None else ():
         result.save(pair_file(arguments.out, result.tracker, result.sequence))
-    failed = _complain(results)
+    failed = report_errors(results)
     _report(results, sequences, arguments, {"merged": [str(folder) for folder in arguments.merge]})
     return failed
 
@@ -229,22 +234,15 @@ def _plots(out: Path, figures: Sequence[TrackerFigures]) -> list[Path]:
         return []
 
 
-def _collect(
-    specs: Sequence[TrackerSpec],
-    sequences: Sequence[VideoSequence],
-    jobs: int,
-    threads: int,
-    arguments: argparse.Namespace,
-    rank: Rank,
+def collect(
+    specs: Sequence[TrackerSpec], sequences: Sequence[VideoSequence], *, rank: Rank, **options: Any
 ) -> list[SequenceResult]:
-    """Run this process's share under a progress bar that counts frames."""
+    """Run this process's share under a progress bar that counts frames; ``options`` are those of `run_pairs`."""
     results = []
     frames = sum(len(sequence) for _, sequence in share(specs, sequences, rank))
-    where = "" if rank.alone else f"rank {rank.index}"
-    with tqdm(total=frames, unit="frame", desc=where, position=rank.local_index, disable=None, file=sys.stderr) as bar:
-        for result in run_pairs(
-            specs, sequences, jobs=jobs, threads=threads, out=arguments.out, resume=arguments.resume, rank=rank
-        ):
+    label = "" if rank.alone else f"rank {rank.index}"
+    with tqdm(total=frames, unit="frame", desc=label, position=rank.local_index, disable=None, file=sys.stderr) as bar:
+        for result in run_pairs(specs, sequences, rank=rank, **options):
             bar.set_postfix_str(f"{result.tracker} on {result.sequence}", refresh=False)
             bar.update(len(result.boxes))
             results.append(result)

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import hashlib
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from dimp_ros.evaluation.tracker_api import BenchmarkTracker, Prediction
@@ -166,43 +166,32 @@ def split_names(text: str) -> list[str]:
     return [name for part in parts if (name := part.strip())]
 
 
+def override(config: Any, settings: Mapping[str, str]) -> Any:
+    """Return a copy of a frozen dataclass with fields replaced; texts are read as the type of the present value.
+
+    :raises ValueError: for an unknown field or a value of another type.
+    """
+    names = [item.name for item in dataclasses.fields(config)]
+    values = {}
+    for key, text in settings.items():
+        if key not in names:
+            raise ValueError(f"no setting {key!r} in {type(config).__name__}; there are: {', '.join(names)}")
+        values[key] = _parse(key, text, getattr(config, key))
+    return dataclasses.replace(config, **values)
+
+
 def _parse(key: str, text: str, current: Any) -> Any:
-    """Read `text` as a value of the type of `current`."""
-    lowered = text.strip().lower()
-    if isinstance(current, bool):
-        if lowered in ("true", "1", "yes", "on"):
-            return True
-        if lowered in ("false", "0", "no", "off"):
-            return False
-        raise ValueError(f"{key}={text}: expected true or false")
+    """Read ``text`` as a value of the type of ``current``."""
     if isinstance(current, str):
         return text
     try:
-        value = ast.literal_eval(text.strip())
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(f"{key}={text}: expected a value like {current!r}") from error
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = None
     if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(current, tuple) and isinstance(value, list):
         return tuple(value)
-    if current is not None and type(value) is not type(current):
+    if type(value) is not type(current):
         raise ValueError(f"{key}={text}: expected {type(current).__name__}, like {current!r}")
     return value
-
-
-def override(config: Any, settings: Mapping[str, str]) -> Any:
-    """Return a copy of a frozen dataclass with fields replaced; `memory.size` reaches into a nested dataclass.
-
-    Texts are read as the type of the field's present value. Raise ValueError for an unknown field or a wrong type.
-    """
-    for key, text in settings.items():
-        head, _, rest = key.partition(".")
-        names = [item.name for item in dataclasses.fields(config)]
-        if head not in names:
-            raise ValueError(f"no setting {key!r} in {type(config).__name__}; there are: {', '.join(names)}")
-        current = getattr(config, head)
-        if rest and not dataclasses.is_dataclass(current):
-            raise ValueError(f"setting {head!r} has no part {rest!r}; give {head}=VALUE")
-        value = override(current, {rest: text}) if rest else _parse(key, text, current)
-        config = dataclasses.replace(config, **{head: value})
-    return config

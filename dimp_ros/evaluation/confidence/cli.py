@@ -17,12 +17,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from dimp_ros.evaluation.cli import collect, report_errors, usable_trackers
 from dimp_ros.evaluation.confidence.occlusion import HiddenSequence, hidden_sequences
 from dimp_ros.evaluation.confidence.plot import write_reliability_plot, write_sheet
-from dimp_ros.evaluation.confidence.report import summarize, table, write_json
+from dimp_ros.evaluation.confidence.report import summarize, table
+from dimp_ros.evaluation.distributed import ALONE
 from dimp_ros.evaluation.layouts.registry import load_sequences
-from dimp_ros.evaluation.runner import SequenceResult, available_cores, run_pairs
-from dimp_ros.evaluation.sequences import VideoSequence
+from dimp_ros.evaluation.report import write_document
+from dimp_ros.evaluation.runner import available_cores
 from dimp_ros.evaluation.tracker_api import BaselineUnavailable
 from dimp_ros.evaluation.trackers import TrackerSpec, split_names
 from dimp_ros.files.outputs import check_outputs
@@ -59,9 +61,8 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--jobs is {arguments.jobs}; give at least 1 process")
     inputs = [("--sequences", arguments.sequences), ("--baselines", arguments.baselines)]
     check_outputs([], inputs, folders=[("--out", arguments.out)])
-    specs = _usable(
-        [TrackerSpec(name, arguments.baselines, arguments.device) for name in dict.fromkeys(arguments.trackers)]
-    )
+    names = dict.fromkeys(arguments.trackers)
+    specs = usable_trackers([TrackerSpec(name, arguments.baselines, arguments.device) for name in names], PROGRAM)
     chosen = load_sequences(arguments.sequences, arguments.only)
     sequences, left_out = hidden_sequences(tqdm(chosen, desc="hiding targets", disable=None))
     if not sequences:
@@ -74,7 +75,9 @@ def _run(arguments: argparse.Namespace) -> int:
     for sequence in made if arguments.sheets else ():
         write_sheet(arguments.out / "hidden" / f"{sequence.name}.png", sequence)
 
-    results = _collect(specs, sequences, arguments)
+    results = collect(
+        specs, sequences, jobs=arguments.jobs, threads=1, out=arguments.out, resume=arguments.resume, rank=ALONE
+    )
     order = {spec.name: index for index, spec in enumerate(specs)}
     figures = summarize(sorted(results, key=lambda result: order[result.tracker]), sequences)
     print(table(figures))
@@ -84,42 +87,10 @@ def _run(arguments: argparse.Namespace) -> int:
         "device": arguments.device,
         "jobs": arguments.jobs,
     }
-    write_json(arguments.out / "confidence.json", figures, settings)
+    write_document(arguments.out / "confidence.json", figures, {"settings": settings})
     write_reliability_plot(arguments.out / "reliability.png", figures)
     print(f"\nwritten: {arguments.out / 'confidence.json'}, {arguments.out / 'reliability.png'}")
-    for result in (failed := [result for result in results if result.error]):
-        print(f"{PROGRAM}: {result.tracker} stopped on {result.sequence}, {result.error}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _usable(specs: Sequence[TrackerSpec]) -> list[TrackerSpec]:
-    """Return the trackers that can run here, and say of each other one why not."""
-    usable = []
-    for spec in specs:
-        try:
-            spec.check()
-        except BaselineUnavailable as reason:
-            print(f"{PROGRAM}: {spec.name} left out: {reason}", file=sys.stderr)
-        else:
-            usable.append(spec)
-    if not usable:
-        raise ValueError("none of the trackers can run here")
-    return usable
-
-
-def _collect(
-    specs: Sequence[TrackerSpec], sequences: Sequence[VideoSequence], arguments: argparse.Namespace
-) -> list[SequenceResult]:
-    """Run every tracker on every sequence under a progress bar that counts frames."""
-    results = []
-    frames = sum(map(len, sequences)) * len(specs)
-    with tqdm(total=frames, unit="frame", disable=None, file=sys.stderr) as bar:
-        for result in run_pairs(
-            specs, sequences, jobs=arguments.jobs, threads=1, out=arguments.out, resume=arguments.resume
-        ):
-            bar.update(len(result.boxes))
-            results.append(result)
-    return results
+    return report_errors(results, PROGRAM)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

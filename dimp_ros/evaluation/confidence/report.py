@@ -3,15 +3,11 @@
 
 from __future__ import annotations
 
-import json
 import math
-import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from dimp_ros.evaluation.confidence.metrics import (
@@ -29,9 +25,9 @@ from dimp_ros.evaluation.confidence.metrics import (
     reactions,
     reliability,
 )
+from dimp_ros.evaluation.report import markdown_table
 from dimp_ros.evaluation.runner import SequenceResult
 from dimp_ros.evaluation.sequences import VideoSequence
-from dimp_ros.files.outputs import write_text
 
 HALF = 0.5
 RESAMPLES = 300
@@ -201,31 +197,6 @@ ROWS: tuple[tuple[str, Callable[[ConfidenceFigures], str]], ...] = (
 
 
 def table(figures: Sequence[ConfidenceFigures]) -> str:
-    """Return a Markdown table, a column a tracker."""
-    header = ["over all frames", *(figure.tracker for figure in figures)]
+    """Return a Markdown table with a column per tracker."""
     rows = [[title, *(show(figure) for figure in figures)] for title, show in ROWS]
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [[row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))] for row in rows]
-    head = [header[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(header[1:], widths[1:], strict=True))]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *lines])
-
-
-def write_json(path: Path, figures: Sequence[ConfidenceFigures], settings: dict[str, Any]) -> None:
-    """Write the figures with the run's settings; what is undefined or never happened is null."""
-    document = {
-        "settings": settings,
-        "machine": {"python": platform.python_version(), "opencv": cv2.__version__, "processor": platform.machine()},
-        "trackers": {figure.tracker: asdict(figure) for figure in figures},
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(_finite(document), indent=1))
-
-
-def _finite(value: Any) -> Any:
-    """Replace numbers that JSON has no form for by null."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return markdown_table(["over all frames", *(figure.tracker for figure in figures)], rows)

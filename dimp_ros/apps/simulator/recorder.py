@@ -23,7 +23,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
 from dimp_ros.apps.recording.annotated_video import BackgroundVideo, Observation
-from dimp_ros.apps.simulator.metrics import BAND, Commanded, Error, LoopFigures, Recording, Said
+from dimp_ros.apps.simulator.metrics import BAND, STALE_SECONDS, Commanded, Error, LoopFigures, Recording, Said
 from dimp_ros.apps.simulator.node import COMMAND_TOPICS
 from dimp_ros.apps.simulator.plots import plot_loop
 from dimp_ros.files.outputs import write_text
@@ -36,8 +36,8 @@ from dimp_ros.ros_utils.spin import Finish
 from dimp_ros.srv import InitTarget
 
 POLL_SECONDS = 0.02
-SLOW_MS = 250.0
-"""Age of the tracker's words, beyond which a loop is slower than it was designed for."""
+MOST_UNINFORMED = 0.5
+"""Share of the time with states that are too old beyond which the figures say nothing about the loop."""
 RETRY_SECONDS = 1.0
 TARGET_ID = "goal"
 """With a name, a request that is repeated starts the same target over."""
@@ -283,9 +283,9 @@ def unmet(figures: LoopFigures, final_px: float | None = None) -> list[str]:
         complaints.append("the target did not settle on its set point")
     elif figures.within_share is not None and figures.within_share < 0.95:
         complaints.append(f"the target was within {BAND:.0%} for {figures.within_share:.1%} of the time, not for 95 %")
-    if complaints and figures.age_ms_median is not None and figures.age_ms_median > SLOW_MS:
+    if figures.uninformed_share is not None and figures.uninformed_share > MOST_UNINFORMED:
         complaints.append(
-            f"what the tracker said was {figures.age_ms_median:.0f} ms old: this machine is too slow, or too busy, for "
-            "these figures"
+            f"states were older than {STALE_SECONDS:g} s for {figures.uninformed_share:.0%} of the time: this machine "
+            "is too slow, or too busy, for a verdict"
         )
     return complaints

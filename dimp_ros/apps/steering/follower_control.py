@@ -80,12 +80,12 @@ class FollowConfig(SafetyConfig):
     )
     distance_dead_band: float = setting(0.05, "The same for the distance, as a share of it.", (0.0, 1.0))
     rate_time: float = setting(
-        0.1,
-        "Time constant of the estimate of the target's own motion left and right, up and down, in seconds.",
+        0.07,
+        "Time constant of the filter of the target's direction and of its rate, in seconds.",
         (0.02, 5.0),
     )
     forward_rate_time: float = setting(
-        0.4, "The same for its distance: the size of a box is less certain than its place.", (0.02, 5.0)
+        0.6, "The same for its distance: the size of a box is noisier than its position.", (0.02, 5.0)
     )
     response_time: float = setting(
         0.2,

@@ -105,8 +105,8 @@ class LoopFigures:
     :param median_error: of those images, the larger one of x and y, in image widths and heights; also the 95 % mark.
     :param uninformed_share: of those images, the share that does not count in the last three figures, since the newest
         state was older than `STALE_SECONDS` then or within `RECOVERY_SECONDS` before: no controller can make up for it.
-    :param forward_acceleration: standard deviation of the change of the forward command while the target is in the
-        band and in sight, m/s².
+    :param forward_acceleration: standard deviation of the change of the forward command a second at the times of the
+        images that count, m/s².
     :param final_error_px: how far the target truly was from the set point in the last second before the end: mean
         distance, pixels. It is made of the two next.
     :param final_seen_error_px: the same of where the tracker saw it: all that a controller can do something about.
@@ -154,7 +154,7 @@ class LoopFigures:
             median_error=_rounded(float(np.median(sizes)), 4) if sizes else None,
             error_95=_rounded(float(np.percentile(sizes, 95)), 4) if sizes else None,
             uninformed_share=_rounded(1.0 - len(informed) / len(counted), 4) if counted else None,
-            forward_acceleration=_acceleration(recording.commands, counted),
+            forward_acceleration=_acceleration(recording.commands, informed),
             final_error_px=_mean_distance([(one.x, one.y) for one in true], recording.size),
             final_seen_error_px=_mean_distance([(one.x, one.y) for one in seen], recording.size),
             final_box_error_px=_mean_distance(_differences(errors, seen), recording.size),

@@ -57,17 +57,18 @@ class LoopPlan:
     :param kill_tracker: kills the tracker's process; None where the truth stands in for a tracker.
     :param patience: seconds to wait for services and images.
     :param final_px: how far from its set point the tracker may see a target that lies still in the end, pixels; None
-        for one that moves.
+        for one that moves. :param forward_acceleration: largest `LoopFigures.forward_acceleration`, m/s²; None for any.
     """
 
     mode: str
     controller: str
     out: Path
     kill_tracker: Callable[[], None] | None = None
-    seconds: float = 25.0
+    seconds: float = 22.0
     after: float = 2.0
     patience: float = 300.0
     final_px: float | None = None
+    forward_acceleration: float | None = None
 
 
 class LoopRecorder(Node):
@@ -249,7 +250,7 @@ class LoopRecorder(Node):
         plot_loop(recording, figures, out / "plot.png", mode=self._plan.mode, title=title)
         lines = "\n".join(f"  {name:<26} {value}" for name, value in shown.items() if value is not None)
         print(f"[loop]\n{lines}\n  plot, video and figures in {out}", flush=True)
-        complaints = unmet(figures, self._plan.final_px)
+        complaints = unmet(figures, self._plan.final_px, self._plan.forward_acceleration)
         for complaint in complaints:
             print(f"[loop] {complaint}", file=sys.stderr)
         return 1 if complaints else 0
@@ -266,13 +267,14 @@ def seconds_of(stamp: Time) -> float:
     return stamp_ns(stamp) / NANOSECONDS
 
 
-def unmet(figures: LoopFigures, final_px: float | None = None) -> list[str]:
-    """Return what a loop has not done as it should have; see `LoopPlan` for ``final_px``."""
+def unmet(figures: LoopFigures, final_px: float | None = None, forward_acceleration: float | None = None) -> list[str]:
+    """Return the requirements that a loop has not met; see `LoopPlan` for the two that not all have."""
     limits = (
         ("settling_seconds", 3.0, "settling took {:g} s, and may take {:g}"),
         ("stop_seconds", 0.25, "the command was zero {:g} s after the word of the loss, and must be within {:g} s"),
         ("kill_stop_seconds", 0.75, "the command was zero {:g} s after the tracker's death, and must be within {:g} s"),
         ("final_seen_error_px", final_px, "the tracker saw the target {:g} px from the set point in the end, not {:g}"),
+        ("forward_acceleration", forward_acceleration, "the forward command changed by {:g} m/s² (std), not {:g}"),
     )
     complaints = []
     for name, most, text in limits:

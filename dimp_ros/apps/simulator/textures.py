@@ -59,7 +59,8 @@ def noise(rng: np.random.Generator, height: int, width: int, cells: tuple[tuple[
         scale_y, scale_x = height / rows, width / columns
         y = (np.arange(height, dtype=np.float32) + 0.5) / scale_y + 1.5
         x = (np.arange(width, dtype=np.float32) + 0.5) / scale_x + 1.5
-        mixture += weight * cv2.remap(grid, *np.meshgrid(x, y), cv2.INTER_CUBIC)
+        columns_at, rows_at = np.meshgrid(x, y)
+        mixture += weight * np.asarray(cv2.remap(grid, columns_at, rows_at, cv2.INTER_CUBIC), np.float32)
     return np.asarray((mixture - mixture.min()) / np.ptp(mixture), np.float32)
 
 
@@ -77,20 +78,21 @@ def landscape_image(rng: np.random.Generator, height: int = 512, width: int = 15
     One image covers a wall that is three times as wide as high.
     """
     up = 1.0 - (np.arange(height, dtype=np.float32)[:, None] + 0.5) / height
-    image = _between(np.broadcast_to(np.minimum(1.3 * up, 1.0) ** 0.7, (height, width)), (238, 228, 214), (196, 136, 78))
+    blue = np.broadcast_to(np.minimum(1.3 * up, 1.0) ** 0.7, (height, width))
+    image = _between(blue, (238, 228, 214), (196, 136, 78))
     clouds = noise(rng, height, width, ((4, 6, 1.0), (9, 12, 0.6), (20, 24, 0.35), (64, 80, 0.16), (128, 160, 0.08)))
     cover = np.clip((clouds - 0.5) * 4.5, 0.0, 1.0) * np.clip((up - 0.08) * 5.0, 0.0, 1.0) * 0.92
     shade = _between(np.clip(clouds * 1.6 - 0.6, 0.0, 1.0), (222, 216, 212), (255, 254, 252))
-    image = image + (shade - image) * cover[..., None]
+    image += (shade - image) * cover[..., None].astype(np.float32)
     for top, depth, colour in ((0.15, 0.08, (196, 178, 146)), (0.105, 0.06, (158, 158, 122))):
         ridge = top - depth + depth * noise(rng, 1, width, ((1, 5, 1.0), (1, 14, 0.5), (1, 60, 0.12)))
-        image = np.where((up < ridge)[..., None], np.array(colour, np.float32), image)
+        image[up < ridge] = colour
     crowns = 0.035 + 0.05 * noise(rng, 1, width, ((1, 24, 1.0), (1, 90, 0.8), (1, 300, 0.45)))
     leaves = noise(rng, height, width, ((48, 144, 1.0), (120, 360, 0.9), (256, 768, 0.8)))
     light = np.clip(leaves * 0.75 + 0.35 * up / crowns - 0.15, 0.0, 1.0)
     trees = _between(light, (38, 52, 32), (112, 164, 126))
-    image = np.where((up < crowns)[..., None], trees, image)
-    return np.asarray(image, np.float32).round().astype(np.uint8)
+    np.copyto(image, trees, where=(up < crowns)[..., None])
+    return image.round().astype(np.uint8)
 
 
 def planks_image(rng: np.random.Generator, planks: int = 9, height: int = 320, width: int = 640) -> Bytes:

@@ -87,6 +87,9 @@ class FollowConfig(SafetyConfig):
     forward_rate_time: float = setting(
         0.6, "The same for its distance: the size of a box is noisier than its position.", (0.02, 5.0)
     )
+    forward_smoothing: float = setting(
+        0.25, "Time constant with which the forward speed approaches the wanted one, in seconds.", (0.0, 2.0)
+    )
     response_time: float = setting(
         0.2,
         "Time constant of the lag with which the robot follows a command, in seconds; rather too long than too short.",
@@ -236,7 +239,9 @@ class FollowControl(BaseController[FollowConfig]):
             notes = (*notes, "at a speed limit")
         if not all(map(math.isfinite, wanted)):
             notes = (*notes, "a number came out that is none: stopped")
-        return Command(Twist(*self._limiter.drive(np.array(wanted), low, high, slew, now).tolist()), "", error, notes)
+        smoothing = np.array([config.forward_smoothing, 0.0, 0.0, 0.0, 0.0, 0.0])
+        twist = self._limiter.drive(np.array(wanted), low, high, slew, now, smoothing)
+        return Command(Twist(*twist.tolist()), "", error, notes)
 
 
 def camera_of_view(width: int, height: int, horizontal_fov: float) -> Camera:

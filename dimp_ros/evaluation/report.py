@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of a run, as tables for people and as JSON for programs."""
+"""Figures of a run as Markdown tables and JSON."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.files.outputs import write_text
 
 SPEED_REFERENCE = "csrt"
-"""Times are given relative to this tracker's in the same run, because milliseconds do not travel between machines."""
+"""Times are given relative to this tracker's in the same run, because milliseconds do not compare between machines."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _mean_update(results: Iterable[SequenceResult]) -> float:
 
 
 def summarize(results: Iterable[SequenceResult], sequences: Sequence[VideoSequence]) -> list[TrackerFigures]:
-    """Turn the results of a run into figures, a tracker each, in the order in which trackers first appear.
+    """Return the figures of a run per tracker, in the order in which trackers first appear.
 
     Raise ValueError if a tracker lacks a sequence that another has: means over different sequences do not compare.
     """
@@ -173,7 +173,7 @@ def _tracker_figures(
 
 
 LONG_NAME = 14
-"""Trackers with longer names are numbered in tables, whose columns would become too wide."""
+"""Trackers with longer names are numbered in tables."""
 
 
 def _labels(figures: Sequence[TrackerFigures]) -> list[str]:
@@ -198,7 +198,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def sequence_table(figures: Sequence[TrackerFigures]) -> str:
-    """Return the AUC, in percent, of every tracker on every sequence; a track that ended in an error is starred."""
+    """Return the AUC, in percent, of every tracker on every sequence; a track that ended in an error has a star."""
     names = list(figures[0].sequences)
 
     def cell(item: SequenceFigures) -> str:
@@ -227,7 +227,7 @@ def summary_table(figures: Sequence[TrackerFigures]) -> str:
 
 
 def kind_table(figures: Sequence[TrackerFigures], sequences: Sequence[VideoSequence]) -> str:
-    """Return figures by how the boxes were made, in percent: means over films, of the means over their tracks.
+    """Return figures in percent by kind of annotation: means over films of the means over their tracks.
 
     Empty where the sequences do not say their ``kind`` and ``film``. A film with many tracks counts as one.
     """
@@ -268,7 +268,7 @@ def write_document(path: Path, figures: Sequence[Any], more: dict[str, Any]) -> 
 
 
 def _without_nan(value: Any) -> Any:
-    """Replace numbers that JSON has no form for by null."""
+    """Replace numbers that are not finite by null, recursively."""
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

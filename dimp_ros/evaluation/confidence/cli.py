@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does the confidence mean something? Measure it on sequences in which the target is absent at times.
+"""Measure trackers' confidence on sequences in which the target is absent at times.
 
     python -m dimp_ros.evaluation.confidence.cli --sequences DIR --baselines DIR --out results/confidence
 
-Sequences whose annotation has absences are taken as they are; in the others the target is hidden for a while, again and
-again. As with `dimp-eval` the sequences are for measuring only. With `--resume` a run goes on where it stopped.
+Sequences with annotated absences are used as they are; in the others the target is hidden repeatedly. As with
+`dimp-eval` the sequences are for measuring only. With `--resume` an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DEFAULT_TRACKERS = "dimp_lite,nanotrack_v1,nanotrack_v2"
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
-        prog=PROGRAM, description="Measure what trackers' confidence says, on sequences with absent or hidden targets."
+        prog=PROGRAM, description="Measure trackers' confidence on sequences with absent or hidden targets."
     )
     parser.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="folder of annotated sequences")
     parser.add_argument("--only", type=split_names, metavar="NAME,...", help="take these sequences only")
@@ -49,10 +49,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--baselines", type=Path, metavar="DIR", help="folder that holds NanoTrack's ONNX files")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for tracks, confidence.json and plot")
-    parser.add_argument("--resume", action="store_true", help="take finished tracks of the same set-up from --out")
+    parser.add_argument("--resume", action="store_true", help="reuse finished tracks in --out of the same set-up")
     parser.add_argument("--device", default="auto", help="device of our models: auto, cpu, cuda (default: auto)")
     parser.add_argument("--jobs", type=int, default=available_cores(), metavar="N", help="processes (default: cores)")
-    parser.add_argument("--sheets", action="store_true", help="write images of hidden frames, to look at")
+    parser.add_argument("--sheets", action="store_true", help="write contact sheets of hidden frames")
     return parser
 
 
@@ -66,7 +66,7 @@ def _run(arguments: argparse.Namespace) -> int:
     chosen = load_sequences(arguments.sequences, arguments.only)
     sequences, left_out = hidden_sequences(tqdm(chosen, desc="hiding targets", disable=None))
     if not sequences:
-        raise ValueError("in none of the sequences can the target be hidden: they are too short, or targets too large")
+        raise ValueError("the target cannot be hidden in any sequence: they are too short, or targets too large")
     made = [sequence for sequence in sequences if isinstance(sequence, HiddenSequence)]
     print(
         f"{len(sequences) - len(made)} sequences with absences of their own, {len(made)} with a hidden target"
@@ -94,7 +94,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, 1 if a tracker stopped with an error on some sequence, 2 for a bad request."""
+    """Run the command; return 0, 1 if a tracker failed on a sequence, 2 for a bad request."""
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     arguments = build_parser().parse_args(argv)
     try:
@@ -103,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted; go on with --resume", file=sys.stderr)
+        print(f"{PROGRAM}: interrupted; continue with --resume", file=sys.stderr)
         return 130
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of a run that measures confidence: as a table for people, as JSON for programs, as an image."""
+"""Figures of a run that measures confidence."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dimp_ros.evaluation.confidence.metrics import (
     auroc,
     brier_score,
     calibration_error,
-    judge,
+    label_frames,
     pool,
     quantile,
     reactions,
@@ -35,11 +35,11 @@ RESAMPLES = 300
 
 @dataclass(frozen=True)
 class AbsenceFigures:
-    """How a tracker took the absences that began while it was on its target; frames, inf for "never", nan for none.
+    """Absences that began while the tracker was on its target; frames, inf for "never", nan for none.
 
-    `lost_median`, `lost_90`: within how many frames half and 90 % of them had made it say LOST. `never_lost`: share in
-    which it never did. `regained`: share of the returns after which its box was on the target again before the next
-    absence; `regained_median`: within how many frames half of *these* were.
+    `lost_median`, `lost_90`: frames until LOST in half and 90 % of them. `never_lost`: share without LOST. `regained`:
+    share of the returns after which its box was on the target before the next absence; `regained_median`: frames until
+    then.
     """
 
     absences: int
@@ -52,12 +52,12 @@ class AbsenceFigures:
 
 @dataclass(frozen=True)
 class ConfidenceFigures:
-    """What a tracker's confidence is worth, over all frames of all sequences but the first of each.
+    """Quality of a tracker's confidence over all frames of all sequences but the first of each.
 
-    `auroc` is that of "the target is there and IoU > 0.5"; `auroc_interval` holds its 2.5 and 97.5 percentiles when
-    whole sequences are drawn anew; `auroc_absent` and `auroc_misplaced` compare the right frames with those without the
-    target and with those whose box is off it. `default`: false alarms and misses of what the tracker itself calls
-    found; `at_half`: of confidence >= 0.5. Figures of the confidence are nan where the tracker gives none.
+    `auroc` separates right frames from all others, `auroc_absent` from those without the target, `auroc_misplaced` from
+    those whose box is off it; `auroc_interval` are the 2.5 and 97.5 percentiles of a bootstrap over sequences.
+    `default`: false alarms and misses of the tracker's own "found"; `at_half`: of confidence >= 0.5. Figures of the
+    confidence are nan if the tracker gives none.
     """
 
     tracker: str
@@ -79,7 +79,7 @@ class ConfidenceFigures:
 
 
 def summarize(results: Iterable[SequenceResult], sequences: Sequence[VideoSequence]) -> list[ConfidenceFigures]:
-    """Turn the results of a run into figures, a tracker each, in the order in which trackers first appear."""
+    """Return the figures of a run per tracker, in the order in which trackers first appear."""
     by_name = {sequence.name: sequence for sequence in sequences}
     by_tracker: dict[str, list[SequenceResult]] = {}
     for result in results:
@@ -89,7 +89,7 @@ def summarize(results: Iterable[SequenceResult], sequences: Sequence[VideoSequen
 
 def _figures(tracker: str, results: Sequence[SequenceResult], sequences: dict[str, VideoSequence]) -> ConfidenceFigures:
     ordered = sorted(results, key=lambda result: result.sequence)
-    tracks = {result.sequence: judge(result, sequences[result.sequence]) for result in ordered}
+    tracks = {result.sequence: label_frames(result, sequences[result.sequence]) for result in ordered}
     everything = pool(tracks.values())
     sure = _with_confidence(everything)
     at_half = everything.at_threshold(HALF) if everything.has_confidence else None
@@ -126,7 +126,7 @@ def _of_sequence(track: FrameLabels) -> dict[str, float]:
 
 
 def _with_confidence(track: FrameLabels) -> FrameLabels:
-    """Return the frames for which the tracker gave a confidence."""
+    """Return the frames with a confidence."""
     given = np.isfinite(track.confidence)
     return FrameLabels(track.present[given], track.right[given], track.found[given], track.confidence[given])
 
@@ -137,7 +137,7 @@ def _auroc_of(track: FrameLabels, which: Callable[[FrameLabels], Any]) -> float:
 
 
 def _interval(tracks: Sequence[FrameLabels]) -> tuple[float, float]:
-    """Return the 2.5 and 97.5 percentiles of the AUROC when sequences are drawn anew, with replacement."""
+    """Return the 2.5 and 97.5 percentiles of the AUROC in a bootstrap over sequences."""
     rng = np.random.default_rng(0)
     values = []
     for _ in range(RESAMPLES):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from dimp_ros.model.backbone import Backbone, EfficientNetLite0, Features, resnet18, resnet50
+from dimp_ros.model.box_refiner import BoxRefiner
 from dimp_ros.model.classifier import Classifier
 from dimp_ros.model.iou_net import IoUNet
 
@@ -42,7 +43,10 @@ ARCHITECTURES = {
 
 
 class DimpNet(nn.Module):
-    """Backbone, target classifier and overlap predictor; each part is used on its own, so there is no ``forward``."""
+    """Backbone, target classifier and overlap predictor; each part is used on its own, so there is no ``forward``.
+
+    ``box_refiner`` is None, unless a weights file has one: it then gives the boxes instead of the overlap predictor.
+    """
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -51,7 +55,12 @@ class DimpNet(nn.Module):
         self.classifier = Classifier(
             channels[1], architecture.classifier_channels, residual=architecture.classifier_residual
         )
+        self.box_refiner: BoxRefiner | None = None
         self.bb_regressor = IoUNet(channels, architecture.iou_reference, architecture.iou_test)
+
+    def add_box_refiner(self) -> None:
+        """Add a box refiner with random weights."""
+        self.box_refiner = BoxRefiner(self.feature_extractor.channels)
 
     def extract(self, images: Tensor) -> Features:
         """Return the backbone's features of RGB images ``Tensor[N, 3, H, W]`` with values 0..255."""

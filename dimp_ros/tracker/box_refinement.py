@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
@@ -128,6 +129,17 @@ def inside(box: Box, size: tuple[int, int], config: TrackerConfig) -> Box:
     return Box.from_center(cx, cy, w, h)
 
 
+def starting_places(targets: Sequence[TrackedTarget], size: tuple[int, int], config: TrackerConfig) -> list[Box]:
+    """Return the boxes of targets at the peaks of their last frames, before refinement, in image pixels."""
+    starts = []
+    for target in targets:
+        window, (row, column) = target.last.window, target.last.localization.cell
+        last = window.box_to_crop(target.predicted_box(config))
+        moved = window.box_to_image(Box.from_center(column * STRIDE, row * STRIDE, last.w, last.h))
+        starts.append(inside(moved, size, config))
+    return starts
+
+
 def refine(
     targets: Sequence[TrackedTarget],
     refine_boxes: RefineBoxes,
@@ -135,17 +147,13 @@ def refine(
     size: tuple[int, int],
     config: TrackerConfig,
 ) -> list[Box]:
-    """Return the boxes of targets at the peaks of their last frames, in image pixels.
+    """Return the boxes of targets at the peaks of their last frames, in image pixels, by ascent of the overlap.
 
     :param refine_boxes: see `InferenceEngine.refine_boxes`.
     :param backbone: features of those frames' crops. :param size: width and height of the image.
     """
-    starts = []
-    for target in targets:
-        window, (row, column) = target.last.window, target.last.localization.cell
-        last = window.box_to_crop(target.predicted_box(config))
-        moved = window.box_to_image(Box.from_center(column * STRIDE, row * STRIDE, last.w, last.h))
-        starts.append(window.box_to_crop(inside(moved, size, config)))
+    places = starting_places(targets, size, config)
+    starts = [target.last.window.box_to_crop(place) for target, place in zip(targets, places, strict=True)]
     proposals = torch.stack([starting_boxes(s, config, t.generator) for s, t in zip(starts, targets, strict=True)])
     modulation = Modulation(
         torch.cat([target.modulation.stride8 for target in targets]),
@@ -159,3 +167,62 @@ def refine(
         best = choose(boxes[n], overlaps[n], config) or starts[n]
         result.append(inside(frame.window.box_to_image(best), size, config))
     return result
+
+
+def correction_share(frame: int, config: TrackerConfig) -> float:
+    """Return the share of the first frame's error that is taken back in a frame; 0 is the first one."""
+    kept = config.first_frame_correction if frame else 0.0
+    if not kept or not config.correction_frames:
+        return kept
+    return kept + (1 - kept) * math.exp(-(frame - 1) / config.correction_frames)
+
+
+def reported(box: Box, target: TrackedTarget, config: TrackerConfig, frame: int) -> Box:
+    """Return a target's box in a frame with the first frame's error taken back.
+
+    Only what is reported is changed: where the target is sought next, and what is learned of it, does not depend on it.
+    """
+    share = correction_share(frame, config)
+    return corrected(box, target.edge_errors, share) if share else box
+
+
+def corrected(box: Box, errors: Sequence[float], share: float) -> Box:
+    """Take a share of the errors of a box's edges (left, top, right, bottom, in its sides) back."""
+    left, top, right, bottom = (share * error for error in errors)
+    return Box(
+        box.x - left * box.w,
+        box.y - top * box.h,
+        box.w * max(1 - right + left, 0.1),
+        box.h * max(1 - bottom + top, 0.1),
+    )
+
+
+def edge_errors(box: Box, truth: Box) -> tuple[float, float, float, float]:
+    """Return how far left, top, right and bottom of a box are off, in its sides."""
+    return (
+        (box.x - truth.x) / box.w,
+        (box.y - truth.y) / box.h,
+        (box.x + box.w - truth.x - truth.w) / box.w,
+        (box.y + box.h - truth.y - truth.h) / box.h,
+    )
+
+
+def measure_edge_errors(
+    target: TrackedTarget,
+    refine_boxes: RefineBoxes,
+    backbone: Features,
+    size: tuple[int, int],
+    config: TrackerConfig,
+    count: int = 4,
+) -> None:
+    """Refine the box of a target in its first frame ``count`` times and keep the mean errors of its edges.
+
+    :param backbone: features of the first frame's crop, ``Tensor[1, ...]``.
+    """
+    repeated = Features(*(maps.expand(count, -1, -1, -1) for maps in backbone))
+    last = replace(target.last)
+    boxes = refine([target] * count, refine_boxes, repeated, size, config)
+    target.last = last
+    errors = [edge_errors(box, target.box) for box in boxes]
+    left, top, right, bottom = (sum(values) / count for values in zip(*errors, strict=True))
+    target.edge_errors = (left, top, right, bottom)

@@ -79,6 +79,18 @@ class TrackerConfig:
     refine_steps: int = _setting(5, 0, 50, "gradient ascent steps on the predicted overlap")
     refine_step_length: float = _setting(1.0, 0.0, 10.0, "length of those steps")
     max_aspect: float = _setting(6.0, 1.0, 100.0, "refined boxes longer than this many times their width are dropped")
+    closer_looks: int = _setting(
+        1, 0, 4, "passes of the box refiner, where the weights have one; 0: ascent of the predicted overlap instead"
+    )
+    first_frame_correction: float = _setting(
+        0.0,
+        0.0,
+        1.0,
+        "share of the box's error on the first frame that is taken back in every reported box; 0: none, ever",
+    )
+    correction_frames: float = _setting(
+        30.0, 0.0, 10000.0, "the rest is taken back less and less: by 1/e of it after so many frames; 0: not at all"
+    )
     best_boxes: int = _setting(3, 1, 64, "how many of the best refined boxes are averaged")
     # Memory and learning
     memory_size: int = _setting(50, 16, 1000, "samples kept", live=False)

@@ -42,6 +42,9 @@ class TrackedTarget:
     """What is known of one target: its last box, its filter, the overlap network's modulation, its samples.
 
     :param box: the last one believed in. :param last: the window of the last frame in which it was, or else was sought.
+    :param tokens: what the box refiner remembers, ``Tensor[1, T, C]``; None where the weights have none.
+    :param reported_box: the same as ``box`` with the first frame's error taken back.
+    :param edge_errors: of the refined box in the first frame: left, top, right, bottom, in its sides.
     """
 
     box: Box
@@ -53,6 +56,12 @@ class TrackedTarget:
     frame: int = 0
     status: TrackStatus = TrackStatus.CONFIRMED
     redetection: RedetectionState = field(default_factory=RedetectionState)
+    tokens: Tensor | None = None
+    edge_errors: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    reported_box: Box = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.reported_box = self.box
 
     def predicted_box(self, config: TrackerConfig) -> Box:
         """Return where the target is looked for: at the candidate's box, where there is one, else at the last one."""
@@ -67,6 +76,7 @@ class TrackedTarget:
         self.filter = self.filter.to(device)
         self.modulation = Modulation(*(vector.to(device) for vector in self.modulation))
         self.memory.to(device)
+        self.tokens = None if self.tokens is None else self.tokens.to(device)
         self.last.filter = self.last.filter.to(device)
 
     def inspect(self) -> FrameInspection:

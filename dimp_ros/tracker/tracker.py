@@ -16,10 +16,11 @@ from dimp_ros.model.backbone import Features
 from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model
 from dimp_ros.model.dimp import build_model
 from dimp_ros.model.target_filter import STRIDE
-from dimp_ros.tracker.box_refinement import refine
+from dimp_ros.tracker.box_refinement import measure_edge_errors, refine, reported
+from dimp_ros.tracker.closer_look import measure_errors_closer, refine_closer, remember_target
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
-from dimp_ros.tracker.device import choose_device, choose_precision
+from dimp_ros.tracker.device import choose_device, choose_precision, upload
 from dimp_ros.tracker.inference_engine import InferenceEngine
 from dimp_ros.tracker.localization import Localization, Outcome, localize
 from dimp_ros.tracker.redetection import TrackStatus, search_area
@@ -68,7 +69,11 @@ class DimpTracker:
             raise ValueError(f"weights is {weights!r}; it must be None or 'random' (give a file as the model)")
         self.info, self._confidence = info, info.confidence
         self._targets: dict[str, TrackedTarget] = {}
-        self._config = config or TrackerConfig(crop_size=info.crop_size, search_scale=info.search_scale)
+        self._config = config or TrackerConfig(
+            crop_size=info.crop_size,
+            search_scale=info.search_scale,
+            first_frame_correction=info.first_frame_correction,
+        )
         self.net = net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._engine = InferenceEngine(self.net, self.device, self._precision)
 
@@ -147,6 +152,7 @@ class DimpTracker:
         if not self._engine.up_to_date():  # somebody has put other weights into `net`
             self._engine = InferenceEngine(self.net, self.device, self._precision)
         target = init_target_model(self._engine.net, picture, checked, self.config, self.device, timer)
+        self._learn_box(target, picture)
         self._targets[target_id] = target
         return self._result(target_id, target, timer.stages)
 
@@ -195,7 +201,7 @@ class DimpTracker:
             seen.append(first + n)
             first += len(own)
         timer.record("localize")
-        self._refine_and_confirm(targets, backbone, seen, size)
+        self._refine_and_confirm(targets, backbone, seen, picture)
         timer.record("refine")
         for target, at in zip(targets, seen, strict=True):
             target.frame += 1
@@ -249,21 +255,42 @@ class DimpTracker:
         center = None if tile else (last.center[1] / STRIDE, last.center[0] / STRIDE)
         return localize(scores, cells, center, self.config)
 
+    def _learn_box(self, target: TrackedTarget, picture: Picture) -> None:
+        """Learn from the first frame what box refinement has to know of a target."""
+        config, net = self.config, self._engine.net
+        if net.box_refiner is not None:
+            target.tokens = remember_target(net, picture, target.box, self.device)
+        if not config.first_frame_correction:
+            return
+        if target.tokens is not None and config.closer_looks:
+            measure_errors_closer(target, net, picture, config, self.device)
+        else:
+            backbone = net.extract(upload([target.last.image], self.device))
+            size = (picture.width, picture.height)
+            measure_edge_errors(target, self._engine.refine_boxes, backbone, size, config)
+
+    def _refined(
+        self, targets: list[TrackedTarget], backbone: Features, rows: list[int], picture: Picture
+    ) -> list[Box]:
+        """Return the boxes of targets that were found, by what the weights have for it."""
+        config, net = self.config, self._engine.net
+        if config.closer_looks and all(target.tokens is not None for target in targets):
+            return refine_closer(targets, net, picture, config, self.device)
+        chosen = Features(*(f[rows] for f in backbone))
+        return refine(targets, self._engine.refine_boxes, chosen, (picture.width, picture.height), config)
+
     def _refine_and_confirm(
-        self, targets: list[TrackedTarget], backbone: Features, seen: list[int], size: tuple[int, int]
+        self, targets: list[TrackedTarget], backbone: Features, seen: list[int], picture: Picture
     ) -> None:
         """Give targets that were found their boxes, and say of each what is believed.
 
         :param backbone: features of all windows. :param seen: for each target, the number of its window.
-        :param size: width and height of the image.
         """
         found = [n for n, target in enumerate(targets) if target.status is not TrackStatus.LOST]
         boxes: dict[int, Box] = {}
         if found:
             rows = [seen[n] for n in found]
-            chosen = Features(*(f[rows] for f in backbone))
-            few = [targets[n] for n in found]
-            boxes = dict(zip(found, refine(few, self._engine.refine_boxes, chosen, size, self.config), strict=True))
+            boxes = dict(zip(found, self._refined([targets[n] for n in found], backbone, rows, picture), strict=True))
         for n, target in enumerate(targets):
             box = boxes.get(n)
             target.status = target.redetection.confirm(
@@ -271,6 +298,7 @@ class DimpTracker:
             )
             if target.status is TrackStatus.CONFIRMED and box is not None:
                 target.box = box
+                target.reported_box = reported(box, target, self.config, target.frame + 1)
                 target.redetection.remember_size(box, target.last.localization.peak, self.config)
 
     def _result(self, target_id: str, target: TrackedTarget, stages: dict[str, float]) -> TrackResult:
@@ -280,11 +308,13 @@ class DimpTracker:
             state = STATES[place.outcome]
         else:
             state = TargetState.UNCERTAIN if target.status is TrackStatus.TENTATIVE else TargetState.LOST
+        box = target.predicted_box(self.config)
+        box = target.reported_box if box == target.box else reported(box, target, self.config, target.frame)
         return TrackResult(
             target_id,
             state,
-            None if state is TargetState.LOST else target.predicted_box(self.config),
-            target.box,
+            None if state is TargetState.LOST else box,
+            target.reported_box,
             self.confidence(place.peak),
             place.peak,
             place.distractor_ratio,

@@ -33,6 +33,8 @@ SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 MAX_HEADER_BYTES = 2**20
 """Of a safetensors file; that of ``dimp50`` has 40 kB."""
 MAX_MESSAGE = 900
+BOX_REFINER = "box_refiner."
+"""Prefix of the tensors of a box refiner, which a file may have beside the model's."""
 _LARGEST = 1e6
 
 
@@ -56,6 +58,7 @@ class WeightsInfo:
     architecture: str
     crop_size: int = 288
     search_scale: float = 5.0
+    first_frame_correction: float = 0.0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     confidence_knots: Knots = ()
@@ -73,7 +76,7 @@ class WeightsInfo:
             raise ValueError(f"architecture is {self.architecture!r}; it must be the name of a model")
         if type(self.crop_size) is not int:
             raise ValueError(f"crop_size is {self.crop_size!r}; it must be a whole number of pixels")
-        for name in ("crop_size", "search_scale"):
+        for name in ("crop_size", "search_scale", "first_frame_correction"):
             value = getattr(self, name)
             if type(value) not in (int, float) or not abs(value) <= _LARGEST:
                 raise ValueError(f"{name} is {value!r}; it must be a number from {-_LARGEST:g} to {_LARGEST:g}")
@@ -244,7 +247,11 @@ def fill_model(weights: Weights, path: Path) -> DimpNet:
             "see that file and package are of the same version",
         )
     net = build_empty_model(architecture)
-    problem = mismatch(weights.tensors, expected_tensors(architecture))
+    expected = dict(expected_tensors(architecture))
+    if any(key.startswith(BOX_REFINER) for key in weights.tensors):
+        net.add_box_refiner()
+        expected = {key: value for key, value in net.state_dict().items() if not UNUSED.match(key)}
+    problem = mismatch(weights.tensors, expected)
     if problem:
         raise WeightsError(path, f"does not fit {architecture!r}: {problem}")
     own = net.state_dict()

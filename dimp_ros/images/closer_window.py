@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The window of box refinement: a rectangle round the target, resampled to a square.
+
+Its side is a multiple of the target's size, sqrt(w * h), stretched by the square root of the target's aspect ratio, so
+that a long target neither leaves the window nor becomes a line in it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dimp_ros.geometry.box import Box
+from dimp_ros.images.picture import Picture, as_picture, to_color
+
+LARGEST_STRETCH = 2.0
+"""Largest ratio of the window's sides to those of a square of the same area."""
+
+
+class CloserWindow(NamedTuple):
+    """A rectangle ``(x, y, w, h)`` in image pixels, seen as ``size`` x ``size`` pixels."""
+
+    x: float
+    y: float
+    w: float
+    h: float
+    size: int
+
+    @classmethod
+    def around(cls, box: Box, context: float, size: int) -> CloserWindow:
+        """Make the window for a target's ``box``, ``context`` times as large."""
+        side = context * math.sqrt(box.area)
+        stretch = min(max((box.w / box.h) ** 0.25, 1 / LARGEST_STRETCH), LARGEST_STRETCH)
+        w, h = side * stretch, side / stretch
+        cx, cy = box.center
+        return cls(cx - w / 2, cy - h / 2, w, h, size)
+
+    def box_to_window(self, box: Box) -> Box:
+        """Convert a box from image to window pixels."""
+        x, y = self.size / self.w, self.size / self.h
+        return Box((box.x - self.x) * x, (box.y - self.y) * y, box.w * x, box.h * y)
+
+    def edges_to_image(self, edges: tuple[float, float, float, float]) -> Box:
+        """Convert left, top, right, bottom in window sides to a box in image pixels."""
+        left, top, right, bottom = edges
+        return Box(self.x + left * self.w, self.y + top * self.h, (right - left) * self.w, (bottom - top) * self.h)
+
+
+def crop_window(image: NDArray[np.uint8] | Picture, window: CloserWindow) -> NDArray[np.uint8]:
+    """Resample a window from an image, whose border is replicated outside: ``[size, size, 3]`` BGR."""
+    picture = as_picture(image)
+    x0 = int(np.clip(math.floor(window.x) - 1, 0, picture.width - 1))
+    y0 = int(np.clip(math.floor(window.y) - 1, 0, picture.height - 1))
+    x1 = int(np.clip(math.ceil(window.x + window.w) + 1, x0 + 1, picture.width))
+    y1 = int(np.clip(math.ceil(window.y + window.h) + 1, y0 + 1, picture.height))
+    part = picture.region(x0, y0, x1, y1)
+    scale = np.array([[window.w / window.size, 0.0], [0.0, window.h / window.size]])
+    corner = np.array([window.x - x0, window.y - y0])
+    return to_color(resample(part, scale, corner, window.size))
+
+
+def resample(
+    image: NDArray[np.uint8], matrix: NDArray[np.float64], corner: NDArray[np.float64], size: int
+) -> NDArray[np.uint8]:
+    """Sample ``image`` at ``matrix @ (u, v) + corner`` for the centres (u, v) of ``size`` x ``size`` pixels.
+
+    Coordinates are continuous: pixel i covers [i, i + 1). An image that is reduced by more than 2 is averaged first.
+    """
+    factors = np.maximum(np.floor(np.hypot(matrix[:, 0], matrix[:, 1])), 1).astype(int)
+    factors = np.minimum(factors, image.shape[1::-1])
+    if factors.max() > 1 and min(image.shape[:2]) > 1:
+        width, height = (max(n // f, 1) for n, f in zip(image.shape[1::-1], factors, strict=True))
+        ratio = np.array([width / image.shape[1], height / image.shape[0]])
+        image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+        matrix, corner = matrix * ratio[:, None], corner * ratio
+    if image.shape[:2] == (1, 1):
+        return np.full((size, size, *image.shape[2:]), image[0, 0])
+    offset = matrix @ [0.5, 0.5] + corner - 0.5  # cv2 counts from the centres of pixels
+    sampled = cv2.warpAffine(
+        image,
+        np.column_stack((matrix, offset)),
+        (size, size),
+        flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP,
+        borderMode=cv2.BORDER_REPLICATE,
+    )
+    return np.asarray(sampled, np.uint8)

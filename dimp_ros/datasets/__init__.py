@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets: one interface, and a reader per published layout."""
+"""Training data: one small interface, and a reader for each published layout."""

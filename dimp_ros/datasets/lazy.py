@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sequence whose items are created on first access."""
+"""A sequence whose items are made when they are asked for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ T = TypeVar("T")
 
 
 class Lazy(Sequence[T]):
-    """A sequence that creates each item on first access and keeps it: the annotations of 30,000 clips load slowly."""
+    """A sequence, each item of which is made when it is first asked for and then kept.
+
+    The annotations of 30,000 clips take long to read, and a run that draws a few hundred must not wait for all.
+    """
 
     def __init__(self, length: int, make: Callable[[int], T]) -> None:
         self._made: list[T | None] = [None] * length
@@ -26,7 +29,7 @@ class Lazy(Sequence[T]):
     def __getitem__(self, index: slice) -> Sequence[T]: ...
 
     def __getitem__(self, index: int | slice) -> T | Sequence[T]:
-        """Return item ``index``, created if necessary."""
+        """Return item ``index``, made now if need be."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         made = self._made[index]

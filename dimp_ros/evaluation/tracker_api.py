@@ -3,20 +3,23 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dimp_ros.geometry.box import Box
 
+if TYPE_CHECKING:
+    pass
+
 
 class BaselineUnavailable(RuntimeError):
-    """A tracker cannot run on this machine; the message has the remedy."""
+    """A tracker cannot run on this machine; the message tells the remedy."""
 
 
 class Prediction(NamedTuple):
-    """Result of a frame: a box always, whether the target is found, and a confidence if the tracker has one."""
+    """What a tracker says about a frame: a box always, whether it believes in it, and how much if it can tell."""
 
     box: Box
     found: bool = True
@@ -24,12 +27,12 @@ class Prediction(NamedTuple):
 
 
 class BenchmarkTracker(Protocol):
-    """The two methods of tracking toolkits. Images are HxWx3 uint8 BGR, boxes x, y, w, h in float pixels."""
+    """The two calls of the field's toolkits. Images are HxWx3 uint8 BGR, boxes x, y, w, h in float pixels."""
 
     def init(self, image: NDArray[np.uint8], box: Box) -> None:
-        """Start on the target in `box`; replaces an earlier target."""
+        """Start on the target in `box`, forgetting any earlier one."""
         ...
 
     def update(self, image: NDArray[np.uint8]) -> Prediction:
-        """Track the target in the next image."""
+        """Follow the target to the next image."""
         ...

@@ -1,0 +1,249 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Examples for the box refiner: a reference window with the target's box, and search windows of the same target.
+
+Search windows lie round a box that is wrong as the tracker's are. Those of videos are frames of the whole clip; others
+are the reference image again, turned, stretched and mirrored by known amounts, with any rectangle as the target.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dimp_ros.geometry.box import Box
+from dimp_ros.images.closer_window import CloserWindow, resample
+from dimp_ros.model.box_refiner import CONTEXT, WINDOW_SIZE
+from dimp_ros.training.frame_store import FrameStore, StoredVideo
+
+Floats = NDArray[np.float64]
+SHORTEST = 8.0
+LARGEST_ASPECT = 6.0
+
+
+class PairBatch(NamedTuple):
+    """``references`` and ``searches`` ``uint8 [B, S, S, 3]`` BGR, ``boxes`` ``float32 [B, 4]`` in reference window
+    pixels, ``edges`` ``float32 [B * R, 4]`` in search window sides; R search windows for each reference, in order.
+    """
+
+    references: NDArray[np.uint8]
+    boxes: NDArray[np.float32]
+    searches: NDArray[np.uint8]
+    edges: NDArray[np.float32]
+
+
+class PairSampler:
+    """Draws examples from a store.
+
+    :param clips: share of the draws that are from videos. :param searches: search windows for each reference.
+    """
+
+    def __init__(self, store: FrameStore, seed: int, clips: float = 0.65, searches: int = 2) -> None:
+        self.store, self.clips, self.searches = store, clips, searches
+        self.rng = np.random.default_rng(seed)
+        videos = [video for video in store.videos if len(video.frames) > 1]
+        stills = [video for video in store.videos if len(video.frames) == 1]
+        self._groups = [_by_source(group) for group in (videos, stills)]
+
+    def batch(self, count: int) -> PairBatch:
+        """Draw ``count`` references, each with its search windows."""
+        drawn = [self._example() for _ in range(count)]
+        return PairBatch(
+            np.stack([item[0] for item in drawn]),
+            np.stack([item[1] for item in drawn]).astype(np.float32),
+            np.concatenate([item[2] for item in drawn]),
+            np.concatenate([item[3] for item in drawn]).astype(np.float32),
+        )
+
+    def _example(self) -> tuple[NDArray[np.uint8], Floats, NDArray[np.uint8], Floats]:
+        while True:
+            still = self.rng.random() >= self.clips
+            members, shares = self._groups[still]
+            if not members:
+                continue
+            group = members[self.rng.choice(len(members), p=shares)]
+            video = group[self.rng.integers(len(group))]
+            example = self._of_video(video)
+            if example is not None:
+                return example
+
+    def _of_video(self, video: StoredVideo) -> tuple[NDArray[np.uint8], Floats, NDArray[np.uint8], Floats] | None:
+        rng = self.rng
+        track = video.tracks[rng.integers(len(video.tracks))]
+        known = [i for i, box in enumerate(track) if box is not None and usable(Box(*box))]
+        if not known:
+            return None
+        at = known[rng.integers(len(known))]
+        image = self.store.image(video.frames[at])
+        box = _box(track[at])
+        if rng.random() < 0.15:
+            box, known = any_rectangle(rng, box, image.shape), [at]
+        window = CloserWindow.around(box, CONTEXT, WINDOW_SIZE)
+        matrix, corner = _map_of(window)
+        mirrored = rng.random() < 0.5
+        look = Look(rng)
+        reference = resample(image, matrix, corner, WINDOW_SIZE)
+        crops, edges = [], []
+        for _ in range(self.searches):
+            if len(known) > 1 and rng.random() < 0.8:
+                other = self._other(known, at)
+                crop, edge = self._real(video, track, other)
+            else:
+                crop, edge = self._transformed(image, box)
+            crop = look.changed(crop, rng)
+            if mirrored:
+                crop, edge = crop[:, ::-1], np.array([1 - edge[2], edge[1], 1 - edge[0], edge[3]])
+            crops.append(crop)
+            edges.append(edge)
+        own = np.array(window.box_to_window(box))
+        if mirrored:
+            reference, own[0] = reference[:, ::-1], WINDOW_SIZE - own[0] - own[2]
+        return look.common(reference), own, np.stack([look.common(crop) for crop in crops]), np.stack(edges)
+
+    def _other(self, known: list[int], at: int) -> int:
+        """Draw a frame, from the whole clip or near the reference."""
+        if self.rng.random() < 0.3:
+            near = [i for i in known if abs(i - at) <= 10]
+            return near[self.rng.integers(len(near))]
+        return known[self.rng.integers(len(known))]
+
+    def _real(self, video: StoredVideo, track: list[list[float] | None], at: int) -> tuple[NDArray[np.uint8], Floats]:
+        """Return a search window in another frame, half of the time round the box of a neighbouring frame."""
+        rng, truth = self.rng, _box(track[at])
+        start = truth
+        if rng.random() < 0.5:
+            last = track[min(max(at + int(rng.integers(-4, 5)), 0), len(track) - 1)]
+            if last is not None:
+                size = Box(*last)
+                start = Box.from_center(*truth.center, max(size.w, SHORTEST), max(size.h, SHORTEST))
+        window = CloserWindow.around(perturbed(rng, start), CONTEXT, WINDOW_SIZE)
+        matrix, corner = _map_of(window)
+        crop = resample(self.store.image(video.frames[at]), matrix, corner, WINDOW_SIZE)
+        return crop, _edges(truth, window)
+
+    def _transformed(self, image: NDArray[np.uint8], box: Box) -> tuple[NDArray[np.uint8], Floats]:
+        """Return a search window in the same image, as if it had been turned and stretched about the target."""
+        rng = self.rng
+        plain = rng.random() < 0.4
+        angle = 0.0 if plain else math.radians(rng.normal(0, 8))
+        stretch = np.ones(2) if plain else np.exp(rng.normal(0, 0.12, 2))
+        turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        forward = np.diag(stretch) @ turn
+        truth = turned_box(box, forward)
+        window = CloserWindow.around(perturbed(rng, truth), CONTEXT, WINDOW_SIZE)
+        matrix, corner = _map_of(window)
+        center = np.array(box.center)
+        back = np.linalg.inv(forward)
+        return resample(image, back @ matrix, back @ (corner - center) + center, WINDOW_SIZE), _edges(truth, window)
+
+
+def turned_box(box: Box, forward: Floats) -> Box:
+    """Return the box of the ellipse in ``box`` after a linear map ``[2, 2]`` about its centre.
+
+    What is in a box seldom reaches its corners, so that the box of the turned box would be too large.
+    """
+    w, h = 2 * np.hypot(forward[:, 0] * box.w / 2, forward[:, 1] * box.h / 2)
+    return Box.from_center(*box.center, float(w), float(h))
+
+
+def perturbed(rng: np.random.Generator, box: Box) -> Box:
+    """Return a box that is wrong as the tracker's are: displaced, and its sides off by factors of 0.5 to 2."""
+    kind = rng.random()
+    if kind < 0.45:
+        size = rng.normal(0, 0.12, 2) + rng.normal(0, 0.1)
+        shift = rng.normal(0, 0.07, 2)
+    elif kind < 0.8:
+        size = rng.normal(0, 0.22, 2) + rng.normal(0, 0.2)
+        shift = rng.normal(0, 0.13, 2)
+    else:
+        size = rng.uniform(-math.log(2), math.log(2), 2)
+        shift = rng.uniform(-0.25, 0.25, 2)
+    w, h = box.w * math.exp(np.clip(size[0], -0.75, 0.75)), box.h * math.exp(np.clip(size[1], -0.75, 0.75))
+    cx, cy = box.center
+    return Box.from_center(cx + shift[0] * box.w, cy + shift[1] * box.h, max(w, 4.0), max(h, 4.0))
+
+
+def any_rectangle(rng: np.random.Generator, box: Box, shape: tuple[int, ...]) -> Box:
+    """Return a rectangle within ``box`` or anywhere in an image of ``shape``: any box that is shown has to be drawn."""
+    outer = box if rng.random() < 0.6 else Box(0.0, 0.0, float(shape[1]), float(shape[0]))
+    least, most = (0.35, 0.95) if outer is box else (0.1, 0.5)
+    w, h = (max(rng.uniform(least, most) * side, SHORTEST) for side in (outer.w, outer.h))
+    ratio = w / h
+    if not 1 / LARGEST_ASPECT < ratio < LARGEST_ASPECT:
+        w = h = math.sqrt(w * h)
+    x = outer.x + rng.uniform(0, max(outer.w - w, 1e-3))
+    y = outer.y + rng.uniform(0, max(outer.h - h, 1e-3))
+    return Box(x, y, w, h)
+
+
+def usable(box: Box) -> bool:
+    """Tell whether a box is neither too small nor too long to learn from."""
+    return min(box.w, box.h) >= SHORTEST and 1 / LARGEST_ASPECT < box.w / box.h < LARGEST_ASPECT
+
+
+class Look:
+    """How a camera sees one example: what is common to its windows, and changes of a single one."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        self.grey = rng.random() < 0.08
+        self.gain = np.exp(rng.normal(0, 0.08, 3) + rng.normal(0, 0.15)) if rng.random() < 0.4 else np.ones(3)
+        self.offset = float(rng.normal(0, 8)) if rng.random() < 0.3 else 0.0
+
+    def common(self, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Apply what is common."""
+        if self.grey:
+            crop = np.repeat(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)[..., None], 3, 2).astype(np.uint8)
+        if self.offset or self.gain[0] != 1:
+            return np.clip(crop * self.gain + self.offset, 0, 255).astype(np.uint8)
+        return np.ascontiguousarray(crop)
+
+    def changed(self, crop: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+        """Apply light, blur, coarseness and noise of one window."""
+        kind = rng.random(4)
+        out = crop
+        if kind[0] < 0.12:
+            length = int(rng.integers(3, 14))
+            angle = rng.uniform(0, math.pi)
+            kernel = np.zeros((length, length), np.float32)
+            reach = (length - 1) / 2 * np.array([math.cos(angle), math.sin(angle)])
+            ends = [tuple(int(v) for v in np.rint((length - 1) / 2 + sign * reach)) for sign in (-1, 1)]
+            cv2.line(kernel, ends[0], ends[1], 1.0)
+            out = np.asarray(cv2.filter2D(out, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE), np.uint8)
+        if kind[1] < 0.1:
+            small = cv2.resize(out, None, fx=(f := rng.uniform(0.25, 0.7)), fy=f, interpolation=cv2.INTER_AREA)
+            out = np.asarray(cv2.resize(small, crop.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
+        if kind[2] < 0.5:
+            gain = np.exp(rng.normal(0, 0.04, 3) + rng.normal(0, 0.12))
+            out = np.clip(out * gain + rng.normal(0, 6), 0, 255).astype(np.uint8)
+        if kind[3] < 0.1:
+            out = np.clip(out + rng.normal(0, rng.uniform(2, 8), out.shape), 0, 255).astype(np.uint8)
+        return out
+
+
+def _by_source(videos: list[StoredVideo]) -> tuple[list[list[StoredVideo]], Floats]:
+    """Group videos by source, with a probability for each: the square root of its number of boxes."""
+    groups: dict[str, list[StoredVideo]] = {}
+    for video in videos:
+        groups.setdefault(video.source, []).append(video)
+    members = [groups[source] for source in sorted(groups)]
+    shares = np.sqrt([sum(len(video.frames) * len(video.tracks) for video in group) for group in members])
+    return members, shares / max(shares.sum(), 1e-9)
+
+
+def _box(values: list[float] | None) -> Box:
+    assert values is not None
+    return Box(*values)
+
+
+def _map_of(window: CloserWindow) -> tuple[Floats, Floats]:
+    """Return scale ``[2, 2]`` and corner ``[2]`` that lead from window to image pixels."""
+    return np.diag([window.w / window.size, window.h / window.size]), np.array([window.x, window.y])
+
+
+def _edges(box: Box, window: CloserWindow) -> Floats:
+    """Return left, top, right, bottom of a box in window sides."""
+    x, y, w, h = window.box_to_window(box)
+    return np.array([x, y, x + w, y + h]) / window.size

@@ -1,0 +1,377 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of the box refiner.
+
+``python -m dimp_ros.training.box_refiner --folder RUN --clips CLIPS --pictures PICTURES``
+
+A run goes on where it stopped: ``checkpoint.pt`` in its folder holds everything but the images, in 17 MB. The learning
+rate is constant, and the average of the weights is what is used, until ``--cool MINUTES`` lets it fall to zero.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dimp_ros.datasets.clips import ClipsDataSet
+from dimp_ros.datasets.compact import CompactDataSet
+from dimp_ros.geometry.box import Box, iou
+from dimp_ros.images.closer_window import CloserWindow, crop_window
+from dimp_ros.model.backbone import EfficientNetLite0, Features
+from dimp_ros.model.box_refiner import CONTEXT, WINDOW_SIZE, BoxRefiner, RefinedBoxes
+from dimp_ros.training.box_pairs import PairBatch, PairSampler, perturbed, usable
+from dimp_ros.training.frame_store import FrameStore, build_frame_store
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Of a run.
+
+    :param references: in a step. :param searches: search windows for each. :param learning_rate: of the head; the
+        backbone from stride 8 on learns with ``backbone_rate`` times as much, 0 leaves it as it is.
+    :param uses: how often the features of a batch are used, with a fixed backbone.
+    :param ema: decay of the average of the weights.
+    """
+
+    references: int = 16
+    searches: int = 2
+    uses: int = 4
+    learning_rate: float = 1e-3
+    backbone_rate: float = 0.0
+    warm_up: int = 100
+    ema: float = 0.998
+    clip_norm: float = 5.0
+    validate_every: int = 500
+    seed: int = 0
+
+
+def box_losses(refined: RefinedBoxes, edges: Tensor) -> dict[str, Tensor]:
+    """Return the parts of the loss.
+
+    ``distance``: mean distance of the edges in target sizes; ``overlap``: 1 - GIoU; ``quality``: cross entropy of the
+    predicted overlap.
+
+    :param edges: the true ones, ``Tensor[B, 4]`` in window sides.
+    """
+    size = (edges[:, 2:] - edges[:, :2]).repeat(1, 2)
+    distance = ((refined.edges - edges).abs() / size).mean()
+    overlap, generalized = giou(refined.edges, edges)
+    quality = F.binary_cross_entropy_with_logits(refined.quality, overlap.detach())
+    return {"distance": distance, "overlap": (1 - generalized).mean(), "quality": quality}
+
+
+def giou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return IoU and generalised IoU of boxes ``Tensor[B, 4]`` given by left, top, right, bottom."""
+    inner = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(1)
+    outer = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).clamp(min=0).prod(1)
+    areas = [(box[:, 2:] - box[:, :2]).clamp(min=0).prod(1) for box in (a, b)]
+    union = areas[0] + areas[1] - inner
+    overlap = inner / union.clamp(min=1e-9)
+    return overlap, overlap - (outer - union) / outer.clamp(min=1e-9)
+
+
+class RefinerTraining(nn.Module):
+    """The refiner with the backbone that it learns on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = EfficientNetLite0()
+        self.head = BoxRefiner(self.backbone.channels)
+
+    def extract(self, images: Tensor) -> Features:
+        """Map RGB windows ``Tensor[B, 3, S, S]`` of 0..255 to the backbone's features."""
+        normalized = self.backbone.normalize(images).contiguous(memory_format=torch.channels_last)
+        features: Features = self.backbone(normalized)
+        return features
+
+
+class Trainer:
+    """A refiner, its optimiser and the average of its weights, kept in ``folder``."""
+
+    def __init__(self, folder: Path, settings: Settings, start: Path | None = None) -> None:
+        self.folder, self.settings = folder, settings
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(settings.seed)
+        self.net = RefinerTraining().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average: dict[str, Tensor] = {}
+        self.step = 0
+        self._checkpoint = folder / "checkpoint.pt"
+        resumed = self._checkpoint.is_file()
+        if resumed:
+            state = torch.load(self._checkpoint, weights_only=True)
+            self.net.load_state_dict(_with_head(state["net"]))
+            self.average, self.step = _with_head(state["average"]), state["step"]
+        elif start is not None:
+            self.net.backbone.load_state_dict(_backbone_of(start))
+        early = self.net.backbone.early_modules()
+        fixed = {id(p) for module in early for p in module.parameters()}
+        head = [p for name, p in self.net.named_parameters() if not name.startswith("backbone.")]
+        late = [p for p in self.net.backbone.parameters() if settings.backbone_rate and id(p) not in fixed]
+        self.net.backbone.requires_grad_(False)
+        for parameter in late:
+            parameter.requires_grad_(True)
+        groups = [{"params": head, "rate": 1.0}]
+        if late:
+            groups.append({"params": late, "rate": settings.backbone_rate})
+        self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=1e-4)
+        if resumed and len(state["optimizer"]["param_groups"]) == len(groups):
+            self.optimizer.load_state_dict(state["optimizer"])
+
+    def train(self, batch: PairBatch | Example, factor: float = 1.0) -> dict[str, float]:
+        """Make one step; ``factor`` scales the learning rate."""
+        settings = self.settings
+        self.net.train()
+        self.net.backbone.eval()
+        warm = min(1.0, (self.step + 1) / settings.warm_up)
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.learning_rate * group["rate"] * warm * factor
+        example = extract(self.net, batch) if isinstance(batch, PairBatch) else batch
+        losses = box_losses(refine_example(self.net, example), example.edges)
+        total = 2 * losses["distance"] + losses["overlap"] + 0.2 * losses["quality"]
+        self.optimizer.zero_grad(set_to_none=True)
+        total.backward()
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), settings.clip_norm)
+        if torch.isfinite(norm):
+            self.optimizer.step()
+        self.step += 1
+        self._update_average()
+        return {**{name: float(value.detach()) for name, value in losses.items()}, "norm": float(norm)}
+
+    def examples(self, batches: Iterator[PairBatch], kept: int = 200) -> Iterator[PairBatch | Example]:
+        """Yield what to train on: with a fixed backbone every batch's features are used ``uses`` times, spread out."""
+        if self.settings.backbone_rate or self.settings.uses <= 1:
+            yield from batches
+        bank: list[Example] = []
+        rng = np.random.default_rng(self.settings.seed + self.step)
+        for batch in batches:
+            with torch.inference_mode():
+                new = extract(self.net, batch)
+            bank.append(Example(*(_plain(part) for part in new)))
+            yield bank[-1]
+            for _ in range(self.settings.uses - 1):
+                yield bank[rng.integers(len(bank))]
+            if len(bank) >= kept:
+                bank.pop(int(rng.integers(len(bank))))
+
+    def _update_average(self) -> None:
+        decay = min(self.settings.ema, (1 + self.step) / (10 + self.step))
+        for key, value in self.net.state_dict().items():
+            if key not in self.average or not value.is_floating_point():
+                self.average[key] = value.clone()
+            else:
+                self.average[key].lerp_(value, 1 - decay)
+
+    def averaged(self) -> RefinerTraining:
+        """Return a refiner with the average of the weights, in evaluation mode."""
+        net = RefinerTraining().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        net.load_state_dict(self.average)
+        averaged: RefinerTraining = net.eval()
+        return averaged
+
+    def save(self) -> None:
+        """Write the checkpoint, so that an interruption never leaves half a file."""
+        state = {
+            "net": self.net.state_dict(),
+            "average": self.average,
+            "optimizer": self.optimizer.state_dict(),
+            "step": self.step,
+        }
+        partial = self._checkpoint.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self._checkpoint)
+
+    def log(self, **values: object) -> None:
+        """Add a line to ``log.jsonl``."""
+        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": self.step, **values}) + "\n")
+
+
+def _with_head(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {key if key.startswith(("backbone.", "head.")) else f"head.{key}": value for key, value in state.items()}
+
+
+def _backbone_of(path: Path) -> dict[str, Tensor]:
+    """Return the backbone's weights of a ``dimp_lite`` file."""
+    from dimp_ros.model.checkpoints.checkpoint import load_model
+
+    net, _ = load_model(str(path))
+    return net.feature_extractor.state_dict()
+
+
+def _plain(part: Tensor | Features) -> Any:
+    """Return copies that autograd may use."""
+    return part.clone() if isinstance(part, Tensor) else Features(*(maps.clone() for maps in part))
+
+
+def to_images(windows: NDArray[np.uint8]) -> Tensor:
+    """Turn BGR windows ``[B, S, S, 3]`` into RGB images ``Tensor[B, 3, S, S]``."""
+    return torch.from_numpy(np.ascontiguousarray(windows[..., ::-1])).permute(0, 3, 1, 2)
+
+
+class Example(NamedTuple):
+    """A `PairBatch` as features of the frozen part of the network, in half precision."""
+
+    references: Features
+    boxes: Tensor
+    searches: Features
+    edges: Tensor
+
+
+def extract(net: RefinerTraining, batch: PairBatch) -> Example:
+    """Compute a batch's features in half precision."""
+    count = len(batch.boxes)
+    with torch.autocast("cpu", torch.bfloat16):
+        features = net.extract(to_images(np.concatenate((batch.references, batch.searches))))
+    return Example(
+        Features(*(maps[:count] for maps in features)),
+        torch.from_numpy(batch.boxes),
+        Features(*(maps[count:] for maps in features)),
+        torch.from_numpy(batch.edges),
+    )
+
+
+def refine_example(net: RefinerTraining, example: Example) -> RefinedBoxes:
+    """Refine the boxes of an example."""
+    references, searches = (Features(*(m.float() for m in f)) for f in (example.references, example.searches))
+    tokens = net.head.tokens(references, example.boxes)
+    refined: RefinedBoxes = net.head(searches, tokens.repeat_interleave(len(example.edges) // len(example.boxes), 0))
+    return refined
+
+
+def prefetched(sampler: PairSampler, count: int, depth: int = 4) -> Iterator[PairBatch]:
+    """Yield batches that a thread draws ahead."""
+    batches: queue.Queue[PairBatch] = queue.Queue(depth)
+
+    def work() -> None:
+        while True:
+            batches.put(sampler.batch(count))
+
+    threading.Thread(target=work, daemon=True).start()
+    while True:
+        yield batches.get()
+
+
+class Validation:
+    """Fixed examples of the val films: every track's first box, and windows round wrong boxes in later frames.
+
+    ``shown``: the first frame itself; ``real``: other frames.
+    """
+
+    def __init__(self, clips: Path, frames: int = 3, seed: int = 5) -> None:
+        rng = np.random.default_rng(seed)
+        self.films: list[tuple[str, str]] = []
+        self.windows: list[tuple[NDArray[np.uint8], Box]] = []
+        self.items: list[tuple[int, str, CloserWindow, Box, NDArray[np.uint8]]] = []
+        from dimp_ros.datasets.clips import read_films
+        from dimp_ros.datasets.film import Film
+
+        for film in read_films(clips, "val"):
+            read = Film(film.path)
+            images = [read(i) for i in range(film.frames)]
+            for track in film.tracks:
+                known = [i for i in np.flatnonzero(np.isfinite(track.boxes).all(1)) if usable(Box(*track.boxes[i]))]
+                if len(known) < 2:
+                    continue
+                number, box = len(self.films), Box(*(float(v) for v in track.boxes[known[0]]))
+                self.films.append((film.name, film.kind))
+                own = CloserWindow.around(box, CONTEXT, WINDOW_SIZE)
+                self.windows.append((crop_window(images[known[0]], own), own.box_to_window(box)))
+                chosen = [known[0], *rng.choice(known[1:], min(frames, len(known) - 1), replace=False)]
+                for at in chosen:
+                    truth = Box(*(float(v) for v in track.boxes[at]))
+                    window = CloserWindow.around(perturbed(rng, truth), CONTEXT, WINDOW_SIZE)
+                    name = "shown" if at == known[0] else "real"
+                    self.items.append((number, name, window, truth, crop_window(images[at], window)))
+
+    @torch.inference_mode()
+    def overlaps(self, net: RefinerTraining) -> dict[str, float]:
+        """Return mean overlaps: ``shown`` over tracks, ``real`` by kind over films."""
+        tokens: list[Tensor] = []
+        for start in range(0, len(self.windows), 32):
+            part = self.windows[start : start + 32]
+            boxes = torch.tensor([box for _, box in part], dtype=torch.float32)
+            features = net.extract(to_images(np.stack([image for image, _ in part])))
+            tokens.extend(net.head.tokens(features, boxes))
+        found: dict[str, dict[str, list[float]]] = {}
+        for start in range(0, len(self.items), 32):
+            some = self.items[start : start + 32]
+            features = net.extract(to_images(np.stack([item[4] for item in some])))
+            refined = net.head(features, torch.stack([tokens[item[0]] for item in some]))
+            for (number, name, window, truth, _), edges in zip(some, refined.edges.tolist(), strict=True):
+                film, kind = self.films[number]
+                box = window.edges_to_image(tuple(edges))
+                value = float(iou(np.array(box), np.array(truth))) if box.w > 0 and box.h > 0 else 0.0
+                found.setdefault(name if name == "shown" else kind, {}).setdefault(film, []).append(value)
+        return {
+            name: round(float(np.mean([np.mean(values) for values in films.values()])), 4)
+            for name, films in sorted(found.items())
+        }
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(prog="python -m dimp_ros.training.box_refiner", description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="of the run; goes on with the checkpoint there")
+    parser.add_argument("--clips", type=Path, required=True, help="folder of films with tracks (clips.jsonl)")
+    parser.add_argument("--pictures", type=Path, help="folder of stills (annotations.jsonl)")
+    parser.add_argument("--store", type=Path, help="folder of the decoded images (default: FOLDER/frames)")
+    parser.add_argument("--start", default="dimp_lite", help="weights whose backbone a new run begins with")
+    parser.add_argument("--minutes", type=float, default=60, help="how long to train")
+    parser.add_argument("--cool", type=float, default=0, help="minutes at the end in which the rate falls to zero")
+    parser.add_argument("--backbone-rate", type=float, default=0.0, help="rate of the backbone from stride 8 on")
+    parser.add_argument("--learning-rate", type=float, default=Settings.learning_rate)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(arguments.threads)
+    data = [CompactDataSet(arguments.pictures)] if arguments.pictures else []
+    store_folder = arguments.store or arguments.folder / "frames"
+    store: FrameStore = build_frame_store(store_folder, [*data, ClipsDataSet(arguments.clips)])
+    settings = Settings(backbone_rate=arguments.backbone_rate, learning_rate=arguments.learning_rate)
+    trainer = Trainer(arguments.folder, settings, arguments.start)
+    validation = Validation(arguments.clips)
+    _log.info("step %d, %d images, %d val windows", trainer.step, len(store), len(validation.items))
+    sampler = PairSampler(store, settings.seed + 1000 * trainer.step + 1, searches=settings.searches)
+    started = time.monotonic()
+    sums: dict[str, float] = {}
+    for count, batch in enumerate(trainer.examples(prefetched(sampler, settings.references)), 1):
+        left = arguments.minutes - (time.monotonic() - started) / 60
+        if left <= 0:
+            break
+        factor = min(1.0, left / arguments.cool) if arguments.cool else 1.0
+        for name, value in trainer.train(batch, factor).items():
+            sums[name] = sums.get(name, 0.0) + value / 50
+        if trainer.step % 50 == 0:
+            trainer.log(**{name: round(value, 4) for name, value in sums.items()}, factor=round(factor, 3))
+            pace = (time.monotonic() - started) / count
+            _log.info("%d %s %.2f s", trainer.step, {k: round(v, 4) for k, v in sums.items()}, pace)
+            sums = {}
+        if trainer.step % settings.validate_every == 0:
+            trainer.save()
+            overlaps = validation.overlaps(trainer.averaged())
+            trainer.log(val=overlaps)
+            _log.info("%d val %s", trainer.step, overlaps)
+    trainer.save()
+    overlaps = validation.overlaps(trainer.averaged())
+    trainer.log(val=overlaps)
+    _log.info("%d val %s; stopped", trainer.step, overlaps)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

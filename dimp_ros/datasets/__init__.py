@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training data: one small interface, and a reader for each published layout."""
+"""Data sets: one interface, and a reader per published layout."""

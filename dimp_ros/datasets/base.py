@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every training data set gives: stills with annotated objects, and clips with a target's box in every frame."""
+"""The interface of training data sets: stills with annotated objects, and clips with a target's box per frame."""
 
 from __future__ import annotations
 
@@ -18,14 +18,13 @@ Image = NDArray[Any]  # uint8 [H, W, 3] BGR, or [H, W, 4] BGRA; cv2's stubs do n
 
 
 HELD_OUT_SHARE = 0.05
-"""Share of the images that no training sees: the confidence is fitted and checked on sequences made of them."""
+"""Share of the images that no training uses; the confidence is fitted on synthetic sequences of them."""
 
 
 def held_out(name: str) -> bool:
-    """Tell whether the still or the clip of this name is left out of training; always the same for the same name.
+    """Tell whether the still or clip of this name is held out of training; a fixed function of the name.
 
-    All frames of a clip share their clip's fate, so ask with the clip's name. So do the targets of one video, which
-    are clips called ``video#track``.
+    The targets of one video, clips called ``video#track``, are held out together.
     """
     digest = hashlib.sha256(name.partition("#")[0].encode()).digest()
     return int.from_bytes(digest[:8], "big") < HELD_OUT_SHARE * 2**64
@@ -33,9 +32,9 @@ def held_out(name: str) -> bool:
 
 @dataclass(frozen=True)
 class Instance:
-    """One annotated object: its box in the image's pixels, its category ('' if unknown), its mask where there is one.
+    """One annotated object: its box in pixels, its category ('' if unknown), and its mask if known.
 
-    :param decode: gives the mask, ``uint8 [H, W]`` of 0 and 1, when it is asked for; None where there is no mask.
+    :param decode: returns the mask, ``uint8 [H, W]`` of 0 and 1; None without a mask.
     """
 
     box: Box
@@ -56,9 +55,9 @@ class Instance:
 class Still:
     """A single image.
 
-    :param read: gives the image as BGR, or BGRA for a cut-out, when it is asked for.
-    :param kind: ``still`` (objects where they were photographed), ``cutout`` (one object with alpha) or ``background``.
-    :param source: where it comes from; draws are balanced by it.
+    :param read: returns the image as BGR, or BGRA for a cut-out.
+    :param kind: ``still`` (objects in their own surroundings), ``cutout`` (one object with alpha) or ``background``.
+    :param source: origin, by which draws are balanced.
     :param exhaustive: whether *every* object is annotated.
     """
 
@@ -77,9 +76,9 @@ class Still:
 class Clip:
     """A video with one target: ``boxes`` ``float64 [N, 4]`` as x, y, w, h, all nan where the target is absent.
 
-    :param read: gives frame i of ``range(len(clip))`` as BGR.
-    :param visible: ``float64 [N]``, share of the target in sight.
-    :param instances: for each frame the annotated object with its mask, where the data set has masks; else empty.
+    :param read: returns frame i of ``range(len(clip))`` as BGR.
+    :param visible: ``float64 [N]``, visible share of the target.
+    :param instances: the annotated object of each frame, if the data set has masks; else empty.
     :param distractors: boxes of the video's other targets, each ``float64 [N, 4]``, nan where unknown.
     """
 
@@ -98,7 +97,7 @@ class Clip:
 
 
 class DataSet(ABC):
-    """A source of training images. Opening one reads annotations, never images."""
+    """A source of training images. Opening one reads annotations only."""
 
     name: str
 
@@ -111,7 +110,7 @@ class DataSet(ABC):
         """Return all clips, in a fixed order."""
 
     def summary(self) -> str:
-        """Say in a line what the set consists of and where it comes from."""
+        """Return a line with the number of stills, clips and frames, and their sources."""
         stills, clips = self.stills(), self.clips()
         sources = sorted({still.source for still in stills} | {clip.source for clip in clips})
         frames = sum(map(len, clips))

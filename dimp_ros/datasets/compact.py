@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The compact format: image files and one JSON line an image with boxes, masks and where it comes from.
+"""The compact format: image files, and one JSON line per image with boxes, masks, source and licence.
 
 ``annotations.jsonl`` beside ``images/<id>.webp``. A line has ``id``, ``width``, ``height``, ``kind`` (still, cutout,
 background or clip), ``source``, ``licence``, ``exhaustive`` and ``instances``: each a ``bbox`` (x, y, w, h), a
@@ -32,9 +32,9 @@ Opener = Callable[[Record], Callable[[], Image]]
 
 
 class RecordSet(DataSet):
-    """Stills and clips made of annotation lines; where the images are is up to the caller.
+    """Stills and clips of annotation lines.
 
-    :param annotations: the file with a JSON object a line. :param opener: gives for a line what reads its image.
+    :param annotations: file with a JSON object per line. :param opener: returns a reader of a line's image.
     """
 
     def __init__(self, name: str, annotations: Path, opener: Opener) -> None:
@@ -50,7 +50,7 @@ class RecordSet(DataSet):
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise ValueError(
                     f"{annotations}, line {number}: {type(error).__name__}: {error}; every line needs id, width, "
-                    f"height, instances and a kind of {', '.join(KINDS)} (a clip also clip and frame): mend or fetch it"
+                    f"height, instances and a kind of {', '.join(KINDS)} (a clip also clip and frame); fetch it again"
                 ) from error
         self._clips = [
             _clip(clip, track, sorted(records, key=lambda record: record["frame"]), opener)
@@ -63,7 +63,7 @@ class RecordSet(DataSet):
         return self._stills
 
     def clips(self) -> Sequence[Clip]:
-        """Return the clips by name, one for each track."""
+        """Return the clips in order of name, one per track."""
         return self._clips
 
 
@@ -82,7 +82,7 @@ class CompactDataSet(RecordSet):
 
 
 def _open_file(folder: Path, record: Record) -> Callable[[], Image]:
-    """Return what reads the image of a line."""
+    """Return a reader of a line's image."""
     flags = cv2.IMREAD_UNCHANGED if record["kind"] == "cutout" else cv2.IMREAD_COLOR
     return partial(read_image, folder / f"{record['id']}.webp", flags)
 
@@ -96,14 +96,14 @@ def _lines(path: Path) -> list[tuple[int, Record]]:
                 record = json.loads(line)
             except json.JSONDecodeError as error:
                 raise ValueError(
-                    f"{path}, line {number} is no JSON ({error}); the file is damaged: fetch it"
+                    f"{path}, line {number} is no JSON ({error}); the file is damaged: fetch it again"
                 ) from error
             records.append((number, record))
     return records
 
 
 def _instances(record: Record) -> list[tuple[Any, float, Instance]]:
-    """Return track, visible share and `Instance` of each object of a line, without crowds and empty boxes."""
+    """Return track, visible share and `Instance` of each object, without crowds and empty boxes."""
     found = []
     shape = int(record["height"]), int(record["width"])
     for item in record["instances"]:
@@ -119,7 +119,7 @@ def _instances(record: Record) -> list[tuple[Any, float, Instance]]:
 
 
 def _mask(counts: str, stored: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return a mask of size ``stored`` in its image's ``shape``, both (height, width), as 0 and 1."""
+    """Return a mask of size ``stored``, scaled to its image's ``shape``, both (height, width)."""
     mask = decode_runs(counts, *stored)
     if stored == shape:
         return mask
@@ -128,7 +128,7 @@ def _mask(counts: str, stored: tuple[int, int], shape: tuple[int, int]) -> NDArr
 
 
 def _still(record: Record, opener: Opener) -> Still:
-    """Make a `Still` of a line."""
+    """Convert a line to a `Still`."""
     if record["kind"] not in KINDS:
         raise ValueError(f"kind {record['kind']!r} is not known")
     return Still(
@@ -150,7 +150,7 @@ def _tracks(records: list[Record]) -> list[Any]:
 
 
 def _clip(name: str, track: Any, records: list[Record], opener: Opener) -> Clip:
-    """Make a `Clip` of one track in the frames of a clip; its box is nan where the track has no instance."""
+    """Return one track as a `Clip`; its box is nan in frames without it."""
     boxes = np.full((len(records), 4), np.nan)
     visible = np.zeros(len(records))
     instances: list[Instance | None] = [None] * len(records)
@@ -174,7 +174,7 @@ def _clip(name: str, track: Any, records: list[Record], opener: Opener) -> Clip:
 
 
 class _Frames:
-    """Reads frame i of a clip; a class, so that it can be sent to another process."""
+    """Reads frame i of a clip; can be pickled."""
 
     def __init__(self, readers: list[Callable[[], Image]]) -> None:
         self.readers = readers

@@ -2,7 +2,7 @@
 """GOT-10k in its published layout.
 
 ``train/list.txt`` names the folders in ``train/``; each has ``00000001.jpg ...``, ``groundtruth.txt`` (a box a line),
-``absence.label`` (1: absent), ``cover.label`` (0..8: how many eighths are in sight) and ``meta_info.ini``.
+``absence.label`` (1: absent), ``cover.label`` (0..8: visible eighths) and ``meta_info.ini``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Got10kDataSet(VideoDataSet):
     """The sequences of GOT-10k's training part.
 
     :param root: the folder that holds ``train/``, or ``train/`` itself.
-    :param exclude: text file with names to leave out, one a line, such as the known wrongly labelled ones.
+    :param exclude: text file with names to leave out, one a line, such as the known mislabelled ones.
     :raises OSError: if ``list.txt`` is missing; :raises ValueError: if ``exclude`` names nothing that is there.
     """
 

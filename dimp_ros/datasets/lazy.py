@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A sequence whose items are made when they are asked for."""
+"""A sequence whose items are created on first access."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ T = TypeVar("T")
 
 
 class Lazy(Sequence[T]):
-    """A sequence, each item of which is made when it is first asked for and then kept.
-
-    The annotations of 30,000 clips take long to read, and a run that draws a few hundred must not wait for all.
-    """
+    """A sequence that creates each item on first access and keeps it: the annotations of 30,000 clips load slowly."""
 
     def __init__(self, length: int, make: Callable[[int], T]) -> None:
         self._made: list[T | None] = [None] * length
@@ -29,7 +26,7 @@ class Lazy(Sequence[T]):
     def __getitem__(self, index: slice) -> Sequence[T]: ...
 
     def __getitem__(self, index: int | slice) -> T | Sequence[T]:
-        """Return item ``index``, made now if need be."""
+        """Return item ``index``, created if necessary."""
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         made = self._made[index]

@@ -32,20 +32,20 @@ PATHS = ("root", "split", "exclude")
 
 
 class WeightedDataSet(NamedTuple):
-    """A data set and how often it is drawn from, relative to the others."""
+    """A data set and its relative sampling weight."""
 
     data: DataSet
     weight: float
 
 
 def open_data_set(kind: str, root: Path | str, **options: Any) -> DataSet:
-    """Open a data set: its annotations are read, at the latest when they are used, its images only then.
+    """Open a data set; annotations are read now or on first use, images on use.
 
     :param kind: one of `KINDS`. :param root: its folder.
     :param options: those of the kind's class, and ``max_stills``, ``max_clips``, ``max_frames`` (of each clip) to take
         only so many, evenly spaced.
     :raises ValueError: if a kind or an option is not known, or something is damaged.
-    :raises OSError: if something is missing. Both say where and what to do.
+    :raises OSError: if something is missing.
     """
     if kind not in KINDS:
         raise ValueError(f"data sets of kind {kind!r} are not known; there are: {', '.join(sorted(KINDS))}")
@@ -58,9 +58,9 @@ def open_data_set(kind: str, root: Path | str, **options: Any) -> DataSet:
 
 
 def open_data_sets(entries: Sequence[Mapping[str, Any]], base: Path | str = ".") -> list[WeightedDataSet]:
-    """Open what a configuration lists: mappings of ``kind``, ``root``, perhaps ``weight`` (1) and options.
+    """Open the data sets of a configuration: mappings of ``kind``, ``root``, ``weight`` (default 1) and options.
 
-    :param base: folder that relative paths begin at, that of the configuration. ``~`` and ``$VARIABLES`` are replaced.
+    :param base: folder that relative paths start from. ``~`` and ``$VARIABLES`` are expanded.
     :raises ValueError: if an entry is not such a mapping. :raises OSError: if something is missing.
     """
     opened = []
@@ -79,7 +79,7 @@ def open_data_sets(entries: Sequence[Mapping[str, Any]], base: Path | str = ".")
 
 
 def resolve_paths(entry: Mapping[str, Any], base: Path | str) -> dict[str, Any]:
-    """Return a data set's entry with its paths made absolute; ``split`` is one only where it names a file."""
+    """Return a data set's entry with absolute paths; ``split`` is a path for LaSOT only."""
     resolved = dict(entry)
     for name in PATHS:
         value = resolved.get(name)

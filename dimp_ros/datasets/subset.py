@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A part of a data set: fewer stills, fewer clips, fewer frames of each."""
+"""A part of a data set: fewer stills, clips, or frames per clip."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ T = TypeVar("T")
 
 
 class Subset(DataSet):
-    """Evenly spaced stills and clips of another data set, and of each clip evenly spaced frames.
+    """Evenly spaced stills, clips, and frames of clips of another data set.
 
-    :param stills, clips, frames: the most that is taken; None takes all.
+    :param stills, clips, frames: largest number to take; None takes all.
     :raises ValueError: if one is negative, or frames is 0.
     """
 
@@ -37,11 +37,11 @@ class Subset(DataSet):
         self._clips = Lazy(len(self._clip_rows), self._clip)
 
     def stills(self) -> Sequence[Still]:
-        """Return the stills taken, in the order of the whole."""
+        """Return the chosen stills in their order."""
         return self._stills
 
     def clips(self) -> Sequence[Clip]:
-        """Return the clips taken, in the order of the whole, with the frames taken of each."""
+        """Return the chosen clips in their order, with the chosen frames."""
         return self._clips
 
     def _still(self, index: int) -> Still:
@@ -58,7 +58,7 @@ class Subset(DataSet):
 
 
 class _Chosen:
-    """Reads frame i of the frames taken of a clip; a class, so that it can be sent to another process."""
+    """Reads frame i of the chosen frames of a clip; can be pickled."""
 
     def __init__(self, clip: Clip, rows: list[int]) -> None:
         self.clip, self.rows = clip, rows

@@ -14,10 +14,10 @@ PARTS = 12
 
 
 class TrackingNetDataSet(VideoDataSet):
-    """The training clips of TrackingNet. It tells neither what the targets are nor when they are occluded.
+    """The training clips of TrackingNet, which have neither categories nor occlusion labels.
 
     :param root: the folder that holds ``TRAIN_0`` and so on.
-    :param parts: which of them to take, e.g. ``[0, 1, 2, 3]``; by default all that are there.
+    :param parts: which to take, e.g. ``[0, 1, 2, 3]``; by default all that exist.
     :raises OSError: if a part, or the frames of any of its annotations, are missing.
     :raises ValueError: if a part is not of 0..11.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the readers of published video data sets share: text files read quickly, and clips when they are asked for."""
+"""Shared by readers of published video data sets: text files, and clips that are read on first access."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dimp_ros.images.files import read_image
 
 
 class VideoDataSet(DataSet):
-    """A data set of clips only; a reader says how the clip of a folder or a file is made."""
+    """A data set of clips only; subclasses read the clip of a folder or a file."""
 
     def __init__(self, name: str, items: Iterable[Path]) -> None:
         self.name = name
@@ -28,14 +28,14 @@ class VideoDataSet(DataSet):
         return ()
 
     def clips(self) -> Sequence[Clip]:
-        """Return the clips, whose annotations are read when they are asked for."""
+        """Return the clips; annotations are read on first access."""
         return self._clips
 
     def _make(self, index: int) -> Clip:
         return self.clip(self.items[index])
 
     def clip(self, item: Path) -> Clip:
-        """Read the annotations of one clip; every reader has its own.
+        """Read the annotations of one clip; implemented by each reader.
 
         :raises OSError: if a file is missing; :raises ValueError: if one is damaged.
         """
@@ -43,7 +43,7 @@ class VideoDataSet(DataSet):
 
 
 class NumberedFrames:
-    """Reads frame i from ``folder / pattern.format(i + first)``; a class, so that it can be sent to another process."""
+    """Reads frame i from ``folder / pattern.format(i + first)``; can be pickled."""
 
     def __init__(self, folder: Path, pattern: str, first: int) -> None:
         self.folder, self.pattern, self.first = folder, pattern, first
@@ -118,7 +118,7 @@ def need_folder(root: Path | str, layout: str) -> Path:
 
 
 def clip_of(frames: Callable[[int], Image], name: str, boxes: NDArray[np.float64], **more: Any) -> Clip:
-    """Make a `Clip` in sight wherever it has a box; ``more`` are further fields, ``visible`` among them."""
+    """Return a `Clip` that is visible where it has a box; ``more`` are further fields, such as ``visible``."""
     present = np.isfinite(boxes).all(1)
     visible = np.where(present, more.pop("visible", 1.0), 0.0)
     return Clip(name=name, read=frames, boxes=boxes, visible=visible, **more)

@@ -1,10 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The console script `dimp-eval`: measure trackers on a folder of annotated sequences and print who is how good.
+"""The console script `dimp-eval`: measure trackers on a folder of annotated sequences.
 
-Started by torchrun, every process runs its share, and the one that ends last prints the tables.
-
-The sequences are for measuring only: nothing of them is ever used to train a network, to tune a constant or to choose a
-default.
+Under torchrun every process runs its share, and the last one prints the tables. The sequences are for measuring only:
+they are never used to train a network, tune a constant or choose a default.
 """
 
 from __future__ import annotations
@@ -59,7 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="dimp-eval",
-        description="One-pass evaluation: each tracker gets the first box of each sequence and no help after it.",
+        description="One-pass evaluation: each tracker is given the first box of each sequence only.",
     )
     parser.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="folder of annotated sequences")
     parser.add_argument(
@@ -76,22 +74,22 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--ablate",
         metavar="MODEL",
-        help="measure the variants of this model that show what each part gives: the initialiser only, fewer optimiser "
-        "steps, no online update, no hard negatives",
+        help="measure variants of this model: the initialiser only, fewer optimiser steps, no online update, no hard "
+        "negatives",
     )
     parser.add_argument("--baselines", type=Path, metavar="DIR", help="folder that holds NanoTrack's ONNX files")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write results.json, plots and each pair's track here")
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="take finished pairs from --out where weights and settings are the same (changed code is not noticed)",
+        help="reuse finished pairs in --out of the same weights and settings (changed code is not detected)",
     )
     parser.add_argument(
         "--merge",
         type=Path,
         nargs="+",
         metavar="DIR",
-        help="run nothing: print the figures of all results in these folders, each an --out of a run, as of one run",
+        help="run nothing: print the figures of the results in these folders, each an --out, as of one run",
     )
     parser.add_argument("--device", default="auto", help="device of our models: auto, cpu, cuda (default: auto)")
     parser.add_argument("--jobs", type=_positive, metavar="N", help="processes (default: one per core)")
@@ -108,20 +106,23 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _tracker_names(arguments: argparse.Namespace) -> list[str]:
-    """Return the trackers asked for, each once; those of an ablation alone where nothing else is asked for."""
+    """Return the requested trackers, each once; with --ablate alone, only its variants."""
     variants = [arguments.ablate + variant for variant in ABLATIONS] if arguments.ablate else []
     others = arguments.trackers or ([] if variants else split_names(DEFAULT_TRACKERS))
     return list(dict.fromkeys([*variants, *others]))
 
 
-def _usable(specs: Sequence[TrackerSpec]) -> list[TrackerSpec]:
-    """Return the trackers that can run here, and say of each other one why not."""
+def usable_trackers(specs: Sequence[TrackerSpec], program: str = "dimp-eval") -> list[TrackerSpec]:
+    """Return the trackers that can run here; print why each other one cannot.
+
+    :raises ValueError: if none can.
+    """
     usable = []
     for spec in specs:
         try:
             spec.check()
         except BaselineUnavailable as reason:
-            print(f"dimp-eval: {spec.name} left out: {reason}", file=sys.stderr)
+            print(f"{program}: {spec.name} left out: {reason}", file=sys.stderr)
         else:
             usable.append(spec)
     if not usable:
@@ -130,7 +131,7 @@ def _usable(specs: Sequence[TrackerSpec]) -> list[TrackerSpec]:
 
 
 def _inputs(arguments: argparse.Namespace) -> list[tuple[str, Path | None]]:
-    """Return the folders that are read, each with its option; those of `--merge` may be added to."""
+    """Return the folders that are read, each with its option; `--out` may be one of `--merge`."""
     return [("--sequences", arguments.sequences), ("--baselines", arguments.baselines)]
 
 
@@ -143,19 +144,21 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.merge:
         return _merge(arguments, sequences)
     settings = dict(arguments.set)
-    specs = _usable(
+    specs = usable_trackers(
         [TrackerSpec(name, arguments.baselines, arguments.device, settings) for name in _tracker_names(arguments)]
     )
     jobs = min(arguments.jobs or rank.cores(available_cores()), len(specs) * len(sequences))
     threads = arguments.threads or max(1, rank.cores(available_cores()) // jobs)
-    results = _collect(specs, sequences, jobs, threads, arguments, rank)
-    failed = _complain(results)
+    results = collect(
+        specs, sequences, rank=rank, jobs=jobs, threads=threads, out=arguments.out, resume=arguments.resume
+    )
+    failed = report_errors(results)
     if not rank.alone:
         results, missing = take_stored(arguments.out, specs, sequences)
         if missing:
             print(
                 f"dimp-eval: rank {rank.index} of {rank.count} is done; {len(missing)} results of others are not in "
-                f"{arguments.out} yet. The last one prints the tables; where disks are not shared, use --merge",
+                f"{arguments.out} yet. The last one prints the tables; without a shared disk use --merge",
                 file=sys.stderr,
             )
             return failed
@@ -165,16 +168,16 @@ def _run(arguments: argparse.Namespace) -> int:
     return failed
 
 
-def _complain(results: Sequence[SequenceResult]) -> int:
-    """Say which tracks ended early; return the exit status."""
+def report_errors(results: Sequence[SequenceResult], program: str = "dimp-eval") -> int:
+    """Print which tracks ended early; return the exit status."""
     failed = [result for result in results if result.error]
     for result in failed:
-        print(f"dimp-eval: * {result.tracker} stopped on {result.sequence}, {result.error}", file=sys.stderr)
+        print(f"{program}: * {result.tracker} stopped on {result.sequence}, {result.error}", file=sys.stderr)
     return 1 if failed else 0
 
 
 def _merge(arguments: argparse.Namespace, sequences: Sequence[VideoSequence]) -> int:
-    """Report on stored results; with --out, put copies of them together there."""
+    """Report on stored results; with --out, copy them there."""
     names = {sequence.name for sequence in sequences}
     results = [result for result in read_results(arguments.merge) if result.sequence in names]
     if arguments.trackers or arguments.ablate:
@@ -185,7 +188,7 @@ def _merge(arguments: argparse.Namespace, sequences: Sequence[VideoSequence]) ->
     check_complete(results, sequences)
     for result in results if arguments.out is not None else ():
         result.save(pair_file(arguments.out, result.tracker, result.sequence))
-    failed = _complain(results)
+    failed = report_errors(results)
     _report(results, sequences, arguments, {"merged": [str(folder) for folder in arguments.merge]})
     return failed
 
@@ -202,9 +205,7 @@ def _report(
     if out is not None and any(sequence.meta.get("dataset") == "GOT-10k" for sequence in sequences):
         written += write_got10k(out / "GOT-10k", results, sequences)
     if any(sequence.withheld for sequence in sequences):
-        print(
-            "The truth of these sequences is withheld: there are no figures; send the results to the data set's server"
-        )
+        print("The ground truth of these sequences is withheld: submit the results to the data set's server")
     else:
         figures = summarize(results, sequences)
         print(sequence_table(figures), end="\n\n")
@@ -220,7 +221,7 @@ def _report(
 
 
 def _plots(out: Path, figures: Sequence[TrackerFigures]) -> list[Path]:
-    """Draw the plots, with the first of our trackers emphasised; without matplotlib say so."""
+    """Draw the plots with the first of our trackers emphasised; print why there are none without matplotlib."""
     ours = [figure.tracker for figure in figures if not TrackerSpec(figure.tracker).is_baseline]
     try:
         return write_plots(out, figures, ours[:1])
@@ -229,22 +230,15 @@ def _plots(out: Path, figures: Sequence[TrackerFigures]) -> list[Path]:
         return []
 
 
-def _collect(
-    specs: Sequence[TrackerSpec],
-    sequences: Sequence[VideoSequence],
-    jobs: int,
-    threads: int,
-    arguments: argparse.Namespace,
-    rank: Rank,
+def collect(
+    specs: Sequence[TrackerSpec], sequences: Sequence[VideoSequence], *, rank: Rank, **options: Any
 ) -> list[SequenceResult]:
-    """Run this process's share under a progress bar that counts frames."""
+    """Run this process's share under a progress bar that counts frames; ``options`` are those of `run_pairs`."""
     results = []
     frames = sum(len(sequence) for _, sequence in share(specs, sequences, rank))
-    where = "" if rank.alone else f"rank {rank.index}"
-    with tqdm(total=frames, unit="frame", desc=where, position=rank.local_index, disable=None, file=sys.stderr) as bar:
-        for result in run_pairs(
-            specs, sequences, jobs=jobs, threads=threads, out=arguments.out, resume=arguments.resume, rank=rank
-        ):
+    label = "" if rank.alone else f"rank {rank.index}"
+    with tqdm(total=frames, unit="frame", desc=label, position=rank.local_index, disable=None, file=sys.stderr) as bar:
+        for result in run_pairs(specs, sequences, rank=rank, **options):
             bar.set_postfix_str(f"{result.tracker} on {result.sequence}", refresh=False)
             bar.update(len(result.boxes))
             results.append(result)
@@ -252,7 +246,7 @@ def _collect(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, 1 if a tracker stopped with an error on some sequence, 2 for a bad request."""
+    """Run the command; return 0, 1 if a tracker failed on a sequence, 2 for a bad request."""
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     arguments = build_parser().parse_args(argv)
     try:
@@ -261,7 +255,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"dimp-eval: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        hint = "; go on with --resume" if arguments.out is not None else ""
+        hint = "; continue with --resume" if arguments.out is not None else ""
         print(f"dimp-eval: interrupted{hint}", file=sys.stderr)
         return 130
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run divided between processes, as `torchrun` starts them on one machine or on several.
+"""A run divided between processes that `torchrun` starts on one or several machines.
 
-Nothing is sent between them: each knows its number and the number of all, and from these alone which part is its own.
+They do not communicate: each computes its share from its rank.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _Sequence = TypeVar("_Sequence", bound=Sized)
 
 @dataclass(frozen=True)
 class Rank:
-    """Which process this is: `index` of `count`, and of those on this machine `local_index` of `local_count`.
+    """Rank of a process: `index` of `count`, and on its machine `local_index` of `local_count`.
 
     Indices start at 0. Raise ValueError if a number does not fit the others.
     """
@@ -36,7 +36,7 @@ class Rank:
 
     @staticmethod
     def from_environment(environment: Mapping[str, str] | None = None) -> Rank:
-        """Read what torchrun sets; without it this is the only process."""
+        """Read the variables that torchrun sets; without them this is the only process."""
         environment = os.environ if environment is None else environment
 
         def number(name: str, default: int) -> int:
@@ -54,7 +54,7 @@ class Rank:
         return self.count == 1
 
     def cores(self, available: int) -> int:
-        """Return this process's share of the cores of its machine, at least 1."""
+        """Return this process's share of its machine's cores, at least 1."""
         return max(1, available // self.local_count)
 
 
@@ -62,12 +62,11 @@ ALONE = Rank()
 
 
 def share(specs: Sequence[_Spec], sequences: Sequence[_Sequence], rank: Rank) -> list[tuple[_Spec, _Sequence]]:
-    """Return the pairs of tracker and sequence that belong to `rank`; together the ranks have each pair once.
+    """Return the pairs of tracker and sequence of a rank; over all ranks each pair occurs once.
 
-    Sequences go longest first, each with all trackers one after the other, so that a change of load during the run
-    touches all trackers alike. A sequence is dealt whole, always to the rank with the fewest frames so far, so that the
-    times of different trackers on it come from one machine; only where there are fewer sequences than ranks, pairs are
-    dealt.
+    Longest sequences come first, each with all trackers in turn, so that changes of load affect all trackers alike. A
+    whole sequence goes to the rank with the fewest frames so far, so that times on it come from one machine; with fewer
+    sequences than ranks, single pairs are assigned.
     """
     ordered = sorted(sequences, key=len, reverse=True)
     pairs = [(spec, sequence) for sequence in ordered for spec in specs]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results in the files of GOT-10k's toolkit and server, so that the official figures can be had for any run."""
+"""Results in the format of GOT-10k's toolkit and server."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from dimp_ros.files.outputs import write_text
 def write_got10k(folder: Path, results: Iterable[SequenceResult], sequences: Sequence[VideoSequence]) -> list[Path]:
     """Write ``TRACKER/NAME/NAME_001.txt`` and ``NAME_time.txt`` under `folder`; return the trackers' folders.
 
-    A line is a box ``x,y,w,h`` in the coordinates of the data set's files (1-based for GOT-10k), or the seconds that
-    its frame took; 0 where the tracker had stopped, which the toolkit leaves out of the speed.
+    A line is a box ``x,y,w,h`` in the coordinates of the data set's files (1-based for GOT-10k), or the seconds of
+    its frame; 0 after the tracker has failed, which the toolkit leaves out of the speed.
     """
     by_name = {sequence.name: sequence for sequence in sequences}
     written: dict[Path, None] = {}

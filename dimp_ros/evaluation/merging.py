@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Results of several runs, or of several machines' parts of one run, put together again."""
+"""Merge results of several runs, or of several machines' shares of one run."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from dimp_ros.evaluation.sequences import VideoSequence
 def read_results(folders: Iterable[Path]) -> list[SequenceResult]:
     """Read every result stored under `folders`, each an --out of `dimp-eval`, in order of tracker and sequence.
 
-    A pair that is in several folders is taken once, from the last of them. Raise ValueError if there is nothing, if a
-    file is damaged, or if a tracker's results are of different set-ups (other weights, settings or versions), because
-    their mean would be of no tracker at all.
+    A pair in several folders is taken from the last. Raise ValueError if there is no result, a file is damaged, or a
+    tracker's results differ in weights, settings or versions.
     """
     results: dict[tuple[str, str], SequenceResult] = {}
     setups: dict[str, tuple[str, Path]] = {}
     for folder in folders:
         files = sorted((folder / "pairs").glob("*/*.json"))
         if not files:
-            raise ValueError(f"no results in {folder}; give a folder that was --out of a run, it has a folder pairs/")
+            raise ValueError(f"no results in {folder}; give the --out of a run, which has a folder pairs/")
         for file in files:
             try:
                 result = SequenceResult.load(file)
@@ -40,7 +39,7 @@ def read_results(folders: Iterable[Path]) -> list[SequenceResult]:
 def take_stored(
     out: Path, specs: Sequence[Spec], sequences: Sequence[VideoSequence]
 ) -> tuple[list[SequenceResult], list[tuple[str, str]]]:
-    """Return the results of these trackers on these sequences that are in `out`, and the pairs that are not."""
+    """Return the results of these trackers on these sequences in `out`, and the missing pairs."""
     found, missing = [], []
     for spec in specs:
         fingerprint = spec.fingerprint()
@@ -54,14 +53,14 @@ def take_stored(
 
 
 def check_complete(results: Iterable[SequenceResult], sequences: Sequence[VideoSequence]) -> None:
-    """Raise ValueError, naming the pairs, unless every tracker has a whole track on every one of the sequences."""
+    """Raise ValueError, naming the pairs, unless every tracker has a complete track on every sequence."""
     lengths = {sequence.name: len(sequence) for sequence in sequences}
     by_tracker: dict[str, set[str]] = {}
     for result in results:
         if lengths.get(result.sequence, len(result.boxes)) != len(result.boxes):
             raise ValueError(
                 f"{result.tracker} has {len(result.boxes)} boxes on {result.sequence}, which has "
-                f"{lengths[result.sequence]} frames; give the sequences that were run"
+                f"{lengths[result.sequence]} frames; give the sequences of that run"
             )
         by_tracker.setdefault(result.tracker, set()).add(result.sequence)
     missing = [f"{tracker} on {name}" for tracker, own in by_tracker.items() for name in lengths if name not in own]

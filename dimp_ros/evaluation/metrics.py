@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How good a track is: success and precision as in OTB, TrackingNet and LaSOT, average overlap as in GOT-10k.
+"""Accuracy of tracks: success and precision as in OTB, TrackingNet and LaSOT, average overlap as in GOT-10k.
 
 Shapes: N frames, boxes ``(x, y, w, h)`` in float pixels. A frame is *annotated* if its true box is finite and not
-empty; other frames (target absent) count in none of these figures. The first frame, whose box the tracker is given,
-counts in success and precision (Wu, Lim, Yang, TPAMI 2015) and not in the average overlap (Huang, Zhao, Huang, TPAMI
-2021). A predicted box that is not finite overlaps nothing and is infinitely far away.
+empty; other frames (target absent) do not count. The first frame, whose box the tracker is given, counts in
+success and precision (Wu, Lim, Yang, TPAMI 2015) and not in the average overlap (Huang, Zhao, Huang, TPAMI
+2021). A predicted box that is not finite has overlap 0 and an infinite error.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def overlap(predicted: ArrayLike, truth: ArrayLike) -> Floats:
     first, second = _pair(predicted, truth)
     valid = annotated(first) & annotated(second)
     result = np.zeros(len(first))
-    result[valid] = np.minimum(iou(first[valid], second[valid]), 1.0)  # rounding must not lift a perfect box above 1
+    result[valid] = np.minimum(iou(first[valid], second[valid]), 1.0)  # rounding must not exceed 1
     return result
 
 

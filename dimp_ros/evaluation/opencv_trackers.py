@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""OpenCV's own trackers as baselines: KCF, CSRT and MIL, and NanoTrack given its model files."""
+"""OpenCV's trackers as baselines: KCF, CSRT, MIL, and NanoTrack with its model files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BASELINES = (*CLASSES, *NANOTRACK)
 
 
 def _find(class_name: str, member: str) -> Callable[..., Any]:
-    """Return `create` or `Params` of a tracker class, whichever way this OpenCV spells it."""
+    """Return `create` or `Params` of a tracker class, by any of its names in this OpenCV."""
     for module in (cv2, getattr(cv2, "legacy", None)):
         inside = getattr(getattr(module, class_name, None), member, None)
         found: Callable[..., Any] | None = getattr(module, f"{class_name}_{member}", inside)
@@ -57,7 +57,7 @@ def baseline_factory(name: str, folder: Path | None = None) -> Callable[[], Any]
 
 
 class OpenCVBaseline:
-    """An OpenCV tracker behind the benchmark contract; where it reports failure its last box stands."""
+    """An OpenCV tracker with the interface of `BenchmarkTracker`; after a failure it repeats its last box."""
 
     def __init__(self, name: str, folder: Path | None = None) -> None:
         self._make = baseline_factory(name, folder)
@@ -65,13 +65,13 @@ class OpenCVBaseline:
         self._box = Box(math.nan, math.nan, math.nan, math.nan)
 
     def init(self, image: NDArray[np.uint8], box: Box) -> None:
-        """Start on an HxWx3 BGR image. OpenCV takes whole pixels, so the box is rounded."""
+        """Start on an HxWx3 BGR image; the box is rounded to whole pixels."""
         self._tracker = self._make()
         self._tracker.init(image, tuple(round(value) for value in box))
         self._box = box
 
     def update(self, image: NDArray[np.uint8]) -> Prediction:
-        """Follow the target to the next image."""
+        """Track the target in the next image."""
         found, rectangle = self._tracker.update(image)
         if found:
             self._box = Box(*(float(value) for value in rectangle))

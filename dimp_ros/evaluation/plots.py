@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Success, precision and normalised precision plots of a run, as images. Needs matplotlib, and no display."""
+"""Success, precision and normalised precision plots of a run as PNG files. Needs matplotlib, no display."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from dimp_ros.evaluation.report import TrackerFigures
 from dimp_ros.files.outputs import OutputFile
 
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F", "#000000")
-"""Okabe and Ito's colours, told apart by everybody; the pale yellow is replaced by grey."""
+"""Okabe and Ito's colour-blind safe colours, with grey for the pale yellow."""
 
 DASHES = ("-", "--", ":", "-.")
-"""Lines differ in dashes as well, so that a grey print can be read and more trackers than colours fit."""
+"""Dashes distinguish lines in greyscale, and more trackers than there are colours."""
 
 
 class Plot(NamedTuple):
-    """What one image shows: a curve of `TrackerFigures`, its thresholds, and the figure that ranks the trackers."""
+    """A plot: a curve of `TrackerFigures`, its thresholds, and the score that ranks the trackers."""
 
     curve: str
     thresholds: Floats
@@ -79,7 +79,7 @@ def _long(figures: Sequence[TrackerFigures]) -> bool:
 
 
 def _draw(axes: Any, plot: Plot, figures: Sequence[TrackerFigures], emphasized: Sequence[str]) -> None:
-    styled = sorted(figures, key=lambda figure: figure.tracker not in emphasized)  # those have the first colours
+    styled = sorted(figures, key=lambda figure: figure.tracker not in emphasized)  # they get the first colours
     ranked = sorted(enumerate(styled), key=lambda item: -getattr(item[1], plot.score))
     for index, figure in ranked:
         own = figure.tracker in emphasized
@@ -108,7 +108,7 @@ def _draw(axes: Any, plot: Plot, figures: Sequence[TrackerFigures], emphasized: 
 
 
 def _add_legend(axes: Any, plot: Plot, figures: Sequence[TrackerFigures], emphasized: Sequence[str]) -> None:
-    """Put the ranking beside the axes, or below them if its names are long: a curve is never covered."""
+    """Put the ranking beside the axes, or below them if names are long."""
     place = {"loc": "upper left", "bbox_to_anchor": (0.0, -0.14) if _long(figures) else (1.01, 1.0)}
     legend = axes.legend(
         title=plot.legend,

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Is a lost target found again, how soon, and how often is something else taken for it?
+"""Measure re-detection: how often and how soon a lost target is found again, and how often something else is.
 
     python -m dimp_ros.evaluation.redetection --store RUN/store/held_out --number 40
     python -m dimp_ros.evaluation.redetection --sequences SEQUENCES --only NAME,...
 
-On made sequences (`dimp_ros.synthetic.disappearance`) settings may be chosen, on annotated ones they are only measured.
-The baseline, in the same run, is the same tracker without the search: it looks at the last place only.
+Settings may be tuned on synthetic sequences (`dimp_ros.synthetic.disappearance`); annotated ones only measure. The
+default baseline is the same tracker without the search for lost targets.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from dimp_ros.tracker.result import TargetState
 PROGRAM = "python -m dimp_ros.evaluation.redetection"
 DEFAULT_TRACKERS = "dimp_lite,dimp_lite@search_tiles=0"
 IOU_HIT, IOU_MISS = 0.5, 0.1
-"""With an IoU above the one the box is on the target, below the other on something else."""
+"""IoU above which a box is on the target, and below which it is on something else."""
 
 BEFORE = 12
-"""A return counts if the tracker was on the target in one of the last so many frames in which it was in sight."""
+"""A return counts if the tracker was on the target in one of the last so many frames with the target visible."""
 
 
 class ScoredFrame(NamedTuple):
-    """A frame that was played: what the tracker said, and where the target was (None: absent)."""
+    """A tracker's result in a frame, and the true box (None: absent)."""
 
     state: TargetState
     box: Box | None
@@ -55,23 +55,23 @@ class ScoredFrame(NamedTuple):
 
     @property
     def on(self) -> bool:
-        """Whether the tracker claims to be on the target, and is."""
+        """Whether the tracker reports TRACKING and is on the target."""
         return self.state is TargetState.TRACKING and self.overlap > IOU_HIT
 
     @property
     def false(self) -> bool:
-        """Whether the tracker claims to be on the target, and is on something else."""
+        """Whether the tracker reports TRACKING and is on something else."""
         return self.state is TargetState.TRACKING and self.overlap < IOU_MISS
 
 
 @dataclass
 class RedetectionCounts:
-    """What a tracker did on some sequences.
+    """Counts of a tracker over sequences.
 
-    :param returns: how often the target came back after it had been followed. :param delays: frames until it was found,
-        0 being the frame of the return, of the returns that were found. :param frames: all that were played.
-    :param false: how many of them were false, see `ScoredFrame`. :param false_finds: how often a series of these began.
-    :param on: frames in which the tracker was on the target. :param present: frames with the target.
+    :param returns: returns of a target that had been tracked. :param delays: frames until re-detection, of the returns
+        that were found; 0: the frame of the return. :param frames: all frames.
+    :param false: false frames, see `ScoredFrame`. :param false_finds: runs of false frames.
+    :param on: frames with the tracker on the target. :param present: frames with the target.
     :param slow_ms: times of the LOST frames. :param usual_ms: of the others.
     """
 
@@ -86,7 +86,7 @@ class RedetectionCounts:
     usual_ms: list[float] = field(default_factory=list)
 
     def add(self, frames: Sequence[ScoredFrame], returns: Iterable[int]) -> None:
-        """Count a sequence. :param returns: numbers of the frames in which the target is back where it was not."""
+        """Count a sequence. :param returns: frames in which the target reappears."""
         returns = sorted(returns)
         for at, end in itertools.pairwise([*returns, len(frames)]):
             before = [frame for frame in frames[:at] if frame.truth is not None][-BEFORE:]
@@ -108,7 +108,7 @@ class RedetectionCounts:
 
 @dataclass(frozen=True)
 class PlayedSequence:
-    """A sequence as it is played: its images come one by one; ``returns`` as for `RedetectionCounts.add`."""
+    """A sequence whose images are generated one by one; ``returns`` as for `RedetectionCounts.add`."""
 
     name: str
     group: str
@@ -118,7 +118,7 @@ class PlayedSequence:
 
 
 def synthetic_sequences(store: Path, number: int, first: int = 0) -> Iterator[PlayedSequence]:
-    """Make sequences; the scenario is the group."""
+    """Generate synthetic sequences, grouped by scenario."""
     from dimp_ros.synthetic.disappearance import DisappearanceGenerator
 
     maker = DisappearanceGenerator(store)
@@ -131,15 +131,15 @@ def synthetic_sequences(store: Path, number: int, first: int = 0) -> Iterator[Pl
 
 
 def annotated_sequences(folder: Path, names: Sequence[str] | None) -> Iterator[PlayedSequence]:
-    """Read sequences; the target returns where it is annotated again after an absence."""
+    """Read annotated sequences; the target returns where it is annotated again after an absence."""
     for sequence in load_sequences(folder, names):
         truths = [None if np.isnan(box).any() else Box(*(float(value) for value in box)) for box in sequence.boxes]
         returns = tuple(n for n in range(1, len(truths)) if truths[n] and not truths[n - 1])
-        group = "with absences" if returns else "always in sight"
+        group = "with absences" if returns else "always visible"
         yield PlayedSequence(sequence.name, group, (sequence.image(n) for n in range(len(truths))), truths, returns)
 
 
-def play(trackers: dict[str, Any], sequence: PlayedSequence) -> dict[str, list[ScoredFrame]]:
+def run_trackers(trackers: dict[str, Any], sequence: PlayedSequence) -> dict[str, list[ScoredFrame]]:
     """Run every tracker over a sequence, image by image."""
     frames: dict[str, list[ScoredFrame]] = {name: [] for name in trackers}
     first = sequence.truths[0]
@@ -175,12 +175,12 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(prog=PROGRAM, description=(__doc__ or "").split("\n")[0])
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--store", type=Path, help="held-out images as a training run keeps them: RUN/store/held_out")
+    where.add_argument("--store", type=Path, help="held-out images of a training run: RUN/store/held_out")
     where.add_argument("--images", type=Path, help="folder with annotations.jsonl and images/")
     where.add_argument("--sequences", type=Path, metavar="DIR", help="folder of annotated sequences")
-    parser.add_argument("--only", type=split_names, metavar="NAME,...", help="take these annotated sequences only")
-    parser.add_argument("--number", type=int, default=40, help="how many sequences are made (default: 40)")
-    parser.add_argument("--first", type=int, default=0, help="number of the first sequence that is made (default: 0)")
+    parser.add_argument("--only", type=split_names, metavar="NAME,...", help="use these annotated sequences only")
+    parser.add_argument("--number", type=int, default=40, help="number of synthetic sequences (default: 40)")
+    parser.add_argument("--first", type=int, default=0, help="number of the first synthetic sequence (default: 0)")
     parser.add_argument(
         "--trackers",
         type=split_names,
@@ -190,8 +190,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--threads", type=int, default=1, help="threads of a CPU (default: 1)")
-    parser.add_argument("--sheet", type=Path, help="write an image of the made sequences, to look at, and stop")
-    parser.add_argument("--out", type=Path, help="write every figure as JSON")
+    parser.add_argument("--sheet", type=Path, help="write a contact sheet of the sequences, and stop")
+    parser.add_argument("--out", type=Path, help="write all figures as JSON")
     return parser
 
 
@@ -199,7 +199,7 @@ def _load(name: str, device: str) -> Any:
     """Load a model with its variant's settings."""
     spec = TrackerSpec(name)
     if spec.is_baseline:
-        raise ValueError(f"{name} never says that it has lost its target; give our models only")
+        raise ValueError(f"{name} does not report LOST; give our models only")
     spec.check()
     return load_tracker(spec.model, device, spec.all_settings)
 
@@ -231,7 +231,7 @@ def _run(options: argparse.Namespace) -> None:
         trackers = {name: _load(name, options.device) for name in options.trackers}
         counts: dict[tuple[str, str], RedetectionCounts] = {}
         for sequence in tqdm(sequences, total=total, desc="sequences", mininterval=5, disable=None):
-            for name, frames in play(trackers, sequence).items():
+            for name, frames in run_trackers(trackers, sequence).items():
                 own = (sequence.name,) if options.sequences else ()
                 for group in (*own, sequence.group, "all"):
                     counts.setdefault((group, name), RedetectionCounts()).add(frames, sequence.returns)
@@ -243,14 +243,14 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _store(images: Path, folder: Path) -> Path:
-    """Prepare held-out images."""
+    """Build a store of held-out images."""
     from dimp_ros.synthetic.sequences import held_out_store
 
     return held_out_store(images, folder)
 
 
 def write_sheet(path: Path, sequences: Iterable[PlayedSequence], columns: int = 8, width: int = 240) -> None:
-    """Write frames of each sequence in a row, spread over it, with the target's true box."""
+    """Write a contact sheet: a row of frames per sequence, with the target's true box."""
     import cv2
 
     rows = []

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of a run, as tables for people and as JSON for programs."""
+"""Figures of a run as Markdown tables and JSON."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.files.outputs import write_text
 
 SPEED_REFERENCE = "csrt"
-"""Times are given relative to this tracker's in the same run, because milliseconds do not travel between machines."""
+"""Times are given relative to this tracker's in the same run, because milliseconds do not compare between machines."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ def _mean_update(results: Iterable[SequenceResult]) -> float:
 
 
 def summarize(results: Iterable[SequenceResult], sequences: Sequence[VideoSequence]) -> list[TrackerFigures]:
-    """Turn the results of a run into figures, a tracker each, in the order in which trackers first appear.
+    """Return the figures of a run per tracker, in the order in which trackers first appear.
 
     Raise ValueError if a tracker lacks a sequence that another has: means over different sequences do not compare.
     """
@@ -173,7 +173,7 @@ def _tracker_figures(
 
 
 LONG_NAME = 14
-"""Trackers with longer names are numbered in tables, whose columns would become too wide."""
+"""Trackers with longer names are numbered in tables."""
 
 
 def _labels(figures: Sequence[TrackerFigures]) -> list[str]:
@@ -181,7 +181,7 @@ def _labels(figures: Sequence[TrackerFigures]) -> list[str]:
     return [f"({number})" if numbered else figure.tracker for number, figure in enumerate(figures, start=1)]
 
 
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Lay out a Markdown table, the first column left-aligned, the others right-aligned."""
     rows = [list(row) for row in rows]
     widths = [max(len(row[column]) for row in [list(header), *rows]) for column in range(len(header))]
@@ -198,14 +198,14 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def sequence_table(figures: Sequence[TrackerFigures]) -> str:
-    """Return the AUC, in percent, of every tracker on every sequence; a track that ended in an error is starred."""
+    """Return the AUC, in percent, of every tracker on every sequence; a track that ended in an error has a star."""
     names = list(figures[0].sequences)
 
     def cell(item: SequenceFigures) -> str:
         return f"{100 * item.auc:.1f}{'*' if item.error else ''}"
 
     rows = [[name, *(cell(figure.sequences[name]) for figure in figures)] for name in names]
-    return _table(["AUC by sequence", *_labels(figures)], rows)
+    return markdown_table(["AUC by sequence", *_labels(figures)], rows)
 
 
 def summary_table(figures: Sequence[TrackerFigures]) -> str:
@@ -223,11 +223,11 @@ def summary_table(figures: Sequence[TrackerFigures]) -> str:
             ]
         )
     count = len(figures[0].sequences)
-    return _table([f"mean of {count} sequence{'s' * (count != 1)}", *header], rows)
+    return markdown_table([f"mean of {count} sequence{'s' * (count != 1)}", *header], rows)
 
 
 def kind_table(figures: Sequence[TrackerFigures], sequences: Sequence[VideoSequence]) -> str:
-    """Return figures by how the boxes were made, in percent: means over films, of the means over their tracks.
+    """Return figures in percent by kind of annotation: means over films of the means over their tracks.
 
     Empty where the sequences do not say their ``kind`` and ``film``. A film with many tracks counts as one.
     """
@@ -245,28 +245,30 @@ def kind_table(figures: Sequence[TrackerFigures], sequences: Sequence[VideoSeque
             ]
             tracks = sum(map(len, own.values()))
             rows.append([f"{kind}, {label}", str(len(own)), str(tracks), *(f"{100 * mean:.1f}" for mean in means)])
-    return _table(["mean over films", "films", "tracks", "AUC", "P20", "Pnorm", "SR50", "SR75"], rows)
+    return markdown_table(["mean over films", "films", "tracks", "AUC", "P20", "Pnorm", "SR50", "SR75"], rows)
 
 
 def write_json(path: Path, figures: Sequence[TrackerFigures], settings: dict[str, Any]) -> None:
     """Write the figures of a run, with its settings and what it ran on."""
-    document = {
-        "settings": settings,
-        "machine": {"python": platform.python_version(), "opencv": cv2.__version__, "processor": platform.machine()},
-        "thresholds": {
-            "success": _numbers(SUCCESS_THRESHOLDS),
-            "precision": _numbers(PRECISION_THRESHOLDS),
-            "normalized_precision": _numbers(NORMALIZED_THRESHOLDS),
-            "average_overlap_success": _numbers(AVERAGE_OVERLAP_THRESHOLDS),
-        },
-        "trackers": {figure.tracker: asdict(figure) for figure in figures},
+    thresholds = {
+        "success": _numbers(SUCCESS_THRESHOLDS),
+        "precision": _numbers(PRECISION_THRESHOLDS),
+        "normalized_precision": _numbers(NORMALIZED_THRESHOLDS),
+        "average_overlap_success": _numbers(AVERAGE_OVERLAP_THRESHOLDS),
     }
+    write_document(path, figures, {"settings": settings, "thresholds": thresholds})
+
+
+def write_document(path: Path, figures: Sequence[Any], more: dict[str, Any]) -> None:
+    """Write figures, dataclasses with a ``tracker``, and ``more`` as JSON; numbers that are not finite become null."""
+    machine = {"python": platform.python_version(), "opencv": cv2.__version__, "processor": platform.machine()}
+    trackers = {figure.tracker: asdict(figure) for figure in figures}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(_without_nan(document), indent=1))
+    write_text(path, json.dumps(_without_nan({**more, "machine": machine, "trackers": trackers}), indent=1))
 
 
 def _without_nan(value: Any) -> Any:
-    """Replace numbers that JSON has no form for by null."""
+    """Replace numbers that are not finite by null, recursively."""
     if isinstance(value, dict):
         return {key: _without_nan(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One-pass evaluation: start each tracker on the first box of each sequence and never help it again."""
+"""One-pass evaluation: each tracker is initialised with the first box of each sequence only."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 class Spec(Protocol):
-    """What names a tracker and builds it, also in another process, so it must pickle; `TrackerSpec` is one."""
+    """Names and builds a tracker, also in another process, so it must pickle; see `TrackerSpec`."""
 
     @property
     def name(self) -> str:
@@ -42,18 +42,18 @@ class Spec(Protocol):
         ...
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what a result depends on, as plain JSON values."""
+        """Return everything that a result depends on, as JSON values."""
         ...
 
 
 @dataclass(frozen=True)
 class SequenceResult:
-    """What one tracker did on one sequence of N frames.
+    """The result of a tracker on a sequence of N frames.
 
-    `boxes`: N boxes ``x, y, w, h``, the first being the one given. `found`: N, whether the tracker believed in its box.
-    `confidence`: N numbers, None where the tracker gives none (always in the first frame). `milliseconds`: the time of
+    `boxes`: N boxes ``x, y, w, h``, the first as given. `found`: N, whether the tracker reports the target as found.
+    `confidence`: N numbers, None where the tracker gives none (always in the first frame). `milliseconds`: time of
     `init`, then of each `update` that ran, without reading the image. `error`: why the tracker stopped early, if it
-    did; its last box stands from there on. `image_size`: width and height of the first image, None in older files.
+    did; its last box is repeated. `image_size`: width and height of the first image.
     """
 
     tracker: str
@@ -67,13 +67,13 @@ class SequenceResult:
     image_size: tuple[int, int] | None = None
 
     def save(self, path: Path) -> None:
-        """Write as JSON, so that an interrupted run never leaves half a file."""
+        """Write as JSON."""
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, json.dumps(asdict(self)))
 
     @staticmethod
     def load(path: Path) -> SequenceResult:
-        """Read what `save` wrote."""
+        """Read a file that `save` wrote."""
         values = json.loads(path.read_text(encoding="utf-8"))
         values["boxes"] = [Box(*box) for box in values["boxes"]]
         values["image_size"] = tuple(values.get("image_size") or ()) or None
@@ -94,7 +94,7 @@ def run_sequence(tracker: BenchmarkTracker, sequence: VideoSequence, name: str =
                 tracker.init(image, sequence.init_box)
             else:
                 predictions.append(tracker.update(image))
-        except Exception as exception:  # whatever a tracker raises, the others are still to be measured
+        except Exception as exception:  # the other trackers still run
             error = f"frame {index}: {type(exception).__name__}: {exception}"
             _log.warning("%s stopped on %s, %s", name, sequence.name, error)
             break
@@ -131,7 +131,7 @@ def available_cores() -> int:
 
 
 class _Worker:
-    """Runs pairs in one process, keeping each tracker it has built."""
+    """Runs pairs in one process and keeps the trackers that it has built."""
 
     def __init__(self, threads: int) -> None:
         cv2.setNumThreads(threads)
@@ -149,7 +149,7 @@ _worker: _Worker | None = None
 
 def _start_worker(threads: int) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     _worker = _Worker(threads)
 
 
@@ -177,7 +177,7 @@ def _run_in_processes(pairs: Sequence[tuple[Spec, VideoSequence]], jobs: int, th
         try:
             for future in as_completed(futures):
                 yield future.result()
-        except BaseException:  # also Ctrl-C, and a caller that stops asking: do not wait for pairs nobody wants
+        except BaseException:  # also Ctrl-C and a closed generator: do not wait for the remaining pairs
             pool.shutdown(wait=False, cancel_futures=True)
             for child in set(multiprocessing.active_children()) - others:
                 child.terminate()
@@ -185,7 +185,7 @@ def _run_in_processes(pairs: Sequence[tuple[Spec, VideoSequence]], jobs: int, th
 
 
 def pair_file(out: Path, tracker: str, sequence: str) -> Path:
-    """Return where the result of a pair is stored under `out`."""
+    """Return the file for the result of a pair under `out`."""
     folder = re.sub(r"[^A-Za-z0-9._@=+-]+", "_", tracker)
     if folder != tracker:  # `dimp:/a/b` and `dimp:/a_b` must not share a folder
         folder += "-" + hashlib.sha256(tracker.encode()).hexdigest()[:8]
@@ -195,7 +195,7 @@ def pair_file(out: Path, tracker: str, sequence: str) -> Path:
 def stored_result(
     out: Path, tracker: str, sequence: VideoSequence, fingerprint: dict[str, Any]
 ) -> SequenceResult | None:
-    """Return the result of a pair stored under `out`, or None if there is none of this sequence and this set-up."""
+    """Return the stored result of a pair, or None if there is none with this sequence and fingerprint."""
     path = pair_file(out, tracker, sequence.name)
     if not path.is_file():
         return None
@@ -216,13 +216,13 @@ def run_pairs(
 ) -> Iterator[SequenceResult]:
     """Run every tracker on every sequence in `jobs` processes of `threads` threads; yield results as they come.
 
-    With `out` each result is stored as it comes; with `resume` a stored one of the same set-up is yielded instead of
-    run again. Of several `rank`s each runs its share. Raise what a tracker raises that cannot be built.
+    With `out` each result is stored; with `resume` stored results of the same fingerprint are yielded instead of run
+    again. Each `rank` runs its share. Errors of building a tracker are raised.
     """
     pairs: list[tuple[Spec, VideoSequence]] = []
     fingerprints = {spec.name: spec.fingerprint() for spec in specs}
     if len(fingerprints) != len(specs):
-        raise ValueError(f"each tracker can be given once, got {', '.join(spec.name for spec in specs)}")
+        raise ValueError(f"each tracker must be given once, got {', '.join(spec.name for spec in specs)}")
     for spec, sequence in share(specs, sequences, rank):
         result = stored_result(out, spec.name, sequence, fingerprints[spec.name]) if out and resume else None
         if result is not None:

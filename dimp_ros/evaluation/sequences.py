@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an annotated sequence is, and loading those in a folder, in whichever published layout they are."""
+"""An annotated sequence."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class VideoSequence:
     """A video with a box per frame.
 
     `frames`: N image files in order. `boxes`: (N, 4) float64 ``x, y, w, h`` in pixels, all `nan` in a frame where the
-    target is absent. The first frame always has a box. `meta`: what the data set says about itself. `origin`: what the
-    data set's own files count the first pixel as, 0 or 1; `boxes` are 0-based in any case. `withheld`: only the first
-    box is published, so that nothing can be measured here. `film`: where the frames are those of a video file.
+    target is absent. The first frame always has a box. `meta`: information from the data set. `origin`: index of
+    the first pixel in the data set's files, 0 or 1; `boxes` are always 0-based. `withheld`: only the first box is
+    published. `film`: the video file that has the frames, if any.
     """
 
     name: str

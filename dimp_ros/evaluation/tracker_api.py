@@ -3,23 +3,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dimp_ros.geometry.box import Box
 
-if TYPE_CHECKING:
-    pass
-
 
 class BaselineUnavailable(RuntimeError):
-    """A tracker cannot run on this machine; the message tells the remedy."""
+    """A tracker cannot run on this machine; the message has the remedy."""
 
 
 class Prediction(NamedTuple):
-    """What a tracker says about a frame: a box always, whether it believes in it, and how much if it can tell."""
+    """Result of a frame: a box always, whether the target is found, and a confidence if the tracker has one."""
 
     box: Box
     found: bool = True
@@ -27,12 +24,12 @@ class Prediction(NamedTuple):
 
 
 class BenchmarkTracker(Protocol):
-    """The two calls of the field's toolkits. Images are HxWx3 uint8 BGR, boxes x, y, w, h in float pixels."""
+    """The two methods of tracking toolkits. Images are HxWx3 uint8 BGR, boxes x, y, w, h in float pixels."""
 
     def init(self, image: NDArray[np.uint8], box: Box) -> None:
-        """Start on the target in `box`, forgetting any earlier one."""
+        """Start on the target in `box`; replaces an earlier target."""
         ...
 
     def update(self, image: NDArray[np.uint8]) -> Prediction:
-        """Follow the target to the next image."""
+        """Track the target in the next image."""
         ...

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The contract a tracker is measured through, and how a name on the command line becomes such a tracker."""
+"""Build trackers for evaluation from their names on the command line."""
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import hashlib
 import os
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 from numpy.typing import NDArray
 
 from dimp_ros.evaluation.tracker_api import BenchmarkTracker, Prediction
@@ -33,12 +33,12 @@ ABLATIONS = (
     "@update_steps=0@hard_negative_steps=0",
     "@hard_negative_steps=0@hard_negative_rate=0.01",
 )
-"""Variants of a model that `dimp-eval --ablate` compares: as it is (10 steps on the first frame), the initialiser's
-filter only, 0, 2 and 5 steps, nothing learned after the first frame, hard negatives treated like any other frame."""
+"""Variants that `dimp-eval --ablate` compares: the model itself (10 steps on the first frame), the initialiser's
+filter only, 0, 2 and 5 steps, no update after the first frame, hard negatives treated like any other frame."""
 
 
 class DimpBenchmark:
-    """DimpTracker behind the benchmark contract: the last box believed in stands where the target is lost."""
+    """DimpTracker with the interface of `BenchmarkTracker`; while the target is lost it repeats its last box."""
 
     def __init__(self, model: str, device: str, settings: Mapping[str, str], threads: int) -> None:
         import torch
@@ -48,17 +48,17 @@ class DimpBenchmark:
         self._tracker.warm_up()
 
     def init(self, image: NDArray[np.uint8], box: Box) -> None:
-        """Learn the target."""
+        """Start on a target."""
         self._tracker.init(image, box)
 
     def update(self, image: NDArray[np.uint8]) -> Prediction:
-        """Follow the target to the next image."""
+        """Track the target in the next image."""
         result = self._tracker.update(image)
         return Prediction(result.last_box, result.box is not None, result.confidence)
 
 
 def load_tracker(model: str, device: str, settings: Mapping[str, str]) -> DimpTracker:
-    """Load one of our models with a variant's settings, `precision` among them, on top of what the weights ask for."""
+    """Load a model with the settings of a variant, `precision` among them, on top of those of its weights."""
     from dimp_ros.tracker import DimpTracker
 
     own = dict(settings)
@@ -69,7 +69,7 @@ def load_tracker(model: str, device: str, settings: Mapping[str, str]) -> DimpTr
 
 
 def _own_device(device: str) -> str:
-    """Give each process that torchrun started on this machine a GPU of its own, as far as they go."""
+    """Give each process that torchrun started on this machine a GPU of its own, if there are enough."""
     import torch
 
     local_rank = os.environ.get("LOCAL_RANK")
@@ -80,7 +80,7 @@ def _own_device(device: str) -> str:
 
 @dataclass(frozen=True)
 class TrackerSpec:
-    """What to measure, in a form that travels to another process: `make` builds the tracker there.
+    """A tracker to measure; can be pickled, and `make` builds the tracker in another process.
 
     `name`: a baseline (`kcf`, `csrt`, `mil`, `nanotrack_v1`, `nanotrack_v2`), one of our models by name, or
     `dimp:PATH` for a weights file. A model may be followed by settings of its own, as in
@@ -100,7 +100,7 @@ class TrackerSpec:
 
     @property
     def all_settings(self) -> dict[str, str]:
-        """The settings that the tracker runs with: those of all models, then the variant's own."""
+        """Settings of the tracker: those of all models, then the variant's own."""
         own = (item.partition("=") for item in _VARIANT.split(self.name)[1:])
         return {**self.settings, **{key: value for key, _, value in own}}
 
@@ -142,7 +142,7 @@ class TrackerSpec:
             override(TrackerConfig(), settings)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what a stored result depends on, so that a resumed run never mixes results of different set-ups."""
+        """Return everything that a stored result depends on: name, device, settings, digest of the weights."""
         import cv2
 
         if self.is_baseline:
@@ -166,43 +166,32 @@ def split_names(text: str) -> list[str]:
     return [name for part in parts if (name := part.strip())]
 
 
+def override(config: Any, settings: Mapping[str, str]) -> Any:
+    """Return a copy of a frozen dataclass with fields replaced; texts are read as the type of the present value.
+
+    :raises ValueError: for an unknown field or a value of another type.
+    """
+    names = [item.name for item in dataclasses.fields(config)]
+    values = {}
+    for key, text in settings.items():
+        if key not in names:
+            raise ValueError(f"no setting {key!r} in {type(config).__name__}; there are: {', '.join(names)}")
+        values[key] = _parse(key, text, getattr(config, key))
+    return dataclasses.replace(config, **values)
+
+
 def _parse(key: str, text: str, current: Any) -> Any:
-    """Read `text` as a value of the type of `current`."""
-    lowered = text.strip().lower()
-    if isinstance(current, bool):
-        if lowered in ("true", "1", "yes", "on"):
-            return True
-        if lowered in ("false", "0", "no", "off"):
-            return False
-        raise ValueError(f"{key}={text}: expected true or false")
+    """Read ``text`` as a value of the type of ``current``."""
     if isinstance(current, str):
         return text
     try:
-        value = ast.literal_eval(text.strip())
-    except (SyntaxError, ValueError) as error:
-        raise ValueError(f"{key}={text}: expected a value like {current!r}") from error
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = None
     if isinstance(current, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(current, tuple) and isinstance(value, list):
         return tuple(value)
-    if current is not None and type(value) is not type(current):
+    if type(value) is not type(current):
         raise ValueError(f"{key}={text}: expected {type(current).__name__}, like {current!r}")
     return value
-
-
-def override(config: Any, settings: Mapping[str, str]) -> Any:
-    """Return a copy of a frozen dataclass with fields replaced; `memory.size` reaches into a nested dataclass.
-
-    Texts are read as the type of the field's present value. Raise ValueError for an unknown field or a wrong type.
-    """
-    for key, text in settings.items():
-        head, _, rest = key.partition(".")
-        names = [item.name for item in dataclasses.fields(config)]
-        if head not in names:
-            raise ValueError(f"no setting {key!r} in {type(config).__name__}; there are: {', '.join(names)}")
-        current = getattr(config, head)
-        if rest and not dataclasses.is_dataclass(current):
-            raise ValueError(f"setting {head!r} has no part {rest!r}; give {head}=VALUE")
-        value = override(current, {rest: text}) if rest else _parse(key, text, current)
-        config = dataclasses.replace(config, **{head: value})
-    return config

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Our trackers, and the baselines, for the official VOT toolkit: it starts this program and talks TraX with it.
+"""Trackers for the official VOT toolkit, which starts this program and communicates over TraX.
 
 ``python -m dimp_ros.evaluation.vot dimp_lite`` is the `command` of a tracker in the toolkit's ``trackers.ini``; see
 ``config/vot_trackers.ini``. Needs the package vot-trax. One target, given and reported as a rectangle.
@@ -47,11 +47,11 @@ def _box_of(objects: Any) -> Box:
 
 
 def serve(server: Any, make: Callable[[], BenchmarkTracker], rectangle: Callable[..., Any]) -> None:
-    """Answer requests until the client quits.
+    """Serve requests until the client quits.
 
-    `server` is a `trax.Server`, or anything with its `wait` and `status`; `make` builds the tracker, once, at the first
-    target, when the handshake is over; `rectangle` makes TraX's region from x, y, w, h. The confidence, where there is
-    one, is the object's property of that name. Raise ValueError for a request outside of the protocol.
+    `server` is a `trax.Server`, or anything with its `wait` and `status`; `make` builds the tracker at the
+    first target; `rectangle` makes TraX's region from x, y, w, h. The confidence, if there is one, is the object's
+    property of that name. Raise ValueError for a request outside of the protocol.
     """
     tracker: BenchmarkTracker | None = None
     while True:
@@ -72,7 +72,7 @@ def serve(server: Any, make: Callable[[], BenchmarkTracker], rectangle: Callable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; return 0 when the client is done, 2 for a bad request."""
+    """Run the program; return 0 when the client quits, 2 for a bad request."""
     arguments = build_parser().parse_args(argv)
     spec = TrackerSpec(arguments.tracker, arguments.baselines, arguments.device, dict(arguments.set))
     try:

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Made sequences in which a target vanishes and comes back elsewhere, or never, or the whole image jumps.
+"""Synthetic sequences in which the target disappears and returns elsewhere, or never, or the camera jumps.
 
-A cut-out object moves over a mosaic of photographs, which a shaking hand seems to film, among others of its category.
-Where it is not drawn it is truly gone: nothing of it is left to be found. All pixels come from a store of images that
-no training sees, see `dimp_ros.synthetic.image_store`.
+A cut-out object moves over a mosaic of photographs, seen by a shaking camera, among other objects of its category.
+While it is absent none of its pixels are drawn. All images come from a held-out store, see
+`dimp_ros.synthetic.image_store`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -22,32 +21,32 @@ from dimp_ros.geometry.box import Box
 from dimp_ros.synthetic.image_store import CANVAS, MARGIN, Pixels, Tables, open_tables
 
 SEED = 2_000_003
-"""First part of the seed of every sequence; neither a training run nor the calibration has it."""
+"""First part of each sequence's seed; differs from those of training and calibration."""
 
 SCENARIOS = ("elsewhere", "border", "camera_jump", "replaced", "behind")
-"""Gone for a second, then somewhere else; out over one border and in over another; the image jumps, and the target
-with it; gone for good, and others of its category come; covered little by little, then somewhere else."""
+"""Absent, then elsewhere; out over one border and in over another; the view jumps with the target; absent for good
+while others of its category appear; slowly covered, then elsewhere."""
 
 SIZES = ((640, 480), (1280, 720))
-"""Width and height of the images, by turns."""
+"""Width and height of the images, in turn."""
 
 VISIBLE, ABSENT, AFTER = 20, 30, 30
-"""Frames before the target vanishes, without it, and after it has come back."""
+"""Frames before the disappearance, without the target, and after its return."""
 
 CAMERA_JUMPS = (20, 40, 60)
 COVERING = 16
-"""Frames in which something slides over the target, from beside it to where nothing of the target is left."""
+"""Frames in which a cover slides over the target until nothing of it is visible."""
 
 COVER = 2.2
-"""Sides of what covers a target, in those of the target."""
+"""Sides of a cover, in sides of the target."""
 
 SIDES = (24.0, 110.0)
-"""Least and largest size of a target, sqrt(w * h), pixels."""
+"""Smallest and largest size of a target, sqrt(w * h), pixels."""
 
 CELL = (480, 360)
 SHAKE = 6.0
 ROOM = 700
-"""How far the mosaic reaches over the image on each side, so that the camera can move, pixels."""
+"""Margin of the mosaic around the image for camera motion, pixels."""
 
 Floats = NDArray[np.float64]
 Image = NDArray[np.uint8]
@@ -62,7 +61,7 @@ class DisappearanceFrame(NamedTuple):
 
 @dataclass(frozen=True)
 class Disappearance:
-    """A made sequence: ``returns`` are the numbers of the frames in which the target is back where it was not."""
+    """A sequence; ``returns`` are the frames in which the target reappears at another place."""
 
     name: str
     scenario: str
@@ -71,7 +70,7 @@ class Disappearance:
 
 
 class _Mover(NamedTuple):
-    """An object: premultiplied RGBA canvas, its centre and size ``[K, 4]`` (cx, cy, w, h), and when it is drawn."""
+    """An object: premultiplied RGBA canvas, centre and size ``[K, 4]`` (cx, cy, w, h), and whether it is drawn."""
 
     canvas: NDArray[np.float32]
     places: Floats
@@ -79,7 +78,7 @@ class _Mover(NamedTuple):
 
 
 class DisappearanceGenerator:
-    """Make sequences of a store's images; the same number gives the same sequence."""
+    """Generates sequences from a store's images; the same number gives the same sequence."""
 
     def __init__(self, store: Path) -> None:
         self.tables: Tables = open_tables(store)
@@ -89,11 +88,11 @@ class DisappearanceGenerator:
             if target.canvas >= 0 and target.box[2] * target.box[3] > 400:
                 self._kinds[target.category].append(target.canvas)
         if not self._kinds:
-            raise ValueError(f"the store {store} holds no object with a mask: nothing can be drawn into other images")
+            raise ValueError(f"the store {store} holds no object with a mask, which this needs; add images with masks")
         self._aspects = {t.canvas: t.box[2] / t.box[3] for t in self.tables.targets if t.canvas >= 0}
 
     def make(self, number: int) -> Disappearance:
-        """Make a sequence; the scenarios and the sizes of the image follow each other in turn."""
+        """Generate a sequence; scenarios and image sizes alternate by number."""
         rng = np.random.default_rng((SEED, number))
         scenario = SCENARIOS[number % len(SCENARIOS)]
         size = SIZES[number // len(SCENARIOS) % len(SIZES)]
@@ -113,19 +112,19 @@ class DisappearanceGenerator:
         return Disappearance(f"{scenario}_{number:04d}", scenario, frames, returns)
 
     def _kind(self, rng: np.random.Generator, least: int) -> str:
-        """Draw a category with at least so many objects, or else the largest one."""
+        """Draw a category with at least ``least`` objects, or else the largest one."""
         names = sorted(name for name, members in self._kinds.items() if len(members) >= least)
         return names[rng.integers(len(names))] if names else max(sorted(self._kinds), key=lambda n: len(self._kinds[n]))
 
     def _object(self, rng: np.random.Generator, kind: str, unlike: int = -1) -> int:
-        """Draw an object of a category, another one than ``unlike`` where there is one; else of any category."""
+        """Draw an object of a category other than ``unlike`` if possible; else of any category."""
         members = [canvas for canvas in self._kinds[kind] if canvas != unlike]
         if not members:
             members = [c for name in sorted(self._kinds) for c in self._kinds[name] if c != unlike] or self._kinds[kind]
         return int(members[rng.integers(len(members))])
 
     def _mover(self, canvas: int, places: Floats, side: float, shown: NDArray[np.bool_]) -> _Mover:
-        """Give an object its size: ``side`` is sqrt(w * h)."""
+        """Return an object of size ``side``, sqrt(w * h)."""
         aspect = np.sqrt(np.clip(self._aspects[canvas], 1 / 3, 3))
         size = np.broadcast_to(np.array([side * aspect, side / aspect]), places.shape)
         image = self._pixels.canvases[canvas].permute(1, 2, 0).numpy().astype(np.float32)
@@ -134,7 +133,7 @@ class DisappearanceGenerator:
     def _target(
         self, rng: np.random.Generator, scenario: str, kind: str, side: float, size: tuple[int, int], count: int
     ) -> tuple[_Mover, tuple[int, ...]]:
-        """Plan the target; return it and the frames in which it comes back."""
+        """Plan the target; return it and the frames in which it returns."""
         extent = np.array(size, np.float64)
         back = VISIBLE + ABSENT
         gone = (np.arange(count) >= VISIBLE) & (np.arange(count) < back)
@@ -150,7 +149,7 @@ class DisappearanceGenerator:
         elif scenario == "border":
             borders = rng.permutation(4)[:2]
             beyond = [_beyond(rng, border, side, extent) for border in borders]
-            # Speeds up to the border, so that it is out in time; comes in half a target's size a frame.
+            # Accelerates towards the border; comes in by half a target size per frame.
             ease = np.linspace(0, 1, VISIBLE + 1)[:, None] ** 2
             places[: VISIBLE + 1] = start + (beyond[0] - start) * ease
             inward = rng.uniform(0.3, 0.7, 2) * extent - beyond[1]
@@ -163,7 +162,7 @@ class DisappearanceGenerator:
             gone[:] = False
             returns = CAMERA_JUMPS
         mover = self._mover(self._object(rng, kind), places, side, ~gone)
-        if scenario == "border":  # back is when half of it is in the image
+        if scenario == "border":  # it is back when half of it is in the image
             inside = [k for k in range(back, count) if _inside_share(mover.places[k], size) >= 0.5]
             returns = tuple(inside[:1])
         return mover, returns
@@ -171,7 +170,7 @@ class DisappearanceGenerator:
     def _others(
         self, rng: np.random.Generator, scenario: str, kind: str, side: float, size: tuple[int, int], target: _Mover
     ) -> list[_Mover]:
-        """Plan other objects, mostly of the target's category; where it is replaced, three come when it goes."""
+        """Plan other objects, mostly of the target's category; ``replaced`` has three that come when it goes."""
         own = next(c for c in self._kinds[kind] if np.array_equal(self._canvas(c), target.canvas))
         count, extent = len(target.places), np.array(size, np.float64)
         movers = []
@@ -185,11 +184,11 @@ class DisappearanceGenerator:
         return movers
 
     def _cover(self, rng: np.random.Generator, target: _Mover) -> _Mover:
-        """Plan a photograph that slides over the target from one side, and stays there while the target is gone."""
+        """Plan a photograph that slides over the target from one side and stays while the target is absent."""
         count, back = len(target.places), VISIBLE + ABSENT
         w, h = COVER * target.places[0, 2:]
         angle = rng.uniform(0, 2 * np.pi)
-        # From so far that it does not touch the target yet.
+        # Starts where it does not touch the target.
         apart = (np.array([w, h]) + target.places[0, 2:]) / 2
         reach = float((apart / np.maximum(np.abs([np.cos(angle), np.sin(angle)]), 1e-6)).min())
         way = np.clip((VISIBLE - np.arange(count)) / COVERING, 0, 1)[:, None] * reach * [np.cos(angle), np.sin(angle)]
@@ -208,7 +207,7 @@ class DisappearanceGenerator:
         return canvas
 
     def _mosaic(self, rng: np.random.Generator, size: tuple[int, int]) -> Image:
-        """Lay images side by side until they cover the frame and the room round it."""
+        """Tile images over the frame and its margin."""
         columns, rows = (-(-(extent + 2 * ROOM) // cell) for extent, cell in zip(size, CELL, strict=True))
         chosen = rng.integers(len(self.tables.images), size=(rows, columns))
         return np.vstack([np.hstack([self._cell(int(number)) for number in row]) for row in chosen])
@@ -231,7 +230,7 @@ class DisappearanceGenerator:
         target: _Mover,
         cover: list[_Mover],
     ) -> DisappearanceFrame:
-        """Draw frame k: the target over ``movers``, and ``cover`` over the target."""
+        """Render frame k: the target over ``movers``, and ``cover`` over the target."""
         x, y = ROOM - camera
         transform = np.array([[1, 0, -x], [0, 1, -y]])
         image = cv2.warpAffine(ground, transform, size, borderMode=cv2.BORDER_REFLECT_101)
@@ -245,18 +244,11 @@ class DisappearanceGenerator:
         )
 
 
-def vanishing_sequences(store: Path, number: int) -> Iterator[Disappearance]:
-    """Make so many sequences, one after another."""
-    maker = DisappearanceGenerator(store)
-    for index in range(number):
-        yield maker.make(index)
-
-
 def draw(image: Image, canvas: NDArray[np.float32], place: Floats) -> None:
     """Draw a canvas over an image so that the object in it fills the box ``(cx, cy, w, h)``."""
     cx, cy, w, h = (float(value) for value in place)
     inner = CANVAS - 2 * MARGIN
-    reduce = int(max(min(inner / w, inner / h), 1))  # average first what is shrunk, so that nothing aliases
+    reduce = int(max(min(inner / w, inner / h), 1))  # average before shrinking, against aliasing
     while CANVAS % reduce:
         reduce -= 1
     source = cv2.resize(canvas, (CANVAS // reduce,) * 2, interpolation=cv2.INTER_AREA) if reduce > 1 else canvas
@@ -276,7 +268,7 @@ def draw(image: Image, canvas: NDArray[np.float32], place: Floats) -> None:
 
 
 def _walk(rng: np.random.Generator, start: Floats, count: int, side: float, extent: Floats) -> Floats:
-    """Return a smooth way from ``start``, a few target sizes long, that stays in the image."""
+    """Return a smooth path from ``start``, a few target sizes long, inside the image."""
     knots = np.cumsum(rng.normal(0, 1.0 * side, (4, 2)), 0)
     at = np.linspace(0, 3, count)
     way = start + np.stack([np.interp(at, np.arange(4), knots[:, axis] - knots[0, axis]) for axis in (0, 1)], 1)

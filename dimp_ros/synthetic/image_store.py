@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training images held in memory: pixels as tensors for the renderer, numbers for planning scenes.
+"""Image store: pixels as tensors for the renderer, tables for planning scenes.
 
-A store is made once from data sets and kept as files, which every process of a run maps, so that the images are in
-memory once; `Pixels` moves them to a GPU as a whole. Three tables: *images* of any size, *objects* (masked things,
-each resampled to a square canvas with premultiplied alpha), *targets* (what can be followed where it was photographed).
+A store is built once from data sets and kept as files that all processes of a run map; `Pixels` copies them to a GPU as
+a whole. Three tables: *images* of any size, *objects* (each resampled to a square canvas with premultiplied alpha), and
+*targets* (what can be followed in its own image).
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ CANVAS = 128
 """Side of an object's canvas in pixels."""
 
 MARGIN = 8
-"""Pixels of the canvas round the object's box, so that its edge is drawn softly."""
+"""Pixels of the canvas around the object's box, for soft edges."""
 
 CELLS = 32
-"""Side of the coarse mask with which visibility is worked out."""
+"""Side of the coarse mask for computing visibility."""
 
 HULL = 48
-"""Points of an object's hull with which its box is worked out under any transform."""
+"""Points of an object's hull, for computing its box under any transform."""
 
 SHORTEST, MAX_ASPECT = 12, 5.0
 
@@ -39,7 +39,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ImageEntry:
-    """An image of the store: where its pixels are, and what it is used for (``still``, ``background``, ``clip``)."""
+    """An image of the store: offset of its pixels, size, and kind (``still``, ``background``, ``clip``)."""
 
     offset: int
     width: int
@@ -49,10 +49,10 @@ class ImageEntry:
 
 @dataclass(frozen=True)
 class TargetEntry:
-    """Something that can be followed, at ``box`` in its image.
+    """A possible target at ``box`` in its image.
 
-    :param image: the image it is in, -1 for a cut-out, which is in none. :param shape: its outline, -1 for none.
-    :param canvas: its pixels, -1 without a mask.
+    :param image: number of its image, -1 for a cut-out. :param shape: number of its outline, -1 for none.
+    :param canvas: number of its canvas, -1 without a mask.
     """
 
     image: int
@@ -65,7 +65,7 @@ class TargetEntry:
 
 @dataclass(frozen=True)
 class ClipEntry:
-    """A real video: its images in order and for each the target in it, -1 where it is absent."""
+    """A real video: its images in order, and the target in each, -1 where it is absent."""
 
     images: tuple[int, ...]
     targets: tuple[int, ...]
@@ -82,14 +82,14 @@ class Shape(NamedTuple):
 FULL_SHAPE = Shape(
     np.array([[0, 0], [1, 0], [0, 1], [1, 1]] * (HULL // 4), np.float32), np.ones((CELLS, CELLS), np.float32)
 )
-"""The outline of a target that is known by its box only."""
+"""The outline of a target without a mask."""
 
 
 @dataclass
 class Tables:
-    """What planning needs to know, without any pixel.
+    """Tables for planning, without pixels.
 
-    :param weights: how often to draw from a source, beside its size; 1 where it is not named.
+    :param weights: sampling weights of sources, 1 by default.
     """
 
     images: list[ImageEntry] = field(default_factory=list)
@@ -112,7 +112,7 @@ def read_tables(folder: Path) -> dict[str, Any]:
 
 
 def open_tables(folder: Path) -> Tables:
-    """Open what planning needs of a store."""
+    """Open a store's tables."""
     raw = read_tables(folder)
     with np.load(folder / "shapes.npz") as shapes:
         hulls, cells = shapes["hulls"], shapes["cells"]
@@ -128,7 +128,7 @@ def open_tables(folder: Path) -> Tables:
 
 
 class Pixels:
-    """The pixels of a store on a device: mapped from the files on a CPU, copied once to a GPU."""
+    """The pixels of a store on a device: memory-mapped on a CPU, copied once to a GPU."""
 
     def __init__(self, folder: Path, tables: Tables, device: torch.device | str = "cpu") -> None:
         self.tables = tables
@@ -165,7 +165,7 @@ def by_source(tables: Tables, numbers: Iterable[int]) -> tuple[list[list[int]], 
 
 
 def describe(tables: Tables) -> Iterator[str]:
-    """Yield lines that say what is in a store."""
+    """Yield lines that describe a store."""
     kinds = Counter(entry.kind for entry in tables.images)
     yield f"{len(tables.images)} images: " + ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
     masked = sum(target.canvas >= 0 for target in tables.targets)

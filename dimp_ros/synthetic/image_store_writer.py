@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Making a store of training images: decoding, reducing, and cutting out what has a mask."""
+"""Build an image store: decode, reduce, and cut out objects with masks."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def outline(mask: NDArray[np.uint8]) -> Shape | None:
         return None
     points = cv2.convexHull(np.stack((columns, rows), 1).astype(np.int32))[:, 0].astype(np.float64)
     corners = np.concatenate([points + step for step in ((0, 0), (1, 0), (0, 1), (1, 1))])
-    # The points that lie furthest in HULL directions: under any transform the box is exact to cos(pi / HULL).
+    # The extreme points in HULL directions: under any transform the box is exact to cos(pi / HULL).
     angles = np.arange(HULL) * 2 * np.pi / HULL
     extreme = corners[(corners @ np.stack((np.cos(angles), np.sin(angles)))).argmax(0)]
     size = np.array(mask.shape[::-1], np.float64)
@@ -61,19 +61,19 @@ def to_canvas(image: Image, alpha: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.rint(canvas).clip(0, 255).astype(np.uint8)
 
 
-class _Made(NamedTuple):
-    """What one image adds to a store."""
+class _Prepared(NamedTuple):
+    """The contribution of one image to a store."""
 
     image: Image | None
     targets: list[tuple[Instance, Shape | None, NDArray[np.uint8] | None]]
 
 
-def _cut(image: Image, instance: Instance, alpha: NDArray[np.float32] | None) -> _Made | None:
-    """Work out outline and canvas of one instance; None where it is too small, too thin or its mask is nearly empty."""
+def _cut(image: Image, instance: Instance, alpha: NDArray[np.float32] | None) -> _Prepared | None:
+    """Compute outline and canvas of an instance; None if it is too small, too thin or nearly without mask."""
     if alpha is None:
         box = instance.box
         usable = min(box.w, box.h) >= SHORTEST and max(box.w / box.h, box.h / box.w) <= MAX_ASPECT
-        return _Made(None, [(instance, None, None)]) if usable else None
+        return _Prepared(None, [(instance, None, None)]) if usable else None
     solid = (alpha > 0.5).astype(np.uint8)
     x, y, w, h = cv2.boundingRect(solid)
     if min(w, h) < SHORTEST or max(w / h, h / w) > MAX_ASPECT:
@@ -82,7 +82,7 @@ def _cut(image: Image, instance: Instance, alpha: NDArray[np.float32] | None) ->
     shape = outline(part)
     soft = cv2.GaussianBlur(alpha, (3, 3), 0)[y : y + h, x : x + w]
     placed = Instance(Box(float(x), float(y), float(w), float(h)), instance.category)
-    return _Made(None, [(placed, shape, to_canvas(image[y : y + h, x : x + w], soft))])
+    return _Prepared(None, [(placed, shape, to_canvas(image[y : y + h, x : x + w], soft))])
 
 
 def _reduced(image: Image, instances: Sequence[Instance], longest_side: int) -> tuple[Image, list[Instance]]:
@@ -103,27 +103,27 @@ def _reduced(image: Image, instances: Sequence[Instance], longest_side: int) -> 
 
 
 def _as_read(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Return a mask that is already decoded."""
+    """Return a decoded mask."""
     return mask
 
 
-def _prepare(image: Image, instances: Iterable[Instance], kind: str) -> _Made:
-    """Work out everything an image adds."""
+def _prepare(image: Image, instances: Iterable[Instance], kind: str) -> _Prepared:
+    """Compute the contribution of an image."""
     if kind == "cutout":
         alpha = (image[..., 3] / np.float32(255)).astype(np.float32) if image.shape[-1] == 4 else None
         instance = next(iter(instances), Instance(Box(0.0, 0.0, float(image.shape[1]), float(image.shape[0]))))
         made = None if alpha is None else _cut(image, instance, alpha)
-        return _Made(None, made.targets if made else [])
+        return _Prepared(None, made.targets if made else [])
     targets = []
     for instance in instances:
         mask = instance.mask()
         made = _cut(image, instance, None if mask is None else mask.astype(np.float32))
         targets += made.targets if made else []
-    return _Made(image[..., :3], targets)
+    return _Prepared(image[..., :3], targets)
 
 
 class StoreWriter:
-    """Builds the files of a store."""
+    """Writes the files of a store."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -135,8 +135,8 @@ class StoreWriter:
         self._pixels = (folder / "pixels.bin").open("wb")
         self._canvas_file = (folder / "canvases.bin").open("wb")
 
-    def add(self, made: _Made, kind: str, source: str) -> tuple[int, list[int]]:
-        """Add an image and its targets; return their numbers (-1 for an image that is not kept)."""
+    def add(self, made: _Prepared, kind: str, source: str) -> tuple[int, list[int]]:
+        """Add an image and its targets; return their numbers (-1 for an image that is not stored)."""
         number = -1
         if made.image is not None:
             number = len(self.tables.images)
@@ -158,7 +158,7 @@ class StoreWriter:
         return number, targets
 
     def close(self, summary: str) -> None:
-        """Write the tables; the store is complete then."""
+        """Write the tables, which completes the store."""
         self._pixels.close()
         self._canvas_file.close()
         np.savez(
@@ -185,11 +185,11 @@ def build_store(
     longest_side: int = 480,
     threads: int = 4,
 ) -> Path:
-    """Make a store of all stills and clips of ``data_sets`` in ``folder``, or keep the complete one that is there.
+    """Build a store of all stills and clips of ``data_sets`` in ``folder``, or keep a complete one of the same data.
 
-    :param keep: tells by name which stills and clips are taken; None takes all.
-    :param clip_frames: of a longer clip so many frames are taken, evenly from its middle; 0 takes all.
-    :param longest_side: larger images are reduced to it, in pixels. :return: ``folder``.
+    :param keep: tells by name which stills and clips to take; None takes all.
+    :param clip_frames: frames to take of a longer clip, evenly from its middle; 0 takes all.
+    :param longest_side: larger images are reduced to this, pixels. :return: ``folder``.
     """
     summary = "; ".join(data_set.data.summary() for data_set in data_sets)
     summary += f" (clip_frames {clip_frames}, longest side {longest_side})"
@@ -197,7 +197,7 @@ def build_store(
         return folder
     writer = StoreWriter(folder)
 
-    def still(item: Still) -> tuple[Still, _Made]:
+    def still(item: Still) -> tuple[Still, _Prepared]:
         return item, _prepare(*_reduced(item.read(), item.instances, longest_side), item.kind)
 
     with ThreadPoolExecutor(threads) as pool:
@@ -215,7 +215,7 @@ def build_store(
 
 
 def chosen_frames(length: int, limit: int, reach: int = 60) -> range:
-    """Choose at most ``limit`` frames (0: all) of a clip, evenly within ``reach`` frames in its middle."""
+    """Choose at most ``limit`` frames (0: all) of a clip, evenly within the middle ``reach`` frames."""
     if not limit or length <= limit:
         return range(length)
     step = max(1, min(reach, length) // limit)
@@ -226,7 +226,7 @@ def chosen_frames(length: int, limit: int, reach: int = 60) -> range:
 def _add_clip(writer: StoreWriter, clip: Clip, pool: ThreadPoolExecutor, limit: int, longest_side: int) -> None:
     """Add frames of a clip."""
 
-    def frame(index: int) -> _Made:
+    def frame(index: int) -> _Prepared:
         instance = clip.instances[index] if clip.instances else None
         if instance is None and np.isfinite(clip.boxes[index]).all():
             instance = Instance(Box(*(float(v) for v in clip.boxes[index])), clip.category)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where things are over time: smooth motion, affine transforms as 2x3 matrices, bending, boxes. K counts frames."""
+"""Smooth motion, affine transforms as 2x3 matrices, bending, boxes. K is the number of frames."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KNOTS = 5
 
 
 def smooth(rng: np.random.Generator, times: Floats, spread: tuple[float, ...]) -> Floats:
-    """Draw quantities that change smoothly over ``times`` (0..1), each within about +- its spread: ``[K, Q]``."""
+    """Draw quantities that change smoothly over ``times`` (0..1), each within about +- its ``spread``: ``[K, Q]``."""
     knots = rng.uniform(-1, 1, (3, len(spread))) * np.asarray(spread)
     return parabola(times) @ knots
 
@@ -26,7 +26,7 @@ def parabola(t: Floats) -> Floats:
 
 
 def similarity(center: Floats, origin: Floats, scale: Floats, degrees: Floats, log_aspect: Floats) -> Floats:
-    """Return transforms ``[K, 2, 3]`` that scale (x by an aspect more), turn, and move ``origin`` to ``center``."""
+    """Return transforms ``[K, 2, 3]`` that scale, stretch, rotate, and move ``origin`` to ``center``."""
     angle = np.deg2rad(degrees)
     cos, sin = np.cos(angle), np.sin(angle)
     turn = np.stack((np.stack((cos, -sin), -1), np.stack((sin, cos), -1)), -2)
@@ -54,13 +54,13 @@ def invert(transforms: Floats) -> Floats:
 
 
 def bounding_boxes(points: Floats) -> Floats:
-    """Return the boxes round points ``[K, P, 2]``: ``[K, 4]``."""
+    """Return the bounding boxes of points ``[K, P, 2]``: ``[K, 4]``."""
     low, high = points.min(1), points.max(1)
     return np.concatenate((low, high - low), -1)
 
 
 def bent(points: Floats, bend: Floats | None) -> Floats:
-    """Say where points ``[P, 2]`` (units) of an object are drawn when it is bent: ``[K, P, 2]``, or as they came."""
+    """Return points ``[P, 2]`` (units) of an object after bending: ``[K, P, 2]``, or unchanged without a field."""
     if bend is None:
         return points
     moved = np.broadcast_to(points, (len(bend), *points.shape))
@@ -92,7 +92,7 @@ def clip_boxes(boxes: Floats, size: tuple[int, int]) -> Floats:
 
 
 def covered(boxes: Floats, others: Floats) -> Floats:
-    """Return the share of each of ``boxes`` ``[K, 4]`` under the other box."""
+    """Return the share of each box ``[K, 4]`` that the other box covers."""
     low = np.maximum(boxes[:, :2], others[:, :2])
     high = np.minimum(boxes[:, :2] + boxes[:, 2:], others[:, :2] + others[:, 2:])
     share: Floats = np.clip(high - low, 0, None).prod(1) / np.maximum(boxes[:, 2:].prod(1), 1e-6)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What cameras do to images: exposure, colour, blur, noise and compression, on batches of tensors.
+"""Photometric augmentation on batches of tensors: exposure, colour, blur, noise, compression.
 
-Which frame gets what is drawn with the plan (`sample_photometric`), so that it is the same wherever it is carried out.
+`sample_photometric` draws the changes with the plan, so that they are the same on every device.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 BLUR = 31
-"""Longest motion blur in pixels, and the side of its kernel: half of a target that fills a fifth of its window."""
+"""Longest motion blur and side of its kernel, pixels: half of a target that fills a fifth of its window."""
 
 COARSE, COARSEST = (1.2, 3.5), 4.5
-"""How many window pixels a pixel of a coarse camera covers at the sequence's median scale, and at most."""
+"""Window pixels per pixel of a coarse camera at the sequence's median scale, and at most."""
 
 COMPRESSED = 0.5
-"""Share of the sequences, among those seen by a camera, that are compressed throughout."""
+"""Share of the sequences with a simulated camera that are compressed in every frame."""
 
 LATTICE_STEP = 16
-"""Cameras have a multiple of so many pixels across a window, so that frames can be changed together."""
+"""A camera's pixels across a window are a multiple of this, so that frames can be processed together."""
 
 # The quantisation tables of the JPEG standard's annex K, for quality 50.
 LUMINANCE = (
@@ -51,10 +51,10 @@ TO_YCC = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -
 class PhotometricSample(NamedTuple):
     """Photometric changes of K frames, each number 0 where nothing is done.
 
-    ``gain`` ``[K, 3]`` and ``offset`` ``[K]`` (grey levels) of the light, ``shade`` ``[K, 3]`` (a change of the light
-    across the frame: along x, along y, strength), ``blur`` ``[K, 2]`` (pixels, degrees), ``shrink`` ``[K]`` (how many
-    times smaller the frame was seen), ``noise`` ``[K]`` (grey levels), ``quality`` ``[K]`` of JPEG, ``grey`` ``[K]``,
-    ``lattice`` ``[K]`` (pixels of the camera across the frame, which gets its noise and its JPEG there).
+    ``gain`` ``[K, 3]`` and ``offset`` ``[K]`` (grey levels) of the light, ``shade`` ``[K, 3]`` (gradient of the light:
+    x, y, strength), ``blur`` ``[K, 2]`` (pixels, degrees), ``shrink`` ``[K]`` (reduction factor of the resolution),
+    ``noise`` ``[K]`` (grey levels), ``quality`` ``[K]`` of JPEG, ``grey`` ``[K]``, ``lattice`` ``[K]`` (camera pixels
+    across the frame; noise and JPEG are applied at that resolution).
     """
 
     gain: NDArray[np.float64]
@@ -95,13 +95,12 @@ def sample_photometric(rng: np.random.Generator, count: int, strength: float = 0
 def simulate_camera(
     sample: PhotometricSample, rng: np.random.Generator, scales: NDArray[np.float64], size: int, coarse: float
 ) -> PhotometricSample:
-    """Give the frames of a sequence the pixels of one camera: what is small in its video is coarse in its window.
+    """Give the frames of a sequence the resolution of one camera, so that small targets are coarse in their windows.
 
-    Drawn without them, a target of 20 pixels is as sharp as one of 200. Most real targets are smaller than their
-    windows show them, in every frame of a video, and what compresses a video does so in the video's own pixels.
+    Without it a target of 20 pixels is as sharp as one of 200. Compression then acts at the camera's resolution.
 
     :param scales: ``[K]``, frame pixels per pixel of the window, whose side is ``size``.
-    :param coarse: probability that the camera is such that the target is coarse; otherwise it has the frame's pixels.
+    :param coarse: probability of a camera coarser than the frame.
     """
     if rng.random() < coarse:
         fine = 1 / (np.exp(rng.uniform(*np.log(COARSE))) * np.median(scales))
@@ -121,7 +120,7 @@ def concatenate_samples(samples: list[PhotometricSample]) -> PhotometricSample:
 
 
 def apply_photometric(images: Tensor, sample: PhotometricSample, generator: torch.Generator | None = None) -> Tensor:
-    """Change frames ``[N, 3, H, W]`` of 0..255 as ``sample`` says; ``generator`` makes the grain of the noise."""
+    """Change frames ``[N, 3, H, W]`` of 0..255 as ``sample`` says; ``generator`` is for the noise."""
     device = images.device
 
     def numbers(values: NDArray[np.float64]) -> Tensor:
@@ -153,7 +152,7 @@ def apply_photometric(images: Tensor, sample: PhotometricSample, generator: torc
 
 
 def _recorded(images: Tensor, noise: Tensor, quality: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Add the grain ``noise`` ``[N]`` (grey levels), and lose what JPEG at ``quality`` ``[N]`` loses; 0: neither."""
+    """Add noise of ``noise`` ``[N]`` grey levels and the losses of JPEG at ``quality`` ``[N]``; 0 leaves out either."""
     if len(index := noise.nonzero()[:, 0]):
         part = images[index]
         grain = torch.randn(part.shape, generator=generator, device=images.device)
@@ -165,7 +164,7 @@ def _recorded(images: Tensor, noise: Tensor, quality: Tensor, generator: torch.G
 
 
 def resized(images: Tensor, height: int, width: int) -> Tensor:
-    """Resample images as cameras and search windows do: averaged where that shrinks them, interpolated otherwise."""
+    """Resample images: averaged when shrinking, else interpolated."""
     return F.interpolate(images, (height, width), mode="bilinear", align_corners=False, antialias=True)
 
 
@@ -178,7 +177,7 @@ def _shade(shade: Tensor, height: int, width: int) -> Tensor:
 
 
 def motion_blur(images: Tensor, blur: Tensor) -> Tensor:
-    """Smear each image along a line; ``blur`` ``[N, 2]`` holds the length in pixels (at most `BLUR`) and the angle."""
+    """Blur each image along a line; ``blur`` ``[N, 2]`` holds the length in pixels (at most `BLUR`) and the angle."""
     count, channels = images.shape[:2]
     steps = torch.arange(BLUR, device=images.device) - (BLUR - 1) / 2
     angle = blur[:, 1] * (math.pi / 180)
@@ -193,13 +192,13 @@ def motion_blur(images: Tensor, blur: Tensor) -> Tensor:
 
 
 def low_resolution(images: Tensor, factor: int) -> Tensor:
-    """Shrink images and enlarge them again, as a small or far target looks in its search window."""
+    """Shrink images and enlarge them again, like a small target in its search window."""
     small = F.interpolate(images, [max(n // factor, 1) for n in images.shape[-2:]], mode="area")
     return F.interpolate(small, images.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def compress(images: Tensor, quality: Tensor) -> Tensor:
-    """Lose what JPEG loses at ``quality`` ``[N]`` of 1..100 (colour at full resolution): ``[N, 3, H, W]`` of 0..255."""
+    """Apply JPEG's losses at ``quality`` ``[N]`` of 1..100, without chroma subsampling: ``[N, 3, H, W]`` of 0..255."""
     height, width = images.shape[-2:]
     device = images.device
     padded = F.pad(images, (0, -width % 8, 0, -height % 8), mode="replicate")

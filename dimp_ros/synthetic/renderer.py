@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From plans to pixels, on tensors: windows of many frames at once, on whatever device the images are.
+"""Render planned scenes on tensors: windows of many frames at once, on the device of the images.
 
-Every output pixel asks what lies at its place in the frame: the frame's image, then each object drawn over it.
-Outside the frame its border is repeated, as the tracker's crop does. What is shrunk is averaged first, so that nothing
-aliases.
+Every output pixel samples the frame's background image, then each object over it. Outside the frame the border is
+repeated, as in the tracker's crop. Textures are averaged before shrinking, against aliasing.
 """
 
 from __future__ import annotations
@@ -21,11 +20,11 @@ from dimp_ros.synthetic.motion import invert
 from dimp_ros.synthetic.scene import Layer, PlannedScene
 
 MAX_LEVEL = 3
-"""Images and objects are averaged down by at most 2 to this power."""
+"""Textures are averaged down by at most 2 to this power."""
 
 
 class SceneRenderer:
-    """Draw frames of scenes. :param pixels: the store's images, whose device is the renderer's."""
+    """Renders frames of scenes on the device of ``pixels``."""
 
     def __init__(self, pixels: Pixels) -> None:
         self.pixels = pixels
@@ -34,7 +33,7 @@ class SceneRenderer:
     def render(
         self, scenes: Sequence[PlannedScene], windows: Sequence[NDArray[np.float64]], size: tuple[int, int]
     ) -> Tensor:
-        """Draw a window of every frame of every scene.
+        """Render a window of every frame of every scene.
 
         :param windows: for each scene ``[K, 3]``: the window's corner (x, y) in the frame, frame pixels per pixel.
         :param size: height and width of the output.
@@ -60,12 +59,12 @@ class SceneRenderer:
         return images
 
     def frames(self, scene: PlannedScene) -> Tensor:
-        """Draw the whole frames of a scene: RGB ``uint8 [K, 3, height, width]``."""
+        """Render the whole frames of a scene: RGB ``uint8 [K, 3, height, width]``."""
         whole = np.tile([0.0, 0.0, 1.0], (len(scene), 1))
         return self.render([scene], [whole], (scene.height, scene.width)).round().clamp(0, 255).byte()
 
     def _places(self, scene: PlannedScene, window: NDArray[np.float64], size: tuple[int, int]) -> Tensor:
-        """Return where in its frame each output pixel lies, ``[K, H, W, 2]``, held to the frame."""
+        """Return each output pixel's position in its frame, ``[K, H, W, 2]``, clamped to the frame."""
         corner = self._tensor(window)
         rows, columns = (torch.arange(n, device=self.device) + 0.5 for n in size)
         x = (corner[:, 0, None] + corner[:, 2, None] * columns).clamp(0.5, scene.width - 0.5)
@@ -74,7 +73,7 @@ class SceneRenderer:
         return torch.stack((x[:, None, :].expand(shape), y[:, :, None].expand(shape)), -1)
 
     def _backdrop(self, scene: PlannedScene, scales: NDArray[np.float64], places: Tensor, out: Tensor) -> None:
-        """Draw the images of one scene's frames; neighbours with the same image and resolution together."""
+        """Draw the backgrounds of a scene's frames; those with the same image and resolution together."""
         back = invert(scene.views)
         ratio = scales * np.sqrt(np.abs(np.linalg.det(back[:, :, :2])))
         levels = _levels(ratio)
@@ -87,7 +86,7 @@ class SceneRenderer:
             extent = (image.shape[2], image.shape[1])
             chosen = torch.tensor(members, device=self.device)
             grid = self._grid(places[chosen], back[members], extent)
-            # One image, many windows: they lie one above the other in a single tall grid.
+            # One image, many windows: stacked vertically in a single grid.
             tall = F.grid_sample(reduced, grid.flatten(0, 1)[None], padding_mode="reflection", align_corners=False)
             out[chosen] = tall[0].unflatten(1, (len(members), -1)).transpose(0, 1)
 
@@ -113,7 +112,7 @@ class SceneRenderer:
             images[frames] = images[frames] * (1 - alpha) + colour
 
     def _bent(self, canvases: Tensor, drawn: list[tuple[int, Layer, int, float]]) -> Tensor:
-        """Bend the canvases of the layers that have a field."""
+        """Bend the canvases of layers with a field."""
         bending = [(i, layer.bend[k]) for i, (_, layer, k, _) in enumerate(drawn) if layer.bend is not None]
         if not bending:
             return canvases
@@ -127,7 +126,7 @@ class SceneRenderer:
         return canvases.index_copy(0, chosen, moved)
 
     def _grid(self, places: Tensor, back: NDArray[np.float64], extent: tuple[int, int]) -> Tensor:
-        """Turn places in the frame ``[K, H, W, 2]`` into what grid_sample wants for a texture of ``extent``."""
+        """Convert positions in the frame ``[K, H, W, 2]`` to grid_sample coordinates for a texture of ``extent``."""
         normal = np.array([2.0 / extent[0], 2.0 / extent[1]])
         matrix = back * normal[None, :, None]
         matrix[:, :, 2] -= 1
@@ -143,15 +142,12 @@ class SceneRenderer:
 
 
 def _levels(ratio: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Return how often a texture is halved when ``ratio`` of its pixels fall on one output pixel."""
+    """Return how often to halve a texture when ``ratio`` of its pixels fall on one output pixel."""
     return np.clip(np.floor(np.log2(np.maximum(ratio, 1e-6))), 0, MAX_LEVEL).astype(np.int64)
 
 
 def _reduced(texture: Tensor, level: int) -> Tensor:
-    """Average a texture ``[N, C, H, W]`` down by 2 to the power of ``level``; it goes on covering the same extent.
-
-    What is left over at the right and at the bottom is stretched in by resampling, less than a reduced pixel.
-    """
+    """Average a texture ``[N, C, H, W]`` down by 2 to the power of ``level``; its extent stays the same."""
     if level == 0:
         return texture
     size = [max(n >> level, 1) for n in texture.shape[-2:]]

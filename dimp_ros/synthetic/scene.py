@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A planned scene: what is drawn in every frame of a synthetic sequence."""
+"""A planned scene: the content of every frame of a synthetic sequence."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dimp_ros.synthetic.motion import (
-    Floats,
-)
+from dimp_ros.synthetic.motion import Floats
 
 Flags = NDArray[np.bool_]
 
@@ -20,7 +18,7 @@ class Layer:
     """An object drawn in K frames: ``canvas`` number, ``transforms`` ``[K, 2, 3]`` from its units to the frame.
 
     :param shown: ``[K]``, whether it is drawn. :param gain: ``[K, 3]``, factor of its red, green and blue.
-    :param bend: ``[K, KNOTS, KNOTS, 2]`` in units: what is drawn at u is what the canvas has at u + bend(u).
+    :param bend: ``[K, KNOTS, KNOTS, 2]`` in units: the pixel at u is the canvas at u + bend(u).
     """
 
     canvas: int
@@ -32,7 +30,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class PlannedScene:
-    """K frames of ``width`` x ``height``: of each the image, how it is seen (image to frame), and the target.
+    """K frames of ``width`` x ``height``: background image, its view (image to frame), and target.
 
     :param layers: in drawing order. :param boxes: ``[K, 4]``, clipped to the frame. :param visible: ``[K]`` of 0..1.
     """

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Plans of made sequences: which image is seen how, what is drawn where, and the target's box and visibility.
+"""Plan synthetic sequences: background views, object motion, and the target's box and visibility.
 
-Three kinds. *Pasted*: a masked object drawn over another image, which a moving camera sees. *Native*: an object where
-it was photographed, the whole image moving. *Clip*: frames of a real video. All get distractors, preferably of the
-target's category, and occluders. A plan is a few hundred numbers and costs little; `render` turns plans into pixels,
-many at once. Transforms are 2x3 matrices; an object's own coordinates are units of its box, (0, 0) to (1, 1).
+Three kinds. *Pasted*: a masked object drawn over another image, seen by a moving camera. *Native*: an object in its own
+image, which moves as a whole. *Clip*: frames of a real video. All get distractors, preferably of the target's category,
+and occluders. A plan is a few hundred numbers; `SceneRenderer` renders many at once. Transforms are 2x3 matrices; an
+object's own coordinates are units of its box, (0, 0) to (1, 1).
 """
 
 from __future__ import annotations
@@ -32,33 +32,33 @@ from dimp_ros.synthetic.scene import Layer, PlannedScene
 from dimp_ros.synthetic.shapes import part_of, visibility
 
 HIDING_OVERLAP = 0.1
-"""A distractor that would cover more of a photographed target's box is left out of that frame."""
+"""A distractor that would cover a larger share of a native target is left out of that frame."""
 
 SMALLEST_WHOLE = 50
-"""Parts are taken of objects whose boxes have at least this side, sqrt(w * h), in their own image's pixels."""
+"""Smallest size, sqrt(w * h) in pixels, of an object of which a part may be the target."""
 
 WHOLE_OVER_PART = 2.0
-"""How much larger an object is drawn whose part is the target."""
+"""Enlargement of an object whose part is the target."""
 
 ALIKE = 4.0
-"""Others in a crowd have at least one part in so many of the target's area, and at most so many times it."""
+"""Largest ratio of areas between the target and others in its crowd."""
 
 LARGEST_NATIVE = 0.16
-"""A photographed target covers at most this share of its image; round a larger one there is little scene."""
+"""Largest share of its image that a native target covers."""
 
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """What sequences are made of; shares and probabilities.
+    """Content of synthetic sequences: shares and probabilities.
 
-    :param mix: shares of pasted, native and clip sequences. :param distractors: at most so many others in a scene.
-    :param same_category: a distractor is of the target's category, where there is one. :param near: it stays nearby.
-    :param occluder: a scene has something that may cover the target. :param vanish: a pasted target is gone in a frame.
-    :param bend: a pasted target changes its shape. :param clip_span: frames between the first and the last of a clip.
-    :param part: the target is a part of the object, where that is large enough; not in clips.
-    :param camera: frames have the pixels of a camera, see `photometric.simulate_camera`. :param coarse: large ones.
-    :param crowd: a native target has others of its category beside it, as it was photographed.
-    :param inside: a made sequence whose windows lie for a large part outside its frames is drawn anew; not a clip.
+    :param mix: shares of pasted, native and clip sequences. :param distractors: largest number of other objects.
+    :param same_category: a distractor is of the target's category, if possible. :param near: it stays near the target.
+    :param occluder: an object may cover the target. :param vanish: a pasted target is absent in a frame.
+    :param bend: a pasted target deforms. :param clip_span: frames between the first and the last of a clip.
+    :param part: the target is a part of a large enough object; not in clips.
+    :param camera: simulate a camera's resolution, see `photometric.simulate_camera`. :param coarse: a coarse camera.
+    :param crowd: a native target is chosen among others of its category in the same image.
+    :param inside: a scene whose windows lie mostly outside its frames is drawn again; not a clip.
     """
 
     mix: tuple[float, float, float] = (0.45, 0.35, 0.2)
@@ -77,7 +77,7 @@ class SceneConfig:
 
 
 class ScenePlanner:
-    """Draw plans, reproducibly: the same generator gives the same plan."""
+    """Draws plans; the same generator gives the same plan."""
 
     def __init__(self, tables: Tables, config: SceneConfig | None = None) -> None:
         self.tables = tables
@@ -97,13 +97,13 @@ class ScenePlanner:
         mix = np.array([share if able else 0.0 for share, able in zip(self.config.mix, possible, strict=True)])
         if not mix.sum():
             raise ValueError(
-                f"nothing can be made of these images with the mix {self.config.mix}: masks give pasted sequences, "
+                f"these images allow no sequence with the mix {self.config.mix}: masks give pasted sequences, "
                 "boxes native ones, clips of at least two frames with a target clip ones"
             )
         self._mix = mix / mix.sum()
 
     def _followable(self, number: int) -> bool:
-        """Tell whether a target can be followed in its own image: not so large that it cannot move there."""
+        """Tell whether a target is small enough to move in its own image."""
         target = self.tables.targets[number]
         if target.image < 0:
             return False
@@ -111,7 +111,7 @@ class ScenePlanner:
         return target.box[2] * target.box[3] < LARGEST_NATIVE * image.width * image.height
 
     def _in_crowds(self, in_clips: set[int]) -> list[int]:
-        """Find the targets that can be followed among others of their category and of about their size."""
+        """Find targets beside others of their category and of similar size."""
         images: dict[tuple[int, str], list[int]] = defaultdict(list)
         for number, target in enumerate(self.tables.targets):
             if number not in in_clips and target.category:
@@ -125,9 +125,9 @@ class ScenePlanner:
         return crowded
 
     def plan(self, rng: np.random.Generator, times: Floats, clean: int) -> PlannedScene | None:
-        """Plan frames at ``times`` (0..1); None where the draw turned out unusable.
+        """Plan frames at ``times`` (0..1); None if the draw is unusable.
 
-        :param clean: in this many first frames nothing hides the target.
+        :param clean: number of first frames in which nothing hides the target.
         """
         kind = int(rng.choice(3, p=self._mix))
         if kind == 0:
@@ -151,7 +151,7 @@ class ScenePlanner:
         shape = part or self.tables.shape(target)
         scale = (WHOLE_OVER_PART if part else 1) * side / np.sqrt(own.prod()) * np.exp(path[:, 2])
         transforms = _placed(own, centers, scale, path[:, 3], path[:, 4])
-        if part:  # it is what moves along the path, not the object's centre
+        if part:  # the part moves along the path, not the object's centre
             transforms[..., 2] += centers - apply(transforms, part.hull.mean(0, keepdims=True, dtype=np.float64))[:, 0]
         bend = self._bend(rng, times) if rng.random() < config.bend else None
         boxes = bounding_boxes(apply(transforms, bent(shape.hull.astype(np.float64), bend)))
@@ -164,17 +164,17 @@ class ScenePlanner:
         return PlannedScene(*size, np.full(count, image), views, layers, clip_boxes(boxes, size), visible)
 
     def _native_stage(self, rng: np.random.Generator, times: Floats) -> tuple[list[int], Floats]:
-        """Choose a photographed target and move the camera over its image."""
+        """Choose a native target and move the camera over its image."""
         crowd = self.config.crowd and self._crowded[0] and rng.random() < self.config.crowd
         number = _draw(self._crowded if crowd else self._native, rng)
         target = self.tables.targets[number]
         extent = np.array(self._size(target.image), np.float64)
-        # A box says nothing of the outline: turned far, it would no longer fit what is in it.
+        # Without an outline, a rotated target would no longer fit its box.
         turn = 8.0 if target.canvas >= 0 else 2.0
         return [number] * len(times), self._camera(rng, times, extent, zoom=rng.uniform(1.0, 1.2), turn=turn)
 
     def _clip_stage(self, rng: np.random.Generator, times: Floats) -> tuple[list[int], Floats] | None:
-        """Choose frames of a real clip; the camera adds little."""
+        """Choose frames of a real clip, with little camera motion."""
         clip = self._clips[rng.integers(len(self._clips))]
         span = min(self.config.clip_span, len(clip.images) - 1)
         first = int(rng.integers(0, len(clip.images) - span))
@@ -197,7 +197,7 @@ class ScenePlanner:
         size = self._size(targets[0].image)
         places = np.array([[[t.box[2], 0, t.box[0]], [0, t.box[3], t.box[1]]] for t in targets])
         transforms = compose(views, places)
-        part = self._part(rng, targets[0]) if len(set(numbers)) == 1 else None  # what it is of may turn in a clip
+        part = self._part(rng, targets[0]) if len(set(numbers)) == 1 else None  # in a clip the whole may rotate
         shapes = [part or self.tables.shape(target) for target in targets]
         boxes = bounding_boxes(apply(transforms, np.stack([shape.hull for shape in shapes]).astype(np.float64)))
         side = float(np.sqrt(np.median(boxes[:, 2] * boxes[:, 3])))
@@ -219,7 +219,7 @@ class ScenePlanner:
         return PlannedScene(*size, images, views, layers, clip_boxes(boxes, size), visible)
 
     def _part(self, rng: np.random.Generator, target: TargetEntry) -> Shape | None:
-        """Draw whether the target is a part of the object, and which; None for the whole."""
+        """Draw a part of the object as target; None for the whole."""
         large = target.box[2] * target.box[3] >= SMALLEST_WHOLE**2
         if not self.config.part or not large or rng.random() >= self.config.part:
             return None
@@ -239,7 +239,7 @@ class ScenePlanner:
 
     @staticmethod
     def _bend(rng: np.random.Generator, times: Floats) -> Floats:
-        """Draw a field that bends an object more and less over time."""
+        """Draw a bending field that changes over time."""
         strength = rng.uniform(0.01, 0.06)
         knots = rng.uniform(-strength, strength, (3, KNOTS * KNOTS * 2))
         field: Floats = (parabola(times) @ knots).reshape(len(times), KNOTS, KNOTS, 2)
@@ -248,7 +248,7 @@ class ScenePlanner:
     def _distractors(
         self, rng: np.random.Generator, times: Floats, target: TargetEntry, side: float, boxes: Floats, extent: Floats
     ) -> list[tuple[Shape, Layer]]:
-        """Place other objects about as large as the target, many of them of its category and near it."""
+        """Place other objects of about the target's size, many of them of its category and near it."""
         others: list[tuple[Shape, Layer]] = []
         if not self._masked[0]:
             return others
@@ -272,7 +272,7 @@ class ScenePlanner:
         return others
 
     def _occluder(self, rng: np.random.Generator, boxes: Floats, clean: int) -> list[tuple[Shape, Layer]]:
-        """Place something over the target in about half of the frames after the first ``clean``."""
+        """Place an object over the target in about half of the frames after the first ``clean``."""
         count = len(boxes)
         if not self._masked[0] or rng.random() >= self.config.occluder:
             return []
@@ -287,14 +287,14 @@ class ScenePlanner:
 
 
 def _placed(size: Floats, centers: Floats, scale: Floats, degrees: Floats, log_aspect: Floats) -> Floats:
-    """Return where an object of ``size`` pixels, scaled and turned, is drawn round ``centers``: units to frame."""
+    """Return the transforms, units to frame, of an object of ``size`` pixels, scaled and rotated around ``centers``."""
     own = similarity(centers, size / 2, scale, degrees, log_aspect)
     units = np.array([[[size[0], 0, 0], [0, size[1], 0]]])
     return compose(own, units)
 
 
 def _gains(rng: np.random.Generator, count: int) -> Floats:
-    """Draw an object's light: a constant difference from the scene's, and a small change from frame to frame."""
+    """Draw an object's gain: a constant difference from the scene's, and small changes between frames."""
     steady = 1 + rng.uniform(-0.15, 0.15) + rng.uniform(-0.06, 0.06, 3)
     return steady * (1 + rng.normal(0, 0.05, (count, 1)))
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Synthetic sequences with true boxes from held-out images, for calibration and for choosing settings."""
+"""Synthetic sequences with true boxes from held-out images, for calibration and for tuning."""
 
 from __future__ import annotations
 
@@ -13,14 +13,13 @@ from numpy.typing import NDArray
 from dimp_ros.geometry.box import Box
 
 SEED = 1_000_003
-"""First part of the seed of every sequence; no training run has it."""
-
+"""First part of each sequence's seed; differs from those of training."""
 
 LENGTH = 32
 
 
 class SyntheticFrame(NamedTuple):
-    """A frame of a made sequence: BGR ``uint8 [H, W, 3]``, the target's box, the share of the target in sight."""
+    """A frame: BGR ``uint8 [H, W, 3]``, the target's box, and its visible share."""
 
     image: NDArray[np.uint8]
     box: Box
@@ -28,7 +27,7 @@ class SyntheticFrame(NamedTuple):
 
 
 def synthetic_sequences(store: Path) -> Iterator[list[SyntheticFrame]]:
-    """Make sequences of `LENGTH` frames of a store's images, without end; the same every time."""
+    """Yield sequences of `LENGTH` frames from a store's images without end, the same every time."""
     from dimp_ros.synthetic.image_store import Pixels, open_tables
     from dimp_ros.synthetic.renderer import SceneRenderer
     from dimp_ros.synthetic.scene_planner import ScenePlanner
@@ -48,7 +47,7 @@ def synthetic_sequences(store: Path) -> Iterator[list[SyntheticFrame]]:
 
 
 def held_out_store(images: Path, folder: Path) -> Path:
-    """Prepare the held-out images of a set in the compact format as a store in ``folder``."""
+    """Build a store in ``folder`` of the held-out images of a set in the compact format."""
     from dimp_ros.datasets.base import held_out
     from dimp_ros.datasets.registry import open_data_sets
     from dimp_ros.synthetic.image_store_writer import build_store

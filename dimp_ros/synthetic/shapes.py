@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much of a target is seen, and parts of objects as targets: people point at a wheel, a face or a label, too."""
+"""Visibility of targets, and parts of objects as targets."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
     from dimp_ros.synthetic.scene import Layer
 
 PART_SIDES = (0.35, 0.8)
-"""A part's width and height in those of the object."""
+"""Sides of a part, in sides of the object."""
 
 PART_FILLED = 0.85
-"""At least this share of a part's box is covered by the object."""
+"""Smallest share of a part's box that the object covers."""
 
 DRAWS = 8
 
 
 def part_of(shape: Shape, rng: np.random.Generator) -> Shape | None:
-    """Draw a part of an object: a rectangle in its own coordinates; None where none was found that is well filled."""
+    """Draw a part of an object: a rectangle in its own coordinates; None if none is well filled."""
     for _ in range(DRAWS):
         sides = rng.uniform(*PART_SIDES, 2)
         low = rng.uniform(0, 1 - sides)
@@ -40,7 +40,7 @@ def part_of(shape: Shape, rng: np.random.Generator) -> Shape | None:
 
 def visibility(shape: Shape, transforms: Floats, size: tuple[int, int], covers: list[tuple[Shape, Layer]]) -> Floats:
     """Return the share of a target that is inside the frame and under none of the layers drawn over it: ``[K]``."""
-    step = 2  # a quarter of the cells is enough
+    step = 2  # a quarter of the cells suffices
     weight: Floats = shape.cells[::step, ::step].ravel().astype(np.float64)
     ticks = (np.arange(0, CELLS, step) + step / 2) / CELLS
     points = np.stack(np.meshgrid(ticks, ticks), -1).reshape(-1, 2)

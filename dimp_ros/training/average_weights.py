@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Average weights of runs that went on from one another.
+"""Average the weights of several runs of one architecture.
 
     python -m dimp_ros.training.average_weights OUT.safetensors 0.7=b.safetensors 0.3=a.safetensors
 
-What runs over different sequences have in common is kept, what each learned of its own is damped. The confidence's map
-has to be fitted anew (`calibrate`): here it is that of the first file.
+The result keeps the confidence map of the first file; fit it again with `dimp_ros.evaluation.confidence.calibrate`.
 """
 
 from __future__ import annotations
@@ -27,17 +26,17 @@ def average(parts: Sequence[tuple[float, DimpNet]]) -> DimpNet:
     """Return the first network with the weighted mean of all networks' weights and statistics.
 
     :param parts: shares, which must sum to 1, and networks of one architecture; the first one is changed.
-    :raises ValueError: if the shares do not sum to 1, or the networks differ in what they are made of.
+    :raises ValueError: if the shares do not sum to 1, or the networks differ in architecture.
     """
     if not parts or not math.isclose(sum(share for share, _ in parts), 1.0, abs_tol=1e-6):
         raise ValueError(f"shares are {[share for share, _ in parts]}; they must sum to 1")
     states = [net.state_dict() for _, net in parts]
     shapes = [{key: value.shape for key, value in state.items()} for state in states]
     if any(shape != shapes[0] for shape in shapes):
-        raise ValueError("the networks differ in what they are made of; all must be of one architecture")
+        raise ValueError("the networks differ in their parameters; all must be of one architecture")
     with torch.no_grad():
         for key, value in states[0].items():
-            if value.is_floating_point():  # counts of batches are the first one's
+            if value.is_floating_point():  # batch counters stay the first network's
                 value.copy_(sum(share * state[key] for (share, _), state in zip(parts, states, strict=True)))
     return parts[0][1]
 

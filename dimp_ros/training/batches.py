@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where the batches of a run come from: made anew for every step, or drawn from a cache that is used several times.
+"""Batches of a run: rendered for every step, or drawn from a cache of sequences that is used several times.
 
-Both are functions of seed, rank and step alone, so that a run which is continued sees what it would have seen.
+Both depend on seed, rank and step alone, so that a resumed run sees the same batches.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from dimp_ros.training.network import Frames, early_maps
 from dimp_ros.training.sampling import CROP_SIZE, Group, draw_group, render_groups
 
 FRESH, CACHED, VALIDATION = 11, 12, 13
-"""What random numbers are for; part of every seed."""
+"""Purpose of random numbers, part of every seed."""
 
 
 class BatchStream(Protocol):
-    """Gives the batches of steps ``first``, ``first + 1`` and so on, without end."""
+    """A source of batches by step."""
 
     def batches(self, first: int) -> Iterator[Frames]:
         """Iterate over the batches from step ``first`` on."""
@@ -41,7 +41,7 @@ class BatchStream(Protocol):
 
 
 class _Plans(Dataset[list[Group]]):
-    """The plans of step i, for workers of a DataLoader."""
+    """Plans of step i, for workers of a DataLoader."""
 
     def __init__(self, store: Path, config: TrainingConfig, rank: int) -> None:
         self.store, self.config, self.rank = store, config, rank
@@ -51,14 +51,14 @@ class _Plans(Dataset[list[Group]]):
         return self.config.steps
 
     def __getitem__(self, step: int) -> list[Group]:
-        if self._planner is None:  # in the worker, so that tables are read there and not sent
+        if self._planner is None:  # opened in the worker: tables are not sent between processes
             self._planner = ScenePlanner(open_tables(self.store), self.config.scenes)
         seeds = ((self.config.seed, FRESH, step, self.rank, i) for i in range(self.config.batch))
         return [draw_group(self._planner, np.random.default_rng(s), self.config.train, self.config.test) for s in seeds]
 
 
 class FreshBatches:
-    """New sequences for every step: worker processes plan them, this one draws them, on the device of ``pixels``."""
+    """New sequences for every step: workers plan them, this process renders them on the device of ``pixels``."""
 
     def __init__(self, store: Path, pixels: Pixels, config: TrainingConfig, rank: int, workers: int) -> None:
         self.plans = _Plans(store, config, rank)
@@ -81,12 +81,12 @@ class FreshBatches:
 
 
 def _same(groups: list[Group]) -> list[Group]:
-    """Leave a list of plans as it is (a DataLoader would turn it into tensors)."""
+    """Return the plans unchanged, instead of a DataLoader's default collation to tensors."""
     return groups
 
 
 def make_frames(renderer: SceneRenderer, groups: list[Group], seed: int) -> Frames:
-    """Draw the images of planned groups."""
+    """Render the images of planned groups."""
     device = renderer.device
     images = render_groups(renderer, groups, torch.Generator(device).manual_seed(seed))
     boxes = torch.from_numpy(np.stack([group.boxes for group in groups])).to(device)
@@ -95,7 +95,7 @@ def make_frames(renderer: SceneRenderer, groups: list[Group], seed: int) -> Fram
 
 
 def validation_frames(store: Path, config: TrainingConfig, pixels: Pixels) -> list[Frames]:
-    """Make the fixed sequences a run is validated with, in batches of the run's size."""
+    """Render the fixed sequences for validation, in batches of the run's size."""
     planner = ScenePlanner(open_tables(store), config.scenes)
     renderer = SceneRenderer(pixels)
     groups = [
@@ -107,7 +107,7 @@ def validation_frames(store: Path, config: TrainingConfig, pixels: Pixels) -> li
 
 
 class _Shapes(NamedTuple):
-    """Types and shapes of the arrays of a cache."""
+    """Types and shapes of a cache's arrays."""
 
     maps: list[tuple[type, tuple[int, ...]]]
     groups: int
@@ -115,7 +115,7 @@ class _Shapes(NamedTuple):
 
 
 def _shapes(model: DimpNet, config: TrainingConfig) -> _Shapes:
-    """Return what a cache holds: images, or what the frozen part of the backbone makes of them."""
+    """Return what a cache holds: images, or the output of the frozen part of the backbone."""
     c8, c16 = model.feature_extractor.channels
     lead = (config.groups, 2 * config.per_role)
     stride8 = (np.float16, (*lead, c8, CROP_SIZE // 8, CROP_SIZE // 8))
@@ -126,9 +126,9 @@ def _shapes(model: DimpNet, config: TrainingConfig) -> _Shapes:
 
 
 class CachedBatches:
-    """Batches from caches of made sequences, in files that are mapped; processes with one thread each make them.
+    """Batches from caches of synthetic sequences in memory-mapped files, which single-threaded processes render.
 
-    :param folder: where the caches lie; older ones are removed.
+    :param folder: holds the caches; older ones are removed.
     """
 
     def __init__(
@@ -145,14 +145,14 @@ class CachedBatches:
             arrays = self._cache(config.first_cache + number)
             per_pass = config.groups // config.batch
             for position in range(in_cache, config.steps_per_cache):
-                use, place = divmod(position, per_pass)
+                use, index = divmod(position, per_pass)
                 order = np.random.default_rng((config.seed, number, use, self.rank)).permutation(config.groups)
-                chosen = order[place * config.batch : (place + 1) * config.batch]
+                chosen = order[index * config.batch : (index + 1) * config.batch]
                 yield self._batch(arrays, chosen, np.random.default_rng((config.seed, 7, step, self.rank)))
                 step += 1
 
     def _batch(self, arrays: list[NDArray[np.generic]], groups: NDArray[np.int64], rng: np.random.Generator) -> Frames:
-        """Draw training and test images of each of some groups."""
+        """Draw training and test images of some groups."""
         config = self.config
         picks = [
             np.concatenate(
@@ -168,7 +168,7 @@ class CachedBatches:
         return Frames(tuple(maps), boxes, visible)
 
     def _cache(self, number: int) -> list[NDArray[np.generic]]:
-        """Make a cache, or open the complete one that is there."""
+        """Render a cache, or open the complete one that exists."""
         shapes = _shapes(self.model, self.config)
         target = self.folder / f"cache_{self.rank}_{number:04d}"
         if not (target / "complete").exists():
@@ -180,7 +180,7 @@ class CachedBatches:
             work = [(self.config.seed, CACHED, number, self.rank, group) for group in range(self.config.groups)]
             bar = tqdm(total=len(work), desc=f"cache {number}", mininterval=10, disable=self.rank > 0)
             if self.processes > 1:
-                # Not forked: a child of a process whose libraries have threads may wait for one of them for ever.
+                # "spawn": a fork of a process whose libraries have started threads can hang.
                 context = multiprocessing.get_context("spawn")
                 with context.Pool(self.processes, initializer=partial(setup, threads=1)) as pool:
                     for _ in pool.imap_unordered(_make, work, chunksize=4):
@@ -206,7 +206,7 @@ def _open(folder: Path, shapes: _Shapes, mode: str) -> list[NDArray[np.generic]]
 
 
 class _Maker(NamedTuple):
-    """What a process needs to make the groups of a cache."""
+    """State of a process that renders the groups of a cache."""
 
     planner: ScenePlanner
     renderer: SceneRenderer
@@ -221,7 +221,7 @@ _maker: _Maker
 def _start(
     store: Path, model: DimpNet, config: TrainingConfig, folder: Path, shapes: _Shapes, threads: int | None = None
 ) -> None:
-    """Prepare a process for making groups."""
+    """Prepare a process for rendering groups."""
     global _maker
     if threads is not None:
         torch.set_num_threads(threads)
@@ -232,7 +232,7 @@ def _start(
 
 
 def _make(seed: tuple[int, ...]) -> None:
-    """Make one group and write it into the cache."""
+    """Render one group and write it into the cache."""
     planner, renderer, model, config, arrays = _maker
     group = draw_group(planner, np.random.default_rng(seed), config.per_role, config.per_role)
     frames = make_frames(renderer, [group], int(np.random.SeedSequence(seed).generate_state(1)[0]))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that decides what a training run computes, read from a YAML file and stored in every checkpoint."""
+"""Configuration of a training run, read from YAML and stored in every checkpoint."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ BACKBONE_CHOICES = ("frozen", "late", "all")
 class TrainingConfig:
     """A training run.
 
-    :param steps: optimiser steps until the end. :param batch: sequences a step and process.
-    :param train: images of a sequence that train the filter. :param test: images that test it.
-    :param backbone: what of it is trained: ``frozen`` nothing, ``late`` from stride 8 on, ``all``. Its batch statistics
-        never change. :param backbone_weights: a file to start it from; '' takes the ImageNet weights of the package.
+    :param steps: optimiser steps of the run. :param batch: sequences per step and process.
+    :param train: images per sequence that train the filter. :param test: images that test it.
+    :param backbone: which part is trained: ``frozen`` none, ``late`` from stride 8 on, ``all``. Its batch statistics
+        stay fixed. :param backbone_weights: file with its initial weights; '' takes ImageNet's from the package.
     :param reuse: how often each synthetic sequence is used before new ones are rendered. 0 renders new ones for every
         step, which a GPU does quickly. Otherwise a *cache* of ``groups`` sequences with ``per_role`` training and test
         images each is rendered; it keeps the output of the frozen part of the backbone, and each use draws from it.
-    :param first_cache: number of the first cache, which seeds it; a run that follows another uses other caches.
-    :param classifier_every: the classifier takes part in one of so many steps; the overlap network learns more slowly.
+    :param first_cache: number of the first cache, part of its seed; give a run that follows another new numbers.
+    :param classifier_every: the classifier is trained in one of so many steps, the overlap network in each.
     :param decay: ``cosine`` (to zero over ``schedule_steps``, 0 for all ``steps``) or ``steps`` (times ``decay_factor``
-        every ``decay_every`` steps). :param learning_rates: by beginning of the parameters' names.
+        every ``decay_every`` steps). :param learning_rates: by prefix of the parameter names.
     :param data: data sets, each a mapping with ``kind`` and ``root``; see `dimp_ros.datasets.registry`.
-    :param clip_frames: of a long clip at most so many frames are kept; 0 keeps all.
-    :param autocast: half precision (bfloat16) for convolutions where the device is a GPU.
-    :param autocast_cpu: the same on a CPU, which pays where it has instructions for it (AVX512-BF16, AMX).
-    :param keep_statistics: batch normalisation in the heads uses what it has learned, and learns no more, so that
-        training sees what tracking will see; for the end of a run, or weights that have been trained before.
+    :param clip_frames: frames kept of a clip at most; 0 keeps all.
+    :param autocast: bfloat16 convolutions on a GPU.
+    :param autocast_cpu: the same on a CPU; faster with AVX512-BF16 or AMX.
+    :param keep_statistics: batch normalisation in the heads uses its running statistics and does not update them, as
+        in tracking; for weights that have been trained before.
     :param validate_every: steps between validations on held-out images; 0 for none.
     """
 
@@ -85,7 +85,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         wrong = {name: rate for name, rate in self.learning_rates.items() if not isinstance(rate, (int, float))}
         if wrong:
-            raise ValueError(f"learning_rates {wrong} are no numbers; a number in YAML is written 1.0e-4, not 1e-4")
+            raise ValueError(f"learning_rates {wrong} are no numbers; YAML needs 1.0e-4, not 1e-4")
         if self.backbone not in BACKBONE_CHOICES:
             raise ValueError(f"backbone {self.backbone!r} is none of {', '.join(BACKBONE_CHOICES)}")
         if self.decay not in ("cosine", "steps"):
@@ -104,7 +104,7 @@ class TrainingConfig:
 
     @property
     def steps_per_cache(self) -> int:
-        """Optimiser steps on one cache."""
+        """Optimiser steps per cache."""
         return self.groups * self.reuse // self.batch
 
     @classmethod
@@ -130,7 +130,7 @@ class TrainingConfig:
         return _checked(cls, values, str(path))
 
     def plain(self) -> dict[str, Any]:
-        """Return the configuration as numbers, text, lists and mappings."""
+        """Return the configuration as plain YAML values."""
         values = asdict(self)
         values["data"] = [dict(item) for item in self.data]
         values["scenes"]["mix"] = list(self.scenes.mix)
@@ -138,7 +138,7 @@ class TrainingConfig:
 
 
 def _checked(cls: type[T], values: dict[str, Any], where: str) -> T:
-    """Make a dataclass of ``values``; keys that it does not have are refused."""
+    """Build a dataclass of ``values``; unknown keys and wrong types are refused."""
     known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     if unknown := sorted(values.keys() - set(known)):
         raise ValueError(f"{where}: unknown keys {unknown}; known are {known}")

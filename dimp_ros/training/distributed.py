@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One process or many: what `torchrun` says of this one, and the device it trains on."""
+"""One process or several: the rank that `torchrun` gives, the device, and messages between ranks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """Where a process stands: its number ``rank`` of ``world``, and its device."""
+    """Rank of a process among ``world`` processes, and its device."""
 
     rank: int
     world: int
@@ -24,13 +24,13 @@ class DistributedContext:
 
     @property
     def is_main(self) -> bool:
-        """Whether this process writes files and shows progress."""
+        """Whether this is the process that writes files and shows progress."""
         return self.rank == 0
 
 
 @contextmanager
 def init_distributed(device: str = "auto") -> Iterator[DistributedContext]:
-    """Take this process's place among those `torchrun` started (or alone), and leave it at the end.
+    """Join the processes that `torchrun` started, if any, and leave them at the end.
 
     :param device: ``auto`` (a GPU where there is one), ``cpu``, ``cuda`` or ``cuda:N``.
     """
@@ -53,16 +53,19 @@ def init_distributed(device: str = "auto") -> Iterator[DistributedContext]:
 
 
 def distribute(network: nn.Module, context: DistributedContext, unused: bool) -> nn.Module:
-    """Return the network with gradients averaged over all processes. :param unused: some steps leave parameters out."""
+    """Return the network with gradients averaged over all processes.
+
+    :param unused: whether some steps do not use all parameters.
+    """
     if context.world == 1:
         return network
     devices = [context.device.index] if context.device.type == "cuda" else None
-    # Batch statistics of the heads stay each process's own; the first one's are what is saved.
+    # Each process keeps its own batch statistics; those of rank 0 are saved.
     return DistributedDataParallel(network, device_ids=devices, broadcast_buffers=False, find_unused_parameters=unused)
 
 
 def broadcast(value: bool, context: DistributedContext) -> bool:
-    """Return the first process's ``value`` in all of them, so that they stop at the same step."""
+    """Return the ``value`` of rank 0 in all processes."""
     if context.world == 1:
         return value
     flag = torch.tensor([int(value)], device=context.device)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What training minimises: the hinged score error of every filter iterate, and the error of the predicted overlap."""
+"""Training losses: the hinged score error of every filter iterate and the error of the predicted overlap."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ class Batch(NamedTuple):
 
 @dataclass(frozen=True)
 class LossWeights:
-    """How much the losses count, and what counts as hidden.
+    """Weights of the losses, and limits of visibility.
 
     :param initial: the initialiser's filter. :param intermediate: mean of the iterates between. :param final: the last.
     :param iou: the overlap network. :param hidden_below: a target less visible than this is absent (all labels 0).
-    :param seen_above: between the two the image is left out.
+    :param seen_above: a target at least this visible is present; images between the two limits do not count.
     """
 
     initial: float = 100.0
@@ -50,7 +50,7 @@ class LossWeights:
 
 
 def gaussian_labels(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the wanted scores ``Tensor[..., *size]``: a Gaussian at the centre of ``boxes`` ``Tensor[..., 4]``."""
+    """Return the label scores ``Tensor[..., *size]``: a Gaussian at the centre of ``boxes`` ``Tensor[..., 4]``."""
     center = (boxes[..., :2] + boxes[..., 2:] / 2) / STRIDE
     rows = torch.arange(size[0], dtype=boxes.dtype, device=boxes.device)
     columns = torch.arange(size[1], dtype=boxes.dtype, device=boxes.device)
@@ -61,7 +61,7 @@ def gaussian_labels(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def hinge_error(scores: Tensor, labels: Tensor) -> Tensor:
-    """Square the error per cell; where the label is below the threshold only positive scores count (`LBHinge`)."""
+    """Return the squared error per cell; below the label threshold only positive scores count (`LBHinge`)."""
     background = labels < HINGE_THRESHOLD
     error = torch.where(background, scores.clamp(min=0), scores - labels)
     return error.square()
@@ -77,10 +77,10 @@ def training_losses(
     *,
     classify: bool = True,
 ) -> dict[str, Tensor]:
-    """Return the losses of a batch: ``total`` to minimise, and its parts (unweighted) for the record.
+    """Return the losses of a batch: ``total`` to minimise, and its unweighted parts.
 
-    :param generator: of the CPU. :param steps: of the filter's optimiser.
-    :param classify: whether the classifier's losses are wanted too.
+    :param generator: a CPU generator. :param steps: of the filter's optimiser.
+    :param classify: whether to compute the classifier's losses, too.
     """
     overlap = overlap_loss(model, batch, weights, generator, proposals)
     if not classify:
@@ -107,7 +107,7 @@ def score_errors(model: DimpNet, batch: Batch, weights: LossWeights, steps: int)
 def _iterate_errors(
     model: DimpNet, batch: Batch, weights: LossWeights, steps: int, train_features: Tensor, test_features: Tensor
 ) -> list[Tensor]:
-    """Return the hinged error of every iterate; in single precision, which a step length needs."""
+    """Return the hinged error of every iterate, in float32, which the step length needs."""
     classifier = model.classifier
     first = classifier.filter_initializer(train_features, batch.train_boxes)
     iterates = classifier.filter_optimizer(first, train_features, batch.train_boxes, steps=steps)

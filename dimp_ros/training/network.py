@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network as training sees it: frames in, losses out; which parts learn, and in which precision."""
+"""The network for training: frames in, losses out; which parts are trained, in which precision."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from dimp_ros.training.losses import Batch, training_losses
 class Frames(NamedTuple):
     """Windows of B sequences, first those that train the filter, then those that test it, K together.
 
-    :param maps: what is known of them, each ``[B, K, ...]``: uint8 images; or the backbone's features of stride 8; or
-        those of stride 8 and of stride 16. :param boxes: ``[B, K, 4]`` crop pixels. :param visible: ``[B, K]``.
+    :param maps: each ``[B, K, ...]``: uint8 images; or backbone features of stride 8; or those of stride 8 and 16.
+    :param boxes: ``[B, K, 4]`` crop pixels. :param visible: ``[B, K]``.
     """
 
     maps: tuple[Tensor, ...]
@@ -32,7 +32,7 @@ class Frames(NamedTuple):
 
 
 def early_maps(model: DimpNet, images: Tensor, backbone: str) -> tuple[Tensor, ...]:
-    """Return what is kept of images ``uint8 [N, 3, H, W]``: what the frozen part of the backbone makes of them."""
+    """Return the output of the frozen part of the backbone for images ``uint8 [N, 3, H, W]``."""
     if backbone == "all":
         return (images,)
     extractor = model.feature_extractor
@@ -41,7 +41,7 @@ def early_maps(model: DimpNet, images: Tensor, backbone: str) -> tuple[Tensor, .
 
 
 def late_features(model: DimpNet, maps: tuple[Tensor, ...]) -> Features:
-    """Return the backbone's features of maps ``[N, ...]`` as `Frames` holds them."""
+    """Return the backbone's features for maps ``[N, ...]`` as in `Frames`."""
     if len(maps) == 2:
         return Features(maps[0].float(), maps[1].float())
     if maps[0].shape[1] == 3:
@@ -64,7 +64,7 @@ class TrainingNetwork(nn.Module):
                 module.requires_grad_(False)
 
     def train(self, mode: bool = True) -> TrainingNetwork:
-        """Switch to training; the backbone keeps its batch statistics, and the heads theirs if they are told to."""
+        """Switch to training; the backbone keeps its batch statistics, as do the heads with ``keep_statistics``."""
         super().train(mode)
         self.model.feature_extractor.eval()
         if self.config.keep_statistics:
@@ -76,7 +76,7 @@ class TrainingNetwork(nn.Module):
     def forward(self, frames: Frames, seed: int, classify: bool = True) -> dict[str, Tensor]:
         """Return the losses of frames; proposals are drawn from ``seed``."""
         config = self.config
-        if not classify:  # the overlap network knows the target from one image alone
+        if not classify:  # the overlap network uses one reference image
             frames = _with_one_reference(frames, config.train)
         count, total = frames.boxes.shape[:2]
         tested = total - (config.train if classify else 1)
@@ -101,7 +101,7 @@ class TrainingNetwork(nn.Module):
 
 
 def _with_one_reference(frames: Frames, train: int) -> Frames:
-    """Leave out all of the ``train`` training windows but the first."""
+    """Keep only the first of the ``train`` training windows."""
 
     def kept(values: Tensor) -> Tensor:
         return torch.cat((values[:, :1], values[:, train:]), 1)
@@ -110,14 +110,14 @@ def _with_one_reference(frames: Frames, train: int) -> Frames:
 
 
 def _last(features: Features) -> Features:
-    """Lay the channels last, which convolutions are quick with."""
+    """Return features in channels-last layout, which is faster."""
     return Features(*(f.contiguous(memory_format=torch.channels_last) for f in features))
 
 
 def parameter_groups(model: DimpNet, rates: dict[str, float]) -> list[dict[str, object]]:
-    """Return the trained parameters with their learning rates, each by the longest beginning that fits its name.
+    """Return the trained parameters with their learning rates, each by the longest matching prefix of its name.
 
-    :raises ValueError: if a parameter that is to be trained has no rate, or a rate fits no parameter's name.
+    :raises ValueError: if a trained parameter has no rate, or a rate fits no parameter.
     """
     chosen: dict[str, list[nn.Parameter]] = {prefix: [] for prefix in rates}
     names = [name for name, _ in model.named_parameters()]

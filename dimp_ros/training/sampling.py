@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From plans to network input: jittered search windows, and proposals for the overlap network."""
+"""Network input: jittered search windows of planned scenes, and proposals for the overlap network."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ SEARCH_SCALE = 5.0
 PROPOSAL_SIGMAS = (0.01, 0.05, 0.1, 0.2, 0.3)
 
 TRAIN_JITTER, TEST_JITTER = (1.5, 0.25), (2.25, 0.5)
-"""How far windows are displaced (target sizes, each way) and scaled (sigma of the logarithm)."""
+"""Largest displacement of windows (target sizes) and scale (sigma of the logarithm)."""
 
 SMALLEST, LONGEST_ASPECT, SEEN = 6.0, 6.0, 0.7
 
 MOSTLY = 0.6
-"""Windows of which less lies in their frames show little more than repeated borders."""
+"""Windows with a smaller share inside their frames show mostly repeated borders."""
 
 
 class Group(NamedTuple):
-    """The plan of K search windows of one sequence, the first of them to train the filter, the others to test it.
+    """The plan of K search windows of a sequence: the first train the filter, the others test it.
 
     :param windows: ``[K, 3]``, corner in the frame and frame pixels per crop pixel. :param boxes: ``[K, 4]``, in crop
         pixels. :param visible: ``[K]`` of 0..1. :param flip: whether the crops are mirrored; ``boxes`` already are.
@@ -57,14 +57,14 @@ def jittered_windows(
     size = np.sqrt(np.maximum(boxes[:, 2] * boxes[:, 3], 100.0))
     side = SEARCH_SCALE * size * np.exp(np.clip(rng.normal(0, 1, count) * log_scale, -1, 1))
     offset = rng.uniform(-1, 1, (count, 2)) * (shift * size)[:, None]
-    # The target's centre stays in the window, at least 5 % of its side from the edge.
+    # Keep the target's centre at least 5 % of the side away from the edge.
     offset = np.clip(offset, -0.45 * side[:, None], 0.45 * side[:, None])
     corner = boxes[:, :2] + boxes[:, 2:] / 2 + offset - side[:, None] / 2
     return np.concatenate((corner, side[:, None] / CROP_SIZE), 1)
 
 
 def draw_group(planner: ScenePlanner, rng: np.random.Generator, train: int, test: int) -> Group:
-    """Plan ``train`` + ``test`` search windows of one sequence; draws until one is usable."""
+    """Plan ``train`` + ``test`` search windows of one sequence; draws until the scene is usable."""
     count = train + test
     role = np.arange(count) < train
     shift, log_scale = (np.where(role, *pair) for pair in zip(TRAIN_JITTER, TEST_JITTER, strict=True))
@@ -98,16 +98,16 @@ def _inside(windows: NDArray[np.float64], scene: PlannedScene) -> float:
 
 
 def _usable(scene: PlannedScene, train: int) -> bool:
-    """Tell whether every target is in the frame, of some size, and in sight where the filter is trained."""
+    """Tell whether every target is large enough, and visible in the training frames."""
     sides = scene.boxes[:, 2:]
     shape = (sides.min(1) >= SMALLEST) & (sides.max(1) <= LONGEST_ASPECT * np.maximum(sides.min(1), 1e-6))
     return bool(shape.all() and (scene.visible[:train] > SEEN).all())
 
 
 def render_groups(renderer: SceneRenderer, groups: list[Group], generator: torch.Generator | None = None) -> Tensor:
-    """Draw the crops of groups of K windows each: RGB ``uint8 [G, K, 3, CROP_SIZE, CROP_SIZE]``.
+    """Render the crops of groups of K windows each: RGB ``uint8 [G, K, 3, CROP_SIZE, CROP_SIZE]``.
 
-    :param generator: of the renderer's device; makes the grain of the noise.
+    :param generator: for the noise, on the renderer's device.
     """
     images = renderer.render([g.scene for g in groups], [g.windows for g in groups], (CROP_SIZE, CROP_SIZE))
     images = apply_photometric(images, concatenate_samples([group.photometric for group in groups]), generator)
@@ -129,12 +129,10 @@ def box_iou(a: Tensor, b: Tensor) -> Tensor:
 def make_proposals(boxes: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     """Draw ``count`` proposals round each box, and their IoU with it.
 
-    Of half of them centre and sides are displaced by Gaussians whose sigma is drawn from 0.01 to 0.3 target sizes; the
-    others are stretched along each axis by a factor of its own, as a box that has drifted is, which displacements
-    relative to sqrt(w * h) hardly do to the longer side of a long target. Of several draws those with an IoU of at
-    least 0.1 are taken.
+    Half are displaced by Gaussians with a sigma drawn from 0.01 to 0.3 target sizes; the others are stretched on each
+    axis by a factor of its own, like boxes that have drifted. Draws with an IoU of at least 0.1 are preferred.
 
-    :param boxes: ``Tensor[B, 4]`` on any device. :param generator: of the CPU, so that every device draws the same.
+    :param boxes: ``Tensor[B, 4]`` on any device. :param generator: on the CPU, so that all devices draw the same.
     :return: proposals ``Tensor[B, count, 4]`` and IoU ``Tensor[B, count]``.
     """
     draws, device = 4, boxes.device
@@ -149,6 +147,6 @@ def make_proposals(boxes: Tensor, count: int, generator: torch.Generator) -> tup
     center = boxes[:, None, :2] + truth / 2 + shift * torch.where(stretched, 0.15 * torch.maximum(sides, truth), sigma)
     candidates = torch.cat((center - sides / 2, sides), -1)
     iou = box_iou(candidates, boxes[:, None])
-    # Valid draws first, in the order drawn; a box that has too few keeps some that overlap less.
+    # Valid draws first, in order; a box with too few keeps others.
     order = (iou < 0.1).long().argsort(dim=1, stable=True)[:, :count]
     return candidates.gather(1, order[..., None].expand(-1, -1, 4)), iou.gather(1, order)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The training loop: steps, an average of the weights, a record of them, and checkpoints from which it goes on."""
+"""The training loop: optimiser steps, averaged weights, logs, and checkpoints from which a run resumes."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ from dimp_ros.training.run_log import RunLog
 RECORD_EVERY, SAVE_EVERY = 50, 250
 CHECKPOINT, WEIGHTS, CONFIG = "checkpoint.pt", "weights.safetensors", "config.yaml"
 OUTPUTS = (CHECKPOINT, WEIGHTS, CONFIG, "log.jsonl")
-"""Files of a run's folder that are written anew or added to."""
+"""Files in a run's folder that are replaced or appended to."""
 
 
 class Trainer:
-    """Train a network.
+    """Trains a network.
 
     :param config: see `TrainingConfig`. :param folder: where checkpoints, logs, caches and the image store go; a run
         found there is continued. :param context: this process's, see `distributed.init_distributed`.
-    :param workers: processes that plan or make sequences. :param start: weights to start from instead of ImageNet's.
-    :param store: folder of the images' store, which several runs may share; by default in ``folder``.
+    :param workers: processes that plan or render sequences. :param start: initial weights instead of ImageNet's.
+    :param store: folder of the image store, which several runs may share; by default in ``folder``.
     """
 
     def __init__(
@@ -59,12 +59,15 @@ class Trainer:
         data_sets = open_data_sets(config.data) if context.is_main else []
         folder.mkdir(parents=True, exist_ok=True)
         self.store = store or folder / "store"
-        self._build(start)  # before the images: what is wrong with the configuration is known at once
+        self._build(start)  # before the images are decoded: a wrong configuration fails at once
         if context.is_main:
-            print(f"dimp-train: images in {self.store}, decoded at the first start (a minute or more)", file=sys.stderr)
+            print(
+                f"dimp-train: image store {self.store}; decoding at the first start takes a minute or more",
+                file=sys.stderr,
+            )
             for name, keep in (("train", trained_on), ("held_out", held_out)):
                 build_store(self.store / name, data_sets, keep, clip_frames=config.clip_frames)
-        broadcast(True, context)  # waits until the store is there
+        broadcast(True, context)  # waits for the store
         if self.checkpoint.exists():
             self._restore()
         self.log = RunLog(folder, self.step) if context.is_main else None
@@ -99,11 +102,11 @@ class Trainer:
 
     @property
     def checkpoint(self) -> Path:
-        """The file a run continues from."""
+        """The file from which a run resumes."""
         return self.folder / CHECKPOINT
 
-    def _source(self) -> BatchStream:
-        """Open where the batches come from."""
+    def _batches(self) -> BatchStream:
+        """Open the source of batches."""
         config, context, store = self.config, self.context, self.store / "train"
         if config.reuse:
             return CachedBatches(self.folder, store, self.model, config, context.rank, self.workers)
@@ -111,14 +114,14 @@ class Trainer:
         return FreshBatches(store, pixels, config, context.rank, self.workers)
 
     def run(self, seconds: float = math.inf) -> bool:
-        """Train until the end, which is answered by True, or until ``seconds`` are over."""
+        """Train until the end or for ``seconds``; return whether the run is complete."""
         deadline = time.monotonic() + seconds
         stopped = False
         bar = tqdm(
             total=self.config.steps, initial=self.step, desc="steps", mininterval=10, disable=not self.context.is_main
         )
         if self.step < self.config.steps:
-            batches = self._source().batches(self.step)
+            batches = self._batches().batches(self.step)
             while self.step < self.config.steps and not stopped:
                 started = time.monotonic()
                 frames = next(batches).to(self.context.device)
@@ -148,7 +151,7 @@ class Trainer:
             self.save()
 
     def _step(self, frames: Frames) -> None:
-        """Take one step; all its random choices follow from the seed, the rank and the step's number."""
+        """Take one step; its random numbers depend on seed, rank and step alone."""
         self.parallel.train()
         config = self.config
         seed = (config.seed * 1_000_003 + self.step) * 64 + self.context.rank
@@ -175,7 +178,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self) -> dict[str, float]:
-        """Return the losses of the averaged weights on sequences of images that are never trained on."""
+        """Return the losses of the averaged weights on sequences of held-out images."""
         if not self._validation:
             store = self.store / "held_out"
             pixels = Pixels(store, open_tables(store), self.context.device)
@@ -185,7 +188,7 @@ class Trainer:
         return {name: float(torch.stack([each[name] for each in losses]).mean()) for name in losses[0]}
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all, the averaged weights for use, and the configuration."""
+        """Write the checkpoint, the averaged weights and the configuration, each whole or not at all."""
         state = {
             "config": self.config.plain(),
             "origin": self.origin,
@@ -202,7 +205,7 @@ class Trainer:
         write_text(self.folder / CONFIG, text)
 
     def export(self, path: Path) -> None:
-        """Write the averaged weights in half precision with what one must know of them."""
+        """Write the averaged weights in half precision with their metadata."""
         backbone = self.model.feature_extractor
         info = WeightsInfo(
             architecture=self.config.model,
@@ -221,15 +224,15 @@ class Trainer:
         save_weights(path, self.average, info, torch.float16)
 
     def _restore(self) -> None:
-        """Go on from the checkpoint."""
+        """Resume from the checkpoint."""
         state = torch.load(self.checkpoint, map_location=self.context.device, weights_only=True)
-        free = ("steps", "data", "validate_every", "validate_groups")  # may change without another run being meant
+        free = ("steps", "data", "validate_every", "validate_groups")  # may change within a run
         stored = {key: value for key, value in state["config"].items() if key not in free}
         wanted = {key: value for key, value in self.config.plain().items() if key not in free}
         if stored != wanted:
             changed = sorted(key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key))
             raise ValueError(
-                f"{self.folder} holds a run that differs in {changed}; give another folder, or that configuration"
+                f"{self.folder} holds a run that differs in {changed}; give another --folder or its configuration"
             )
         self.model.load_state_dict(state["model"])
         self.average.load_state_dict(state["average"])
@@ -238,7 +241,7 @@ class Trainer:
 
 
 def rate_factor(config: TrainingConfig, step: int) -> float:
-    """Return the share of the peak learning rates that holds at a step."""
+    """Return the learning rate at a step as a share of its peak."""
     warm = min(1.0, (step + 1) / max(config.warm_up, 1))
     if config.decay == "steps":
         return warm * config.decay_factor ** (step // config.decay_every)
@@ -247,12 +250,12 @@ def rate_factor(config: TrainingConfig, step: int) -> float:
 
 
 def trained_on(name: str) -> bool:
-    """Tell whether the still or clip of this name is trained on."""
+    """Tell whether the still or clip of this name is used for training."""
     return not held_out(name)
 
 
 def _commit() -> str:
-    """Return the commit of the checkout this runs from, or that a bundle was made from; empty where there is none."""
+    """Return the commit of this checkout or bundle, empty if unknown."""
     root = Path(__file__).resolve().parents[2]
     if (root / "bundle.json").is_file():
         return str(json.loads((root / "bundle.json").read_text(encoding="utf-8")).get("commit", ""))

@@ -19,7 +19,7 @@ from dimp_ros.evaluation.confidence.metrics import (
     auroc,
     brier_score,
     calibration_error,
-    judge,
+    label_frames,
     pool,
     quantile,
     reactions,
@@ -133,7 +133,7 @@ def test_the_given_first_frame_is_not_judged_and_no_box_is_right_where_the_targe
     sequence = VideoSequence("s", tuple(tmp_path / str(i) for i in range(4)), boxes)
     near, far = Box(1, 1, 10, 10), Box(6, 6, 10, 10)
     result = SequenceResult("t", "s", [near, near, near, far], [True] * 4, [None, 0.9, 0.2, None], [1.0] * 4)
-    track = judge(result, sequence)
+    track = label_frames(result, sequence)
     assert track.present.tolist() == [True, False, True]
     assert track.right.tolist() == [True, False, False]
     assert track.confidence[:2].tolist() == [0.9, 0.2] and math.isnan(track.confidence[2])

@@ -16,7 +16,7 @@ from dimp_ros.evaluation.redetection import (
     RedetectionCounts,
     ScoredFrame,
     annotated_sequences,
-    play,
+    run_trackers,
     table,
 )
 from dimp_ros.geometry.box import Box
@@ -209,7 +209,7 @@ def test_every_tracker_starts_anew_on_the_first_box_and_sees_every_image():
     states = [TargetState.TRACKING, TargetState.LOST, TargetState.UNCERTAIN]
     trackers = {"one": Oracle(states), "two": Oracle(states)}
     images = iter([np.zeros((9, 9, 3), np.uint8)] * 3)
-    played = play(trackers, PlayedSequence("s", "g", images, [HERE, None, THERE], (2,)))
+    played = run_trackers(trackers, PlayedSequence("s", "g", images, [HERE, None, THERE], (2,)))
     for name, tracker in trackers.items():
         assert tracker.calls == ["drop", ("init", HERE)]
         assert [frame.state for frame in played[name]] == states

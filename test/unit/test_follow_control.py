@@ -104,7 +104,7 @@ def test_a_size_that_is_given_is_kept_instead_of_the_one_at_the_time_of_enabling
 
 
 def test_another_target_is_kept_at_its_own_size_and_the_same_one_after_a_loss_at_the_old():
-    control = FollowControl(FollowConfig(forward_feed_forward=0.0), CAMERA)
+    control = FollowControl(FollowConfig(forward_feed_forward=0.0, forward_smoothing=0.0), CAMERA)
     control.set_enabled(True)
     speeds = []
     for name, box, state in (

@@ -95,11 +95,35 @@ def test_every_field_of_an_interface_is_explained(name: str) -> None:
             assert above.startswith("# "), f"{name}: nothing explains {line!r}"
 
 
+def test_placeholders_are_in_package_xml_only() -> None:
+    package = (ROOT / "package.xml").read_text()
+    assert package.count("example.org") == 2 and "PLACEHOLDERS" in package
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True).stdout.split("\0")
+    shipped = [name for name in tracked if name and not name.startswith(("test/", "third_party/", "package.xml"))]
+    found = [name for name in shipped if (ROOT / name).is_file() and b"example.org" in (ROOT / name).read_bytes()]
+    assert shipped and not found
+
+
+def test_environment_keeps_bytecode_of_rewritten_tests() -> None:
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [str(ROOT / "tools" / "env"), "python", "-c", "import sys; print(sys.dont_write_bytecode)"]
+    assert subprocess.run(command, env=env, capture_output=True, text=True).stdout == "False\n"
+
+
+def test_workflow_tests_the_pythons_that_the_set_up_takes() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    lowest, highest = re.search(
+        r"\((3, \d+)\) <= .* <= \((3, \d+)\)", (ROOT / "tools" / "bootstrap.py").read_text()
+    ).groups()
+    minors = range(int(lowest.split(", ")[1]), int(highest.split(", ")[1]) + 1)
+    assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == [f"3.{minor}" for minor in minors]
+
+
 def test_the_set_up_pins_all_that_it_installs() -> None:
     code = "import sys; sys.path.insert(0, sys.argv[1]); import bootstrap as s; print(*s.PACKAGES, *s.WHEELS)"
     names = run_python(code, str(ROOT / "tools")).split()
     pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
-    assert {name.split("[")[0] for name in names} <= pinned
+    assert {re.split(r"[;[]", name)[0] for name in names} <= pinned
 
 
 def test_a_state_that_says_nothing_is_uninitialized_and_without_a_box() -> None:

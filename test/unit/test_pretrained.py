@@ -55,7 +55,7 @@ def test_a_file_that_is_not_there_or_of_something_else_says_what_to_get(tmp_path
     before = model.feature_extractor.conv1.weight.clone()
     with pytest.raises(ValueError, match=r"resnet18-\*\.pth"):
         load_pretrained_backbone(model)
-    with pytest.raises(ValueError, match=r"nothing\.pth' are not there: get torchvision's .*resnet18-\*\.pth"):
+    with pytest.raises(ValueError, match=r"nothing\.pth' do not exist: get torchvision's .*resnet18-\*\.pth"):
         load_pretrained_backbone(model, tmp_path / "nothing.pth")
     torchvision_file(tmp_path / "resnet50.pth", "dimp50")
     with pytest.raises(ValueError, match=r"layer1\.0\.conv3\.weight.*get torchvision's ImageNet weights.*resnet18"):

@@ -244,7 +244,7 @@ def test_the_outline_of_a_mask_is_tight_under_rotation():
 
 def test_images_without_any_target_are_refused(tables):
     empty = dataclasses.replace(tables, targets=[], clips=[])
-    with pytest.raises(ValueError, match="nothing can be made"):
+    with pytest.raises(ValueError, match="these images allow no sequence"):
         ScenePlanner(empty)
 
 

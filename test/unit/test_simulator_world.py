@@ -65,7 +65,7 @@ def test_the_target_is_drawn_where_the_truth_says_whatever_the_lens_and_the_pose
 
 
 def test_the_box_agrees_with_the_position_and_the_camera(magenta):
-    world = World(WorldConfig(target_offset=(0.0, 0.0)))
+    world = World(WorldConfig(target_offset=(0.0, 0.0), target_width=0.9, target_height=1.1, target_picture=magenta))
     truth, focal = world.truth(), world.camera.fx
     assert truth.position == pytest.approx((0.0, 0.0, 6.0))
     assert truth.box == pytest.approx(
@@ -75,14 +75,17 @@ def test_the_box_agrees_with_the_position_and_the_camera(magenta):
 
 
 def test_the_target_starts_at_the_offset_asked_for():
-    for config in (WorldConfig(target_offset=(0.25, -0.125)), WorldConfig.arm(target_offset=(0.25, -0.125))):
+    for config in (
+        WorldConfig(target_offset=(0.25, -0.125), target_width=0.9),
+        WorldConfig.arm(target_offset=(0.25, -0.125)),
+    ):
         box = World(config).truth().box
         assert box is not None
         assert box.center == pytest.approx((320 + 160, 240 - 60), abs=1.5)  # a tilted plate is not quite symmetric
 
 
 def test_depths_are_those_of_target_board_ground_and_walls():
-    world = World(WorldConfig(**SMALL, target_offset=(0.0, 0.0), hide_from=0.1, hide_until=9.0))
+    world = World(WorldConfig(**SMALL, target_offset=(0.0, 0.0), hide_from=0.1, hide_until=9.0, scene_size=25.0))
     depth = world.depth()
     world.step(0.2)
     assert depth.dtype == np.float32 and depth.shape == (120, 160)

@@ -10,7 +10,7 @@ from dimp_ros.ros_utils.config_dataclass import check_settings, setting
 
 MODES = ("vehicle", "arm")
 PATHS = ("static", "sine", "triangle", "circle", "random")
-HIDINGS = ("board", "vanish")
+HIDINGS = ("board", "fence", "vanish")
 
 
 def _fixed(*values: Any, **more: Any) -> Any:
@@ -31,6 +31,7 @@ class WorldConfig:
     height: int = _fixed(480, "Height of the images, pixels.", (64, 4096))
     field_of_view: float = _fixed(60.0, "Horizontal angle of view without distortion, degrees.", (10.0, 120.0))
     distortion: tuple[float, ...] = _fixed((0.0,) * 5, "Of plumb_bob: k1, k2, p1, p2, k3.", (-2.0, 2.0))
+    camera_height: float = _fixed(1.5, "Of a vehicle's camera above the ground at the start, metres.", (0.05, 100.0))
     # How it moves
     lag: float = _fixed(0.25, "Time constant with which velocities follow the command, seconds.", (0.0, 5.0))
     command_latency: float = _fixed(0.0, "Seconds until a command begins to act.", (0.0, 2.0))
@@ -39,8 +40,9 @@ class WorldConfig:
     max_turn: float = _fixed(2.0, "Fastest the camera turns, radians a second, each axis.", (0.0, 20.0))
     # The target
     target_distance: float = _fixed(6.0, "From the camera to the target at the start, metres.", (0.05, 100.0))
-    target_width: float = _fixed(0.9, "Width of the target, metres.", (0.001, 20.0))
-    target_height: float = _fixed(1.1, "Height of the target, metres.", (0.001, 20.0))
+    target_width: float = _fixed(1.2, "Width of the target, metres.", (0.001, 20.0))
+    target_height: float = _fixed(0.9, "Height of the target, metres.", (0.001, 20.0))
+    on_ground: bool = _fixed(False, "A vehicle's target stands on the ground, whatever its offset down.")
     target_offset: tuple[float, ...] = _fixed(
         (0.0, 0.0), "Where it starts, right and down of the image's middle, in image widths and heights.", (-0.5, 0.5)
     )
@@ -49,13 +51,19 @@ class WorldConfig:
     period: float = _fixed(8.0, "Seconds of a swing of its path.", (0.5, 600.0))
     hide_from: float = _fixed(0.0, "When the target is hidden, seconds of the scenario.", (0.0, 86400.0))
     hide_until: float = _fixed(0.0, "When it can be seen again; hide_from or less for never hidden.", (0.0, 86400.0))
-    hide_by: str = _fixed("board", "A board pushed before the target, or the target vanishes.", choices=HIDINGS)
-    # What it looks like: files, pictures or videos (their first frame); empty for a made texture
-    scene_size: float = _fixed(25.0, "From the middle of the scene to its walls, metres.", (0.5, 1000.0))
-    ground_tile: float = _fixed(6.0, "Width of the picture on the ground, metres; it is repeated.", (0.01, 1000.0))
-    wall_picture: str = _fixed("", "Picture or video whose first frame is on the walls; empty for a made one.")
-    ground_picture: str = _fixed("", "The same for the ground, or the table of an arm.")
-    target_picture: str = _fixed("", "The same for the target, as an ellipse.")
+    hide_by: str = _fixed(
+        "board",
+        "A board is pushed before the target, a fence stands before where it is then, or it vanishes.",
+        choices=HIDINGS,
+    )
+    # What it looks like: files, images or videos (their first image)
+    scene_size: float = _fixed(60.0, "From the middle of the scene to its walls, metres.", (0.5, 1000.0))
+    ground_tile: float = _fixed(1.6, "Width of the image on the ground, metres; it is repeated.", (0.01, 1000.0))
+    wall_picture: str = _fixed("", "Image or video whose first image is on the walls; empty for a drawn landscape.")
+    ground_picture: str = _fixed("", "The same for the ground, or the table of an arm; empty for grass, or a plain.")
+    target_picture: str = _fixed(
+        "", "The same for the target, with its opacity or as an ellipse; empty for a dog, or a gear on a table."
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -76,7 +84,7 @@ class WorldConfig:
             "max_turn": 1.5,
             "target_distance": 0.5,
             "target_width": 0.08,
-            "target_height": 0.06,
+            "target_height": 0.08,
             "scene_size": 3.0,
             "ground_tile": 0.6,
         }

@@ -22,6 +22,10 @@ REST = 0.005
 """A target at rest moves by less than this, in image widths and heights."""
 STILL = 1e-6
 """A command whose components are all smaller is zero."""
+STALE_SECONDS = 0.25
+"""A state that is older than this, from the image's stamp on, is too old for a target that moves."""
+RECOVERY_SECONDS = 0.5
+"""After a state that was too old, the loop may take so long to return."""
 SAME_SECONDS = 1e-3
 """Ages are told with seven digits only: within so much, two times are of the same image."""
 
@@ -99,6 +103,10 @@ class LoopFigures:
     :param within_share: of the images after that in which the target was in the band, 0..1. What is between a hiding
         and the settling after it does not count.
     :param median_error: of those images, the larger one of x and y, in image widths and heights; also the 95 % mark.
+    :param uninformed_share: of those images, the share that does not count in the last three figures, since the newest
+        state was older than `STALE_SECONDS` then or within `RECOVERY_SECONDS` before: no controller can make up for it.
+    :param forward_acceleration: standard deviation of the change of the forward command a second at the times of the
+        images that count, m/s².
     :param final_error_px: how far the target truly was from the set point in the last second before the end: mean
         distance, pixels. It is made of the two next.
     :param final_seen_error_px: the same of where the tracker saw it: all that a controller can do something about.
@@ -115,6 +123,8 @@ class LoopFigures:
     within_share: float | None
     median_error: float | None
     error_95: float | None
+    uninformed_share: float | None
+    forward_acceleration: float | None
     final_error_px: float | None
     final_seen_error_px: float | None
     final_box_error_px: float | None
@@ -135,13 +145,16 @@ class LoopFigures:
         settled = _settled(errors, recording.enabled)
         losses, finds = _losses(said)
         counted, resettling = _counted(errors, settled, finds)
-        sizes = [max(abs(one.x), abs(one.y)) for one in counted]
+        informed = _informed(counted, said)
+        sizes = [max(abs(one.x), abs(one.y)) for one in informed]
         true, seen = _last_second(errors), _last_second(said)
         return cls(
             settling_seconds=_since(settled, recording.enabled),
             within_share=_rounded(float(np.mean([size <= BAND for size in sizes])), 4) if sizes else None,
             median_error=_rounded(float(np.median(sizes)), 4) if sizes else None,
             error_95=_rounded(float(np.percentile(sizes, 95)), 4) if sizes else None,
+            uninformed_share=_rounded(1.0 - len(informed) / len(counted), 4) if counted else None,
+            forward_acceleration=_acceleration(recording.commands, informed),
             final_error_px=_mean_distance([(one.x, one.y) for one in true], recording.size),
             final_seen_error_px=_mean_distance([(one.x, one.y) for one in seen], recording.size),
             final_box_error_px=_mean_distance(_differences(errors, seen), recording.size),
@@ -240,6 +253,33 @@ def _counted(
         if since is not None and error.time >= since:
             counted.append(error)
     return counted, None if longest is None else _rounded(longest, 3)
+
+
+def _informed(errors: Sequence[Error], said: Sequence[Said]) -> list[Error]:
+    """Return the errors of times at which the controller knew where the target was; see `LoopFigures`."""
+    if not said:
+        return list(errors)
+    times = [one.time for one in said]
+    informed, stale_until = [], -math.inf
+    for error in errors:
+        index = bisect_right(times, error.time) - 1
+        if index < 0 or error.time - said[index].taken > STALE_SECONDS:
+            stale_until = error.time + RECOVERY_SECONDS
+        if error.time >= stale_until:
+            informed.append(error)
+    return informed
+
+
+def _acceleration(commands: Sequence[Commanded], counted: Sequence[Error]) -> float | None:
+    """Return the standard deviation of the forward command's change a second, at the times of ``counted`` images."""
+    times = [one.time for one in counted]
+    changes = []
+    for earlier, later in pairwise(commands):
+        index = bisect_right(times, earlier.time) - 1
+        seconds = later.time - earlier.time
+        if index >= 0 and earlier.time - times[index] < STALE_SECONDS and seconds > 1e-3:
+            changes.append((later.twist[0] - earlier.twist[0]) / seconds)
+    return _rounded(float(np.std(changes)), 3) if len(changes) > 1 else None
 
 
 def _last_second(moments: Sequence[Timed]) -> list[Timed]:

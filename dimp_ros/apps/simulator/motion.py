@@ -70,18 +70,18 @@ class Hiding:
 
     def __init__(self, config: WorldConfig) -> None:
         self._start, self._end = config.hide_from, config.hide_until
-        self._board = config.hide_by == "board"
+        self._by = config.hide_by
 
     def vanished(self, time: float) -> bool:
         """Say whether the target is not there at ``time``."""
-        return not self._board and self._start <= time < self._end
+        return self._by == "vanish" and self._start <= time < self._end
 
     def board_offset(self, time: float) -> float | None:
         """Return how far the board is from the line of sight, 0 (before the target) to 1 (beside it); None if away.
 
         It starts to move so as to be in place from ``hide_from`` to ``hide_until``.
         """
-        if not self._board or self._end <= self._start:
+        if self._by != "board" or self._end <= self._start:
             return None
         away = max(self._start - time, time - self._end, 0.0) / SLIDE_SECONDS
         return away if away < 1.0 else None

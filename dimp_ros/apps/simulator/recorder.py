@@ -23,7 +23,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
 from dimp_ros.apps.recording.annotated_video import BackgroundVideo, Observation
-from dimp_ros.apps.simulator.metrics import BAND, Commanded, Error, LoopFigures, Recording, Said
+from dimp_ros.apps.simulator.metrics import BAND, STALE_SECONDS, Commanded, Error, LoopFigures, Recording, Said
 from dimp_ros.apps.simulator.node import COMMAND_TOPICS
 from dimp_ros.apps.simulator.plots import plot_loop
 from dimp_ros.files.outputs import write_text
@@ -36,8 +36,8 @@ from dimp_ros.ros_utils.spin import Finish
 from dimp_ros.srv import InitTarget
 
 POLL_SECONDS = 0.02
-SLOW_MS = 250.0
-"""Age of the tracker's words, beyond which a loop is slower than it was designed for."""
+MOST_UNINFORMED = 0.5
+"""Share of the time with states that are too old beyond which the figures say nothing about the loop."""
 RETRY_SECONDS = 1.0
 TARGET_ID = "goal"
 """With a name, a request that is repeated starts the same target over."""
@@ -57,17 +57,18 @@ class LoopPlan:
     :param kill_tracker: kills the tracker's process; None where the truth stands in for a tracker.
     :param patience: seconds to wait for services and images.
     :param final_px: how far from its set point the tracker may see a target that lies still in the end, pixels; None
-        for one that moves.
+        for one that moves. :param forward_acceleration: largest `LoopFigures.forward_acceleration`, m/s²; None for any.
     """
 
     mode: str
     controller: str
     out: Path
     kill_tracker: Callable[[], None] | None = None
-    seconds: float = 25.0
+    seconds: float = 22.0
     after: float = 2.0
     patience: float = 300.0
     final_px: float | None = None
+    forward_acceleration: float | None = None
 
 
 class LoopRecorder(Node):
@@ -249,7 +250,7 @@ class LoopRecorder(Node):
         plot_loop(recording, figures, out / "plot.png", mode=self._plan.mode, title=title)
         lines = "\n".join(f"  {name:<26} {value}" for name, value in shown.items() if value is not None)
         print(f"[loop]\n{lines}\n  plot, video and figures in {out}", flush=True)
-        complaints = unmet(figures, self._plan.final_px)
+        complaints = unmet(figures, self._plan.final_px, self._plan.forward_acceleration)
         for complaint in complaints:
             print(f"[loop] {complaint}", file=sys.stderr)
         return 1 if complaints else 0
@@ -266,13 +267,14 @@ def seconds_of(stamp: Time) -> float:
     return stamp_ns(stamp) / NANOSECONDS
 
 
-def unmet(figures: LoopFigures, final_px: float | None = None) -> list[str]:
-    """Return what a loop has not done as it should have; see `LoopPlan` for ``final_px``."""
+def unmet(figures: LoopFigures, final_px: float | None = None, forward_acceleration: float | None = None) -> list[str]:
+    """Return the requirements that a loop has not met; see `LoopPlan` for the two that not all have."""
     limits = (
         ("settling_seconds", 3.0, "settling took {:g} s, and may take {:g}"),
         ("stop_seconds", 0.25, "the command was zero {:g} s after the word of the loss, and must be within {:g} s"),
         ("kill_stop_seconds", 0.75, "the command was zero {:g} s after the tracker's death, and must be within {:g} s"),
         ("final_seen_error_px", final_px, "the tracker saw the target {:g} px from the set point in the end, not {:g}"),
+        ("forward_acceleration", forward_acceleration, "the forward command changed by {:g} m/s² (std), not {:g}"),
     )
     complaints = []
     for name, most, text in limits:
@@ -283,9 +285,9 @@ def unmet(figures: LoopFigures, final_px: float | None = None) -> list[str]:
         complaints.append("the target did not settle on its set point")
     elif figures.within_share is not None and figures.within_share < 0.95:
         complaints.append(f"the target was within {BAND:.0%} for {figures.within_share:.1%} of the time, not for 95 %")
-    if complaints and figures.age_ms_median is not None and figures.age_ms_median > SLOW_MS:
+    if figures.uninformed_share is not None and figures.uninformed_share > MOST_UNINFORMED:
         complaints.append(
-            f"what the tracker said was {figures.age_ms_median:.0f} ms old: this machine is too slow, or too busy, for "
-            "these figures"
+            f"states were older than {STALE_SECONDS:g} s for {figures.uninformed_share:.0%} of the time: this machine "
+            "is too slow, or too busy, for a verdict"
         )
     return complaints

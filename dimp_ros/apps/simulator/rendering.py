@@ -27,25 +27,22 @@ _FARTHEST_TEXEL = 30000.0  # cv2.remap's coordinates are 16-bit numbers
 
 
 class Texture:
-    """A picture in several resolutions, [H, W, 3] BGR, or [H, W, 4] with an opacity that the colours are scaled by."""
+    """An image in several resolutions, [H, W, 3] BGR, or [H, W, 4] with an opacity that the colours are scaled by."""
 
-    def __init__(self, picture: NDArray[np.uint8]) -> None:
-        self._levels = pyramid(picture)
-
-    def level(self, texels: float) -> NDArray[np.uint8]:
-        """Return the picture where a pixel of the image covers so many texels of the finest resolution."""
-        index = int(np.clip(np.floor(np.log2(max(texels, 1.0))), 0, len(self._levels) - 1))
-        return self._levels[index]
+    def __init__(self, image: NDArray[np.uint8]) -> None:
+        self.levels = pyramid(image)
+        """From the finest resolution to the coarsest, halved from each to the next."""
 
     @property
-    def width(self) -> int:
-        """Width of the finest resolution."""
-        return int(self._levels[0].shape[1])
+    def aspect(self) -> float:
+        """Width over height."""
+        height, width = self.levels[0].shape[:2]
+        return width / height
 
 
 @dataclass(frozen=True)
 class Surface:
-    """A flat picture in the world; ``corner`` is its top left one, ``along`` and ``down`` its sides, metres [3]."""
+    """A flat image in the world; ``corner`` is its top left one, ``along`` and ``down`` its sides, metres [3]."""
 
     corner: Floats
     along: Floats
@@ -60,10 +57,10 @@ class Surface:
         b = np.concatenate([zero, part, one, 1.0 - part])
         return self.points(a, b)
 
-    def ellipse(self, count: int = 72) -> Floats:
-        """Return points [N, 3] of the edge of the ellipse in it."""
-        angle = 2.0 * np.pi * np.arange(count) / count
-        return self.points(0.5 + 0.5 * np.cos(angle), 0.5 + 0.5 * np.sin(angle))
+    @property
+    def middle(self) -> Floats:
+        """Its middle in the world [3]."""
+        return self.corner + (self.along + self.down) / 2
 
     def points(self, a: Floats, b: Floats) -> Floats:
         """Return the points [N, 3] at ``a`` along and ``b`` down [N], from 0 to 1."""
@@ -78,7 +75,7 @@ class Surface:
         return np.asarray(np.linalg.inv(matrix))
 
 
-class Renderer:
+class SurfaceRenderer:
     """Draws surfaces as ``camera`` sees them: a backdrop of endless ones, and plates in front of it."""
 
     def __init__(self, camera: Camera) -> None:
@@ -158,23 +155,41 @@ class Renderer:
         return matrix, slice(low[1], high[1]), slice(low[0], high[0])
 
     def _textured(self, surface: Surface, matrix: Floats, rows: slice, columns: slice, border: int) -> Picture:
-        """Return what a surface's picture looks like in a part of the image; what is behind the camera is anything."""
+        """Return how a surface looks in a part of the image; what is behind the camera is undefined.
+
+        Each row is taken from the resolution in which a pixel covers about one texel.
+        """
         a, b, inverse = (self._product(row, rows, columns) for row in matrix)
         inverse = np.where(np.abs(inverse) < 1e-6, np.float32(1e-6), inverse)
         a, b = a / inverse, b / inverse
-        middle = a.shape[0] // 2
-        step = float(np.median(np.abs(np.diff(a[middle])))) if a.shape[1] > 1 else 0.0
-        texels = surface.texture.level(step * surface.texture.width)
-        height, width = texels.shape[:2]
-        x = np.clip(a * width - 0.5, -_FARTHEST_TEXEL, _FARTHEST_TEXEL)
-        y = np.clip(b * height - 0.5, -_FARTHEST_TEXEL, _FARTHEST_TEXEL)
-        return np.asarray(cv2.remap(texels, x, y, cv2.INTER_LINEAR, borderMode=border), np.uint8)
+        levels = surface.texture.levels
+        chosen = np.clip(np.floor(np.log2(_texels_a_pixel(a, b, levels[0].shape))), 0, len(levels) - 1).astype(int)
+        image = np.empty((*a.shape, levels[0].shape[2]), np.uint8)
+        edges = [0, *(np.flatnonzero(np.diff(chosen)) + 1), len(chosen)]
+        for band in map(slice, edges, edges[1:]):
+            texels = levels[chosen[band.start]]
+            height, width = texels.shape[:2]
+            x = np.clip(a[band] * width - 0.5, -_FARTHEST_TEXEL, _FARTHEST_TEXEL)
+            y = np.clip(b[band] * height - 0.5, -_FARTHEST_TEXEL, _FARTHEST_TEXEL)
+            image[band] = cv2.remap(texels, x, y, cv2.INTER_LINEAR, borderMode=border)
+        return image
 
     def _product(self, row: Floats, rows: slice, columns: slice) -> Singles:
         """Return a row of a matrix times the rays of a part of the image, [h, w]."""
         x, y, z = row.astype(np.float32)
         part = self._rays[:, rows, columns]
         return np.asarray(x * part[0] + y * part[1] + z)
+
+
+def _texels_a_pixel(a: Singles, b: Singles, shape: tuple[int, ...]) -> Singles:
+    """Return the side of a pixel in texels, 1 or more, for each row [h] of places [h, w] on a texture."""
+    if min(a.shape) < 2:
+        return np.ones(len(a), np.float32)
+    some = np.linspace(0, a.shape[1] - 2, 9).astype(int)
+    across = np.hypot((a[:, some + 1] - a[:, some]) * shape[1], (b[:, some + 1] - b[:, some]) * shape[0])
+    down = np.hypot(np.diff(a[:, some], axis=0) * shape[1], np.diff(b[:, some], axis=0) * shape[0])
+    down = np.concatenate([down, down[-1:]])
+    return np.asarray(np.maximum(np.sqrt(np.median(across, axis=1) * np.median(down, axis=1)), 1.0), np.float32)
 
 
 def _extent(mask: NDArray[np.bool_]) -> tuple[slice, slice]:

@@ -46,7 +46,7 @@ class Vehicle:
         self.velocity: Floats = np.zeros(6)
         """Linear and angular velocity now, in the frame of the commands."""
         self._yaw = 0.0
-        self.position: Floats = np.array([0.0, 0.0, config.target_distance if self._arm else 1.5])
+        self.position: Floats = np.array([0.0, 0.0, config.target_distance if self._arm else config.camera_height])
         """Of the camera in the world, metres."""
         self.rotation: Floats = DOWN_LOOKING.copy() if self._arm else FORWARD_LOOKING.copy()
         """Axes of the optical frame in the world, as columns."""

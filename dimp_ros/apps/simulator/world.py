@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from dimp_ros.apps.simulator.config import WorldConfig
 from dimp_ros.apps.simulator.motion import Hiding, Path
-from dimp_ros.apps.simulator.scene import Scene
+from dimp_ros.apps.simulator.rendering import SurfaceRenderer
+from dimp_ros.apps.simulator.scene import BOARD_NEARNESS, Actors, WorldSurfaces
 from dimp_ros.apps.simulator.vehicles import Vehicle
 from dimp_ros.geometry.box import Box
 from dimp_ros.geometry.camera import Camera
@@ -31,6 +32,8 @@ from dimp_ros.geometry.lens import make_lens
 from dimp_ros.images.video import Picture
 
 Floats = NDArray[np.float64]
+_MOMENT = 0.01
+"""Seconds over which the target's velocity is measured."""
 
 
 class Truth(NamedTuple):
@@ -102,9 +105,12 @@ class World:
         self._path, self._hiding = Path(self.config, rng), Hiding(self.config)
         self._carrier = Vehicle(self.config)
         self._origin, self._axes = self._carrier.position.copy(), self._carrier.rotation.copy()
+        self._walked = 0.0
         self._info = _camera_fields(self.config)
         self.camera = Camera.from_info(self._info)
-        self._scene = Scene(self.config, self.camera, rng)
+        self._renderer = SurfaceRenderer(self.camera)
+        self.surfaces = WorldSurfaces(self.config, rng, self._fence())
+        """What there is to see, for other cameras, too."""
 
     def command(self, twist: Sequence[float]) -> None:
         """Give a velocity now, six numbers: linear x, y, z in m/s and angular x, y, z in rad/s.
@@ -127,23 +133,23 @@ class World:
         if seconds > 0.0:
             self._carrier.advance(self.time, seconds)
         self.time += seconds
+        before = self._place()
         self.scenario += seconds if self.playing else 0.0
+        self._walked += float(np.linalg.norm(self._place() - before))
 
     def render(self) -> Picture:
         """Return what the camera sees now, [H, W, 3] uint8 BGR."""
-        return self._scene.image(self._pose(), self._target(), self._board())
+        return self.surfaces.image(self._renderer, self._pose(), self._actors())
 
     def depth(self) -> NDArray[np.float32]:
         """Return the depths along the optical axis, [H, W] float32 in metres, aligned to the image."""
-        return self._scene.depth(self._pose(), self._target(), self._board())
+        return self.surfaces.depth(self._renderer, self._pose(), self._actors())
 
     def truth(self) -> Truth:
         """Return what is the case now."""
         position, rotation = self._pose()
         target = self._place()
-        box, visible = None, 0.0
-        if self._target() is not None:
-            box, visible = self._scene.look(self._pose(), target, self._board())
+        box, visible = self.surfaces.visibility(self.camera, self._pose(), self._actors())
         return Truth(
             time=self.time,
             scenario=self.scenario,
@@ -165,18 +171,30 @@ class World:
 
     def _place(self) -> Floats:
         """Return where the target is in the world."""
-        return np.asarray(self._origin + self._axes @ self._path.at(self.scenario))
+        return self._place_at(self.scenario)
 
-    def _target(self) -> Floats | None:
-        """Return where the target is, None while it has vanished."""
-        return None if self._hiding.vanished(self.scenario) else self._place()
+    def _place_at(self, scenario: float) -> Floats:
+        place = np.asarray(self._origin + self._axes @ self._path.at(scenario))
+        if self.config.on_ground and self.config.mode == "vehicle":
+            place[2] = self.config.target_height / 2
+        return place
 
-    def _board(self) -> Floats | None:
-        """Return where the middle of the board is that hides the target, None while there is none."""
-        offset = self._hiding.board_offset(self.scenario)
-        if offset is None:
+    def _actors(self) -> Actors:
+        velocity = self._place_at(self.scenario + _MOMENT) - self._place_at(max(self.scenario - _MOMENT, 0.0))
+        return Actors(
+            target=None if self._hiding.vanished(self.scenario) else self._place(),
+            velocity=velocity / (2.0 * _MOMENT),
+            walked=self._walked,
+            board=self._hiding.board_offset(self.scenario),
+        )
+
+    def _fence(self) -> Floats | None:
+        """Return where the fence stands, between the vehicle's start and the target in the middle of its hiding."""
+        config = self.config
+        if config.hide_by != "fence" or config.hide_until <= config.hide_from:
             return None
-        return self._scene.board_place(self._pose(), self._place(), offset)
+        target = self._place_at((config.hide_from + config.hide_until) / 2)
+        return np.asarray(self._origin + BOARD_NEARNESS * (target - self._origin))
 
 
 def _camera_fields(config: WorldConfig) -> CameraFields:

@@ -18,9 +18,15 @@ class DelayCompensator:
     them, and taken out of each measurement at the time it was taken. What is left is the target's own doing: its rate
     is estimated from that, and both are put together again for the time asked for:
 
-        value(t) = measured + rate (t - taken) + own(t) - own(taken)
+        value(t) = filtered + rate (t - taken) + own(t) - own(taken)
 
-    All times are seconds of the monotonic clock.
+    The filter of value and rate is a critically damped g-h filter (fading memory of first order): with the residual
+    r = measured - predicted, h the time since the last image, and k = exp(-h / rate_time),
+
+        filtered = predicted + (1 - k²) r,        rate = rate + (1 - k)² r / h
+
+    so that noise of a measurement reaches neither the value nor the rate in full, and a constant rate leaves no lag.
+    All times are seconds of the steady clock.
     """
 
     def __init__(self) -> None:
@@ -28,7 +34,7 @@ class DelayCompensator:
         self._own_rate = 0.0
         self._history: deque[tuple[float, float]] = deque()  # time, integral of own motion until then
         self._taken: float | None = None
-        self._rest = 0.0  # the last measurement without own motion
+        self._rest = 0.0  # filtered, without own motion, at that time
         self.rate = 0.0
         """The target's own part in the change of the value, a second; low-pass filtered."""
 
@@ -67,8 +73,8 @@ class DelayCompensator:
     def measure(self, value: float, taken: float, rate_time: float, gap: float, limit: float) -> None:
         """Take a measurement.
 
-        :param taken: when. :param rate_time: time constant of the filter of the rate, seconds. :param gap: after so
-            many seconds without a measurement, the rate is not known. :param limit: largest rate that is believed.
+        :param taken: when. :param rate_time: time constant of the filter, seconds. :param gap: after so many seconds
+            without a measurement, the filter starts anew. :param limit: largest rate that is believed.
         """
         rest = value - self._own_at(taken)
         step = taken - self._taken if self._taken is not None else math.inf
@@ -77,8 +83,11 @@ class DelayCompensator:
         if not 0.0 < step <= gap:
             self.rate = 0.0
         else:
-            new = min(max((rest - self._rest) / step, -limit), limit)
-            self.rate += (new - self.rate) * (1.0 - math.exp(-step / rate_time))
+            keep = math.exp(-step / rate_time)
+            predicted = self._rest + self.rate * step
+            residual = rest - predicted
+            rest = predicted + (1.0 - keep**2) * residual
+            self.rate = min(max(self.rate + (1.0 - keep) ** 2 * residual / step, -limit), limit)
         self._taken, self._rest = taken, rest
 
     def predict(self, at: float) -> float:

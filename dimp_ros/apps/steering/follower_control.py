@@ -80,12 +80,15 @@ class FollowConfig(SafetyConfig):
     )
     distance_dead_band: float = setting(0.05, "The same for the distance, as a share of it.", (0.0, 1.0))
     rate_time: float = setting(
-        0.1,
-        "Time constant of the estimate of the target's own motion left and right, up and down, in seconds.",
+        0.07,
+        "Time constant of the filter of the target's direction and of its rate, in seconds.",
         (0.02, 5.0),
     )
     forward_rate_time: float = setting(
-        0.4, "The same for its distance: the size of a box is less certain than its place.", (0.02, 5.0)
+        0.6, "The same for its distance: the size of a box is noisier than its position.", (0.02, 5.0)
+    )
+    forward_smoothing: float = setting(
+        0.25, "Time constant with which the forward speed approaches the wanted one, in seconds.", (0.0, 2.0)
     )
     response_time: float = setting(
         0.2,
@@ -236,7 +239,9 @@ class FollowControl(BaseController[FollowConfig]):
             notes = (*notes, "at a speed limit")
         if not all(map(math.isfinite, wanted)):
             notes = (*notes, "a number came out that is none: stopped")
-        return Command(Twist(*self._limiter.drive(np.array(wanted), low, high, slew, now).tolist()), "", error, notes)
+        smoothing = np.array([config.forward_smoothing, 0.0, 0.0, 0.0, 0.0, 0.0])
+        twist = self._limiter.drive(np.array(wanted), low, high, slew, now, smoothing)
+        return Command(Twist(*twist.tolist()), "", error, notes)
 
 
 def camera_of_view(width: int, height: int, horizontal_fov: float) -> Camera:

@@ -264,9 +264,11 @@ class CommandLimiter:
         high: NDArray[np.float64],
         slew: NDArray[np.float64],
         now: float,
+        smoothing: NDArray[np.float64] | None = None,
     ) -> NDArray[np.float64]:
         """Return the command [6] nearest to ``wanted`` within ``low`` .. ``high`` that ``slew`` a second can reach.
 
+        :param smoothing: time constants [6] with which the command approaches ``wanted``, seconds; 0 or None for none.
         Where ``wanted`` or ``now`` is not finite, the command is zero at once.
         """
         step = self._step(now)
@@ -274,6 +276,8 @@ class CommandLimiter:
             return self._halt()
         self._stopping = None
         change = np.clip(wanted, low, high) - self.command
+        if smoothing is not None:
+            change = change * np.where(smoothing > 0.0, 1.0 - np.exp(-step / np.maximum(smoothing, 1e-9)), 1.0)
         most = slew * step
         if self._uniform:
             share = np.divide(most, np.abs(change), out=np.ones(6), where=np.abs(change) > most)

@@ -72,7 +72,7 @@ class ServoConfig(SafetyConfig):
         0.2, "Smallest singular value of the interaction matrix below which the motion is damped.", (0.001, 1.0)
     )
     rate_time: float = setting(
-        0.15, "Time constant of the estimate of the target's own motion, in seconds.", (0.02, 5.0)
+        0.1, "Time constant of the filter of the features and of their rates, in seconds.", (0.02, 5.0)
     )
     response_time: float = setting(
         0.1,

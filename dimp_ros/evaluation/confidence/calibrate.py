@@ -1,12 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Follow targets through newly made sequences, and fit what a score peak says of the box.
+"""Fit the map from score peak to confidence on synthetic sequences, and check it by cross-validation.
 
     python -m dimp_ros.evaluation.confidence.calibrate WEIGHTS --store RUN/store/held_out [--write]
     python -m dimp_ros.evaluation.confidence.calibrate WEIGHTS --images IMAGES [--write]
 
-The sequences are made of the images that no training sees (`held_out`). Occluders cover the target, it leaves,
-and in every other sequence it is hidden for a quarter of the frames. What is fitted is checked on sequences that it was
-not fitted to, each fifth by the other four.
+The sequences are rendered from held-out images. Occluders cover the target, it leaves the image, and in every other
+sequence it is hidden for a quarter of the frames.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ HIDDEN_FRAMES = range(14, 22)
 SEEN, HIDDEN = 0.4, 0.1
 KNOTS = 8
 SMOOTHNESS = 10.0
-"""What a bend of the log-odds costs in the fit; see `fit_map`."""
+"""Penalty on bends of the log-odds, see `fit_map`."""
 
 FOLDS = 5
 Floats = NDArray[np.float64]
@@ -45,11 +44,10 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Followed:
-    """What was found, one entry a frame after the first of each sequence.
+    """Results, one entry per frame after the first of each sequence.
 
-    :param sequence: number of the sequence. :param peak: the score peak.
-    :param overlap: IoU of the last box believed in. :param visible: share of the target in sight.
-    :param lost: whether the tracker said LOST.
+    :param sequence: number of the sequence. :param peak: the score peak. :param overlap: IoU of the last valid box.
+    :param visible: visible share of the target. :param lost: whether the tracker reported LOST.
     """
 
     sequence: NDArray[np.int64]
@@ -60,12 +58,12 @@ class Followed:
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        """Whether the target was in sight and the box on it (IoU above 0.5)."""
+        """Whether the target was visible and the box on it (IoU above 0.5)."""
         return (self.overlap > 0.5) & (self.visible > HIDDEN)
 
 
 def hide_target(frames: list[SyntheticFrame]) -> list[SyntheticFrame]:
-    """Return the frames with the target hidden in `HIDDEN_FRAMES`; as they were where nothing can cover it."""
+    """Return the frames with the target hidden in `HIDDEN_FRAMES`; unchanged if nothing can cover it."""
     result, source = list(frames), None
     for index in HIDDEN_FRAMES:
         frame = frames[index]
@@ -78,11 +76,11 @@ def hide_target(frames: list[SyntheticFrame]) -> list[SyntheticFrame]:
     return result
 
 
-def follow(tracker: Any, made: Iterator[list[SyntheticFrame]], sequences: int) -> Followed:
-    """Run the tracker on so many sequences; in every other one the target is hidden for a while."""
+def follow(tracker: Any, source: Iterator[list[SyntheticFrame]], sequences: int) -> Followed:
+    """Run the tracker on ``sequences`` sequences; in every other one the target is hidden for some frames."""
     rows: list[tuple[float, ...]] = []
-    for number in tqdm(range(sequences), desc="made sequences", mininterval=5, disable=None):
-        frames = next(made)
+    for number in tqdm(range(sequences), desc="sequences", mininterval=5, disable=None):
+        frames = next(source)
         if number % 2:
             frames = hide_target(frames)
         tracker.drop()
@@ -110,10 +108,9 @@ def fit_logistic(x: Floats, right: NDArray[np.bool_], ridge: float = 1e-3) -> tu
 
 
 def fit_map(peak: Floats, right: NDArray[np.bool_]) -> ConfidenceMap:
-    """Fit a rising map with `KNOTS` evenly spaced knots to the events by maximum likelihood.
+    """Fit a monotone map with `KNOTS` evenly spaced knots by maximum likelihood.
 
-    The fit starts from a logistic function; how much its log-odds bend away from a line, relative to the logistic's
-    slope, is penalised, so that few data give nearly that function and many data the shape that they have.
+    The fit starts from a logistic function, and bends of its log-odds are penalised.
 
     :param peak: float [N]. :param right: bool [N]. :raises ValueError: if there is nothing to calibrate.
     """
@@ -147,12 +144,12 @@ def fit_map(peak: Floats, right: NDArray[np.bool_]) -> ConfidenceMap:
 
 
 def logistic_map(peak: Floats, right: NDArray[np.bool_]) -> ConfidenceMap:
-    """Fit a logistic function; what `fit_map` has to beat."""
+    """Fit a logistic function, to compare `fit_map` with."""
     return ConfidenceMap.logistic(*fit_logistic(peak, right))
 
 
 def unseen(found: Followed, fit: Callable[[Floats, NDArray[np.bool_]], ConfidenceMap]) -> Floats:
-    """Return the confidence of every frame by a map that was fitted to the sequences of the other folds."""
+    """Return the confidence of every frame by a map fitted to the sequences of the other folds."""
     fold = found.sequence % FOLDS
     result = np.empty(len(found.peak))
     for part in range(FOLDS):
@@ -163,11 +160,11 @@ def unseen(found: Followed, fit: Callable[[Floats, NDArray[np.bool_]], Confidenc
 
 
 def report(found: Followed, stored: ConfidenceMap) -> str:
-    """Say how the tracker did, and what the stored, a logistic and the fitted map are worth on unseen frames."""
+    """Describe the tracker's results, and the stored, a logistic and the fitted map on unseen frames."""
     seen, hidden = found.visible > SEEN, found.visible < HIDDEN
     lines = [
-        f"target in sight: mean IoU {found.overlap[seen].mean():.3f}, IoU > 0.5 in {found.right[seen].mean():.1%}",
-        f"said to be lost: {found.lost[seen].mean():.1%} of {seen.sum()} frames in sight, "
+        f"target visible: mean IoU {found.overlap[seen].mean():.3f}, IoU > 0.5 in {found.right[seen].mean():.1%}",
+        f"reported LOST: {found.lost[seen].mean():.1%} of {seen.sum()} visible frames, "
         + (f"{found.lost[hidden].mean():.1%} of {hidden.sum()} hidden" if hidden.any() else "none was hidden"),
         "",
         f"{'on sequences not fitted to':28}{'log loss':>10}{'Brier':>8}{'ECE':>8}{'AUROC':>8}",
@@ -183,13 +180,13 @@ def report(found: Followed, stored: ConfidenceMap) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure, fit and, on demand, write the confidence's map into the weights file."""
+    """Measure, fit and, with --write, store the confidence map in the weights file."""
     parser = argparse.ArgumentParser(
         prog="python -m dimp_ros.evaluation.confidence.calibrate", description=main.__doc__
     )
     parser.add_argument("weights", type=Path, help="a .safetensors file")
     where = parser.add_mutually_exclusive_group(required=True)
-    where.add_argument("--store", type=Path, help="held-out images as a training run keeps them: RUN/store/held_out")
+    where.add_argument("--store", type=Path, help="held-out images of a training run: RUN/store/held_out")
     where.add_argument("--images", type=Path, help="folder with annotations.jsonl and images/")
     parser.add_argument("--sequences", type=int, default=100)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Does the confidence mean something? Measure it on sequences in which the target is absent at times.
+"""Measure trackers' confidence on sequences in which the target is absent at times.
 
     python -m dimp_ros.evaluation.confidence.cli --sequences DIR --baselines DIR --out results/confidence
 
-Sequences whose annotation has absences are taken as they are; in the others the target is hidden for a while, again and
-again. As with `dimp-eval` the sequences are for measuring only. With `--resume` a run goes on where it stopped.
+Sequences with annotated absences are used as they are; in the others the target is hidden repeatedly. As with
+`dimp-eval` the sequences are for measuring only. With `--resume` an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from dimp_ros.evaluation.cli import collect, report_errors, usable_trackers
 from dimp_ros.evaluation.confidence.occlusion import HiddenSequence, hidden_sequences
 from dimp_ros.evaluation.confidence.plot import write_reliability_plot, write_sheet
-from dimp_ros.evaluation.confidence.report import summarize, table, write_json
+from dimp_ros.evaluation.confidence.report import summarize, table
+from dimp_ros.evaluation.distributed import ALONE
 from dimp_ros.evaluation.layouts.registry import load_sequences
-from dimp_ros.evaluation.runner import SequenceResult, available_cores, run_pairs
-from dimp_ros.evaluation.sequences import VideoSequence
+from dimp_ros.evaluation.report import write_document
+from dimp_ros.evaluation.runner import available_cores
 from dimp_ros.evaluation.tracker_api import BaselineUnavailable
 from dimp_ros.evaluation.trackers import TrackerSpec, split_names
 from dimp_ros.files.outputs import check_outputs
@@ -34,7 +36,7 @@ DEFAULT_TRACKERS = "dimp_lite,nanotrack_v1,nanotrack_v2"
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
-        prog=PROGRAM, description="Measure what trackers' confidence says, on sequences with absent or hidden targets."
+        prog=PROGRAM, description="Measure trackers' confidence on sequences with absent or hidden targets."
     )
     parser.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="folder of annotated sequences")
     parser.add_argument("--only", type=split_names, metavar="NAME,...", help="take these sequences only")
@@ -47,10 +49,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--baselines", type=Path, metavar="DIR", help="folder that holds NanoTrack's ONNX files")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for tracks, confidence.json and plot")
-    parser.add_argument("--resume", action="store_true", help="take finished tracks of the same set-up from --out")
+    parser.add_argument("--resume", action="store_true", help="reuse finished tracks in --out of the same set-up")
     parser.add_argument("--device", default="auto", help="device of our models: auto, cpu, cuda (default: auto)")
     parser.add_argument("--jobs", type=int, default=available_cores(), metavar="N", help="processes (default: cores)")
-    parser.add_argument("--sheets", action="store_true", help="write images of hidden frames, to look at")
+    parser.add_argument("--sheets", action="store_true", help="write contact sheets of hidden frames")
     return parser
 
 
@@ -59,13 +61,12 @@ def _run(arguments: argparse.Namespace) -> int:
         raise ValueError(f"--jobs is {arguments.jobs}; give at least 1 process")
     inputs = [("--sequences", arguments.sequences), ("--baselines", arguments.baselines)]
     check_outputs([], inputs, folders=[("--out", arguments.out)])
-    specs = _usable(
-        [TrackerSpec(name, arguments.baselines, arguments.device) for name in dict.fromkeys(arguments.trackers)]
-    )
+    names = dict.fromkeys(arguments.trackers)
+    specs = usable_trackers([TrackerSpec(name, arguments.baselines, arguments.device) for name in names], PROGRAM)
     chosen = load_sequences(arguments.sequences, arguments.only)
     sequences, left_out = hidden_sequences(tqdm(chosen, desc="hiding targets", disable=None))
     if not sequences:
-        raise ValueError("in none of the sequences can the target be hidden: they are too short, or targets too large")
+        raise ValueError("the target cannot be hidden in any sequence: they are too short, or targets too large")
     made = [sequence for sequence in sequences if isinstance(sequence, HiddenSequence)]
     print(
         f"{len(sequences) - len(made)} sequences with absences of their own, {len(made)} with a hidden target"
@@ -74,7 +75,9 @@ def _run(arguments: argparse.Namespace) -> int:
     for sequence in made if arguments.sheets else ():
         write_sheet(arguments.out / "hidden" / f"{sequence.name}.png", sequence)
 
-    results = _collect(specs, sequences, arguments)
+    results = collect(
+        specs, sequences, jobs=arguments.jobs, threads=1, out=arguments.out, resume=arguments.resume, rank=ALONE
+    )
     order = {spec.name: index for index, spec in enumerate(specs)}
     figures = summarize(sorted(results, key=lambda result: order[result.tracker]), sequences)
     print(table(figures))
@@ -84,46 +87,14 @@ def _run(arguments: argparse.Namespace) -> int:
         "device": arguments.device,
         "jobs": arguments.jobs,
     }
-    write_json(arguments.out / "confidence.json", figures, settings)
+    write_document(arguments.out / "confidence.json", figures, {"settings": settings})
     write_reliability_plot(arguments.out / "reliability.png", figures)
     print(f"\nwritten: {arguments.out / 'confidence.json'}, {arguments.out / 'reliability.png'}")
-    for result in (failed := [result for result in results if result.error]):
-        print(f"{PROGRAM}: {result.tracker} stopped on {result.sequence}, {result.error}", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _usable(specs: Sequence[TrackerSpec]) -> list[TrackerSpec]:
-    """Return the trackers that can run here, and say of each other one why not."""
-    usable = []
-    for spec in specs:
-        try:
-            spec.check()
-        except BaselineUnavailable as reason:
-            print(f"{PROGRAM}: {spec.name} left out: {reason}", file=sys.stderr)
-        else:
-            usable.append(spec)
-    if not usable:
-        raise ValueError("none of the trackers can run here")
-    return usable
-
-
-def _collect(
-    specs: Sequence[TrackerSpec], sequences: Sequence[VideoSequence], arguments: argparse.Namespace
-) -> list[SequenceResult]:
-    """Run every tracker on every sequence under a progress bar that counts frames."""
-    results = []
-    frames = sum(map(len, sequences)) * len(specs)
-    with tqdm(total=frames, unit="frame", disable=None, file=sys.stderr) as bar:
-        for result in run_pairs(
-            specs, sequences, jobs=arguments.jobs, threads=1, out=arguments.out, resume=arguments.resume
-        ):
-            bar.update(len(result.boxes))
-            results.append(result)
-    return results
+    return report_errors(results, PROGRAM)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; return 0, 1 if a tracker stopped with an error on some sequence, 2 for a bad request."""
+    """Run the command; return 0, 1 if a tracker failed on a sequence, 2 for a bad request."""
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     arguments = build_parser().parse_args(argv)
     try:
@@ -132,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"{PROGRAM}: interrupted; go on with --resume", file=sys.stderr)
+        print(f"{PROGRAM}: interrupted; continue with --resume", file=sys.stderr)
         return 130
 
 

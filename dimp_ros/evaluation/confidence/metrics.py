@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a tracker's confidence and its "found" are worth: ranking, calibration, false alarms, reactions to absence.
+"""Quality of a tracker's confidence and of its "found": ranking, calibration, false alarms, reactions to absence.
 
-Everything is judged on the *event*: the target is in the image and the box overlaps its true box with IoU > 0.5. The
-first frame, whose box the tracker is given, is never judged. Shapes: N judged frames.
+A frame is *right* if the target is in the image and the box overlaps its true box with IoU > 0.5. The first frame,
+whose box the tracker is given, does not count. Shapes: N counted frames.
 """
 
 from __future__ import annotations
@@ -28,10 +28,7 @@ BINS = 10
 
 @dataclass(frozen=True)
 class FrameLabels:
-    """A track against the truth, frame by frame: ``present``, ``right`` (the event), ``found``: bool [N].
-
-    ``confidence``: float [N], nan where the tracker gives none.
-    """
+    """Labels of a track: ``present``, ``right``, ``found``: bool [N]; ``confidence``: float [N], nan if not given."""
 
     present: Bools
     right: Bools
@@ -40,30 +37,30 @@ class FrameLabels:
 
     @property
     def has_confidence(self) -> bool:
-        """Whether the tracker says how sure it is."""
+        """Whether the tracker gives a confidence."""
         return bool(np.isfinite(self.confidence).any())
 
     def at_threshold(self, threshold: float) -> FrameLabels:
-        """Return the same track as if the target counted as found from this confidence on."""
+        """Return the track with ``found`` from this confidence on."""
         return replace(self, found=np.nan_to_num(self.confidence, nan=-np.inf) >= threshold)
 
 
-def judge(result: SequenceResult, sequence: VideoSequence) -> FrameLabels:
-    """Compare a tracker's result with the true boxes, nan where the target is absent, of all frames but the first."""
+def label_frames(result: SequenceResult, sequence: VideoSequence) -> FrameLabels:
+    """Label all frames of a result but the first by the true boxes, nan where the target is absent."""
     right = overlap(result.boxes, sequence.boxes) > RIGHT_OVERLAP  # 0 where the target is absent
     confidence = np.array([np.nan if value is None else value for value in result.confidence], dtype=np.float64)
     return FrameLabels(annotated(sequence.boxes)[1:], right[1:], np.array(result.found, bool)[1:], confidence[1:])
 
 
 def pool(tracks: Iterable[FrameLabels]) -> FrameLabels:
-    """Put the frames of several tracks one after the other."""
+    """Concatenate the frames of several tracks."""
     fields = zip(*((t.present, t.right, t.found, t.confidence) for t in tracks), strict=True)
     present, right, found, confidence = (np.concatenate(field) for field in fields)
     return FrameLabels(present, right, found, confidence)
 
 
 def auroc(scores: ArrayLike, positive: ArrayLike) -> float:
-    """Return the probability that a positive scores above a negative, ties counting half; nan if either is missing.
+    """Return the probability that a positive scores above a negative, ties counting half; nan without either.
 
     :param scores: float [N]. :param positive: bool [N].
     """
@@ -73,7 +70,7 @@ def auroc(scores: ArrayLike, positive: ArrayLike) -> float:
 
 @dataclass(frozen=True)
 class Bin:
-    """Frames whose confidence lies in ``[low, high)`` (the last bin includes 1): how sure, and how often right."""
+    """Frames with confidence in ``[low, high)`` (the last bin includes 1): mean confidence, share of right frames."""
 
     low: float
     high: float
@@ -83,7 +80,7 @@ class Bin:
 
 
 def reliability(confidence: ArrayLike, right: ArrayLike, bins: int = BINS) -> list[Bin]:
-    """Sort frames into ``bins`` equally wide bins of confidence; empty ones are left out.
+    """Sort frames into ``bins`` equal bins of confidence, without empty ones.
 
     :param confidence: float [N] in 0..1. :param right: bool [N]. :raises ValueError: for a confidence outside 0..1.
     """
@@ -106,24 +103,24 @@ def calibration_error(confidence: ArrayLike, right: ArrayLike, bins: int = BINS)
 
 
 def brier_score(confidence: ArrayLike, right: ArrayLike) -> float:
-    """Return the mean squared difference between confidence and event."""
+    """Return the mean squared difference between confidence and ``right``."""
     event = np.asarray(right, dtype=bool)
     return float(brier_score_loss(event, confidence, pos_label=True)) if event.size else float("nan")
 
 
 def log_loss(confidence: ArrayLike, right: ArrayLike, floor: float = 1e-3) -> float:
-    """Return the mean negative log-likelihood of the events, confidences kept ``floor`` away from 0 and 1."""
+    """Return the mean negative log-likelihood, with confidences clipped to ``floor`` from 0 and 1."""
     sure, event = np.clip(np.asarray(confidence, dtype=np.float64), floor, 1 - floor), np.asarray(right, dtype=bool)
     return float(metrics.log_loss(event, sure, labels=[False, True])) if event.size else float("nan")
 
 
 @dataclass(frozen=True)
 class Alarms:
-    """Shares of frames in which "found" is wrong; nan where there is no such frame.
+    """Shares of frames in which "found" is wrong; nan without such frames.
 
-    :param absent: found, of the frames without the target.
-    :param misplaced: found, of those with the target in sight and the box not on it.
-    :param missed: not found, of those with the target in sight and the box on it.
+    :param absent: found, of frames without the target.
+    :param misplaced: found, of frames with the target and the box not on it.
+    :param missed: not found, of frames with the target and the box on it.
     """
 
     absent: float
@@ -143,11 +140,11 @@ def alarms(track: FrameLabels) -> Alarms:
 
 @dataclass(frozen=True)
 class Reactions:
-    """How a tracker that was on its target took each absence: a number an absence, inf where it did not react.
+    """Reactions to absences that began while the box was on the target, one number each, inf for none.
 
     :param lost_after: frames reported as found before the first LOST; 0: LOST in the first frame of the absence.
-    :param regained_after: frames from the return to the first with the box on the target again; 0: in the first frame.
-        nan where the sequence ends with the absence.
+    :param regained_after: frames from the return to the first with the box on the target; nan if the sequence ends with
+        the absence.
     """
 
     lost_after: list[float]
@@ -155,7 +152,7 @@ class Reactions:
 
 
 def reactions(track: FrameLabels) -> Reactions:
-    """Measure the reactions to every absence that began while the target was found and the box was on it."""
+    """Measure the reactions to every absence that began while the target was found and the box on it."""
     lost: list[float] = []
     regained: list[float] = []
     edges = np.flatnonzero(np.diff(track.present.astype(int)))
@@ -176,6 +173,6 @@ def _first(event: Bools) -> float:
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that at least ``share`` of the values do not exceed; inf counts as largest, nan not."""
+    """Return the smallest value that at least ``share`` of the values do not exceed; inf counts, nan does not."""
     kept = np.sort([value for value in values if not np.isnan(value)])
     return float(kept[max(int(np.ceil(share * len(kept))) - 1, 0)]) if len(kept) else float("nan")

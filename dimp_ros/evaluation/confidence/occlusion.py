@@ -23,37 +23,37 @@ from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.geometry.box import Box
 
 VERSION = 1
-"""Part of a hidden sequence's name: results of another way of hiding are never taken for this one's."""
+"""Version of the hiding, part of a hidden sequence's name."""
 
 VISIBLE_FRAMES = 30
 HIDDEN_FRAMES = (10, 20, 40)
 LEAST_RETURN = 10
-"""The target is hidden after 30 visible frames, for 10, 20 and 40 frames by turns, if 10 more frames follow."""
+"""The target is hidden after 30 visible frames, for 10, 20 and 40 frames in turn, if 10 more frames follow."""
 
 MARGIN = 0.3
-"""Width of the strip round the box that is covered too, in target sizes sqrt(w * h): shadows, blur, a loose box."""
+"""Width of the covered strip around the box, in target sizes sqrt(w * h), for shadows and loose boxes."""
 
 LARGEST_SHARE = 0.4
-"""Of an image; a target that fills more cannot be hidden by the rest of it."""
+"""Largest share of the image that can be hidden by the rest of it."""
 
 ENLARGEMENTS = (1.0, 1.5, 2.0, 3.0, 4.0)
 GOOD_COST = 15.0**2
-"""Squared difference of colours at which no further enlargement is tried."""
+"""Squared difference of colours at which no larger enlargement is tried."""
 
 LIKENESS = 0.5
-"""Correlation with the target above which a part of the image may be another of its kind, and covers nothing."""
+"""Correlation with the target above which a patch may show a similar object and is not used."""
 
 LARGEST_CHANGE = 25.0
-"""How much the cover's colours are changed at most, so that they go with what surrounds it; of 255."""
+"""Largest change of a patch's colours to match its surroundings, of 255."""
 
 COMPARED_SIDE = 32
-"""Side, in pixels, to which the covered region is reduced for the search."""
+"""Side of the covered region in the search, pixels."""
 
 REACH = 4
-"""How far from the region a source is sought, in its longer sides."""
+"""Distance from the region in which patches are searched, in its longer sides."""
 
 CONTINUATION = 0.4
-"""How much the expected continuation inside the region counts beside the ring round it, which counts 1."""
+"""Weight of the expected continuation inside the region, relative to the ring around it."""
 
 Rectangle = tuple[int, int, int, int]
 Floats = NDArray[np.float32]
@@ -61,7 +61,7 @@ Image = NDArray[np.uint8]
 
 
 class CoverPatch(NamedTuple):
-    """What covers a target: where its centre is relative to the region's, in pixels, and how much it is enlarged.
+    """The part of the image that covers a target: its centre relative to the region's in pixels, and its enlargement.
 
     ``cost``: mean squared difference between its surroundings and the region's when it was chosen.
     """
@@ -73,7 +73,7 @@ class CoverPatch(NamedTuple):
 
 
 def covered(box: Box, width: int, height: int) -> Rectangle:
-    """Return the rectangle ``(x0, y0, x1, y1)`` that is repainted to hide the target in ``box``: box and margin."""
+    """Return the rectangle ``(x0, y0, x1, y1)`` that is covered to hide the target in ``box``: box and margin."""
     margin = max(MARGIN * math.sqrt(box.area), 3.0)
     x0, y0 = max(math.floor(box.x - margin), 0), max(math.floor(box.y - margin), 0)
     x1, y1 = min(math.ceil(box.x + box.w + margin), width), min(math.ceil(box.y + box.h + margin), height)
@@ -81,9 +81,9 @@ def covered(box: Box, width: int, height: int) -> Rectangle:
 
 
 def find_cover_patch(image: Image, box: Box, kept: CoverPatch | None = None) -> CoverPatch | None:
-    """Choose the part of the image that goes best with what surrounds the target; None if there is none.
+    """Choose the part of the image that best matches the target's surroundings; None if there is none.
 
-    :param kept: the source of the frame before; it is taken again if it goes about as well as when it was chosen.
+    :param kept: the patch of the previous frame, which is kept while it matches.
     """
     height, width = image.shape[:2]
     region = covered(box, width, height)
@@ -96,7 +96,7 @@ def find_cover_patch(image: Image, box: Box, kept: CoverPatch | None = None) -> 
     best: CoverPatch | None = None
     for enlargement in ENLARGEMENTS:
         candidate = _best_at(image, box, region, enlargement)
-        # Enlarged texture is softer than its surroundings: it has to fit better to be taken.
+        # Enlarged texture is softer than its surroundings, so it must match better.
         if candidate is not None and (best is None or candidate.cost * enlargement < best.cost * best.enlargement):
             best = candidate
         if best is not None and best.cost * best.enlargement < GOOD_COST:
@@ -128,14 +128,14 @@ def hide(image: Image, box: Box, source: CoverPatch) -> Image:
 
 
 def _feather(region: Rectangle, box: Box, size: tuple[int, ...]) -> Floats:
-    """Return the opacity of the cover: 1 over the box, falling to 0 at the region's border; 1 at the image's."""
+    """Return the opacity of the patch: 1 over the box, falling to 0 at the region's border; 1 at the image border."""
     x0, y0, x1, y1 = region
 
     def ramp(low: int, high: int, start: float, end: float, limit: int) -> Floats:
         at = np.arange(low, high) + 0.5
         rise = (at - low) / max(start - low, 1) if low > 0 else np.ones_like(at)
         fall = (high - at) / max(high - end, 1) if high < limit else np.ones_like(at)
-        # Solid over the inner two thirds of the margin already.
+        # Opaque over the inner two thirds of the margin.
         return np.clip(3 * np.minimum(rise, fall), 0, 1).astype(np.float32)
 
     rows = ramp(y0, y1, box.y, box.y + box.h, size[0])
@@ -151,7 +151,7 @@ def _diffuse(values: Floats, known: Floats) -> Floats:
     weight = cv2.resize(known, small, interpolation=cv2.INTER_AREA)
     result = np.zeros_like(value)
     filled = np.zeros_like(weight)
-    for sigma in (4.0, 8.0, 16.0, 32.0):  # near values where there are any, else farther ones
+    for sigma in (4.0, 8.0, 16.0, 32.0):  # nearby values first, then farther ones
         blurred_weight = cv2.GaussianBlur(weight, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
         blurred = cv2.GaussianBlur(value, (0, 0), sigma, borderType=cv2.BORDER_CONSTANT)
         share = np.clip(blurred_weight * 8, 0, 1) * (1 - filled)
@@ -162,7 +162,7 @@ def _diffuse(values: Floats, known: Floats) -> Floats:
 
 
 def _rectangle(region: Rectangle, source: CoverPatch) -> tuple[float, float, float, float]:
-    """Return the source's rectangle ``(x0, y0, x1, y1)`` in the image."""
+    """Return the patch's rectangle ``(x0, y0, x1, y1)`` in the image."""
     x0, y0, x1, y1 = region
     cx, cy = (x0 + x1) / 2 + source.dx, (y0 + y1) / 2 + source.dy
     w, h = (x1 - x0) / source.enlargement / 2, (y1 - y0) / source.enlargement / 2
@@ -170,14 +170,14 @@ def _rectangle(region: Rectangle, source: CoverPatch) -> tuple[float, float, flo
 
 
 def _usable(source: CoverPatch, region: Rectangle, size: tuple[int, ...]) -> bool:
-    """Tell whether a source lies in the image and clear of what it is to cover."""
+    """Tell whether a patch lies in the image and outside the region."""
     x0, y0, x1, y1 = _rectangle(region, source)
     inside = x0 >= 0 and y0 >= 0 and x1 <= size[1] and y1 <= size[0]
     return bool(inside and (x1 <= region[0] or x0 >= region[2] or y1 <= region[1] or y0 >= region[3]))
 
 
 def _patch(image: Image, region: Rectangle, source: CoverPatch, border: int) -> Floats:
-    """Return the source at the size of the region, with ``border`` more pixels all round."""
+    """Return the patch at the size of the region, with ``border`` more pixels on each side."""
     x0, y0, x1, y1 = region
     width, height = x1 - x0 + 2 * border, y1 - y0 + 2 * border
     left, top, _, _ = _rectangle(region, source)
@@ -190,7 +190,7 @@ def _patch(image: Image, region: Rectangle, source: CoverPatch, border: int) -> 
 
 
 def _cost(image: Image, region: Rectangle, source: CoverPatch) -> float:
-    """Return the mean squared difference between the source's surroundings and the target's."""
+    """Return the mean squared difference between the surroundings of patch and target."""
     border = _ring(region)
     x0, y0, x1, y1 = region
     padded = cv2.copyMakeBorder(image, border, border, border, border, cv2.BORDER_REFLECT_101)
@@ -201,12 +201,12 @@ def _cost(image: Image, region: Rectangle, source: CoverPatch) -> float:
 
 
 def _ring(region: Rectangle) -> int:
-    """Return the width of the ring round a region that is compared, in pixels."""
+    """Return the width of the compared ring around a region, pixels."""
     return max(min(region[2] - region[0], region[3] - region[1]) // 6, 2)
 
 
 def _best_at(image: Image, box: Box, region: Rectangle, enlargement: float) -> CoverPatch | None:
-    """Return the best source at one enlargement, sought at a reduced size."""
+    """Return the best patch at one enlargement, searched at reduced size."""
     height, width = image.shape[:2]
     x0, y0, x1, y1 = region
     border = _ring(region)
@@ -225,7 +225,7 @@ def _best_at(image: Image, box: Box, region: Rectangle, enlargement: float) -> C
     template = cv2.resize(template, (w + 2 * b, h + 2 * b), interpolation=cv2.INTER_AREA)
     if small.shape[0] < template.shape[0] or small.shape[1] < template.shape[1]:
         return None
-    # Behind the target one expects the smooth continuation of what surrounds it, rather than another object.
+    # Prefer the smooth continuation of the surroundings to another object.
     ring = np.ones(template.shape[:2], np.float32)
     ring[b:-b, b:-b] = 0
     expected = np.where(ring[..., None] > 0, template, _diffuse(template * ring[..., None], ring))
@@ -233,18 +233,18 @@ def _best_at(image: Image, box: Box, region: Rectangle, enlargement: float) -> C
     cost = cv2.matchTemplate(small, expected, cv2.TM_SQDIFF, mask=weight) / float(np.square(weight).sum())
     left, top = (max(round((at - edge) / enlargement * r), 0) for at, edge, r in ((box.x, x0, rx), (box.y, y0, ry)))
     target = template[b + top : -b - top or None, b + left : -b - left or None].copy()
-    if 0 in target.shape:  # reduced to nothing: a copy of it would not be noticed
+    if 0 in target.shape:  # too small to compare
         return None
     alike = cv2.matchTemplate(small, target, cv2.TM_CCOEFF_NORMED)[b + top :, b + left :]
     cost[alike[: cost.shape[0], : cost.shape[1]] > LIKENESS] = np.inf
-    # Keep clear of the region itself: template positions whose inner rectangle would overlap it.
+    # Exclude positions whose inner rectangle would overlap the region.
     left, right = math.floor((x0 - sx0) * rx) - b - w - 1, math.ceil((x1 - sx0) * rx) - b + 1
     top, bottom = math.floor((y0 - sy0) * ry) - b - h - 1, math.ceil((y1 - sy0) * ry) - b + 1
     cost[max(top + 1, 0) : max(bottom, 0), max(left + 1, 0) : max(right, 0)] = np.inf
     row, column = (int(i) for i in np.unravel_index(int(np.argmin(cost)), cost.shape))
     if not np.isfinite(cost[row, column]):
         return None
-    # Rounding to the reduced image's pixels must not push the source over the edge.
+    # Rounding at the reduced size must not move the patch over the edge.
     half_w, half_h = (x1 - x0) / enlargement / 2, (y1 - y0) / enlargement / 2
     cx = min(max(sx0 + (column + b + w / 2) / rx, half_w), width - half_w)
     cy = min(max(sy0 + (row + b + h / 2) / ry, half_h), height - half_h)
@@ -258,13 +258,13 @@ def _best_at(image: Image, box: Box, region: Rectangle, enlargement: float) -> C
 class HiddenSequence(VideoSequence):
     """A sequence whose target is hidden in some frames; ``boxes`` are nan there.
 
-    `covers`: for each of those frames the target's true box and what covers it.
+    `covers`: for each of those frames the target's true box and its cover.
     """
 
     covers: dict[int, tuple[Box, CoverPatch]] = field(default_factory=dict, repr=False)
 
     def image(self, index: int) -> Image:
-        """Read frame `index`, with the target hidden where it is to be hidden."""
+        """Read frame `index`, with the target hidden in the frames of `covers`."""
         image = super().image(index)
         return hide(image, *self.covers[index]) if index in self.covers else image
 
@@ -280,10 +280,9 @@ def intervals(length: int) -> tuple[tuple[int, int], ...]:
 
 
 def with_absences(sequence: VideoSequence) -> VideoSequence | None:
-    """Return a sequence in which the target is absent at times: itself, if it is, else one with the target hidden.
+    """Return a sequence with absences: itself if it has some, else one with the target hidden.
 
-    None where it cannot be hidden: the sequence is too short, its boxes are withheld, or the
-    target fills too much of its images.
+    None if it cannot be hidden: the sequence is too short, its boxes are withheld, or the target is too large.
     """
     if sequence.withheld:
         return None
@@ -303,7 +302,7 @@ def with_absences(sequence: VideoSequence) -> VideoSequence | None:
 
 
 def _cover(sequence: VideoSequence, first: int, end: int) -> dict[int, tuple[Box, CoverPatch]] | None:
-    """Choose what covers the target in frames ``first`` to ``end``; None if there is nothing in one of them."""
+    """Choose the covers in frames ``first`` to ``end``; None if there is none in one of them."""
     covers: dict[int, tuple[Box, CoverPatch]] = {}
     source = None
     for index in range(first, end):
@@ -316,7 +315,7 @@ def _cover(sequence: VideoSequence, first: int, end: int) -> dict[int, tuple[Box
 
 
 def hidden_sequences(sequences: Iterable[VideoSequence]) -> tuple[list[VideoSequence], list[str]]:
-    """Return what `with_absences` makes of each sequence, and the names of those of which it makes nothing."""
+    """Return `with_absences` of each sequence, and the names of those that cannot be hidden."""
     made: list[VideoSequence] = []
     left_out: list[str] = []
     for sequence in sequences:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images of a run that measures confidence: the reliability plot, and sheets of frames with the target hidden."""
+"""Reliability plots, and contact sheets of frames with the target hidden."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from dimp_ros.geometry.box import Box
 from dimp_ros.images.files import read_image, write_image
 
 CELL = 240
-"""Side of an image on a sheet, pixels."""
+"""Side of a cell of a sheet, pixels."""
 
 
 def write_reliability_plot(path: Path, figures: Sequence[ConfidenceFigures]) -> None:
-    """Draw how often each tracker was right at what confidence, the ideal diagonal, and how many frames those are.
+    """Draw the share of right frames over the confidence per tracker, and the number of frames.
 
     Trackers without a confidence are left out. :raises ImportError: if matplotlib is missing.
     """
@@ -53,7 +53,7 @@ def write_reliability_plot(path: Path, figures: Sequence[ConfidenceFigures]) -> 
 
 
 def write_sheet(path: Path, sequence: HiddenSequence, columns: int = 6) -> None:
-    """Write an image of hidden frames, spread over the sequence: each as it is and, below, as trackers see it."""
+    """Write an image of hidden frames, spread over the sequence: the original above the covered one."""
     hidden = sorted(sequence.covers)
     chosen = [hidden[i] for i in np.linspace(0, len(hidden) - 1, min(columns, len(hidden))).astype(int)]
     pairs = []
@@ -66,7 +66,7 @@ def write_sheet(path: Path, sequence: HiddenSequence, columns: int = 6) -> None:
 
 
 def _around(image: NDArray[np.uint8], box: Box) -> NDArray[np.uint8]:
-    """Cut a square of five target sizes round the box, `CELL` pixels wide."""
+    """Crop a square of five target sizes around the box, `CELL` pixels wide."""
     side = max(5 * np.sqrt(box.area), 50.0)
     scale = CELL / side
     (cx, cy), half = box.center, CELL / 2

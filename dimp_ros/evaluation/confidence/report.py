@@ -1,17 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Figures of a run that measures confidence: as a table for people, as JSON for programs, as an image."""
+"""Figures of a run that measures confidence."""
 
 from __future__ import annotations
 
-import json
 import math
-import platform
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
 from dimp_ros.evaluation.confidence.metrics import (
@@ -23,15 +19,15 @@ from dimp_ros.evaluation.confidence.metrics import (
     auroc,
     brier_score,
     calibration_error,
-    judge,
+    label_frames,
     pool,
     quantile,
     reactions,
     reliability,
 )
+from dimp_ros.evaluation.report import markdown_table
 from dimp_ros.evaluation.runner import SequenceResult
 from dimp_ros.evaluation.sequences import VideoSequence
-from dimp_ros.files.outputs import write_text
 
 HALF = 0.5
 RESAMPLES = 300
@@ -39,11 +35,11 @@ RESAMPLES = 300
 
 @dataclass(frozen=True)
 class AbsenceFigures:
-    """How a tracker took the absences that began while it was on its target; frames, inf for "never", nan for none.
+    """Absences that began while the tracker was on its target; frames, inf for "never", nan for none.
 
-    `lost_median`, `lost_90`: within how many frames half and 90 % of them had made it say LOST. `never_lost`: share in
-    which it never did. `regained`: share of the returns after which its box was on the target again before the next
-    absence; `regained_median`: within how many frames half of *these* were.
+    `lost_median`, `lost_90`: frames until LOST in half and 90 % of them. `never_lost`: share without LOST. `regained`:
+    share of the returns after which its box was on the target before the next absence; `regained_median`: frames until
+    then.
     """
 
     absences: int
@@ -56,12 +52,12 @@ class AbsenceFigures:
 
 @dataclass(frozen=True)
 class ConfidenceFigures:
-    """What a tracker's confidence is worth, over all frames of all sequences but the first of each.
+    """Quality of a tracker's confidence over all frames of all sequences but the first of each.
 
-    `auroc` is that of "the target is there and IoU > 0.5"; `auroc_interval` holds its 2.5 and 97.5 percentiles when
-    whole sequences are drawn anew; `auroc_absent` and `auroc_misplaced` compare the right frames with those without the
-    target and with those whose box is off it. `default`: false alarms and misses of what the tracker itself calls
-    found; `at_half`: of confidence >= 0.5. Figures of the confidence are nan where the tracker gives none.
+    `auroc` separates right frames from all others, `auroc_absent` from those without the target, `auroc_misplaced` from
+    those whose box is off it; `auroc_interval` are the 2.5 and 97.5 percentiles of a bootstrap over sequences.
+    `default`: false alarms and misses of the tracker's own "found"; `at_half`: of confidence >= 0.5. Figures of the
+    confidence are nan if the tracker gives none.
     """
 
     tracker: str
@@ -83,7 +79,7 @@ class ConfidenceFigures:
 
 
 def summarize(results: Iterable[SequenceResult], sequences: Sequence[VideoSequence]) -> list[ConfidenceFigures]:
-    """Turn the results of a run into figures, a tracker each, in the order in which trackers first appear."""
+    """Return the figures of a run per tracker, in the order in which trackers first appear."""
     by_name = {sequence.name: sequence for sequence in sequences}
     by_tracker: dict[str, list[SequenceResult]] = {}
     for result in results:
@@ -93,7 +89,7 @@ def summarize(results: Iterable[SequenceResult], sequences: Sequence[VideoSequen
 
 def _figures(tracker: str, results: Sequence[SequenceResult], sequences: dict[str, VideoSequence]) -> ConfidenceFigures:
     ordered = sorted(results, key=lambda result: result.sequence)
-    tracks = {result.sequence: judge(result, sequences[result.sequence]) for result in ordered}
+    tracks = {result.sequence: label_frames(result, sequences[result.sequence]) for result in ordered}
     everything = pool(tracks.values())
     sure = _with_confidence(everything)
     at_half = everything.at_threshold(HALF) if everything.has_confidence else None
@@ -130,7 +126,7 @@ def _of_sequence(track: FrameLabels) -> dict[str, float]:
 
 
 def _with_confidence(track: FrameLabels) -> FrameLabels:
-    """Return the frames for which the tracker gave a confidence."""
+    """Return the frames with a confidence."""
     given = np.isfinite(track.confidence)
     return FrameLabels(track.present[given], track.right[given], track.found[given], track.confidence[given])
 
@@ -141,7 +137,7 @@ def _auroc_of(track: FrameLabels, which: Callable[[FrameLabels], Any]) -> float:
 
 
 def _interval(tracks: Sequence[FrameLabels]) -> tuple[float, float]:
-    """Return the 2.5 and 97.5 percentiles of the AUROC when sequences are drawn anew, with replacement."""
+    """Return the 2.5 and 97.5 percentiles of the AUROC in a bootstrap over sequences."""
     rng = np.random.default_rng(0)
     values = []
     for _ in range(RESAMPLES):
@@ -201,31 +197,6 @@ ROWS: tuple[tuple[str, Callable[[ConfidenceFigures], str]], ...] = (
 
 
 def table(figures: Sequence[ConfidenceFigures]) -> str:
-    """Return a Markdown table, a column a tracker."""
-    header = ["over all frames", *(figure.tracker for figure in figures)]
+    """Return a Markdown table with a column per tracker."""
     rows = [[title, *(show(figure) for figure in figures)] for title, show in ROWS]
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [[row[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True))] for row in rows]
-    head = [header[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(header[1:], widths[1:], strict=True))]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *lines])
-
-
-def write_json(path: Path, figures: Sequence[ConfidenceFigures], settings: dict[str, Any]) -> None:
-    """Write the figures with the run's settings; what is undefined or never happened is null."""
-    document = {
-        "settings": settings,
-        "machine": {"python": platform.python_version(), "opencv": cv2.__version__, "processor": platform.machine()},
-        "trackers": {figure.tracker: asdict(figure) for figure in figures},
-    }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(_finite(document), indent=1))
-
-
-def _finite(value: Any) -> Any:
-    """Replace numbers that JSON has no form for by null."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return markdown_table(["over all frames", *(figure.tracker for figure in figures)], rows)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How published data sets lie on disk: one class per layout, all giving the same `VideoSequence`.
+"""Layouts of published data sets on disk: one class each, which loads `VideoSequence`s.
 
-Every class says what the data set's files count the first pixel as. Boxes of a 1-based data set are moved by -1, so
-that pixel 1 of its files is the interval [0, 1) of ours (see `dimp_ros.geometry.box`); widths and heights stay.
+Boxes of 1-based data sets are moved by -1, so that pixel 1 of their files is our interval [0, 1) (see
+`dimp_ros.geometry.box`); widths and heights stay.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from dimp_ros.images.files import list_images
 
 
 class Layout(Protocol):
-    """How a data set is laid out on disk."""
+    """A data set's layout on disk."""
 
     name: str
     expects: str
 
     def load(self, root: Path) -> list[VideoSequence]:
-        """Return the sequences under `root`, in order of name; an empty list if `root` has another layout."""
+        """Return the sequences under `root` in order of name; an empty list for another layout."""
         ...
 
 
@@ -79,14 +79,13 @@ OTB_RANGES = {
     "freeman3": (1, 460),
     "freeman4": (1, 283),
 }
-"""First and last annotated image, counted from 1, of the videos that OTB annotates in part (names in lower case)."""
+"""First and last annotated image, counted from 1, of partly annotated videos (names in lower case)."""
 
 
 class OtbLayout:
     """OTB-100: ``NAME/img/*.jpg`` and ``NAME/groundtruth_rect.txt``, or ``groundtruth_rect.1.txt`` and ``.2.txt``.
 
-    Several targets in one video become NAME-1, NAME-2. Boxes are 1-based: they are made with and for MATLAB. Some
-    videos are annotated in part only; `OTB_RANGES` has which.
+    Several targets in one video become NAME-1, NAME-2. Boxes are 1-based. Partly annotated videos are in `OTB_RANGES`.
     """
 
     name = "otb"
@@ -101,7 +100,7 @@ class OtbLayout:
             return
         name = folder.resolve().name
         files = [file for file in sorted(folder.glob("groundtruth_rect*.txt")) if file.read_text().strip()]
-        for file in files:  # those without content are left out: Human4 has one
+        for file in files:  # empty ones are skipped: Human4 has one
             number = file.name.removeprefix("groundtruth_rect").removesuffix(".txt").strip(".")
             boxes = read_boxes(file) - (1, 1, 0, 0)
             images = list_images(folder / "img")
@@ -120,8 +119,7 @@ class OtbLayout:
 class LasotLayout:
     """LaSOT: ``CATEGORY/NAME/img/*.jpg``, ``groundtruth.txt``, ``full_occlusion.txt`` and ``out_of_view.txt``.
 
-    Frames flagged in either file are absent. Boxes are 1-based, as its authors say of all 1,400 videos. Of monkey-17
-    only the first 2,260 images are annotated.
+    Frames flagged in either file are absent. Boxes are 1-based. Of monkey-17 only the first 2,260 images are annotated.
     """
 
     name = "lasot"
@@ -153,9 +151,8 @@ class LasotLayout:
 class Got10kLayout:
     """GOT-10k: ``val/NAME/*.jpg``, ``groundtruth.txt``, ``absence.label``, ``cover.label``, ``meta_info.ini``.
 
-    Give the data set's folder (then ``val`` is taken) or that of a split; ``list.txt`` says what belongs to it. Frames
-    with ``absence`` 1 or ``cover`` 0 are absent. Boxes are 1-based, as its authors say. In the test split only the
-    first box is published, and such sequences are `withheld`.
+    Give the data set's folder (then ``val`` is read) or that of a split; ``list.txt`` names its sequences. Frames with
+    ``absence`` 1 or ``cover`` 0 are absent. Boxes are 1-based. Sequences of the test split are `withheld`.
     """
 
     name = "got10k"
@@ -169,7 +166,7 @@ class Got10kLayout:
         listing = split / "list.txt"
         if listing.is_file():
             folders = [split / name for name in listing.read_text(encoding="utf-8").split()]
-            folders = [folder for folder in folders if folder.is_dir()]  # a part of the data set is fine too
+            folders = [folder for folder in folders if folder.is_dir()]  # part of the data set is enough
         else:
             folders = sorted(path for path in split.iterdir() if path.is_dir())
         return [self._sequence(folder) for folder in folders if self._matches(folder)]
@@ -199,9 +196,8 @@ class Got10kLayout:
 class NfsLayout:
     """Need for Speed at 30 Hz: ``NAME/30/NAME/*.jpg`` (or ``NAME/30/*.jpg``) and ``NAME/30/NAME.txt``.
 
-    The text is VATIC's: track, x1, y1, x2, y2, frame, lost, occluded, generated, label; corners, 0-based (the tool
-    counts from the image's edge). Where it has a line for each image at 240 Hz, every eighth is taken; one line or
-    image too many at the end is dropped. `lost` means out of view: absent.
+    The text is VATIC's: track, x1, y1, x2, y2, frame, lost, occluded, generated, label; 0-based corners. Of annotations
+    at 240 Hz every eighth is taken; one line or image too many at the end is dropped. `lost` frames are absent.
     """
 
     name = "nfs"
@@ -232,7 +228,7 @@ class NfsLayout:
 
 
 def read_vatic(path: Path) -> NDArray[np.float64]:
-    """Read VATIC's text of one target as (N, 4) boxes x, y, w, h in order of frames; `nan` where it is lost."""
+    """Read VATIC's text of one target as (N, 4) boxes x, y, w, h in order of frames, `nan` where it is lost."""
     rows = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():

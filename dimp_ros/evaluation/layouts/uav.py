@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layout of UAV123 and its variants, in which several sequences are parts of one folder of images."""
+"""The layout of UAV123 and its variants, in which several sequences share a folder of images."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ STARTS = {
     "truck4": (1, 577),
     "uav1": (1, 1555, 2473),
 }
-"""Folder -> the first images, numbered from 1, of its parts NAME_1, NAME_2 ... in UAV123 at 30 Hz. How many follow is
-the number of annotated frames. The published configSeqs.m says the same, and is preferred where it is at hand."""
+"""Folder -> number, from 1, of the first image of its parts NAME_1, NAME_2 ... in UAV123 at 30 Hz. Lengths are
+the numbers of annotated frames. The published configSeqs.m is preferred if present."""
 
 
 class _Part(NamedTuple):
@@ -44,8 +44,8 @@ class _Part(NamedTuple):
 class UavLayout:
     """UAV123: ``data_seq/UAV123/FOLDER/000001.jpg ...`` and ``anno/UAV123/NAME.txt``; also UAV123_10fps and UAV20L.
 
-    A sequence's images are those of the folder of its name, or, for a name like bird1_2, a part of folder bird1.
-    Absent frames are `nan`. Boxes are 1-based: the data set is made for OTB's MATLAB toolkit and states nothing else.
+    A sequence has the images of the folder of its name or, for a name like bird1_2, part of folder bird1. Absent frames
+    are `nan`. Boxes are 1-based, as in OTB's toolkit.
     """
 
     def __init__(self, subset: str) -> None:
@@ -83,15 +83,15 @@ class UavLayout:
             return _Part(name, 1)
         starts = STARTS.get(folder, ())
         if not 1 <= int(number) <= len(starts):
-            raise ValueError(f"sequence {name}: which images of {folder} it has is unknown; put configSeqs.m beside")
+            raise ValueError(f"sequence {name}: its images in {folder} are unknown; add configSeqs.m to the data set")
         start = starts[int(number) - 1]
-        if self._subset == "UAV123_10fps":  # every third image of the original, counted anew
+        if self._subset == "UAV123_10fps":  # every third image, renumbered
             start = (start - 1) // 3 + 1
         return _Part(folder, start)
 
 
 def _read_config(root: Path, subset: str) -> dict[str, _Part]:
-    """Read sequence name -> folder and first image from the data set's configSeqs.m, if it is in `root` or `anno`."""
+    """Read name -> folder and first image from configSeqs.m in `root` or `anno`, if present."""
     file = next((path for path in (root / "configSeqs.m", root / "anno" / "configSeqs.m") if path.is_file()), None)
     if file is None:
         return {}

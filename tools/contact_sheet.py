@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lay frames of a video out as one image: tools/contact_sheet.py build/demo-servo/annotated.mp4 docs/images/servo.jpg."""
+"""Lay frames of a video out as one image: tools/contact_sheet.py VIDEO IMAGE, such as docs/images/servo.jpg."""
 
 from __future__ import annotations
 

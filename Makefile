@@ -14,7 +14,7 @@ help: ## show this list
 setup: ## make .venv and build/ (the other targets do this by themselves)
 	@$(PYTHON) tools/bootstrap.py
 
-demo: ## follow a target through a real video over ROS 2 topics; results in build/demo/
+demo: ## track a real video over ROS 2 topics; results in build/demo/; ARGS="rate:=10 device:=cpu"
 	@$(PYTHON) tools/bootstrap.py --footage
 	@tools/env python tools/run_demo.py $(ARGS)
 

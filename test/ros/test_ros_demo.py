@@ -4,15 +4,20 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 from harness.ros_harness import BOX, Parameter, ScriptedTracker, State, context, spinning, tracker_node, wait_until
 
 from dimp_ros.apps.demo.demo import Demo
 from dimp_ros.apps.demo.video_source import VideoSource
 from dimp_ros.node.tracker_loader import TrackerUnavailable
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_demo(tracker: object, folder: Path, **parameters: object) -> tuple[int, Path]:
@@ -84,3 +89,30 @@ def test_the_demo_says_why_the_tracker_refuses_the_target(tmp_path, capsys):
     tracker.failure = ValueError("the box is on nothing")
     code, _ = run_demo(tracker, tmp_path, patience=2.0)
     assert code == 2 and "the box is on nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "text"),
+    [
+        (["rate:=fast"], 2, "argument rate:=fast: must be a number in 0 .. 1000"),
+        (["traget:=1,2,3,4"], 2, "no such argument: traget"),
+        (["target:=1,2,30,40", f"video:={__file__}"], 1, "error: video_source ended with exit code 1"),
+    ],
+)
+def test_demo_without_launch_ends_at_once_with_a_reason(arguments, status, text):
+    command = [sys.executable, str(ROOT / "tools" / "run_demo.py"), *arguments, "device:=cpu"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=90)
+    assert result.returncode == status and text in result.stderr and "Traceback" not in result.stderr
+    assert "no image has come" not in result.stderr, "it waited for the recorder to give up"
+
+
+def test_demo_without_launch_runs_to_the_end_of_a_folder(tmp_path):
+    for number in range(12):
+        image = np.random.default_rng(1).integers(0, 256, (120, 160, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / f"{number:03d}.png"), image)
+    given = [f"video:={tmp_path}", "target:=60,40,40,30", f"out:={tmp_path / 'out'}", "rate:=10", "namespace:=robot"]
+    command = [sys.executable, str(ROOT / "tools" / "run_demo.py"), *given, "device:=cpu", "log_level:=warn"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode in (0, 1), result.stderr  # 1: lost, which is not what is tested
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["published"] >= 11
+    assert "refused" not in result.stderr + result.stdout, "the tracker was asked while it loads"

@@ -14,6 +14,8 @@ from typing import Any
 
 import rclpy
 from builtin_interfaces.msg import Time
+from lifecycle_msgs.msg import State
+from lifecycle_msgs.srv import GetState
 from rcl_interfaces.srv import GetParameters
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.client import Client
@@ -71,6 +73,7 @@ class Demo(Node):
         self._parameters_of_tracker = self.create_client(
             GetParameters, f"{tracker}/get_parameters", callback_group=group
         )
+        self._get_state = self.create_client(GetState, f"{tracker}/get_state", callback_group=group)
         self._set_enabled = self.create_client(SetBool, f"{tracker}/set_enabled", callback_group=group)
         self._set_playing = self.create_client(SetBool, f"{source}/set_playing", callback_group=group)
         self._thread = threading.Thread(target=self._main, name="demo", daemon=True)
@@ -141,9 +144,16 @@ class Demo(Node):
                     raise
                 if time.monotonic() >= end:
                     raise DemoFailed(f"no image has come within {patience:g} s{trouble}") from None
-                answer = self._call(self._set_enabled, SetBool.Request(data=True), end - time.monotonic())
-                trouble = "" if answer.success else f"; {answer.message}"
+                trouble = self._why_not_active(end - time.monotonic())
                 self.get_logger().info(f"waiting for the first image{trouble}")
+
+    def _why_not_active(self, seconds: float) -> str:
+        """Return what the tracker answers where it is not active, nor on its way there, for the end of a sentence."""
+        state = self._call(self._get_state, GetState.Request(), seconds).current_state
+        if state.id not in (State.PRIMARY_STATE_UNCONFIGURED, State.PRIMARY_STATE_INACTIVE):
+            return "" if state.id == State.PRIMARY_STATE_ACTIVE else f"; the tracker is {state.label}"
+        answer = self._call(self._set_enabled, SetBool.Request(data=True), seconds)
+        return "" if answer.success else f"; {answer.message}"
 
     def _set_target(self, paused: bool) -> None:
         """Ask for the target in the first image. While the source waits, any later image shows the same picture."""

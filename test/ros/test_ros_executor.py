@@ -31,9 +31,10 @@ def test_who_submits_waits_until_a_free_thread_has_begun_and_no_longer():
     for number in range(50):
         pool.submit(begun.append, number).result(5)
         assert begun[-1] == number
-    begin = time.monotonic()
-    pool.submit(time.sleep, 0.5)
-    assert time.monotonic() - begin < 0.25
+    gate = threading.Event()
+    unfinished = pool.submit(gate.wait, 30)
+    assert not unfinished.done()
+    gate.set()
     pool.shutdown(wait=True)
 
 

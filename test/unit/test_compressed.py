@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import struct
-import time
 from types import SimpleNamespace
 
 import cv2
@@ -132,21 +131,19 @@ def jpeg_that_says(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("file", [png_that_says(60_000, 60_000), jpeg_that_says(60_000, 60_000)])
-def test_a_small_file_of_an_immense_picture_is_refused_before_it_is_decoded(file):
-    begin = time.perf_counter()
+def test_small_file_of_an_immense_image_is_refused_undecoded(file, monkeypatch):
+    monkeypatch.setattr(decoder.cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
     with pytest.raises(BadImage, match=r"60000 x 60000 pixels, 3600.0 megapixels, and max_megapixels is 50; raise it"):
         compressed_picture(SimpleNamespace(format="", data=file))
-    assert time.perf_counter() - begin < 0.2
 
 
-def test_a_png_chunk_that_says_it_is_immense_is_refused_before_memory_is_taken_for_it():
+def test_png_chunk_of_an_immense_length_is_refused_undecoded(monkeypatch):
+    monkeypatch.setattr(decoder.cv2, "imdecode", lambda *_: pytest.fail("it was decoded"))
     file = bytearray(message(".png", scene()).data)
     at = file.index(b"IDAT") - 4
     file[at : at + 4] = struct.pack(">I", 2**31 - 1)
-    begin = time.perf_counter()
     with pytest.raises(BadImage, match="no end"):
         compressed_picture(SimpleNamespace(format="png", data=bytes(file)))
-    assert time.perf_counter() - begin < 0.2
 
 
 @pytest.mark.parametrize("size", [(7680, 4320), (8192, 4320)])

@@ -7,7 +7,6 @@ import dataclasses
 import math
 import subprocess
 import sys
-import time
 
 import pytest
 from hypothesis import given
@@ -106,10 +105,10 @@ def test_a_wrong_value_is_refused_naming_parameter_value_and_what_is_allowed(row
 
 
 def test_a_refusal_of_something_huge_is_quick_and_short():
-    begin = time.perf_counter()
-    with pytest.raises(ValueError, match=f"1000000 items and must have {MAX_ITEMS}") as error:
-        Parameter("a", (1.0,), "").checked([0.5] * 10**6)
-    assert len(str(error.value)) < 300 and time.perf_counter() - begin < 0.1
+    endless = range(10**15)  # to look at every item would take days
+    with pytest.raises(ValueError, match=f"{10**15} items and must have {MAX_ITEMS}") as error:
+        Parameter("a", (1.0,), "").checked(endless)
+    assert len(str(error.value)) < 300
 
 
 def test_whole_numbers_are_taken_for_floats_and_lists_for_tuples():

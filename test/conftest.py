@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import re
@@ -20,6 +21,15 @@ if os.environ.get("ROS_DISTRO") == "humble":
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("search", derandomize=False, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fixed"))
+
+
+# Collection imports thousands of modules and leaves no garbage: without the collector it takes a seventh less.
+gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Collect garbage again while tests run."""
+    gc.enable()
 
 
 def why_no_gpu() -> str | None:

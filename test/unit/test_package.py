@@ -201,3 +201,20 @@ def test_a_parameter_file_reaches_its_node_in_any_namespace(file: str, node: str
     pytest.importorskip("rclpy", reason="rclpy is not installed")
     values = yaml.safe_load(run_python(PARAMETERS, str(ROOT / "config" / file), node))
     assert expected.items() <= values.items()
+
+
+@pytest.mark.parametrize("name", ["track", "convert", "train", "evaluate"])
+def test_command_line_tools_are_executables_of_the_package(name: str) -> None:
+    command = [str(ROOT / "scripts" / name), "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0 and result.stdout.startswith("usage: ") and not result.stderr
+
+
+def test_every_executable_starts_a_main_that_exists() -> None:
+    for path in ROOT.glob("scripts/*"):
+        found = re.search(
+            r'^(?:start\("|from )(dimp_ros\.[\w.]+?)(?:"\)| import main)$', path.read_text(), re.MULTILINE
+        )
+        assert found, f"{path} starts no module of the package"
+        source = (ROOT / found[1].replace(".", "/")).with_suffix(".py").read_text()
+        assert re.search(r"^def main\(", source, re.MULTILINE), f"{found[1]} has no main"

@@ -248,9 +248,8 @@ def write_environment() -> None:
         value = shlex.quote(os.pathsep.join(str(path) for path in paths))
         inherits = HAS_ROS or name in ("PATH", "LD_LIBRARY_PATH")
         lines.append(f"export {name}={value}" + (f'"${{{name}:+:${name}}}"' if inherits else ""))
-    lines.append(
-        "unset PYTHONDONTWRITEBYTECODE"
-    )  # pytest would rewrite all assertions anew at every start: ten seconds
+    # Otherwise pytest compiles all tests at every start, which takes longer than everything else before the first test.
+    lines.append("unset PYTHONDONTWRITEBYTECODE")
     lines.append('export ROS_AUTOMATIC_DISCOVERY_RANGE="${ROS_AUTOMATIC_DISCOVERY_RANGE:-LOCALHOST}"')
     log = shlex.quote(str(BUILD / "log" / "ros"))
     lines.append(f'[ -n "${{ROS_LOG_DIR:-}}" ] || export ROS_LOG_DIR={log}')

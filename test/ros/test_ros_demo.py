@@ -21,12 +21,12 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def run_demo(tracker: object, folder: Path, **parameters: object) -> tuple[int, Path]:
-    """Run the demo on 20 pictures, numbered by their pixels; return its exit code and the folder of its results."""
+    """Run the demo on 20 images, numbered by their pixels; return its exit code and the folder of its results."""
     out = folder / "out"
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     for number in range(20):
-        cv2.imwrite(str(folder / "pictures" / f"{number:03d}.png"), np.full((48, 64, 3), 10 * number, np.uint8))
-    source = {"video": str(folder / "pictures"), "rate": 20.0, "wait_for_subscribers": 2}
+        cv2.imwrite(str(folder / "images" / f"{number:03d}.png"), np.full((48, 64, 3), 10 * number, np.uint8))
+    source = {"video": str(folder / "images"), "rate": 20.0, "wait_for_subscribers": 2}
     demo = {"box": list(BOX), "out": str(out), "silence": 1.0, **parameters}
     codes: list[int] = []
     with context():
@@ -41,16 +41,16 @@ def run_demo(tracker: object, folder: Path, **parameters: object) -> tuple[int, 
     return codes[0], out
 
 
-def test_the_demo_sets_the_target_in_the_first_picture_and_records_every_image(tmp_path):
+def test_target_is_set_in_the_first_image_and_all_are_recorded(tmp_path):
     tracker = ScriptedTracker()
     tracker.init_seconds = 0.6
     code, out = run_demo(tracker, tmp_path)
     assert code == 0
     assert [(number, box) for number, box, _ in tracker.inits] == [(0, BOX)]
     assert min(number for number in tracker.updates if number > 0) <= 50, "the source did not wait for the target"
-    assert tracker.updates[-1] == 190, "the last picture is missing"
+    assert tracker.updates[-1] == 190, "the last image is missing"
     result = json.loads((out / "result.json").read_text())
-    assert 19 <= result["published"] <= 23, "pictures that are repeated until the target is set are not of the video"
+    assert 19 <= result["published"] <= 23, "images that are repeated until the target is set are not of the video"
     assert result["published"] / 2 < result["tracked"] == result["frames"] <= result["published"]  # a busy machine
     assert result["lost"] == result["uncertain"] == 0 and result["median_confidence"] == 0.75
     assert 0 < result["age_ms_median"] <= result["age_ms_p95"] and 1 < result["tracker_fps"] < 25  # the same
@@ -60,7 +60,7 @@ def test_the_demo_sets_the_target_in_the_first_picture_and_records_every_image(t
     assert 1 < video.get(cv2.CAP_PROP_FPS) < 24, "the rate of the images, which a busy machine lowers"
 
 
-def test_images_that_the_tracker_passes_over_are_counted_and_still_recorded(tmp_path):
+def test_skipped_images_are_counted_and_recorded(tmp_path):
     code, out = run_demo(ScriptedTracker(seconds=0.2), tmp_path)
     result = json.loads((out / "result.json").read_text())
     assert code == 0 and 1 <= result["frames"] <= result["published"] * 0.6

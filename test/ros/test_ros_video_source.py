@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The video source: which pictures it plays, when it begins and ends."""
+"""The video source: which images it plays, when it begins and ends."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from dimp_ros.apps.demo.video_source import VideoSource, main
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return a folder with six pictures of 32 x 24 pixels, whose pixels are 0, 10, 20 ..."""
+    """Return a folder with six images of 32 x 24 pixels, whose pixels are 0, 10, 20 ..."""
     for number in range(6):
         cv2.imwrite(str(tmp_path / f"{number:03d}.png"), np.full((24, 32, 3), 10 * number, np.uint8))
-    (tmp_path / "notes.txt").write_text("not a picture")
+    (tmp_path / "notes.txt").write_text("not an image")
     return tmp_path
 
 
@@ -34,7 +34,7 @@ def film(tmp_path: Path) -> Path:
     return path
 
 
-class Audience:
+class Viewer:
     """Plays a video and keeps what is shown."""
 
     def __init__(self, **parameters: object) -> None:
@@ -42,7 +42,7 @@ class Audience:
         self.images: list[Image] = []
         overrides = [Parameter(name, value=value) for name, value in parameters.items()]
         self.source = VideoSource(self.codes.append, parameter_overrides=overrides)
-        self.node = Node("audience")
+        self.node = Node("viewer")
 
     def look(self) -> None:
         """Subscribe."""
@@ -61,66 +61,66 @@ class Audience:
         return [image.data[0] // 10 for image in self.images]
 
 
-def test_all_pictures_come_in_order_once_the_audience_is_complete(folder):
+def test_images_come_in_order_once_all_subscribers_are_there(folder):
     with context():
-        audience = Audience(video=str(folder), rate=100, wait_for_subscribers=1, frame_id="lens")
-        with spinning(audience.source, audience.node):
+        viewer = Viewer(video=str(folder), rate=100, wait_for_subscribers=1, frame_id="lens")
+        with spinning(viewer.source, viewer.node):
             time.sleep(0.2)
-            assert audience.source.published == 0
-            audience.look()
-            wait_until(lambda: audience.codes, "the end")
-            wait_until(lambda: len(audience.images) == 6, "all pictures")
-            assert audience.shown == [0, 1, 2, 3, 4, 5] and audience.codes == [0]
-            image = audience.images[3]
+            assert viewer.source.published == 0
+            viewer.look()
+            wait_until(lambda: viewer.codes, "the end")
+            wait_until(lambda: len(viewer.images) == 6, "all images")
+            assert viewer.shown == [0, 1, 2, 3, 4, 5] and viewer.codes == [0]
+            image = viewer.images[3]
             assert (image.encoding, image.width, image.height, image.step) == ("bgr8", 32, 24, 96)
             assert image.header.frame_id == "lens" and bytes(image.data) == bytes([30]) * (96 * 24)
-            stamps = [(i.header.stamp.sec, i.header.stamp.nanosec) for i in audience.images]
+            stamps = [(i.header.stamp.sec, i.header.stamp.nanosec) for i in viewer.images]
             assert stamps == sorted(set(stamps)) and abs(stamps[0][0] - time.time()) < 60
 
 
-def test_first_and_last_frame_are_both_shown_and_a_loop_begins_anew(folder):
+def test_first_and_last_frame_are_played_and_a_loop_repeats(folder):
     with context():
         parameters = {"first_frame": 2, "last_frame": 4, "loop": True}
-        audience = Audience(video=str(folder), rate=100.0, wait_for_subscribers=1, **parameters)
-        with spinning(audience.source, audience.node):
-            audience.look()
-            wait_until(lambda: len(audience.images) >= 7, "the third round")
-            assert audience.shown[:7] == [2, 3, 4, 2, 3, 4, 2] and not audience.codes
+        viewer = Viewer(video=str(folder), rate=100.0, wait_for_subscribers=1, **parameters)
+        with spinning(viewer.source, viewer.node):
+            viewer.look()
+            wait_until(lambda: len(viewer.images) >= 7, "the third round")
+            assert viewer.shown[:7] == [2, 3, 4, 2, 3, 4, 2] and not viewer.codes
 
 
-def test_while_paused_the_picture_is_repeated_with_new_stamps(folder):
+def test_while_paused_the_image_is_repeated_with_new_stamps(folder):
     with context():
-        audience = Audience(video=str(folder), rate=100.0, wait_for_subscribers=1, paused=True)
-        with spinning(audience.source, audience.node):
-            audience.look()
-            wait_until(lambda: len(audience.images) >= 3, "repetitions")
-            audience.set_playing(True)
-            wait_until(lambda: audience.codes, "the end")
-            wait_until(lambda: audience.shown[-1] == 5, "the last picture")
-            assert list(dict.fromkeys(audience.shown)) == [0, 1, 2, 3, 4, 5] and audience.shown[:3] == [0, 0, 0]
-            stamps = [(i.header.stamp.sec, i.header.stamp.nanosec) for i in audience.images]
+        viewer = Viewer(video=str(folder), rate=100.0, wait_for_subscribers=1, paused=True)
+        with spinning(viewer.source, viewer.node):
+            viewer.look()
+            wait_until(lambda: len(viewer.images) >= 3, "repetitions")
+            viewer.set_playing(True)
+            wait_until(lambda: viewer.codes, "the end")
+            wait_until(lambda: viewer.shown[-1] == 5, "the last image")
+            assert list(dict.fromkeys(viewer.shown)) == [0, 1, 2, 3, 4, 5] and viewer.shown[:3] == [0, 0, 0]
+            stamps = [(i.header.stamp.sec, i.header.stamp.nanosec) for i in viewer.images]
             assert len(set(stamps)) == len(stamps)
 
 
 def test_a_video_is_played_at_its_own_rate(film):
     with context():
-        audience = Audience(video=str(film), wait_for_subscribers=1, first_frame=1)
-        with spinning(audience.source, audience.node):
-            audience.look()
+        viewer = Viewer(video=str(film), wait_for_subscribers=1, first_frame=1)
+        with spinning(viewer.source, viewer.node):
+            viewer.look()
             begin = time.monotonic()
-            wait_until(lambda: audience.codes, "the end")
+            wait_until(lambda: viewer.codes, "the end")
             assert time.monotonic() - begin >= 4 / 12
-            wait_until(lambda: len(audience.images) == 5, "all frames")
-            assert [round(image.data[0] / 40) for image in audience.images] == [1, 2, 3, 4, 5]
+            wait_until(lambda: len(viewer.images) == 5, "all frames")
+            assert [round(image.data[0] / 40) for image in viewer.images] == [1, 2, 3, 4, 5]
 
 
-def test_a_damaged_picture_ends_the_video_as_a_failure(folder):
-    (folder / "003.png").write_text("not a picture")
+def test_a_damaged_image_ends_the_video_as_a_failure(folder):
+    (folder / "003.png").write_text("not an image")
     with context():
-        audience = Audience(video=str(folder), rate=100.0)
-        with spinning(audience.source):
-            wait_until(lambda: audience.codes, "the end")
-            assert audience.codes == [1] and audience.source.published == 3
+        viewer = Viewer(video=str(folder), rate=100.0)
+        with spinning(viewer.source):
+            wait_until(lambda: viewer.codes, "the end")
+            assert viewer.codes == [1] and viewer.source.published == 3
 
 
 @pytest.mark.parametrize(

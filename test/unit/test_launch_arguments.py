@@ -185,7 +185,7 @@ def test_model_file_is_taken_and_home_is_expanded(tmp_path: Path, monkeypatch: p
     assert program.files == (str(tmp_path / "mine.yaml"),)
 
 
-def test_image_topic_reaches_the_tracker_and_what_stands_beside_it() -> None:
+def test_image_topic_reaches_the_tracker_with_camera_info() -> None:
     program = programs("tracker", image="/front/image")["tracker_node"]
     assert program.remappings["image"] == "/front/image"
     assert program.remappings["camera_info"] == "/front/camera_info"

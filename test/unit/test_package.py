@@ -66,7 +66,7 @@ def test_importing_the_package_is_cheap() -> None:
 
 
 @pytest.mark.parametrize("layer", ["model", "tracker", "training", "evaluation", "benchmark"])
-def test_what_computes_does_not_know_ros(layer: str) -> None:
+def test_computing_folders_import_no_ros(layer: str) -> None:
     for path in (ROOT / "dimp_ros" / layer).rglob("*.py"):
         for name in imported(path):
             top = name.split(".")[0]
@@ -119,14 +119,14 @@ def test_workflow_tests_the_pythons_that_the_set_up_takes() -> None:
     assert workflow["jobs"]["test"]["strategy"]["matrix"]["python"] == [f"3.{minor}" for minor in minors]
 
 
-def test_the_set_up_pins_all_that_it_installs() -> None:
+def test_setup_pins_all_that_it_installs() -> None:
     code = "import sys; sys.path.insert(0, sys.argv[1]); import bootstrap as s; print(*s.PACKAGES, *s.WHEELS)"
     names = run_python(code, str(ROOT / "tools")).split()
     pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line}
     assert {re.split(r"[;[]", name)[0] for name in names} <= pinned
 
 
-def test_a_state_that_says_nothing_is_uninitialized_and_without_a_box() -> None:
+def test_default_target_state_is_uninitialized_without_a_box() -> None:
     messages = pytest.importorskip("dimp_ros.msg", reason="the interfaces are not built: `make setup`, or colcon")
     state = messages.TargetState()
     assert state.state == messages.TargetState.UNINITIALIZED == 0
@@ -148,7 +148,7 @@ while rclpy.ok():
 """
 
 
-def test_two_processes_exchange_a_request_over_the_loopback_interface() -> None:
+def test_two_processes_exchange_a_request_over_loopback() -> None:
     rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed")
     services = pytest.importorskip("dimp_ros.srv", reason="the interfaces are not built: `make setup`, or colcon")
     server = subprocess.Popen([sys.executable, "-c", SERVER])

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A client of the tracker, as short as one can be, that also records what it is told."""
+"""A client of the tracker, as short as one can be, that also records the results."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class DemoFailed(RuntimeError):
 class Demo(Node):
     """Sets a target in the first image, listens until the video is over, and writes video and figures.
 
-    What it does is told in `_run`, in order, by a thread of its own; callbacks only take notes.
+    `_run` does everything in order, in a thread of its own; callbacks only store what arrives.
 
     :param finish: called with the exit code: 0 if the target was followed, 1 if it was lost, 2 if nothing was shown.
     """
@@ -96,7 +96,7 @@ class Demo(Node):
         self.create_subscription(TargetState, "target", self._on_target, reliable_qos(50, latched=True))
         self._await_first_image()
         self._set_target(paused)
-        with self._lock:  # while the source waits, it repeats its first picture: those are not of the video
+        with self._lock:  # while the source waits, it repeats its first image, which does not count
             self._recording_since = self.get_clock().now().nanoseconds if paused else 0
         if paused:
             self._play(True)
@@ -122,7 +122,7 @@ class Demo(Node):
         return future.result()
 
     def _play(self, playing: bool) -> bool:
-        """Let the source play, or wait; return whether it does as it is told. A camera does not."""
+        """Let the source play, or wait; return whether it obeys. A camera does not."""
         try:
             return bool(self._call(self._set_playing, SetBool.Request(data=playing), 10.0).success)
         except DemoFailed:
@@ -156,7 +156,7 @@ class Demo(Node):
         return "" if answer.success else f"; {answer.message}"
 
     def _set_target(self, paused: bool) -> None:
-        """Ask for the target in the first image. While the source waits, any later image shows the same picture."""
+        """Ask for the target in the first image. While the source waits, all images show the same frame."""
         end = time.monotonic() + self._settings["patience"]
         box = bounding_box(self._settings["box"])
         while True:
@@ -191,10 +191,10 @@ class Demo(Node):
                 return
             centre, w, h = target.bbox.center.position, target.bbox.size_x, target.bbox.size_y
             box = Box.from_center(centre.x, centre.y, w, h) if w > 0 else None
-            said = Observation(STATE_NAMES[target.state], box, target.confidence, target.age, target.id)
+            observation = Observation(STATE_NAMES[target.state], box, target.confidence, target.age, target.id)
             stamp = stamp_ns(target.header.stamp)
-            self._observations[stamp] = said
-            self._video.add_observation(stamp, said)
+            self._observations[stamp] = observation
+            self._video.add_observation(stamp, observation)
 
     def _listen(self) -> None:
         """Record until no image comes any more."""
@@ -210,7 +210,7 @@ class Demo(Node):
 
     def _report(self) -> int:
         """Write and print the figures, and return the exit code."""
-        recorded = {stamp: said for stamp, said in self._observations.items() if stamp in self._published}
+        recorded = {stamp: observation for stamp, observation in self._observations.items() if stamp in self._published}
         summary = Summary.of(recorded, len(self._published))
         answer = self._call(self._parameters_of_tracker, GetParameters.Request(names=["model"]), 10.0)
         more = {"model": answer.values[0].string_value, "rmw": rclpy.get_rmw_implementation_identifier()}

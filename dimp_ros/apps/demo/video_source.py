@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A node that plays a video, or a folder of pictures, as an image topic."""
+"""A node that plays a video, or a folder of images, as an image topic."""
 
 from __future__ import annotations
 
@@ -44,15 +44,15 @@ class VideoSource(Node):
         if 0 <= last < first:
             raise ValueError(f"first_frame is {first}, but must not be after last_frame, which is {last}")
         self._video = Video(self._settings["video"])
-        pictures = self._pictures_from_first()
-        begin = next(pictures, None)
+        frames = self._frames_from_first()
+        begin = next(frames, None)
         if begin is None:
             raise ValueError(f"video {self._video.source!r} has no image {first} that OpenCV can read")
-        self._pictures: Iterator[Picture] = chain([begin], pictures)
+        self._frames: Iterator[Picture] = chain([begin], frames)
         self._playing = threading.Event()
         if not self._settings["paused"]:
             self._playing.set()
-        self._picture: Picture | None = None
+        self._frame: Picture | None = None
         self._begun = self._ended = False
         self.published = 0
         self._images = self.create_publisher(Image, "image", reliable_qos(10), **publisher_options())
@@ -68,41 +68,41 @@ class VideoSource(Node):
         return response
 
     def _on_timer(self) -> None:
-        if self._ended or not (self._begun or self._audience_complete()):
+        if self._ended or not (self._begun or self._subscribers_complete()):
             return
         self._begun = True
-        if self._picture is None or self._playing.is_set():
+        if self._frame is None or self._playing.is_set():
             try:
-                self._picture = self._next_picture()
+                self._frame = self._next_frame()
             except ValueError as error:
                 self.get_logger().error(str(error))
                 self._end(1)
                 return
-        if self._picture is None:
+        if self._frame is None:
             self._end(0)
             return
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._settings["frame_id"])
-        self._images.publish(from_bgr(header, self._picture))
+        self._images.publish(from_bgr(header, self._frame))
         self.published += 1
 
-    def _audience_complete(self) -> bool:
+    def _subscribers_complete(self) -> bool:
         wanted, there = self._settings["wait_for_subscribers"], self._images.get_subscription_count()
         if there < wanted:
             text = f"waiting for {wanted} subscribers of {self._images.topic_name}, {there} so far"
             self.get_logger().info(text, throttle_duration_sec=5.0)
         return bool(there >= wanted)
 
-    def _pictures_from_first(self) -> Iterator[Picture]:
+    def _frames_from_first(self) -> Iterator[Picture]:
         last = self._settings["last_frame"]
         frames = self._video.frames(self._settings["first_frame"], None if last < 0 else last + 1)
-        return (picture for _, picture in frames)
+        return (frame for _, frame in frames)
 
-    def _next_picture(self) -> Picture | None:
-        picture = next(self._pictures, None)
-        if picture is None and self._settings["loop"]:
-            self._pictures = self._pictures_from_first()
-            picture = next(self._pictures, None)
-        return picture
+    def _next_frame(self) -> Picture | None:
+        frame = next(self._frames, None)
+        if frame is None and self._settings["loop"]:
+            self._frames = self._frames_from_first()
+            frame = next(self._frames, None)
+        return frame
 
     def _end(self, code: int) -> None:
         self._ended = True

@@ -20,7 +20,7 @@ from dimp_ros.images.files import read_image
 class CocoDataSet(DataSet):
     """COCO's images with the instances of its 80 categories, without crowds.
 
-    Opening train2017 reads 450 MB of JSON: about half a minute and 5 GB of memory, most of which is freed again.
+    Reading the JSON of train2017 takes about half a minute and 5 GB of memory.
 
     :param root: the folder that holds ``annotations/`` and the image folder. :param split: name of the image folder.
     :raises OSError: if the annotations or the image folder are missing. :raises ValueError: if they are damaged.

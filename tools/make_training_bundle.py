@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Put a training run into one zip file for a borrowed machine: code, configuration, weights, re-encoded images.
 
-    python tools/make_training_bundle.py config/train_dimp_lite.yaml bundle.zip --images IMAGES --start WEIGHTS
+    python tools/make_training_bundle.py config/train_dimp_lite.yaml bundle.zip --stage gpu --images IMAGES
 
 There: python -m zipfile -e bundle.zip run && cd run && python train.py --minutes 8 --folder out
 """

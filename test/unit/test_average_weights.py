@@ -30,7 +30,7 @@ def test_the_average_is_that_of_all_weights_and_statistics():
             torch.testing.assert_close(value, 0.75 * before[key] + 0.25 * other.state_dict()[key])
 
 
-def test_shares_that_do_not_sum_to_one_and_networks_that_differ_are_refused():
+def test_wrong_shares_and_different_networks_are_refused():
     with pytest.raises(ValueError, match=r"\[0\.5, 0\.4\]; they must sum to 1"):
         average([(0.5, made(1)), (0.4, made(2))])
     with pytest.raises(ValueError, match="one architecture"):

@@ -41,7 +41,7 @@ def test_the_fitted_logistic_is_one_half_where_half_is_right():
     assert slope == pytest.approx(8, abs=0.5)
 
 
-def test_the_fitted_map_has_the_coin_flip_where_it_is_and_levels_off_as_the_data_do():
+def test_fitted_map_crosses_half_where_the_data_do():
     peak, right = _events(8_000, _levelling_off)
     fitted = fit_map(peak, right)
     assert fitted.threshold_50 == pytest.approx(0.407, abs=0.03)
@@ -51,7 +51,7 @@ def test_the_fitted_map_has_the_coin_flip_where_it_is_and_levels_off_as_the_data
     assert all(a <= b for a, b in itertools.pairwise(confidences))
 
 
-def test_the_fitted_map_tells_the_truth_on_new_frames_and_ranks_as_the_peak_does():
+def test_fitted_map_is_calibrated_on_new_frames():
     fitted, logistic = fit_map(*_events(4_000, _levelling_off)), calibrate.logistic_map(*_events(4_000, _levelling_off))
     peak, right = _events(20_000, _levelling_off, seed=1)
     sure, logistic_sure = (np.array([mapping(value) for value in peak]) for mapping in (fitted, logistic))
@@ -72,7 +72,7 @@ def test_peaks_that_say_nothing_cannot_be_calibrated():
         fit_map(peak, peak < 0.5)
 
 
-def test_no_frame_is_judged_by_a_map_that_its_sequence_was_fitted_to():
+def test_cross_validation_separates_sequences():
     sequence = np.repeat(np.arange(10), 4)
     found = Followed(sequence, sequence.astype(float), np.ones(40), np.ones(40), np.zeros(40, bool))
 
@@ -130,7 +130,7 @@ def store(tmp_path_factory):
     return build_store(folder / "store", data, None, threads=1)
 
 
-def test_made_sequences_are_the_same_every_time_and_begin_with_the_target_in_sight(store):
+def test_synthetic_sequences_are_reproducible(store):
     first, again = (list(itertools.islice(synthetic_sequences(store), 3)) for _ in range(2))
     for frames, same in zip(first, again, strict=True):
         assert len(frames) == LENGTH and frames[0].visible >= 0.7
@@ -150,7 +150,7 @@ def _steady(count=LENGTH):
     return frames
 
 
-def test_in_every_other_sequence_the_target_is_hidden_for_a_while_and_no_box_is_right_then():
+def test_every_other_sequence_hides_the_target():
     found = follow(_TemplateTracker(), itertools.repeat(_steady()), 2)
     hidden = np.isin(np.tile(np.arange(1, LENGTH), 2), calibrate.HIDDEN_FRAMES)
     hidden &= found.sequence % 2 == 1
@@ -160,7 +160,7 @@ def test_in_every_other_sequence_the_target_is_hidden_for_a_while_and_no_box_is_
     assert auroc(found.peak, found.right) == 1.0
 
 
-def test_the_command_fits_reports_before_and_after_and_writes_the_map(store, tmp_path, monkeypatch, capsys):
+def test_calibrate_command_reports_and_writes_the_map(store, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(calibrate, "DimpTracker", _TemplateTracker)
     path = tmp_path / "weights.safetensors"
     torch.manual_seed(0)
@@ -177,7 +177,7 @@ def test_the_command_fits_reports_before_and_after_and_writes_the_map(store, tmp
     assert info.confidence.threshold_50 is not None
 
 
-def test_the_images_that_no_training_sees_are_one_in_twenty_and_always_the_same():
+def test_one_image_in_twenty_is_held_out():
     names = [f"set-a_{i:05d}" for i in range(20_000)]
     share = np.mean([held_out(name) for name in names])
     assert share == pytest.approx(0.05, abs=0.006)

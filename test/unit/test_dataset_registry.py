@@ -71,7 +71,7 @@ class Numbers(DataSet):
         return self._clips
 
 
-def test_a_subset_is_evenly_spaced_and_keeps_frames_and_boxes_together():
+def test_subset_is_evenly_spaced_and_keeps_boxes():
     part = Subset(Numbers(), stills=4, clips=2, frames=5)
     assert [still.name for still in part.stills()] == ["0", "4", "7", "11"]
     assert [clip.name for clip in part.clips()] == ["0", "9"]

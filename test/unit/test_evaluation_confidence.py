@@ -47,7 +47,7 @@ NAN = math.nan
 
 
 @given(st.lists(st.tuples(st.sampled_from([0.0, 0.25, 0.5, 0.75, 1.0]), st.booleans()), min_size=2, max_size=30))
-def test_auroc_is_the_share_of_pairs_in_the_right_order_with_ties_half(frames):
+def test_auroc_is_the_share_of_ordered_pairs(frames):
     right = [score for score, event in frames if event]
     wrong = [score for score, event in frames if not event]
     value = auroc([score for score, _ in frames], [event for _, event in frames])
@@ -58,7 +58,7 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order_with_ties_half(frames):
         assert value == pytest.approx(np.mean(pairs))
 
 
-def test_calibration_error_and_brier_score_of_a_case_done_by_hand():
+def test_calibration_error_and_brier_score_by_hand():
     # Bin 0.2-0.3: mean confidence 0.25, half right; bin 0.9-1: mean 0.95, all right.
     sure, right = [0.2, 0.29, 0.22, 0.29, 0.9, 1.0], [True, False, True, False, True, True]
     assert calibration_error(sure, right) == pytest.approx((4 * 0.25 + 2 * 0.05) / 6)
@@ -70,7 +70,7 @@ def test_calibration_error_and_brier_score_of_a_case_done_by_hand():
 
 @given(st.integers(0, 2**32 - 1))
 @settings(max_examples=20)
-def test_a_confidence_that_tells_the_truth_has_little_calibration_error(seed):
+def test_true_probabilities_have_little_calibration_error(seed):
     rng = np.random.default_rng(seed)
     sure = rng.random(20_000)
     assert calibration_error(sure, rng.random(20_000) < sure) < 0.02
@@ -90,7 +90,7 @@ def _judged(present, right, found, confidence=None):
     return FrameLabels(*bits, np.full(len(present), NAN) if confidence is None else np.array(confidence))
 
 
-def test_false_alarms_and_misses_are_shares_of_the_frames_that_they_concern():
+def test_false_alarms_and_misses_are_shares_of_their_frames():
     #              present       right         found
     track = _judged("1111110000", "1111000000", "1101101000")
     figures = alarms(track)
@@ -105,7 +105,7 @@ def test_a_threshold_replaces_what_the_tracker_calls_found():
     assert track.found.tolist() == [True, True, False, False]
 
 
-def test_reactions_count_frames_from_the_start_and_from_the_end_of_an_absence():
+def test_reactions_count_from_start_and_end_of_an_absence():
     #                          1111111
     #                01234567890123456
     track = _judged("11100001111001110", "11100000011001110", "11110000011110111")
@@ -116,7 +116,7 @@ def test_reactions_count_frames_from_the_start_and_from_the_end_of_an_absence():
     assert figures.regained_after[:2] == [2.0, 1.0] and math.isnan(figures.regained_after[2])
 
 
-def test_an_absence_does_not_count_where_the_tracker_was_already_off_its_target():
+def test_absence_does_not_count_if_the_tracker_was_off_target():
     assert reactions(_judged("1100011", "1000011", "1100011")).lost_after == []
     assert reactions(_judged("1100011", "1100011", "1000011")).lost_after == []
 
@@ -128,7 +128,7 @@ def test_a_quantile_is_a_value_that_so_many_do_not_exceed():
     assert math.isnan(quantile([NAN], 0.5))
 
 
-def test_the_given_first_frame_is_not_judged_and_no_box_is_right_where_the_target_is_absent(tmp_path):
+def test_first_frame_and_absent_targets_are_never_right(tmp_path):
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 10], [NAN] * 4, [0, 0, 10, 10]], dtype=float)
     sequence = VideoSequence("s", tuple(tmp_path / str(i) for i in range(4)), boxes)
     near, far = Box(1, 1, 10, 10), Box(6, 6, 10, 10)
@@ -140,7 +140,7 @@ def test_the_given_first_frame_is_not_judged_and_no_box_is_right_where_the_targe
     assert len(pool([track, track]).right) == 6
 
 
-def test_a_tracker_without_confidence_gets_false_alarms_but_no_ranking(tmp_path):
+def test_tracker_without_confidence_has_no_auroc(tmp_path):
     boxes = np.array([[0, 0, 10, 10]] * 2 + [[NAN] * 4] * 2, dtype=float)
     sequence = VideoSequence("s", tuple(tmp_path / str(i) for i in range(4)), boxes)
     result = SequenceResult("kcf", "s", [Box(0, 0, 10, 10)] * 4, [True] * 4, [None] * 4, [1.0] * 4)
@@ -182,7 +182,7 @@ def test_a_hidden_target_is_not_found_any_more_wherever_it_was(x, y):
     assert (np.abs(hidden[y : y + 40, x : x + 32].astype(int) - TARGET).max(-1) > 8).mean() > 0.8
 
 
-def test_only_the_box_and_its_margin_change_and_what_covers_them_has_texture():
+def test_only_box_and_margin_are_covered_with_texture():
     image, box = _frame(140, 100), Box(140, 100, 32, 40)
     before = image.copy()
     hidden = hide(image, box, find_cover_patch(image, box))
@@ -195,7 +195,7 @@ def test_only_the_box_and_its_margin_change_and_what_covers_them_has_texture():
     assert 0.5 * ground < hidden[100:140, 140:172].std() < 2 * ground
 
 
-def test_the_cover_continues_a_image_that_is_the_same_everywhere_without_a_trace():
+def test_cover_of_a_uniform_image_is_invisible():
     stripes = np.zeros((200, 300, 3), np.uint8) + np.linspace(60, 180, 200).astype(np.uint8)[:, None, None]
     image = stripes.copy()
     cv2.circle(image, (150, 100), 18, (0, 0, 255), -1)
@@ -224,7 +224,7 @@ def test_a_target_that_fills_the_image_cannot_be_hidden():
     assert find_cover_patch(GROUND, Box(20, 20, 260, 200)) is None
 
 
-def test_intervals_leave_the_target_in_sight_between_and_after_them():
+def test_hidden_intervals_leave_visible_frames_between():
     assert intervals(49) == ()
     assert intervals(50) == ((30, 40),)
     assert intervals(200) == ((30, 40), (70, 90), (120, 160))
@@ -253,7 +253,7 @@ def sequences(tmp_path_factory):
     return folder
 
 
-def test_sequences_with_absences_stay_and_in_others_the_target_is_hidden(sequences):
+def test_target_is_hidden_only_in_sequences_without_absences(sequences):
     brief, leaves, stays = (with_absences(sequence) for sequence in load_sequences(sequences))
     assert brief is None
     assert leaves.name == "leaves" and not isinstance(leaves, HiddenSequence)
@@ -284,7 +284,7 @@ def test_a_real_target_is_gone_while_it_is_hidden():
 # The command
 
 
-def test_the_command_measures_a_tracker_writes_plot_and_figures_and_resumes(sequences, tmp_path, capsys, monkeypatch):
+def test_confidence_command_measures_and_resumes(sequences, tmp_path, capsys, monkeypatch):
     pytest.importorskip("matplotlib", reason="plots need matplotlib")
     for name, value in (("VISIBLE_FRAMES", 8), ("HIDDEN_FRAMES", (5,)), ("LEAST_RETURN", 5)):
         monkeypatch.setattr(occlusion, name, value)
@@ -323,7 +323,7 @@ def test_a_bad_request_is_refused_with_the_reason(sequences, tmp_path, capsys, o
 
 
 @pytest.mark.parametrize("box", [(-1, 109, 162, 5), (286, 96, 132, 155), (290, -14, 197, 114), (-138, 230, 159, 10)])
-def test_a_target_at_the_edge_of_the_image_of_which_little_is_left_does_not_stop_the_search(box):
+def test_nearly_invisible_target_does_not_stop_the_search(box):
     image = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
     source = find_cover_patch(image, Box(*box))
     assert source is None or hide(image, Box(*box), source).shape == image.shape

@@ -96,7 +96,7 @@ print(json.dumps(report["ours"]["overall"]))
 """
 
 
-def test_average_overlap_and_success_rate_are_the_official_toolkits(tmp_path: Path) -> None:
+def test_average_overlap_equals_the_official_toolkit(tmp_path: Path) -> None:
     pytest.importorskip("got10k.experiments", reason="the package got10k (with six, which it forgets) is not installed")
     import json
 

@@ -121,7 +121,7 @@ def test_uav123s_published_ranges_are_preferred(tmp_path: Path) -> None:
     assert numbers(load_sequences(tmp_path)[0]) == [5, 6, 7]
 
 
-def test_uav123s_table_has_the_number_of_parts_that_the_data_set_has() -> None:
+def test_uav123_table_is_complete() -> None:
     assert sum(map(len, STARTS.values())) == 51
     assert all(starts[0] == 1 and sorted(set(starts)) == list(starts) for starts in STARTS.values())
 
@@ -173,7 +173,7 @@ def got10k(root: Path, split: str, name: str, *lines: str, cover: str | None = N
         write(folder / "absence.label", *("1" if digit == "0" else "0" for digit in cover))
 
 
-def test_got10ks_validation_split_counts_from_1_and_marks_absence(tmp_path: Path) -> None:
+def test_got10k_validation_split_is_1_based_with_absences(tmp_path: Path) -> None:
     val, box = "GOT-10k_Val_", "347.0000,443.0000,429.0000,272.0000"
     got10k(tmp_path, "val", f"{val}000001", box, "-1.0000,-1.0000,-1.0000,-1.0000", box, cover="804")
     got10k(tmp_path, "val", f"{val}000002", box, box, "350,440,0,10", cover="888")

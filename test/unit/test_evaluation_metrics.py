@@ -24,7 +24,7 @@ AWAY = [50.0, 0.0, 10.0, 10.0]
 ABSENT = [np.nan] * 4
 
 
-def test_perfect_track_scores_20_of_21_because_no_overlap_is_greater_than_1() -> None:
+def test_perfect_track_has_auc_20_of_21() -> None:
     truth = np.random.default_rng(0).uniform(1, 300, (2000, 4))  # fractions that do not add up exactly in binary
 
     assert success_auc(truth, truth) == pytest.approx(20 / 21, abs=1e-12)
@@ -93,7 +93,7 @@ def test_normalised_precision_is_the_area_up_to_half_a_target() -> None:
     assert normalized_precision_curve([SQUARE, AWAY, AWAY], [SQUARE, SQUARE, ABSENT]).tolist() == [0.5] * 51
 
 
-def test_normalised_precision_does_not_change_with_the_resolution() -> None:
+def test_normalised_precision_is_scale_invariant() -> None:
     truth = np.random.default_rng(1).uniform(10, 90, (50, 4))
     predicted = truth + np.random.default_rng(2).normal(0, 8, (50, 4))
 
@@ -101,7 +101,7 @@ def test_normalised_precision_does_not_change_with_the_resolution() -> None:
     assert precision(3 * predicted, 3 * truth) < precision(predicted, truth)
 
 
-def test_average_overlap_leaves_out_the_first_frame_and_absent_ones() -> None:
+def test_average_overlap_skips_first_and_absent_frames() -> None:
     overlaps = counted_overlaps([SQUARE, HALF, AWAY, SQUARE], [SQUARE, SQUARE, ABSENT, SQUARE])
 
     assert overlaps.tolist() == [0.5, 1.0]
@@ -109,7 +109,7 @@ def test_average_overlap_leaves_out_the_first_frame_and_absent_ones() -> None:
     assert counted_overlaps([AWAY, SQUARE], [ABSENT, SQUARE]).tolist() == [1.0]  # the first frame, not the first box
 
 
-def test_average_overlap_clips_boxes_as_the_official_toolkit_does() -> None:
+def test_average_overlap_clips_boxes_like_the_toolkit() -> None:
     truth = [SQUARE, [-5.0, 0.0, 10.0, 10.0], [15.0, 15.0, 10.0, 10.0], [25.0, 0.0, 5.0, 5.0]]
     predicted = [SQUARE, [0.0, 0.0, 10.0, 10.0], [15.0, 15.0, 5.0, 5.0], [25.0, 0.0, 5.0, 5.0]]
 

@@ -62,13 +62,13 @@ def count(frames, *returns):
 # What is counted
 
 
-def test_the_delay_of_a_return_is_counted_from_the_frame_in_which_the_target_is_back():
+def test_delay_counts_from_the_frame_of_the_return():
     result = count([IOU_HIT, IOU_HIT, GONE, GONE, LOST, DOUBT, DOUBT, IOU_HIT, IOU_HIT], 4)
     assert (result.returns, result.delays) == (1, [3])
     assert count([IOU_HIT, GONE, IOU_HIT], 2).delays == [0]
 
 
-def test_a_return_that_is_found_only_after_the_next_one_is_not_found():
+def test_return_found_after_the_next_one_is_missed():
     result = count([IOU_HIT, LOST, LOST, LOST, IOU_HIT], 1, 3)
     assert (result.returns, result.delays) == (2, [1])
     result = count([IOU_HIT, *[LOST] * redetection.BEFORE, LOST, IOU_HIT], 1, redetection.BEFORE + 1)
@@ -77,20 +77,20 @@ def test_a_return_that_is_found_only_after_the_next_one_is_not_found():
     assert (result.returns, result.delays) == (2, [1, 1])
 
 
-def test_a_return_does_not_count_where_the_tracker_had_gone_astray_before():
+def test_return_does_not_count_if_the_tracker_was_off_target():
     back = redetection.BEFORE + 2
     assert count([IOU_HIT] + [ASTRAY] * redetection.BEFORE + [GONE, IOU_HIT], back).returns == 0
     assert count([ASTRAY, IOU_HIT] + [LOST] * (redetection.BEFORE - 1) + [GONE, IOU_HIT], back).returns == 1
 
 
-def test_false_are_frames_on_something_else_or_without_a_target_and_never_those_in_doubt():
+def test_false_frames_are_on_something_else_and_not_uncertain():
     doubt = [ScoredFrame(TargetState.UNCERTAIN, THERE, HERE), ScoredFrame(TargetState.TRACKING, BESIDE, HERE)]
     result = count([IOU_HIT, ASTRAY, ASTRAY, *doubt, FANCY, GONE, FANCY])
     assert (result.false, result.false_finds, result.frames) == (4, 3, 8)
     assert (result.on, result.present) == (1, 5)
 
 
-def test_the_table_gives_a_row_for_each_tracker_and_a_dash_where_nothing_came_back():
+def test_table_has_a_row_per_tracker_and_dashes():
     rows = table({("all", "a"): count([IOU_HIT, GONE, IOU_HIT], 2), ("all", "b"): count([IOU_HIT])}).splitlines()
     assert rows[2].startswith("| all | a | 1 | 100% | 0, 0 |") and rows[3].startswith("| all | b | 0 | - | - |")
 
@@ -120,7 +120,7 @@ def test_a_made_sequence_is_what_its_scenario_says(maker, number):
     assert np.hypot(*np.subtract(before.center, after.center)) > min(before.w, before.h)
 
 
-def test_a_camera_jump_moves_the_image_with_the_target_by_several_of_its_sizes(maker):
+def test_camera_jump_moves_the_target_by_several_sizes(maker):
     frames = maker.make(2).frames
     for at in CAMERA_JUMPS:
         before, after = frames[at - 1], frames[at]
@@ -205,7 +205,7 @@ class Oracle:
         return type("Result", (), {"state": state, "box": HERE, "stage_ms": {"a": 1.0, "b": 2.0}})
 
 
-def test_every_tracker_starts_anew_on_the_first_box_and_sees_every_image():
+def test_tracker_gets_the_first_box_and_every_image():
     states = [TargetState.TRACKING, TargetState.LOST, TargetState.UNCERTAIN]
     trackers = {"one": Oracle(states), "two": Oracle(states)}
     images = iter([np.zeros((9, 9, 3), np.uint8)] * 3)
@@ -225,7 +225,7 @@ def weights(tmp_path_factory):
     return path
 
 
-def test_the_command_measures_annotated_sequences_beside_the_tracker_without_search(tmp_path, weights, capsys):
+def test_command_compares_search_and_no_search(tmp_path, weights, capsys):
     folder = tmp_path / "sequences" / "short"
     (folder / "img").mkdir(parents=True)
     lines = []

@@ -113,7 +113,7 @@ def test_time_is_the_trackers_and_not_that_of_reading_images(tmp_path: Path, mon
     assert max(run_sequence(_Drifting(), sequence).milliseconds) < 50
 
 
-def test_where_a_tracker_breaks_its_last_box_stands_and_the_reason_is_kept(tmp_path: Path) -> None:
+def test_failed_tracker_keeps_its_last_box_and_the_error(tmp_path: Path) -> None:
     sequence = make_sequence(tmp_path, frames=6)
 
     result = run_sequence(_Drifting(breaks_at=3), sequence)
@@ -124,7 +124,7 @@ def test_where_a_tracker_breaks_its_last_box_stands_and_the_reason_is_kept(tmp_p
     assert len(result.milliseconds) == 3
 
 
-def test_a_resumed_run_repeats_only_what_is_missing_or_made_differently(tmp_path: Path) -> None:
+def test_resumed_run_repeats_only_missing_or_changed_pairs(tmp_path: Path) -> None:
     sequences = [make_sequence(tmp_path / "in", "a", 4), make_sequence(tmp_path / "in", "b", 6)]
     out = tmp_path / "out"
     first = list(run_pairs([_DriftingSpec()], sequences, out=out))
@@ -158,7 +158,7 @@ def test_names_that_differ_only_in_signs_do_not_share_a_file(tmp_path: Path) -> 
     assert pair_file(tmp_path, "dimp_lite@seed=1", "s") == tmp_path / "pairs" / "dimp_lite@seed=1" / "s.json"
 
 
-def test_an_ablation_measures_its_variants_and_what_else_is_asked_for() -> None:
+def test_ablation_runs_its_variants_and_named_trackers() -> None:
     def names(*arguments: str) -> list[str]:
         return cli._tracker_names(cli.build_parser().parse_args(["--sequences", "x", *arguments]))
 
@@ -241,7 +241,7 @@ def test_a_baseline_that_cannot_run_says_what_it_needs(tmp_path: Path, monkeypat
             TrackerSpec("nanotrack_v2", baselines=tmp_path).make()
 
 
-def test_a_trackers_figure_is_the_mean_over_sequences_not_over_frames(tmp_path: Path) -> None:
+def test_figures_are_means_over_sequences_not_frames(tmp_path: Path) -> None:
     sequences = [make_sequence(tmp_path, "long", 20), make_sequence(tmp_path, "short", 2)]
     specs = [_DriftingSpec("exact"), _DriftingSpec("gone", step=(1000.0, 0.0))]
 
@@ -276,7 +276,7 @@ def test_times_are_given_relative_to_csrt_of_the_same_run(tmp_path: Path) -> Non
     assert stored["trackers"]["fast"]["sequences"]["square"]["auc"] == pytest.approx(20 / 21)
 
 
-def test_average_overlap_is_over_frames_of_all_sequences_as_got10ks(tmp_path: Path) -> None:
+def test_average_overlap_is_over_frames_of_all_sequences(tmp_path: Path) -> None:
     sequences = [make_sequence(tmp_path, "long", 11), make_sequence(tmp_path, "short", 3)]
     spec = _DriftingSpec("half")
     results = [result for result in run_pairs([spec], sequences)]

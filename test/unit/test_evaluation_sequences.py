@@ -57,7 +57,7 @@ def test_sequences_come_by_name_or_in_the_order_asked_for(tmp_path: Path) -> Non
         load_sequences(tmp_path, ["nope"])
 
 
-def test_a_sequence_that_cannot_be_measured_on_is_refused_with_the_reason(tmp_path: Path) -> None:
+def test_sequence_without_first_box_is_refused(tmp_path: Path) -> None:
     make_sequence(tmp_path / "short" / "s", ["1,2,3,4"] * 3, images=2)
     make_sequence(tmp_path / "absent" / "s", ["nan,nan,nan,nan", "1,2,3,4"])
     make_sequence(tmp_path / "empty" / "s", ["1,2,0,4"])

@@ -25,7 +25,7 @@ class _Config:
     size: int = 50
 
 
-def test_our_tracker_is_measured_by_the_last_box_it_believed_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lost_tracker_keeps_its_last_box(monkeypatch: pytest.MonkeyPatch) -> None:
     class Result(NamedTuple):
         box: Box | None
         last_box: Box
@@ -55,7 +55,7 @@ def test_our_tracker_is_measured_by_the_last_box_it_believed_in(monkeypatch: pyt
     assert tracker.update(PICTURE) == Prediction(Box(1, 2, 3, 4), found=False, confidence=0.1)
 
 
-def test_one_run_holds_variants_of_a_model_under_their_own_names() -> None:
+def test_one_run_holds_variants_of_a_model() -> None:
     general = {"init_steps": "3", "seed": "5"}
     plain, variant = (
         TrackerSpec(name, settings=general) for name in ("dimp_lite", "dimp_lite@init_steps=0@augment=no")

@@ -65,7 +65,7 @@ def image(tmp_path: Path) -> Path:
 TARGET = [(_Region(10, 20, 30, 40), {})]
 
 
-def test_each_frame_is_answered_with_a_rectangle_and_a_confidence(image: Path) -> None:
+def test_each_frame_gets_a_rectangle_and_a_confidence(image: Path) -> None:
     client = _Client(
         ("initialize", image, TARGET),
         ("frame", image, None),

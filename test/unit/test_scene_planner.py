@@ -301,7 +301,7 @@ def test_windows_lie_mostly_in_the_frame_where_that_is_wanted(tables):
 @pytest.mark.parametrize(
     ("growth", "category", "crowd"), [(1.0, "", True), (1.9, "", True), (2.1, "", False), (1.0, "other", False)]
 )
-def test_a_crowd_is_others_of_the_same_category_and_about_the_same_size(tables, growth, category, crowd):
+def test_crowd_has_the_same_category_and_similar_size(tables, growth, category, crowd):
     alone = ScenePlanner(tables)
     assert not alone._crowded[0]  # every image has one object
     number = next(n for group in alone._native[0] for n in group)

@@ -64,7 +64,7 @@ def test_what_is_to_learn_learns_and_the_rest_stays(images, store, tmp_path, bac
 
 
 @pytest.mark.parametrize("reuse", [0, 1])
-def test_an_interrupted_run_ends_with_the_weights_of_one_that_was_not(images, store, tmp_path, reuse):
+def test_resumed_run_ends_with_the_same_weights(images, store, tmp_path, reuse):
     config = configured(images, reuse=reuse, backbone="late" if reuse else "all")
     whole = Trainer(config, tmp_path / "whole", HERE, store=store)
     assert whole.run()
@@ -179,7 +179,7 @@ def test_learning_rates_warm_up_and_fall():
     assert [rate_factor(steps, at) for at in (0, 299, 300, 600)] == pytest.approx([1, 1, 0.2, 0.04])
 
 
-def test_each_parameter_has_the_rate_of_the_longest_name_that_fits():
+def test_learning_rate_is_that_of_the_longest_prefix():
     model = build_model("dimp_lite")
     rates = {"bb_regressor": 1.0, "classifier": 2.0, "classifier.filter_optimizer": 3.0, "feature_extractor": 4.0}
     groups = {group["name"]: group for group in parameter_groups(model, rates)}
@@ -253,7 +253,7 @@ def test_the_configurations_that_are_shipped_can_be_read():
 
 
 @pytest.mark.parametrize("keep", [False, True])
-def test_the_heads_batch_statistics_are_kept_where_that_is_asked_for(keep):
+def test_keep_statistics_freezes_the_heads_batch_norm(keep):
     from dimp_ros.model.dimp import build_model
     from dimp_ros.training.network import TrainingNetwork
 

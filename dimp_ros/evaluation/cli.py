@@ -105,7 +105,7 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _tracker_names(arguments: argparse.Namespace) -> list[str]:
+def tracker_names(arguments: argparse.Namespace) -> list[str]:
     """Return the requested trackers, each once; with --ablate alone, only its variants."""
     variants = [arguments.ablate + variant for variant in ABLATIONS] if arguments.ablate else []
     others = arguments.trackers or ([] if variants else split_names(DEFAULT_TRACKERS))
@@ -145,7 +145,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return _merge(arguments, sequences)
     settings = dict(arguments.set)
     specs = usable_trackers(
-        [TrackerSpec(name, arguments.baselines, arguments.device, settings) for name in _tracker_names(arguments)]
+        [TrackerSpec(name, arguments.baselines, arguments.device, settings) for name in tracker_names(arguments)]
     )
     jobs = min(arguments.jobs or rank.cores(available_cores()), len(specs) * len(sequences))
     threads = arguments.threads or max(1, rank.cores(available_cores()) // jobs)
@@ -181,7 +181,7 @@ def _merge(arguments: argparse.Namespace, sequences: Sequence[VideoSequence]) ->
     names = {sequence.name for sequence in sequences}
     results = [result for result in read_results(arguments.merge) if result.sequence in names]
     if arguments.trackers or arguments.ablate:
-        wanted = _tracker_names(arguments)
+        wanted = tracker_names(arguments)
         results = [result for result in results if result.tracker in wanted]
     if not results:
         raise ValueError("the folders to merge have no results of these trackers on these sequences")

@@ -66,7 +66,7 @@ def write_plots(folder: Path, figures: Sequence[TrackerFigures], emphasized: Seq
     for plot in PLOTS:
         figure = Figure(figsize=(7.2, height), dpi=200, layout="constrained")
         FigureCanvasAgg(figure)
-        _draw(figure.add_subplot(), plot, figures, emphasized)
+        draw_plot(figure.add_subplot(), plot, figures, emphasized)
         paths.append(folder / f"{plot.curve}.png")
         with OutputFile(paths[-1]) as partial:
             figure.savefig(partial, metadata={"Software": None})
@@ -78,7 +78,8 @@ def _long(figures: Sequence[TrackerFigures]) -> bool:
     return max(len(figure.tracker) for figure in figures) > 24
 
 
-def _draw(axes: Any, plot: Plot, figures: Sequence[TrackerFigures], emphasized: Sequence[str]) -> None:
+def draw_plot(axes: Any, plot: Plot, figures: Sequence[TrackerFigures], emphasized: Sequence[str]) -> None:
+    """Draw a plot on matplotlib's ``axes``; see `write_plots`."""
     styled = sorted(figures, key=lambda figure: figure.tracker not in emphasized)  # they get the first colours
     ranked = sorted(enumerate(styled), key=lambda item: -getattr(item[1], plot.score))
     for index, figure in ranked:

@@ -85,15 +85,15 @@ class ScenePlanner:
         everything = range(len(tables.targets))
         in_clips = {target for clip in tables.clips for target in clip.targets}
         self._masked = by_source(tables, (n for n in everything if tables.targets[n].canvas >= 0))
-        self._native = by_source(tables, (n for n in everything if n not in in_clips and self._followable(n)))
-        self._crowded = by_source(tables, self._in_crowds(in_clips))
+        self.native = by_source(tables, (n for n in everything if n not in in_clips and self._followable(n)))
+        self.crowded = by_source(tables, self._in_crowds(in_clips))
         self._clips = [clip for clip in tables.clips if sum(t >= 0 for t in clip.targets) >= 2]
         self._categories: dict[str, list[int]] = defaultdict(list)
         for number, target in enumerate(tables.targets):
             large = target.box[2] * target.box[3] > 400
             if target.canvas >= 0 and target.category and large and number not in in_clips:
                 self._categories[target.category].append(number)
-        possible = (self._masked[0] and tables.images, self._native[0], self._clips)
+        possible = (self._masked[0] and tables.images, self.native[0], self._clips)
         mix = np.array([share if able else 0.0 for share, able in zip(self.config.mix, possible, strict=True)])
         if not mix.sum():
             raise ValueError(
@@ -147,7 +147,7 @@ class ScenePlanner:
         side = float(np.exp(rng.uniform(np.log(20), np.log(min(130, 0.33 * extent.min())))))
         path = smooth(rng, times, (0.3, 0.3, 0.3, 15.0, 0.15))
         centers = (rng.uniform(0.25, 0.75, 2) + path[:, :2]) * extent
-        part = self._part(rng, target)
+        part = self.draw_part(rng, target)
         shape = part or self.tables.shape(target)
         scale = (WHOLE_OVER_PART if part else 1) * side / np.sqrt(own.prod()) * np.exp(path[:, 2])
         transforms = _placed(own, centers, scale, path[:, 3], path[:, 4])
@@ -165,8 +165,8 @@ class ScenePlanner:
 
     def _native_stage(self, rng: np.random.Generator, times: Floats) -> tuple[list[int], Floats]:
         """Choose a native target and move the camera over its image."""
-        crowd = self.config.crowd and self._crowded[0] and rng.random() < self.config.crowd
-        number = _draw(self._crowded if crowd else self._native, rng)
+        crowd = self.config.crowd and self.crowded[0] and rng.random() < self.config.crowd
+        number = _draw(self.crowded if crowd else self.native, rng)
         target = self.tables.targets[number]
         extent = np.array(self._size(target.image), np.float64)
         # Without an outline, a rotated target would no longer fit its box.
@@ -197,7 +197,7 @@ class ScenePlanner:
         size = self._size(targets[0].image)
         places = np.array([[[t.box[2], 0, t.box[0]], [0, t.box[3], t.box[1]]] for t in targets])
         transforms = compose(views, places)
-        part = self._part(rng, targets[0]) if len(set(numbers)) == 1 else None  # in a clip the whole may rotate
+        part = self.draw_part(rng, targets[0]) if len(set(numbers)) == 1 else None  # in a clip the whole may rotate
         shapes = [part or self.tables.shape(target) for target in targets]
         boxes = bounding_boxes(apply(transforms, np.stack([shape.hull for shape in shapes]).astype(np.float64)))
         side = float(np.sqrt(np.median(boxes[:, 2] * boxes[:, 3])))
@@ -218,7 +218,7 @@ class ScenePlanner:
         layers = tuple(layer for _, layer in (*others, *covers))
         return PlannedScene(*size, images, views, layers, clip_boxes(boxes, size), visible)
 
-    def _part(self, rng: np.random.Generator, target: TargetEntry) -> Shape | None:
+    def draw_part(self, rng: np.random.Generator, target: TargetEntry) -> Shape | None:
         """Draw a part of the object as target; None for the whole."""
         large = target.box[2] * target.box[3] >= SMALLEST_WHOLE**2
         if not self.config.part or not large or rng.random() >= self.config.part:

@@ -76,7 +76,7 @@ def draw_group(planner: ScenePlanner, rng: np.random.Generator, train: int, test
         windows = jittered_windows(scene.boxes, rng, shift, log_scale)
         clip = len(set(scene.images.tolist())) > 1
         inside = planner.config.inside
-        if not inside or clip or _inside(windows, scene) >= MOSTLY or rng.random() >= inside:
+        if not inside or clip or inside_share(windows, scene) >= MOSTLY or rng.random() >= inside:
             break
     boxes = np.concatenate((scene.boxes[:, :2] - windows[:, :2], scene.boxes[:, 2:]), 1) / windows[:, 2:]
     flip = bool(rng.random() < 0.5)
@@ -89,7 +89,7 @@ def draw_group(planner: ScenePlanner, rng: np.random.Generator, train: int, test
     return Group(scene, windows, boxes.astype(np.float32), visible, flip, sample)
 
 
-def _inside(windows: NDArray[np.float64], scene: PlannedScene) -> float:
+def inside_share(windows: NDArray[np.float64], scene: PlannedScene) -> float:
     """Return the share of the windows that lies in the frames."""
     side = windows[:, 2:] * CROP_SIZE
     low = np.maximum(windows[:, :2], 0)

@@ -125,7 +125,7 @@ class Trainer:
             while self.step < self.config.steps and not stopped:
                 started = time.monotonic()
                 frames = next(batches).to(self.context.device)
-                self._step(frames)
+                self.take_step(frames)
                 self._after_step(frames, bar)
                 self.seconds += time.monotonic() - started
                 stopped = broadcast(time.monotonic() > deadline, self.context)
@@ -150,7 +150,7 @@ class Trainer:
         if self.step % SAVE_EVERY == 0:
             self.save()
 
-    def _step(self, frames: Frames) -> None:
+    def take_step(self, frames: Frames) -> None:
         """Take one step; its random numbers depend on seed, rank and step alone."""
         self.parallel.train()
         config = self.config

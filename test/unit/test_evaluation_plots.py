@@ -8,7 +8,7 @@ import cv2
 import pytest
 from test_evaluation_runner import _DriftingSpec, make_sequence
 
-from dimp_ros.evaluation.plots import PLOTS, _draw, write_plots
+from dimp_ros.evaluation.plots import PLOTS, draw_plot, write_plots
 from dimp_ros.evaluation.report import TrackerFigures, summarize
 from dimp_ros.evaluation.runner import run_pairs
 
@@ -29,7 +29,7 @@ def axes() -> object:
 
 @pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.curve)
 def test_the_legend_is_sorted_by_the_score_that_it_shows(figures: list[TrackerFigures], axes, plot) -> None:
-    _draw(axes, plot, figures, ["ours"])
+    draw_plot(axes, plot, figures, ["ours"])
 
     texts = [text.get_text() for text in axes.get_legend().get_texts()]
     assert [text.split()[1] for text in texts] == ["ours", "middle", "worst"]
@@ -39,7 +39,7 @@ def test_the_legend_is_sorted_by_the_score_that_it_shows(figures: list[TrackerFi
 
 
 def test_curves_are_told_apart_and_ours_is_emphasised(figures: list[TrackerFigures], axes) -> None:
-    _draw(axes, PLOTS[0], figures, ["ours"])
+    draw_plot(axes, PLOTS[0], figures, ["ours"])
 
     lines = {line.get_label().split()[1]: line for line in axes.get_lines()}
     assert len({(line.get_color(), line.get_linestyle()) for line in lines.values()}) == 3

@@ -160,7 +160,7 @@ def test_names_that_differ_only_in_signs_do_not_share_a_file(tmp_path: Path) -> 
 
 def test_ablation_runs_its_variants_and_named_trackers() -> None:
     def names(*arguments: str) -> list[str]:
-        return cli._tracker_names(cli.build_parser().parse_args(["--sequences", "x", *arguments]))
+        return cli.tracker_names(cli.build_parser().parse_args(["--sequences", "x", *arguments]))
 
     assert names() == cli.DEFAULT_TRACKERS.split(",")
     assert names("--ablate", "dimp_lite")[:2] == [
@@ -336,3 +336,12 @@ def test_a_bad_request_ends_with_2_and_one_line(
 
     error = capsys.readouterr().err
     assert reason in error and "Traceback" not in error
+
+
+def test_results_are_never_written_into_the_sequences(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_sequence(tmp_path / "data")
+    before = sorted(tmp_path.rglob("*"))
+    for out in (tmp_path / "data", tmp_path / "data" / "results"):
+        assert cli.main(["--sequences", str(tmp_path / "data"), "--trackers", "kcf", "--out", str(out)]) == 2
+        assert "--out" in capsys.readouterr().err
+    assert sorted(tmp_path.rglob("*")) == before

@@ -20,7 +20,7 @@ from dimp_ros.synthetic.motion import KNOTS, apply, bent, compose, invert, simil
 from dimp_ros.synthetic.renderer import SceneRenderer
 from dimp_ros.synthetic.scene_planner import SceneConfig, ScenePlanner
 from dimp_ros.tracker.crop import SearchWindow, crop
-from dimp_ros.training.sampling import CROP_SIZE, _inside, box_iou, draw_group, render_groups
+from dimp_ros.training.sampling import CROP_SIZE, box_iou, draw_group, inside_share, render_groups
 
 ALONE = SceneConfig(distractors=0, occluder=0, vanish=0)
 
@@ -275,7 +275,7 @@ def test_parts_are_of_the_object_and_only_of_large_ones(tables, monkeypatch):
     monkeypatch.setattr(scenes, "SMALLEST_WHOLE", smallest)
     planner, small, parts = ScenePlanner(tables, dataclasses.replace(ALONE, part=1.0)), 0, 0
     for target in tables.targets:
-        whole, part = tables.shape(target), planner._part(np.random.default_rng(1), target)
+        whole, part = tables.shape(target), planner.draw_part(np.random.default_rng(1), target)
         if target.box[2] * target.box[3] < smallest**2:
             small += 1
             assert part is None
@@ -293,7 +293,7 @@ def test_windows_lie_mostly_in_the_frame_where_that_is_wanted(tables):
     def share(inside):
         planner = ScenePlanner(tables, dataclasses.replace(ALONE, mix=(0.5, 0.5, 0.0), inside=inside))
         groups = [draw_group(planner, np.random.default_rng(seed), 2, 2) for seed in range(60)]
-        return np.mean([_inside(group.windows, group.scene) >= 0.6 for group in groups])
+        return np.mean([inside_share(group.windows, group.scene) >= 0.6 for group in groups])
 
     assert share(1.0) == 1.0 > share(0.0)
 
@@ -303,8 +303,8 @@ def test_windows_lie_mostly_in_the_frame_where_that_is_wanted(tables):
 )
 def test_crowd_has_the_same_category_and_similar_size(tables, growth, category, crowd):
     alone = ScenePlanner(tables)
-    assert not alone._crowded[0]  # every image has one object
-    number = next(n for group in alone._native[0] for n in group)
+    assert not alone.crowded[0]  # every image has one object
+    number = next(n for group in alone.native[0] for n in group)
     target = tables.targets[number]
     x, y, w, h = target.box
     beside = dataclasses.replace(target, box=(x, y, growth * w, growth * h), category=category or target.category)
@@ -312,7 +312,7 @@ def test_crowd_has_the_same_category_and_similar_size(tables, growth, category, 
         dataclasses.replace(tables, targets=[*tables.targets, beside]),
         dataclasses.replace(ALONE, mix=(0.0, 1.0, 0.0), crowd=1.0),
     )
-    found = {n for group in planner._crowded[0] for n in group}
+    found = {n for group in planner.crowded[0] for n in group}
     assert (number in found) is crowd
     if crowd:
         drawn = {int(planner.plan(np.random.default_rng(s), np.linspace(0, 1, 3), 1).images[0]) for s in range(10)}

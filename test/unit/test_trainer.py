@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 
@@ -14,6 +15,7 @@ import yaml
 from helpers.image_fixtures import write_images
 from safetensors import safe_open
 
+from dimp_ros.model.checkpoints.checkpoint import find_weights
 from dimp_ros.model.dimp import build_model
 from dimp_ros.training.cli import main
 from dimp_ros.training.config import TrainingConfig
@@ -69,7 +71,7 @@ def test_resumed_run_ends_with_the_same_weights(images, store, tmp_path, reuse):
     whole = Trainer(config, tmp_path / "whole", HERE, store=store)
     assert whole.run()
     cut = Trainer(config, tmp_path / "cut", HERE, store=store)
-    step = cut._step
+    step = cut.take_step
 
     def failing_step(frames):
         if cut.step == 3:
@@ -77,7 +79,7 @@ def test_resumed_run_ends_with_the_same_weights(images, store, tmp_path, reuse):
             raise KeyboardInterrupt
         step(frames)
 
-    cut._step = failing_step
+    cut.take_step = failing_step
     with pytest.raises(KeyboardInterrupt):
         cut.run()
     resumed = Trainer(config, tmp_path / "cut", HERE, store=store)
@@ -146,11 +148,11 @@ def test_two_processes_train_one_model(images, store, tmp_path):
         "    config = TrainingConfig.load(folder / 'config.yaml')\n"
         "    trainer = Trainer(config, folder / 'run', context, store=Path(sys.argv[2]))\n"
         "    seen = []\n"
-        "    step = trainer._step\n"
+        "    step = trainer.take_step\n"
         "    def watched(frames):\n"
         "        seen.append(float(frames.boxes.sum()))\n"
         "        step(frames)\n"
-        "    trainer._step = watched\n"
+        "    trainer.take_step = watched\n"
         "    assert trainer.run()\n"
         "    values = b''.join(p.detach().numpy().tobytes() for p in trainer.model.parameters())\n"
         "    text = hashlib.sha256(values).hexdigest() + ' ' + repr(seen)\n"
@@ -266,3 +268,46 @@ def test_keep_statistics_freezes_the_heads_batch_norm(keep):
     assert modes == {"feature_extractor": False, "bb_regressor": not keep} or (
         modes == {"feature_extractor": False, "bb_regressor": not keep, "classifier": not keep}
     )
+
+
+@pytest.mark.parametrize("case", ["data", "store", "start", "configuration"])
+def test_outputs_never_overwrite_inputs(images, tmp_path, capsys, case):
+    run = tmp_path / "run"
+    run.mkdir()
+    config, start = (
+        run / "config.yaml" if case == "configuration" else tmp_path / "own.yaml",
+        run / "weights.safetensors",
+    )
+    config.write_text("model: dimp_lite\n")
+    start.write_bytes(find_weights("dimp_lite").read_bytes())
+    before = {path: path.read_bytes() for path in (config, start, images / "annotations.jsonl")}
+    options = {
+        "data": ["--folder", str(images)],
+        "store": ["--folder", str(run), "--store", str(images / "images")],
+        "start": ["--folder", str(run), "--start", str(start)],
+        "configuration": ["--folder", str(run)],
+    }[case]
+    assert main([str(config), "--images", str(images), *options]) == 2
+    assert re.search("would overwrite|lies inside", capsys.readouterr().err)
+    assert {path: path.read_bytes() for path in before} == before
+    assert sorted(path.name for path in run.iterdir()) in (
+        ["weights.safetensors"],
+        ["config.yaml", "weights.safetensors"],
+    )
+
+
+def test_an_interrupted_save_keeps_the_last_checkpoint(images, store, tmp_path, monkeypatch):
+    trainer = Trainer(configured(images), tmp_path, HERE, store=store)
+    trainer.save()
+    before = trainer.checkpoint.read_bytes()
+
+    def full_disk(state, path):
+        path.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(torch, "save", full_disk)
+    with pytest.raises(OSError, match="no space left"):
+        trainer.save()
+    assert trainer.checkpoint.read_bytes() == before
+    assert {path.name for path in tmp_path.iterdir() if path.is_file()} >= {"checkpoint.pt", "weights.safetensors"}
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,17 +28,19 @@ from dimp_ros.images.files import read_image
 KINDS = ("still", "cutout", "background", "clip")
 
 Record = dict[str, Any]
-Opener = Callable[[Record], Callable[[], Image]]
 
 
-class RecordSet(DataSet):
-    """Stills and clips of annotation lines.
+class CompactDataSet(DataSet):
+    """A folder with ``annotations.jsonl`` and ``images/``.
 
-    :param annotations: file with a JSON object per line. :param opener: returns a reader of a line's image.
+    :raises OSError: if the folder or the file is missing. :raises ValueError: if a line is damaged.
     """
 
-    def __init__(self, name: str, annotations: Path, opener: Opener) -> None:
+    def __init__(self, root: Path | str, name: str = "compact") -> None:
         self.name = name
+        annotations, folder = Path(root) / "annotations.jsonl", Path(root) / "images"
+        if not annotations.is_file():
+            raise FileNotFoundError(f"no annotations.jsonl in {str(root)!r}; give the folder that holds it and images/")
         self._stills: list[Still] = []
         frames: dict[str, list[Record]] = defaultdict(list)
         for number, record in _lines(annotations):
@@ -46,14 +48,14 @@ class RecordSet(DataSet):
                 if record["kind"] == "clip":
                     frames[record["clip"]].append({**record, "instances": _instances(record)})
                 else:
-                    self._stills.append(_still(record, opener))
+                    self._stills.append(_still(record, folder))
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 raise ValueError(
                     f"{annotations}, line {number}: {type(error).__name__}: {error}; every line needs id, width, "
                     f"height, instances and a kind of {', '.join(KINDS)} (a clip also clip and frame); fetch it again"
                 ) from error
         self._clips = [
-            _clip(clip, track, sorted(records, key=lambda record: record["frame"]), opener)
+            _clip(clip, track, sorted(records, key=lambda record: record["frame"]), folder)
             for clip, records in sorted(frames.items())
             for track in _tracks(records)
         ]
@@ -67,24 +69,8 @@ class RecordSet(DataSet):
         return self._clips
 
 
-class CompactDataSet(RecordSet):
-    """A folder with ``annotations.jsonl`` and ``images/``.
-
-    :raises OSError: if the folder or the file is missing; :raises ValueError: if a line is damaged.
-    """
-
-    def __init__(self, root: Path | str, name: str = "compact") -> None:
-        root = Path(root)
-        annotations = root / "annotations.jsonl"
-        if not annotations.is_file():
-            raise FileNotFoundError(f"no annotations.jsonl in {str(root)!r}; give the folder that holds it and images/")
-        super().__init__(name, annotations, partial(_open_file, root / "images"))
-
-
-def _open_file(folder: Path, record: Record) -> Callable[[], Image]:
-    """Return a reader of a line's image."""
-    flags = cv2.IMREAD_UNCHANGED if record["kind"] == "cutout" else cv2.IMREAD_COLOR
-    return partial(read_image, folder / f"{record['id']}.webp", flags)
+def _read_frame(paths: Sequence[Path], index: int) -> Image:
+    return read_image(paths[index])
 
 
 def _lines(path: Path) -> list[tuple[int, Record]]:
@@ -127,13 +113,14 @@ def _mask(counts: str, stored: tuple[int, int], shape: tuple[int, int]) -> NDArr
     return (smooth > 127).astype(np.uint8)
 
 
-def _still(record: Record, opener: Opener) -> Still:
+def _still(record: Record, folder: Path) -> Still:
     """Convert a line to a `Still`."""
     if record["kind"] not in KINDS:
         raise ValueError(f"kind {record['kind']!r} is not known")
+    flags = cv2.IMREAD_UNCHANGED if record["kind"] == "cutout" else cv2.IMREAD_COLOR
     return Still(
         name=str(record["id"]),
-        read=opener(record),
+        read=partial(read_image, folder / f"{record['id']}.webp", flags),
         width=int(record["width"]),
         height=int(record["height"]),
         instances=tuple(instance for *_, instance in _instances(record)),
@@ -149,7 +136,7 @@ def _tracks(records: list[Record]) -> list[Any]:
     return list(dict.fromkeys(track for record in records for track, *_ in record["instances"]))
 
 
-def _clip(name: str, track: Any, records: list[Record], opener: Opener) -> Clip:
+def _clip(name: str, track: Any, records: list[Record], folder: Path) -> Clip:
     """Return one track as a `Clip`; its box is nan in frames without it."""
     boxes = np.full((len(records), 4), np.nan)
     visible = np.zeros(len(records))
@@ -163,7 +150,7 @@ def _clip(name: str, track: Any, records: list[Record], opener: Opener) -> Clip:
     several = len(_tracks(records)) > 1
     return Clip(
         name=f"{name}#{track}" if several else name,
-        read=_Frames([opener(record) for record in records]),
+        read=partial(_read_frame, [folder / f"{record['id']}.webp" for record in records]),
         boxes=boxes,
         visible=visible,
         category=known[0].category,
@@ -171,13 +158,3 @@ def _clip(name: str, track: Any, records: list[Record], opener: Opener) -> Clip:
         licence=first.get("licence") or "",
         instances=tuple(instances) if any(instance.has_mask for instance in known) else (),
     )
-
-
-class _Frames:
-    """Reads frame i of a clip; can be pickled."""
-
-    def __init__(self, readers: list[Callable[[], Image]]) -> None:
-        self.readers = readers
-
-    def __call__(self, index: int) -> Image:
-        return self.readers[index]()

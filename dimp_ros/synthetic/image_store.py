@@ -9,8 +9,7 @@ a whole. Three tables: *images* of any size, *objects* (each resampled to a squa
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -162,11 +161,3 @@ def by_source(tables: Tables, numbers: Iterable[int]) -> tuple[list[list[int]], 
     weights = np.array([tables.weights.get(source, 1.0) for source in sorted(groups)])
     shares = weights * np.sqrt([len(group) for group in members])
     return members, shares / max(shares.sum(), 1e-9)
-
-
-def describe(tables: Tables) -> Iterator[str]:
-    """Yield lines that describe a store."""
-    kinds = Counter(entry.kind for entry in tables.images)
-    yield f"{len(tables.images)} images: " + ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
-    masked = sum(target.canvas >= 0 for target in tables.targets)
-    yield f"{len(tables.targets)} targets, {masked} of them with a mask; {len(tables.clips)} clips"

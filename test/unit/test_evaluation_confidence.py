@@ -311,7 +311,7 @@ def test_confidence_command_measures_and_resumes(sequences, tmp_path, capsys, mo
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--only", "brief", "--trackers", "kcf,dimp_lite"], "none of the sequences"),
+        (["--only", "brief", "--trackers", "kcf,dimp_lite"], "cannot be hidden in any sequence"),
         (["--jobs", "0"], "--jobs is 0"),
         (["--trackers", "dimp:nothing.safetensors"], "no weights file"),
         (["--trackers", "nanotrack_v2"], "none of the trackers"),

@@ -255,7 +255,7 @@ def test_the_command_writes_a_sheet_of_made_sequences(tmp_path, maker, monkeypat
     ("arguments", "words"),
     [
         (["--sequences", "/nowhere"], "no folder"),
-        (["--store", "any", "--trackers", "kcf"], "never says that it has lost"),
+        (["--store", "any", "--trackers", "kcf"], "does not report LOST"),
         (["--store", "any", "--trackers", "dimp_lite@find=1"], "no setting 'find'"),
     ],
 )

@@ -79,6 +79,10 @@ class TrackerConfig:
     refine_steps: int = _setting(5, 0, 50, "gradient ascent steps on the predicted overlap")
     refine_step_length: float = _setting(1.0, 0.0, 10.0, "length of those steps")
     max_aspect: float = _setting(6.0, 1.0, 100.0, "refined boxes longer than this many times their width are dropped")
+    box_fit_steps: int = _setting(
+        0, 0, 100, "steps with which the overlap network's modulation is fitted to the first frame; 0: as it comes"
+    )
+    box_fit_rate: float = _setting(0.1, 0.0, 1.0, "learning rate of those steps")
     closer_looks: int = _setting(
         1, 0, 4, "passes of the box refiner, where the weights have one; 0: ascent of the predicted overlap instead"
     )

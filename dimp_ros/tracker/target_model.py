@@ -13,6 +13,7 @@ from dimp_ros.model.backbone import Features
 from dimp_ros.model.inference.network import InferenceNet
 from dimp_ros.model.target_filter import apply_filter
 from dimp_ros.tracker.augment import first_frame_views
+from dimp_ros.tracker.box_adaptation import fit_modulation
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
 from dimp_ros.tracker.device import upload
@@ -22,6 +23,9 @@ from dimp_ros.tracker.memory import SampleMemory
 from dimp_ros.tracker.redetection import search_area
 from dimp_ros.tracker.stage_timer import StageTimer
 from dimp_ros.tracker.target_state import SearchResult, TrackedTarget
+
+FITTED_VIEWS = 3
+"""The plain view and two shifted ones, on which the overlap network is fitted."""
 
 
 def init_target_model(
@@ -49,6 +53,9 @@ def init_target_model(
     timer.record("learn")
     plain = Features(*(maps[:1].float() for maps in backbone))
     modulation = net.net.bb_regressor.modulation(plain, boxes[:1])
+    if config.box_fit_steps:
+        fitted = Features(*(maps[:FITTED_VIEWS] for maps in backbone))
+        modulation = fit_modulation(net.net.bb_regressor, modulation, fitted, boxes[:FITTED_VIEWS], config)
     memory = SampleMemory(features, boxes, config.memory_size, config.first_frame_share)
     scores = apply_filter(features[None, :1], weights)[0, 0].cpu().numpy()
     frame = SearchResult(window, views[0].image, scores, weights, highest(scores))

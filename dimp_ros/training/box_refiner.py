@@ -16,7 +16,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,12 +26,14 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dimp_ros.datasets.clips import ClipsDataSet
+from dimp_ros.datasets.clips import ClipsDataSet, read_films
 from dimp_ros.datasets.compact import CompactDataSet
+from dimp_ros.datasets.film import Film
 from dimp_ros.geometry.box import Box, iou
 from dimp_ros.images.closer_window import CloserWindow, crop_window
 from dimp_ros.model.backbone import EfficientNetLite0, Features
 from dimp_ros.model.box_refiner import CONTEXT, WINDOW_SIZE, BoxRefiner, RefinedBoxes
+from dimp_ros.model.checkpoints.checkpoint import load_model, save_weights
 from dimp_ros.training.box_pairs import PairBatch, PairSampler, perturbed, usable
 from dimp_ros.training.frame_store import FrameStore, build_frame_store
 
@@ -92,6 +94,13 @@ class RefinerTraining(nn.Module):
         super().__init__()
         self.backbone = EfficientNetLite0()
         self.head = BoxRefiner(self.backbone.channels)
+        self.train()
+
+    def train(self, mode: bool = True) -> RefinerTraining:
+        """Set the mode of the head; the backbone keeps its batch statistics."""
+        super().train(mode)
+        self.backbone.eval()
+        return self
 
     def extract(self, images: Tensor) -> Features:
         """Map RGB windows ``Tensor[B, 3, S, S]`` of 0..255 to the backbone's features."""
@@ -103,7 +112,7 @@ class RefinerTraining(nn.Module):
 class Trainer:
     """A refiner, its optimiser and the average of its weights, kept in ``folder``."""
 
-    def __init__(self, folder: Path, settings: Settings, start: Path | None = None) -> None:
+    def __init__(self, folder: Path, settings: Settings, start: str | None = None) -> None:
         self.folder, self.settings = folder, settings
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(settings.seed)
@@ -118,7 +127,7 @@ class Trainer:
             self.average, self.step = _with_head(state["average"]), state["step"]
         elif start is not None:
             self.net.backbone.load_state_dict(_backbone_of(start))
-        early = self.net.backbone.early_modules()
+        early = self.net.backbone.stride8_modules()
         fixed = {id(p) for module in early for p in module.parameters()}
         head = [p for name, p in self.net.named_parameters() if not name.startswith("backbone.")]
         late = [p for p in self.net.backbone.parameters() if settings.backbone_rate and id(p) not in fixed]
@@ -136,7 +145,6 @@ class Trainer:
         """Make one step; ``factor`` scales the learning rate."""
         settings = self.settings
         self.net.train()
-        self.net.backbone.eval()
         warm = min(1.0, (self.step + 1) / settings.warm_up)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * group["rate"] * warm * factor
@@ -205,12 +213,27 @@ def _with_head(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {key if key.startswith(("backbone.", "head.")) else f"head.{key}": value for key, value in state.items()}
 
 
-def _backbone_of(path: Path) -> dict[str, Tensor]:
-    """Return the backbone's weights of a ``dimp_lite`` file."""
-    from dimp_ros.model.checkpoints.checkpoint import load_model
-
-    net, _ = load_model(str(path))
+def _backbone_of(model: str) -> dict[str, Tensor]:
+    """Return the backbone's weights of a model."""
+    net, _ = load_model(model)
     return net.feature_extractor.state_dict()
+
+
+def export(trainer: Trainer, base: str, path: Path) -> None:
+    """Write the weights of ``base`` with the averaged box refiner, in half precision.
+
+    :raises ValueError: if the backbone is not that of ``base``: the tracker runs one backbone for both.
+    """
+    net, info = load_model(base)
+    averaged = trainer.averaged()
+    own, learned = net.feature_extractor.state_dict(), averaged.backbone.state_dict()
+    if any(not torch.equal(learned[key], own[key]) for key in own if not key.endswith("num_batches_tracked")):
+        raise ValueError(f"the backbone of {trainer.folder} is not that of {base}: its box refiner does not fit")
+    net.add_box_refiner()
+    assert net.box_refiner is not None
+    net.box_refiner.load_state_dict(averaged.head.state_dict())
+    details = {**info.details, "box_refiner_steps": trainer.step}
+    save_weights(path, net.eval(), replace(info, details=details), torch.float16)
 
 
 def _plain(part: Tensor | Features) -> Any:
@@ -277,8 +300,6 @@ class Validation:
         self.films: list[tuple[str, str]] = []
         self.windows: list[tuple[NDArray[np.uint8], Box]] = []
         self.items: list[tuple[int, str, CloserWindow, Box, NDArray[np.uint8]]] = []
-        from dimp_ros.datasets.clips import read_films
-        from dimp_ros.datasets.film import Film
 
         for film in read_films(clips, "val"):
             read = Film(film.path)
@@ -336,9 +357,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--backbone-rate", type=float, default=0.0, help="rate of the backbone from stride 8 on")
     parser.add_argument("--learning-rate", type=float, default=Settings.learning_rate)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--export", type=Path, help="train nothing: write weights of --start with the run's refiner")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
+    if arguments.export:
+        export(Trainer(arguments.folder, Settings(), arguments.start), arguments.start, arguments.export)
+        return 0
     data = [CompactDataSet(arguments.pictures)] if arguments.pictures else []
     store_folder = arguments.store or arguments.folder / "frames"
     store: FrameStore = build_frame_store(store_folder, [*data, ClipsDataSet(arguments.clips)])

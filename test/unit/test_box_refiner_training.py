@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of the box refiner: steps, continuation, export."""
+
+import numpy as np
+import pytest
+import torch
+
+from dimp_ros.model.checkpoints.checkpoint import load_model
+from dimp_ros.training.box_pairs import PairBatch
+from dimp_ros.training.box_refiner import Settings, Trainer, export
+
+SETTINGS = Settings(references=2, searches=1, warm_up=1, uses=2)
+
+
+def batch(seed):
+    rng = np.random.default_rng(seed)
+    windows = rng.integers(0, 255, (2, 2, 144, 144, 3), dtype=np.uint8)
+    boxes = np.array([[36, 36, 72, 72], [30, 40, 84, 64]], np.float32)
+    edges = np.array([[0.2, 0.3, 0.7, 0.8], [0.3, 0.2, 0.9, 0.7]], np.float32)
+    return PairBatch(windows[0], boxes, windows[1], edges)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Train four steps on one example, whose features are computed once for two uses."""
+    trainer = Trainer(tmp_path_factory.mktemp("run"), SETTINGS, "dimp_lite")
+    examples = trainer.examples(iter([batch(0)] * 4))
+    losses = [trainer.train(next(examples)) for _ in range(8)]
+    trainer.save()
+    return trainer, losses
+
+
+def test_the_loss_falls_and_the_backbone_stays(run):
+    trainer, losses = run
+    assert losses[-1]["distance"] < 0.8 * losses[0]["distance"]
+    net, _ = load_model("dimp_lite")
+    for key, value in net.feature_extractor.state_dict().items():
+        assert torch.equal(trainer.net.backbone.state_dict()[key], value), key
+
+
+def test_a_run_goes_on_where_it_stopped(run):
+    trainer, _ = run
+    resumed = Trainer(trainer.folder, SETTINGS, "dimp_lite")
+    assert resumed.step == trainer.step == 8
+    for key, value in trainer.average.items():
+        assert torch.equal(resumed.average[key], value), key
+    first = resumed.optimizer.state_dict()["state"][0]["exp_avg"]
+    assert torch.equal(first, trainer.optimizer.state_dict()["state"][0]["exp_avg"])
+    assert (trainer.folder / "checkpoint.pt").stat().st_size < 25e6
+
+
+def test_the_export_is_a_model_with_a_refiner(run, tmp_path):
+    trainer, _ = run
+    export(trainer, "dimp_lite", tmp_path / "with.safetensors")
+    net, info = load_model(str(tmp_path / "with.safetensors"))
+    base, base_info = load_model("dimp_lite")
+    assert net.box_refiner is not None
+    torch.testing.assert_close(net.box_refiner.place, trainer.average["head.place"].half().float())
+    assert info.confidence_knots == base_info.confidence_knots
+    assert torch.equal(net.bb_regressor.iou_predictor.weight, base.bb_regressor.iou_predictor.weight)
+    assert base.box_refiner is None
+
+
+def test_another_backbone_is_not_exported(run, tmp_path):
+    other = Trainer(tmp_path / "other", SETTINGS)
+    other.average = {key: value.clone() for key, value in other.net.state_dict().items()}
+    with pytest.raises(ValueError, match="is not that of dimp_lite"):
+        export(other, "dimp_lite", tmp_path / "other.safetensors")

@@ -21,6 +21,9 @@ demo: ## track a real video over ROS 2 topics; results in build/demo/; ARGS="rat
 demo-follow: setup ## a simulated vehicle follows a target, which hides, and stops when the tracker dies; build/demo-follow/
 	@tools/env python tools/run_loop_demo.py follow $(ARGS)
 
+follow-picture: setup ## record the moving picture of the README, docs/images/follow.webp
+	@tools/env python tools/record_follow.py
+
 demo-servo: setup ## a simulated camera on an arm is kept over a part, likewise; build/demo-servo/
 	@tools/env python tools/run_loop_demo.py servo $(ARGS)
 

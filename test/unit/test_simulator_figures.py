@@ -129,3 +129,19 @@ def test_a_plot_shows_all_that_was_recorded(mode: str, tmp_path: Path) -> None:
         plot_loop(one, LoopFigures.of(one), tmp_path / "new" / f"{name}.png", mode=mode, title=name)
         pictures.append(cv2.imread(str(tmp_path / "new" / f"{name}.png")))
     assert pictures[0].shape == pictures[1].shape and (pictures[0] != pictures[1]).any()
+
+
+def test_images_of_times_without_recent_states_do_not_count():
+    one = recording([(0.0, 0.0), (5.0, 0.0), (5.01, 0.3), (6.0, 0.3), (6.01, 0.0), (10.0, 0.0)])
+    assert LoopFigures.of(one).within_share == pytest.approx(0.9, abs=0.02)
+    one.said = [said for said in one.said if not 4.7 < said.time < 5.9]
+    figures = LoopFigures.of(one)
+    assert figures.within_share == 1.0
+    assert figures.uninformed_share == pytest.approx(0.15, abs=0.03)
+
+
+def test_forward_acceleration_is_the_deviation_of_the_change():
+    one = recording([(0.0, 0.0), (10.0, 0.0)])
+    assert LoopFigures.of(one).forward_acceleration == 0.0
+    one.commands = [Commanded(tick / 10, (0.1 * (tick % 2), 0.0, 0.0, 0.0, 0.0, 0.0)) for tick in range(100)]
+    assert LoopFigures.of(one).forward_acceleration == pytest.approx(1.0, abs=0.01)

@@ -54,6 +54,15 @@ def test_a_follower_keeps_a_fast_target_on_its_set_point_also_100_ms_later(path,
     assert_on_target(LoopFigures.of(loop.recording))
 
 
+@pytest.mark.parametrize("period", [0.03, 0.06, 0.12])
+@pytest.mark.parametrize("path", ["static", "circle"])
+def test_forward_command_is_smooth_at_a_constant_distance(path, period):
+    loop = close_loop(vehicle_world(path), follower(), ScriptedTracker(0.03).look, SECONDS, image_period=period)
+    figures = LoopFigures.of(loop.recording)
+    assert figures.forward_acceleration is not None and figures.forward_acceleration < 0.3
+    assert any(moment.command.twist.vx for moment in loop.moments)
+
+
 @pytest.mark.parametrize("more_delay", [0.0, 0.1])
 @pytest.mark.parametrize("path", ["sine", "random"])
 def test_a_servo_keeps_a_fast_target_on_its_set_point_also_100_ms_later(path, more_delay):

@@ -232,6 +232,43 @@ def test_a_board_hides_the_target_from_beginning_to_end_and_is_gone_after(magent
     assert all(visible[tick] == 1.0 for tick in (*range(0, 12), *range(48, 60)))
 
 
+def test_fence_stands_still_and_hides_what_is_behind_it(magenta):
+    config = WorldConfig(
+        target_picture=magenta, path="sine", period=8.0, hide_by="fence", hide_from=5.5, hide_until=6.5, on_ground=True,
+        camera_height=0.6, target_offset=(0.28, 0.0),
+    )  # fmt: skip
+    world = World(config)
+    visible = []
+    for _ in range(81):
+        truth = world.truth()
+        assert truth.box is not None and truth.target[2] == pytest.approx(config.target_height / 2)
+        visible.append(truth.visible)
+        if len(visible) % 10 == 1:
+            inside = np.clip((truth.box.x, truth.box.x + truth.box.w), 0, 640)
+            whole = math.pi / 4 * truth.box.area
+            if np.ptp(inside) == truth.box.w:
+                assert coloured(world.render()).sum() / whole == pytest.approx(truth.visible, abs=0.06)
+        world.step(0.1)
+    assert visible[60] == 0.0 and visible[0] == 1.0
+    assert {value for value in visible if 0.0 < value < 1.0}
+
+
+def test_drawn_target_faces_the_way_that_it_goes_and_strides():
+    world = World(WorldConfig(path="sine", period=8.0, target_offset=(0.0, 0.0), target_distance=3.0))
+    images = []
+    for time in (0.1, 0.4, 3.9):  # through the middle to the right twice, then back to the left
+        world.step(time - world.scenario)
+        box = world.truth().box
+        assert box is not None
+        picture = world.render()[int(box.y) : int(box.y + box.h), int(box.x) : int(box.x + box.w)]
+        images.append(cv2.resize(picture, (120, 90)).astype(float))
+    first, stride, _ = images
+    assert np.abs(first - stride).mean() > 1.0, "another image of the stride"
+    red = [(image[..., 2] > image[..., 1] + 25) for image in images]
+    head = [mask[:30].nonzero()[1].mean() / 120 for mask in red]  # of the upper third
+    assert head[0] > 0.6 and head[1] > 0.6 and head[2] < 0.4
+
+
 def test_a_target_that_vanishes_has_no_box_and_is_not_drawn(magenta):
     world = World(WorldConfig(target_picture=magenta, hide_by="vanish", hide_from=0.5, hide_until=1.0, **SMALL))
     assert coloured(world.render()).any()

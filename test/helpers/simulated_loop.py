@@ -13,7 +13,7 @@ from dimp_ros.apps.simulator.delay import DelayLine
 from dimp_ros.apps.simulator.metrics import Commanded, Error, Recording, Said
 from dimp_ros.apps.simulator.world import World
 from dimp_ros.apps.steering.controller import BaseController
-from dimp_ros.apps.steering.safety import Command, Observation
+from dimp_ros.apps.steering.safety import Command, TargetObservation
 from dimp_ros.geometry.box import Box
 from dimp_ros.tracker.result import TargetState
 
@@ -22,7 +22,7 @@ TICK = 0.02
 
 
 class Word(NamedTuple):
-    """What a tracker says of an image; ``position`` as in `Observation`."""
+    """What a tracker says of an image; ``position`` as in `TargetObservation`."""
 
     state: TargetState
     confidence: float
@@ -61,6 +61,11 @@ class ScriptedTracker:
             Box.from_center(*centre, box.w * math.exp(w), box.h * math.exp(h)),
             (right, down, ahead) if self._poses else None,
         )
+
+
+def nanoseconds(seconds: float) -> int:
+    """Return a stamp; 0 for what is not finite."""
+    return round(seconds * 1e9) if math.isfinite(seconds) else 0
 
 
 class Moment(NamedTuple):
@@ -122,7 +127,16 @@ def close_loop(
         if now < kill_at and (arrived := words.pop(now)) is not None:
             stamp, word = arrived
             age = now - stamp - untold
-            observation = Observation("0", word.state, word.confidence, word.box, stamp, age, now, word.position)
+            observation = TargetObservation(
+                "0",
+                word.state,
+                word.box,
+                word.confidence,
+                stamp=nanoseconds(stamp),
+                age=age,
+                sent=now,
+                position=word.position,
+            )
             x, y = word.box.center if word.box.w > 0 else (math.nan, math.nan)
             x, y = x / world.config.width - config.set_point_x, y / world.config.height - config.set_point_y
             recording.said.append(Said(now, word.state.name, word.confidence, now - stamp, x, y))

@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers.simulated_loop import Loop, ScriptedTracker, close_loop
+from helpers.simulated_loop import Loop, ScriptedTracker, close_loop, nanoseconds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,20 +17,21 @@ from dimp_ros.apps.simulator.config import WorldConfig
 from dimp_ros.apps.simulator.metrics import LoopFigures
 from dimp_ros.apps.simulator.world import World
 from dimp_ros.apps.steering.follower_control import FollowConfig, FollowControl, camera_of_view, direction
-from dimp_ros.apps.steering.safety import STOP_SECONDS, Command, Observation, Twist
+from dimp_ros.apps.steering.safety import STOP_SECONDS, Command, TargetObservation, Twist
 from dimp_ros.geometry.box import Box
 from dimp_ros.tracker.result import TargetState
 
 CAMERA = camera_of_view(640, 480, 60.0)
 MIDDLE = Box(280.0, 200.0, 80.0, 80.0)
-TRACKING = int(TargetState.TRACKING)
+TRACKING = TargetState.TRACKING
 SMALL: dict[str, Any] = {"width": 160, "height": 120}
 """A world that is made quickly; nobody looks at its pictures."""
 
 
-def seen(box: Box = MIDDLE, now: float = 0.0, **changes: Any) -> Observation:
+def seen(box: Box = MIDDLE, now: float = 0.0, **changes: Any) -> TargetObservation:
     """Return an observation of a moment ago."""
-    return Observation("cup", TRACKING, 0.9, box, now, 0.0, now)._replace(**changes)
+    observation = TargetObservation("cup", TRACKING, box, 0.9, stamp=nanoseconds(now), sent=now)
+    return replace(observation, **changes)
 
 
 def moved(box: Box, *, seconds: float = 0.5, before: Box | None = None, **config: Any) -> Command:
@@ -109,7 +111,7 @@ def test_another_target_is_kept_at_its_own_size_and_the_same_one_after_a_loss_at
     speeds = []
     for name, box, state in (
         ("cup", MIDDLE, TRACKING),
-        ("cup", grown(0.6), 3),
+        ("cup", grown(0.6), TargetState.LOST),
         ("cup", grown(0.6), TRACKING),
         ("plate", grown(0.6), TRACKING),
     ):
@@ -182,12 +184,12 @@ def test_without_being_enabled_nothing_moves_and_disabling_ends_all_motion_withi
 WILD = st.floats(allow_nan=True, allow_infinity=True)
 SANE_BOX = st.tuples(st.floats(-50, 650), st.floats(-50, 490), st.floats(1, 700), st.floats(1, 500))
 OBSERVATIONS = st.builds(
-    Observation,
+    TargetObservation,
     target_id=st.sampled_from(["cup", "plate"]),
-    state=st.sampled_from([TRACKING, TRACKING, TRACKING, 0, 2, 3, 200]),
+    state=st.sampled_from([*[TRACKING] * 3, *TargetState]),
     confidence=st.one_of(st.just(0.9), WILD),
     box=st.builds(Box._make, st.one_of(SANE_BOX, SANE_BOX, st.tuples(WILD, WILD, WILD, WILD))),
-    stamp=st.just(0.0),
+    stamp=st.just(0),
     age=st.one_of(st.just(0.05), st.floats(0.0, 0.4), WILD),
     sent=st.just(0.0),
     position=st.none()
@@ -223,7 +225,7 @@ def test_whatever_is_observed_the_command_is_finite_within_limits_and_slew_rates
     for observation, step in ticks:
         now = now + step if math.isfinite(now) else 1000.0
         if observation is not None:
-            observation = observation._replace(sent=now, stamp=now - observation.age)
+            observation = replace(observation, sent=now, stamp=nanoseconds(now - observation.age))
         command = control.update(observation, now, now)
         twist = np.array(command.twist)
         assert np.isfinite(twist).all() and (low <= twist).all() and (twist <= high).all()

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.simulated_loop import nanoseconds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,8 +20,8 @@ from dimp_ros.apps.steering.safety import (
     STOP_SECONDS,
     CommandLimiter,
     MotionGate,
-    Observation,
     SafetyConfig,
+    TargetObservation,
     fits_box,
     refusal,
     steady_seconds,
@@ -32,7 +34,9 @@ from dimp_ros.tracker.result import TargetState
 ROOT = Path(__file__).resolve().parents[2]
 CAMERA = camera_of_view(640, 480, 60.0)
 CONFIG = SafetyConfig(timeout=0.5, min_confidence=0.5)
-GOOD = Observation("cup", int(TargetState.TRACKING), 0.9, Box(300.0, 220.0, 40.0, 40.0), 99.9, 0.1, 100.0)
+GOOD = TargetObservation(
+    "cup", TargetState.TRACKING, Box(300.0, 220.0, 40.0, 40.0), 0.9, stamp=nanoseconds(99.9), age=0.1, sent=100.0
+)
 LIMIT = np.array([1.0, 0.5, 0.5, 0.3, 0.3, 2.0])
 SLEW = np.array([2.0, 2.0, 1.0, 4.0, 4.0, 8.0])
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
@@ -78,10 +82,9 @@ def test_a_confident_fresh_observation_in_the_picture_may_be_moved_by():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"state": 0}, "UNINITIALIZED"),
-        ({"state": 2}, "UNCERTAIN"),
-        ({"state": 3}, "LOST"),
-        ({"state": 77}, "state 77"),
+        ({"state": TargetState.UNINITIALIZED}, "UNINITIALIZED"),
+        ({"state": TargetState.UNCERTAIN}, "UNCERTAIN"),
+        ({"state": TargetState.LOST}, "LOST"),
         ({"confidence": 0.49}, "confidence"),
         ({"confidence": math.nan}, "confidence"),
         ({"confidence": 1.5}, "confidence"),
@@ -91,9 +94,10 @@ def test_a_confident_fresh_observation_in_the_picture_may_be_moved_by():
         ({"age": 0.45}, "old by the tracker"),
         ({"age": -0.5}, "clocks disagree"),
         ({"age": math.nan}, "old by the tracker"),
-        ({"stamp": 0.0}, "clocks disagree"),
-        ({"stamp": 99.0}, "old by the clock here"),
-        ({"stamp": 100.5}, "clocks disagree"),
+        ({"stamp": 0}, "clocks disagree"),
+        ({"stamp": nanoseconds(99.0)}, "old by the clock here"),
+        ({"stamp": nanoseconds(100.5)}, "clocks disagree"),
+        ({"box": None}, "no box"),
         ({"box": Box(0.0, 0.0, 0.0, 0.0)}, "no box"),
         ({"box": Box(math.nan, 0.0, 10.0, 10.0)}, "no box"),
         ({"box": Box(0.0, 0.0, math.inf, 10.0)}, "no box"),
@@ -102,7 +106,7 @@ def test_a_confident_fresh_observation_in_the_picture_may_be_moved_by():
     ],
 )
 def test_by_anything_else_nothing_moves(change, words):
-    assert words in refusal(GOOD._replace(**change), CAMERA, CONFIG, 100.1, 100.1)
+    assert words in refusal(replace(GOOD, **change), CAMERA, CONFIG, 100.1, 100.1)
 
 
 def test_without_target_camera_or_the_target_of_that_name_nothing_moves():
@@ -120,7 +124,7 @@ def test_no_clock_however_it_jumps_makes_an_old_observation_young(now, clock):
         assert 0.0 <= silence <= CONFIG.timeout and silence + GOOD.age <= CONFIG.timeout
 
 
-def gate_says(gate: MotionGate, observation: Observation | None, now: float, clock: float | None = None) -> str:
+def gate_says(gate: MotionGate, observation: TargetObservation | None, now: float, clock: float | None = None) -> str:
     """Return the gate's refusal at a tick."""
     gate.tick(now, clock)
     return gate.refusal(observation, CAMERA, CONFIG, now)
@@ -131,9 +135,9 @@ def ticks(start: float, seconds: float) -> list[float]:
     return [start + index * 0.02 for index in range(round(seconds / 0.02))]
 
 
-def state(stamp: float, sent: float) -> Observation:
+def state(stamp: float, sent: float) -> TargetObservation:
     """Return a good observation of an image, and of when it was sent."""
-    return GOOD._replace(stamp=stamp, sent=sent, age=0.0)
+    return replace(GOOD, stamp=nanoseconds(stamp), sent=sent, age=0.0)
 
 
 def test_image_reported_again_does_not_become_newer():
@@ -223,9 +227,9 @@ def test_steady_clock_counts_suspended_time_where_the_system_has_one():
 
 
 def test_a_position_counts_only_where_it_lies_behind_the_box():
-    assert fits_box(GOOD._replace(position=(0.0, 0.0, 3.0)), CAMERA)
+    assert fits_box(replace(GOOD, position=(0.0, 0.0, 3.0)), CAMERA)
     for position in (None, (2.0, 0.0, 3.0), (0.0, 0.0, -3.0), (0.0, 0.0, 0.0), (0.0, math.nan, 3.0), (0, 0, math.inf)):
-        assert not fits_box(GOOD._replace(position=position), CAMERA)
+        assert not fits_box(replace(GOOD, position=position), CAMERA)
 
 
 STEPS = st.lists(

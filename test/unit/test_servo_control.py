@@ -4,11 +4,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers.simulated_loop import Loop, ScriptedTracker, close_loop
+from helpers.simulated_loop import Loop, ScriptedTracker, close_loop, nanoseconds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,20 +18,21 @@ from dimp_ros.apps.simulator.metrics import LoopFigures
 from dimp_ros.apps.simulator.world import World
 from dimp_ros.apps.steering.controller import set_point_of
 from dimp_ros.apps.steering.follower_control import camera_of_view
-from dimp_ros.apps.steering.safety import STOP_SECONDS, Command, Observation, Twist
+from dimp_ros.apps.steering.safety import STOP_SECONDS, Command, TargetObservation, Twist
 from dimp_ros.apps.steering.servo_control import ServoConfig, ServoControl, damped_inverse, features, interaction_matrix
 from dimp_ros.geometry.box import Box
 from dimp_ros.tracker.result import TargetState
 
 CAMERA = camera_of_view(640, 480, 60.0)
-TRACKING = int(TargetState.TRACKING)
+TRACKING = TargetState.TRACKING
 SMALL: dict[str, Any] = {"width": 160, "height": 120}
 SIDE = math.sqrt(640 * 480)
 
 
-def seen(box: Box, now: float = 0.0, **changes: Any) -> Observation:
+def seen(box: Box, now: float = 0.0, **changes: Any) -> TargetObservation:
     """Return an observation of a moment ago."""
-    return Observation("bolt", TRACKING, 0.9, box, now, 0.0, now)._replace(**changes)
+    observation = TargetObservation("bolt", TRACKING, box, 0.9, stamp=nanoseconds(now), sent=now)
+    return replace(observation, **changes)
 
 
 def moved(box: Box, *, camera: Any = CAMERA, seconds: float = 1.0, **config: Any) -> Command:
@@ -154,12 +156,12 @@ def test_the_set_point_taken_from_now_is_reached_already():
 WILD = st.floats(allow_nan=True, allow_infinity=True)
 NEAR = st.tuples(st.floats(-50, 650), st.floats(-50, 490), st.floats(1, 700), st.floats(1, 500))
 OBSERVATIONS = st.builds(
-    Observation,
+    TargetObservation,
     target_id=st.sampled_from(["bolt", "nut"]),
     state=st.sampled_from([TRACKING, TRACKING, TRACKING, 0, 2, 3]),
     confidence=st.one_of(st.just(0.9), st.just(0.9), WILD),
     box=st.builds(Box._make, st.one_of(NEAR, NEAR, st.tuples(WILD, WILD, WILD, WILD))),
-    stamp=st.just(0.0),
+    stamp=st.just(0),
     age=st.one_of(st.just(0.05), st.floats(0.0, 0.4), WILD),
     sent=st.just(0.0),
     position=st.none()
@@ -190,7 +192,7 @@ def test_whatever_is_observed_the_command_is_finite_within_limits_and_slew_rates
     for observation, step in ticks:
         now = now + step if math.isfinite(now) else 1000.0
         if observation is not None:
-            observation = observation._replace(sent=now, stamp=now - observation.age)
+            observation = replace(observation, sent=now, stamp=nanoseconds(now - observation.age))
         command = control.update(observation, now, now)
         twist = np.array(command.twist)
         assert np.isfinite(twist).all()

@@ -49,7 +49,7 @@ def test_the_only_target_is_observed_with_all_that_is_said_of_it():
     inputs.on_targets(targets("cup"), sent=5.0)
     seen = inputs.observation
     assert seen.target_id == "cup" and seen.state == TargetState.TRACKING and seen.box == (40.0, 35.0, 20.0, 10.0)
-    assert (seen.stamp, seen.age, seen.sent, seen.confidence) == (10.0, 0.25, 5.0, 0.5)
+    assert (seen.stamp, seen.age, seen.sent, seen.confidence) == (10_000_000_000, 0.25, 5.0, 0.5)
     assert inputs.frame == "lens" and seen.position is None
 
 

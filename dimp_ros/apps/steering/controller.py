@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from dimp_ros.apps.steering.delay_compensation import DelayCompensator
-from dimp_ros.apps.steering.safety import Command, CommandLimiter, MotionGate, Observation, SafetyConfig, Twist
+from dimp_ros.apps.steering.safety import Command, CommandLimiter, MotionGate, SafetyConfig, TargetObservation, Twist
+from dimp_ros.geometry.box import Box
 from dimp_ros.geometry.camera import Camera
 
 Config = TypeVar("Config", bound=SafetyConfig)
@@ -55,12 +56,12 @@ class BaseController(ABC, Generic[Config]):
         """Continue with another configuration."""
         self.config = config
 
-    def refusal(self, observation: Observation | None, now: float, clock: float | None = None) -> str:
+    def refusal(self, observation: TargetObservation | None, now: float, clock: float | None = None) -> str:
         """Return why the robot must not move by ``observation`` now; empty if it may, once enabled."""
         self._gate.tick(now, clock)
         return self._gate.refusal(observation, self.camera, self.config, now)
 
-    def update(self, observation: Observation | None, now: float, clock: float | None = None) -> Command:
+    def update(self, observation: TargetObservation | None, now: float, clock: float | None = None) -> Command:
         """Return the command for this moment; to be called `rate` times a second.
 
         :param observation: the latest one. :param clock: ROS time in seconds, None if there is no other clock than
@@ -69,14 +70,15 @@ class BaseController(ABC, Generic[Config]):
         self._advance(now, self._limiter.command.tolist())
         reason = self.refusal(observation, now, clock)
         reason = reason if self._enabled else "not enabled"
-        if reason or observation is None or self.camera is None:
+        box = observation.box if observation is not None else None
+        if reason or observation is None or box is None or self.camera is None:
             self._forget()
             return Command(Twist(*self._limiter.stop(now, self.config.stop_seconds).tolist()), reason)
         followed = (observation.target_id, self.camera)
         if followed != self._followed:
             self._forget()
             self._followed = followed
-        return self._steer(observation, self.camera, now)
+        return self._steer(observation, box, self.camera, now)
 
     def _forget(self) -> None:
         """Forget what was measured: the target may be anywhere since."""
@@ -94,13 +96,13 @@ class BaseController(ABC, Generic[Config]):
         """Integrate the last command's effect on the values until now."""
 
     @abstractmethod
-    def _steer(self, observation: Observation, camera: Camera, now: float) -> Command:
+    def _steer(self, observation: TargetObservation, box: Box, camera: Camera, now: float) -> Command:
         """Return the command for an observation that passed the gate."""
 
 
-def set_point_of(observation: Observation, camera: Camera) -> SetPoint:
+def set_point_of(box: Box, camera: Camera) -> SetPoint:
     """Return the set point at which a target is now."""
-    x, y = observation.box.center
-    size = math.sqrt(observation.box.area / (camera.width * camera.height))
+    x, y = box.center
+    size = math.sqrt(box.area / (camera.width * camera.height))
     values = x / camera.width, y / camera.height, size
     return SetPoint(*(min(max(value, 0.0), 1.0) for value in values))

@@ -21,7 +21,8 @@ import numpy as np
 
 from dimp_ros.apps.steering.controller import BaseController
 from dimp_ros.apps.steering.delay_compensation import DelayCompensator, beyond
-from dimp_ros.apps.steering.safety import Command, Observation, SafetyConfig, Twist, fits_box
+from dimp_ros.apps.steering.safety import Command, SafetyConfig, TargetObservation, Twist, fits_box
+from dimp_ros.geometry.box import Box
 from dimp_ros.geometry.camera import Camera
 from dimp_ros.ros_utils.config_dataclass import setting
 
@@ -163,17 +164,17 @@ class FollowControl(BaseController[FollowConfig]):
         error = self._log_distance.predict(now) if self._log_distance.known else 0.0
         return min(max(self.config.distance * math.exp(min(max(error, -5.0), 5.0)), _NEAREST), _FARTHEST)
 
-    def _look(self, observation: Observation, camera: Camera) -> tuple[str, ...]:
-        """Measure the three values in an observation; return what limits the use of it."""
+    def _look(self, observation: TargetObservation, box: Box, camera: Camera) -> tuple[str, ...]:
+        """Measure the three values in an observation; return what limits its use."""
         config = self.config
         notes: tuple[str, ...] = ()
-        azimuth, elevation = direction(camera, *observation.box.center, config.camera_pitch)
+        azimuth, elevation = direction(camera, *box.center, config.camera_pitch)
         gap = max(config.timeout, 0.1)
         timing = (config.rate_time, gap, _FASTEST_TARGET)
         along = (config.forward_rate_time, gap, _FASTEST_TARGET)
         self._azimuth.measure(azimuth, observation.taken, *timing)
         self._elevation.measure(elevation, observation.taken, *timing)
-        size = math.sqrt(observation.box.area / (camera.width * camera.height))
+        size = math.sqrt(box.area / (camera.width * camera.height))
         if self._size is None or self._size[0] != observation.target_id:
             self._size = observation.target_id, size
         if config.forward in ("auto", "pose") and fits_box(observation, camera):
@@ -200,8 +201,8 @@ class FollowControl(BaseController[FollowConfig]):
             self._by_pose = by_pose
             self._log_distance.forget()
 
-    def _steer(self, observation: Observation, camera: Camera, now: float) -> Command:
-        config, notes = self.config, self._look(observation, camera)
+    def _steer(self, observation: TargetObservation, box: Box, camera: Camera, now: float) -> Command:
+        config, notes = self.config, self._look(observation, box, camera)
         at = now + config.response_time
         set_azimuth, set_elevation = direction(
             camera, config.set_point_x * camera.width, config.set_point_y * camera.height, config.camera_pitch
@@ -217,7 +218,7 @@ class FollowControl(BaseController[FollowConfig]):
         if forward > 0.0:
             # First turn, then go: what is far off the middle is not where one is heading.
             forward *= max(0.0, 1.0 - abs(azimuth_error) / (math.pi / 4))
-            if not self._by_pose and _cut_off(observation, camera):
+            if not self._by_pose and _cut_off(box, camera):
                 forward, notes = 0.0, (*notes, "the box is at the image's border: not going nearer by its size")
         wanted = Twist(
             vx=forward,
@@ -262,9 +263,9 @@ def direction(camera: Camera, x: float, y: float, pitch: float) -> tuple[float, 
     return math.atan2(left, forward), math.atan2(up, math.hypot(forward, left))
 
 
-def _cut_off(observation: Observation, camera: Camera) -> bool:
-    """Say whether a part of the target may be out of the image."""
-    box, margin_x, margin_y = observation.box, _BORDER * camera.width, _BORDER * camera.height
+def _cut_off(box: Box, camera: Camera) -> bool:
+    """Return whether a part of the target may be out of the image."""
+    margin_x, margin_y = _BORDER * camera.width, _BORDER * camera.height
     return (
         box.x < margin_x
         or box.y < margin_y

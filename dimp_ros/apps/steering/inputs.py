@@ -6,10 +6,10 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from dimp_ros.apps.steering.safety import Observation
-from dimp_ros.geometry.box import Box
+from dimp_ros.apps.steering.safety import TargetObservation
 from dimp_ros.geometry.camera import Camera
-from dimp_ros.images.stamps import NANOSECONDS, stamp_ns
+from dimp_ros.images.stamps import stamp_ns
+from dimp_ros.ros_utils.messages import target_estimate
 
 if TYPE_CHECKING:
     from geometry_msgs.msg import PoseStamped
@@ -58,23 +58,14 @@ class SteeringInputs:
         return self._absence
 
     @property
-    def observation(self) -> Observation | None:
+    def observation(self) -> TargetObservation | None:
         """The latest observation of the target; None if there is none, or if several nodes publish targets."""
         state = self._state
         if state is None or self._publishers > 1:
             return None
-        centre, width, height = state.bbox.center.position, state.bbox.size_x, state.bbox.size_y
-        posed = self._pose is not None and self._pose[0] == self._stamp
-        return Observation(
-            target_id=state.id,
-            state=state.state,
-            confidence=state.confidence,
-            box=Box.from_center(centre.x, centre.y, width, height),
-            stamp=self._stamp / NANOSECONDS,
-            age=state.age,
-            sent=self._sent,
-            position=self._pose[1] if self._pose is not None and posed else None,
-        )
+        position = self._pose[1] if self._pose is not None and self._pose[0] == self._stamp else None
+        fields = {**vars(target_estimate(state)), "stamp": self._stamp}
+        return TargetObservation(**fields, sent=self._sent, position=position)
 
     def configure(self, target_id: str, rectified: bool, given: Camera | None) -> None:
         """Set parameters; the observation of another target is forgotten.

@@ -206,10 +206,10 @@ class SteeringNode(Node, Generic[Config]):
     def _on_take_set_point(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         with self._lock:
             trouble, observation, camera = self._trouble(), self._inputs.observation, self._inputs.camera
-        if trouble or observation is None or camera is None:
+        if trouble or observation is None or observation.box is None or camera is None:
             response.success, response.message = False, f"there is no set point to take: {trouble}"
             return response
-        point = set_point_of(observation, camera)
+        point = set_point_of(observation.box, camera)
         values = {"set_point_x": point.x, "set_point_y": point.y, self.size_parameter: point.size}
         result = self.set_parameters_atomically([RosParameter(name, value=value) for name, value in values.items()])
         text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())

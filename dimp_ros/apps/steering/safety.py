@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 
 from dimp_ros.geometry.box import Box
 from dimp_ros.geometry.camera import Camera
+from dimp_ros.images.stamps import NANOSECONDS
 from dimp_ros.ros_utils.config_dataclass import check_settings, setting
-from dimp_ros.tracker.result import TargetState
+from dimp_ros.tracker.result import TargetEstimate, TargetState
 
 STOP_SECONDS = 0.25
 """The command is zero this long after the reason to move has gone: `stop_seconds` and one period of `rate` at most."""
@@ -68,23 +69,15 @@ class Command(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-class Observation(NamedTuple):
-    """The tracker's estimate of one target in one image.
+@dataclass(frozen=True)
+class TargetObservation(TargetEstimate):
+    """The tracker's estimate of the target in one image, with what a robot that moves by it must know besides.
 
-    :param state: a constant of ``msg/TargetState``. :param confidence: 0..1.
-    :param box: (x, y, w, h) in pixels of that image. :param stamp: of the image, seconds of ROS time.
-    :param age: seconds from the stamp to the publication of the message, as the message says.
     :param sent: when the message was sent, `steady_seconds`; NaN where that is not known.
     :param position: of the target in the optical frame (x right, y down, z forward), metres; None where not known.
     """
 
-    target_id: str
-    state: int
-    confidence: float
-    box: Box
-    stamp: float
-    age: float
-    sent: float
+    sent: float = math.nan
     position: tuple[float, float, float] | None = None
 
     @property
@@ -148,7 +141,9 @@ class MotionGate:
         elif self._clock is None or clock != self._clock[0]:
             self._clock = clock, now
 
-    def refusal(self, observation: Observation | None, camera: Camera | None, config: SafetyConfig, now: float) -> str:
+    def refusal(
+        self, observation: TargetObservation | None, camera: Camera | None, config: SafetyConfig, now: float
+    ) -> str:
         """Return why the robot must not move by ``observation``; empty if it may. `tick` comes before."""
         clock = self._clock[0] if self._clock is not None else None
         if self._clock is not None and not now - self._clock[1] <= config.timeout:
@@ -157,12 +152,12 @@ class MotionGate:
             return refusal(None, camera, config, now, clock)
         if observation.sent < self._awake_since:
             return "this process was paused: waiting for a message sent since then"
-        stamp = observation.stamp
+        stamp = observation.stamp / NANOSECONDS
         if stamp > self._newest:
             if clock is None or stamp <= clock + EARLY_SECONDS:  # a wrong stamp must not shut out the right ones
                 self._newest, self._reported = stamp, observation.sent
         elif stamp == self._newest:
-            observation = observation._replace(sent=min(observation.sent, self._reported))
+            observation = replace(observation, sent=min(observation.sent, self._reported))
         reason = refusal(observation, camera, config, now, clock)
         if not reason and stamp < self._newest:
             return (
@@ -173,7 +168,7 @@ class MotionGate:
 
 
 def refusal(
-    observation: Observation | None,
+    observation: TargetObservation | None,
     camera: Camera | None,
     config: SafetyConfig,
     now: float,
@@ -195,7 +190,7 @@ def refusal(
             return "the time at which the message was sent is in the future: clocks disagree"
         return f"the last message on a new image was sent {silence:.2g} s ago: at most {config.timeout:g} s are allowed"
     if observation.state != TargetState.TRACKING:
-        return f"the target is {_state_name(observation.state)}"
+        return f"the target is {observation.state.name}"
     if not config.min_confidence <= observation.confidence <= 1.0:
         return f"confidence is {observation.confidence:.2g}, below {config.min_confidence:g}"
     if trouble := _stamp_trouble(observation, silence, config.timeout, clock):
@@ -203,18 +198,11 @@ def refusal(
     return _box_trouble(observation.box, camera)
 
 
-def _state_name(state: int) -> str:
-    try:
-        return TargetState(state).name
-    except ValueError:
-        return f"in state {state}, which does not exist"
-
-
-def _stamp_trouble(observation: Observation, silence: float, timeout: float, clock: float | None) -> str:
+def _stamp_trouble(observation: TargetObservation, silence: float, timeout: float, clock: float | None) -> str:
     """Return what is wrong with the age of the image, as the message has it and by the clock here; empty if nothing."""
     ages = {"by the tracker": observation.age + silence}
     if clock is not None:
-        ages["by the clock here"] = clock - observation.stamp
+        ages["by the clock here"] = clock - observation.stamp / NANOSECONDS
     for whose, age in ages.items():
         if not -EARLY_SECONDS <= age <= timeout:
             remedy = "clocks disagree" if age < 0.0 or age > 10.0 else f"at most {timeout:g} s are allowed"
@@ -222,11 +210,11 @@ def _stamp_trouble(observation: Observation, silence: float, timeout: float, clo
     return ""
 
 
-def _box_trouble(box: Box, camera: Camera | None) -> str:
+def _box_trouble(box: Box | None, camera: Camera | None) -> str:
     """Return why a box gives no direction; empty if it does. Its centre must lie in or near the camera's image."""
     if camera is None:
         return "no usable camera_info"
-    if not (all(abs(value) <= _MOST_PIXELS for value in box) and min(box.w, box.h) >= _LEAST_SIDE):
+    if box is None or not (all(abs(value) <= _MOST_PIXELS for value in box) and min(box.w, box.h) >= _LEAST_SIDE):
         return "the target has no box"
     x, y = box.center
     beyond = max(-x, x - camera.width) > box.w / 2 or max(-y, y - camera.height) > box.h / 2
@@ -235,14 +223,15 @@ def _box_trouble(box: Box, camera: Camera | None) -> str:
     return ""
 
 
-def fits_box(observation: Observation, camera: Camera) -> bool:
+def fits_box(observation: TargetObservation, camera: Camera) -> bool:
     """Return whether there is a position and it lies in the box's direction: a pose does not name its target."""
-    if observation.position is None or not all(0.0 <= abs(value) < 1e3 for value in observation.position):
+    box, position = observation.box, observation.position
+    if box is None or position is None or not all(0.0 <= abs(value) < 1e3 for value in position):
         return False
-    box, distance = observation.box, math.hypot(*observation.position)
+    distance = math.hypot(*position)
     ray = camera.bearing(*box.center)
     width = math.hypot(box.w / camera.fx, box.h / camera.fy)
-    return distance > 0.05 and float(ray @ np.array(observation.position)) > distance * math.cos(min(0.1 + width, 1.0))
+    return distance > 0.05 and float(ray @ np.array(position)) > distance * math.cos(min(0.1 + width, 1.0))
 
 
 class CommandLimiter:

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from dimp_ros.apps.steering.controller import BaseController
 from dimp_ros.apps.steering.delay_compensation import DelayCompensator, beyond
-from dimp_ros.apps.steering.safety import Command, Observation, SafetyConfig, Twist, fits_box
+from dimp_ros.apps.steering.safety import Command, SafetyConfig, TargetObservation, Twist, fits_box
+from dimp_ros.geometry.box import Box
 from dimp_ros.geometry.camera import Camera
 from dimp_ros.ros_utils.config_dataclass import setting
 
@@ -109,9 +110,9 @@ class ServoControl(BaseController[ServoConfig]):
         for value, rate in zip(self._features, (self._matrix @ np.array(twist)).tolist(), strict=True):
             value.advance(now, rate, self.config.response_time)
 
-    def _steer(self, observation: Observation, camera: Camera, now: float) -> Command:
+    def _steer(self, observation: TargetObservation, box: Box, camera: Camera, now: float) -> Command:
         config = self.config
-        seen = features(camera, *observation.box.center, math.sqrt(observation.box.area))
+        seen = features(camera, *box.center, math.sqrt(box.area))
         fraction = config.set_point_size
         side = (fraction or 0.1) * math.sqrt(camera.width * camera.height)
         wanted = features(camera, config.set_point_x * camera.width, config.set_point_y * camera.height, side)
@@ -134,7 +135,7 @@ class ServoControl(BaseController[ServoConfig]):
         in_pixels = (float(error[0]) * camera.fx, float(error[1]) * camera.fy, float(error[2]))
         return self._limited(twist, smallest, now, in_pixels)
 
-    def _depth_of(self, observation: Observation, camera: Camera, size_error: float) -> float:
+    def _depth_of(self, observation: TargetObservation, camera: Camera, size_error: float) -> float:
         """Return the depth of the target, metres: as measured, or from its size."""
         if fits_box(observation, camera):
             assert observation.position is not None

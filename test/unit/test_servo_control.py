@@ -148,7 +148,7 @@ def test_a_direction_beside_or_behind_the_camera_has_no_features():
 
 def test_the_set_point_taken_from_now_is_reached_already():
     box = Box(420.0, 100.0, 60.0, 30.0)
-    point = set_point_of(seen(box), CAMERA)
+    point = set_point_of(box, CAMERA)
     command = moved(box, set_point_x=point.x, set_point_y=point.y, set_point_size=point.size)
     assert command.twist == Twist() and command.error == pytest.approx((0.0, 0.0, 0.0), abs=1e-9)
 
@@ -158,7 +158,7 @@ NEAR = st.tuples(st.floats(-50, 650), st.floats(-50, 490), st.floats(1, 700), st
 OBSERVATIONS = st.builds(
     TargetObservation,
     target_id=st.sampled_from(["bolt", "nut"]),
-    state=st.sampled_from([TRACKING, TRACKING, TRACKING, 0, 2, 3]),
+    state=st.sampled_from([*[TRACKING] * 3, *TargetState]),
     confidence=st.one_of(st.just(0.9), st.just(0.9), WILD),
     box=st.builds(Box._make, st.one_of(NEAR, NEAR, st.tuples(WILD, WILD, WILD, WILD))),
     stamp=st.just(0),

@@ -23,7 +23,7 @@ from PIL import ImageDraw, ImageFont
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from run_loop_demo import CONFIG, ROOT, run_demo
 
-from dimp_ros.apps.simulator.metrics import Commanded, Recording, Said
+from dimp_ros.apps.simulator.metrics import CommandRecord, LoopRecording, StateRecord
 from dimp_ros.apps.simulator.recorder import LoopPlan, LoopRecorder
 from dimp_ros.apps.simulator.rendering import SurfaceRenderer
 from dimp_ros.apps.simulator.scene import Actors
@@ -98,7 +98,7 @@ class FollowFilm(LoopRecorder):
             if width > 0.0:
                 self._boxes[stamp_ns(message.header.stamp)] = Box.from_center(centre.x, centre.y, width, height)
 
-    def _report(self, recording: Recording) -> int:
+    def _report(self, recording: LoopRecording) -> int:
         code = super()._report(recording)
         taken = []
         for stamp in sorted(self._pictures.keys() & self._cameras.keys() & self._positions.keys()):
@@ -113,7 +113,7 @@ class FollowFilm(LoopRecorder):
         return code
 
 
-def write_film(taken: list[Taken], recording: Recording, path: Path) -> None:
+def write_film(taken: list[Taken], recording: LoopRecording, path: Path) -> None:
     """Write the animated WebP."""
     outside = Outside()
     frames, walked, due = [], 0.0, recording.enabled + BEGIN
@@ -136,7 +136,7 @@ def write_film(taken: list[Taken], recording: Recording, path: Path) -> None:
     print(f"[film] {len(frames)} images, {path.stat().st_size / 1e6:.2f} MB: {path}", flush=True)
 
 
-def compose(view: NDArray[np.uint8], taken: Taken, said: Said, command: Commanded) -> NDArray[np.uint8]:
+def compose(view: NDArray[np.uint8], taken: Taken, said: StateRecord, command: CommandRecord) -> NDArray[np.uint8]:
     """Put both views side by side, with the tracker's last state and the follower's last command."""
     image, colour = taken.image.copy(), COLOURS[said.state]
     if taken.box is not None and said.state != "LOST":

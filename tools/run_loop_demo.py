@@ -29,7 +29,7 @@ SMOOTH = 0.3
 """Largest standard deviation of the commanded forward acceleration at a constant distance, m/s²."""
 
 
-class Demo(NamedTuple):
+class LoopDemo(NamedTuple):
     """What is started, the file with the parameters of simulator and controller, and `LoopPlan.final_px`."""
 
     mode: str
@@ -39,8 +39,8 @@ class Demo(NamedTuple):
 
 
 DEMOS = {
-    "follow": Demo("vehicle", "follower", "simulator_vehicle.yaml", None),
-    "servo": Demo("arm", "servo", "simulator_arm.yaml", 2.0),
+    "follow": LoopDemo("vehicle", "follower", "simulator_vehicle.yaml", None),
+    "servo": LoopDemo("arm", "servo", "simulator_arm.yaml", 2.0),
 }
 
 

@@ -20,10 +20,13 @@ from dimp_ros.apps.console.protocol import unpack_picture  # noqa: E402
 from dimp_ros.apps.console.server import ConsoleServer  # noqa: E402
 from dimp_ros.apps.console.session import Answer  # noqa: E402
 from dimp_ros.apps.console.settings import ConsoleSettings  # noqa: E402
-from dimp_ros.apps.console.state import Board, Target  # noqa: E402
+from dimp_ros.apps.console.state import ConsoleState  # noqa: E402
+from dimp_ros.geometry.box import Box  # noqa: E402
+from dimp_ros.tracker.result import TargetEstimate, TargetState  # noqa: E402
 
 TOKEN = "0123456789abcdef"
 PATIENCE = 20.0
+CUP = TargetEstimate("cup", TargetState.TRACKING, Box(1.0, 2.0, 3.0, 4.0), 0.9, age=0.01)
 
 
 class FakeRobot:
@@ -60,7 +63,7 @@ class Served:
 
     def __init__(self, **values: Any) -> None:
         self.settings = ConsoleSettings(**{"port": 0, "client_timeout": 2.0, **values})
-        self.board = Board(self.settings.pair_seconds, self.settings.stale_after)
+        self.board = ConsoleState(self.settings.pair_seconds, self.settings.stale_after)
         self.robot = FakeRobot()
         self.watchers: list[int] = []
         self.lines: list[str] = []
@@ -81,7 +84,7 @@ class Served:
                 number += 1
                 stamp = 10_000_000_000 + number * 20_000_000
                 self.board.on_image(stamp, self.noise.nbytes, lambda: self.noise)
-                self.board.on_targets(stamp, [Target("cup", "TRACKING", (1.0, 2.0, 3.0, 4.0), 0.9, 0.01, 0.0)])
+                self.board.on_targets(stamp, [CUP])
 
     def close(self) -> bool:
         """Stop; return whether the server has ended."""

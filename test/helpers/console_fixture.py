@@ -28,7 +28,7 @@ COLOURS = ((40, 60, 230), (230, 200, 40))
 """Blue, green, red of the squares."""
 
 
-class Camera:
+class FakeCamera:
     """Publishes pictures with squares on them, from a thread of its own, until it is closed."""
 
     def __init__(self, rate: float = 15.0) -> None:
@@ -110,15 +110,15 @@ def _pixels(image: Picture) -> NDArray[np.uint8]:
     return to_color(image.region(0, 0, image.width, image.height))
 
 
-class World(SimpleNamespace):
+class ConsoleWorld(SimpleNamespace):
     """``camera``, ``tracker``, the tracker's ``node``, and the ``console``."""
 
 
 @contextmanager
-def world(*, tracker: bool = True, **parameters: Any) -> Iterator[World]:
+def world(*, tracker: bool = True, **parameters: Any) -> Iterator[ConsoleWorld]:
     """Run all of it; the console on a free port."""
     with context():
-        camera = Camera()
+        camera = FakeCamera()
         squares = SquareTracker()
         node = tracker_node(squares, history_seconds=20.0) if tracker else None
         overrides = [Parameter(name, value=value) for name, value in {"port": 0, **parameters}.items()]
@@ -127,7 +127,7 @@ def world(*, tracker: bool = True, **parameters: Any) -> Iterator[World]:
             with spinning(console, camera.node, *([node] if node else [])):
                 if node:
                     wait_until(lambda: console._tracker.are_there, "the tracker's services")
-                yield World(camera=camera, tracker=squares, node=node, console=console)
+                yield ConsoleWorld(camera=camera, tracker=squares, node=node, console=console)
                 camera.close()
                 console.close()
         finally:

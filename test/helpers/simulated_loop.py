@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dimp_ros.apps.simulator.delay import DelayLine
-from dimp_ros.apps.simulator.metrics import Commanded, Error, Recording, Said
+from dimp_ros.apps.simulator.metrics import CommandRecord, ErrorRecord, LoopRecording, StateRecord
 from dimp_ros.apps.simulator.world import World
 from dimp_ros.apps.steering.controller import BaseController
 from dimp_ros.apps.steering.safety import Command, TargetObservation
@@ -33,7 +33,7 @@ class Word(NamedTuple):
 NO_BOX = Box(0.0, 0.0, 0.0, 0.0)
 
 
-class ScriptedTracker:
+class SimulatedTracker:
     """Says the truth with noise; LOST while less than half of the target is in sight.
 
     :param noise: standard deviation of position and size, as a share of the size. :param off: by how much its boxes are
@@ -69,7 +69,7 @@ def nanoseconds(seconds: float) -> int:
 
 
 class Moment(NamedTuple):
-    """What was the case at one tick, beside what a `Recording` tells.
+    """What was the case at one tick, beside what a `LoopRecording` tells.
 
     :param distance: of the target, metres. :param state: what the controller had last been told. :param speed: of the
         camera, m/s and rad/s together.
@@ -85,7 +85,7 @@ class Moment(NamedTuple):
 class Loop(NamedTuple):
     """What happened in a loop."""
 
-    recording: Recording
+    recording: LoopRecording
     moments: list[Moment]
 
 
@@ -107,7 +107,7 @@ def close_loop(
     :param kill_at: when the tracker falls silent.
     """
     config = control.config
-    recording = Recording(
+    recording = LoopRecording(
         (world.config.width, world.config.height),
         enabled=world.time,
         killed=kill_at if kill_at < math.inf else None,
@@ -139,9 +139,9 @@ def close_loop(
             )
             x, y = word.box.center if word.box.w > 0 else (math.nan, math.nan)
             x, y = x / world.config.width - config.set_point_x, y / world.config.height - config.set_point_y
-            recording.said.append(Said(now, word.state.name, word.confidence, now - stamp, x, y))
+            recording.said.append(StateRecord(now, word.state.name, word.confidence, now - stamp, x, y))
         command = control.update(observation, now, now)
-        recording.commands.append(Commanded(now, tuple(command.twist)))
+        recording.commands.append(CommandRecord(now, tuple(command.twist)))
         truth = world.truth()
         moments.append(
             Moment(
@@ -157,10 +157,11 @@ def close_loop(
     return Loop(recording, moments)
 
 
-def true_error(world: World, x: float, y: float) -> Error:
+def true_error(world: World, x: float, y: float) -> ErrorRecord:
     """Return where the target is from its set point, which is at ``x``, ``y`` in image widths and heights."""
     truth = world.truth()
     if truth.box is None:
-        return Error(world.time, math.nan, math.nan, 0.0)
-    centre = truth.box.center
-    return Error(world.time, centre[0] / world.config.width - x, centre[1] / world.config.height - y, truth.visible)
+        return ErrorRecord(world.time, math.nan, math.nan, 0.0)
+    centre_x, centre_y = truth.box.center
+    across, down = centre_x / world.config.width - x, centre_y / world.config.height - y
+    return ErrorRecord(world.time, across, down, truth.visible)

@@ -4,12 +4,7 @@
 from __future__ import annotations
 
 import array
-import json
-import signal
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
@@ -25,8 +20,7 @@ from helpers.console_fixture import world
 from rcl_interfaces.srv import GetParameters, ListParameters
 from sensor_msgs.msg import CompressedImage
 
-from dimp_ros.apps.console.node import ConsoleNode, target_of
-from dimp_ros.msg import TargetState
+from dimp_ros.apps.console.node import ConsoleNode
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "0123456789abcdef"
@@ -171,32 +165,3 @@ def test_the_console_does_not_start_with_settings_that_are_wrong(values, reason)
         overrides = {"port": 0, **values}
         ConsoleNode(parameter_overrides=[Parameter(name, value=value) for name, value in overrides.items()])
     assert TOKEN not in str(refusal.value)
-
-
-def test_numbers_that_are_none_are_not_passed_on_to_browsers():
-    state = TargetState(id="cup", state=TargetState.TRACKING, confidence=float("nan"), age=float("inf"))
-    state.bbox.size_x = state.bbox.size_y = float("nan")
-    target = target_of(state)
-    assert target.box is None and target.confidence == target.age == 0.0
-    json.dumps(target, allow_nan=False)
-    assert target_of(TargetState(state=99)).state == "UNINITIALIZED"
-
-
-def test_the_program_serves_its_page_and_ends_with_a_signal():
-    command = [sys.executable, str(ROOT / "scripts" / "console_node"), "--ros-args", "-p", "port:=0"]
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as program:
-        assert program.stderr is not None
-        line = next(line for line in program.stderr if "the console is at" in line)
-        address = next(word for word in line.split() if word.startswith("http://"))
-        with urllib.request.urlopen(address, timeout=15.0) as page:
-            assert b"Operator console" in page.read()
-        program.send_signal(signal.SIGINT)
-        assert program.wait(15.0) == 0
-
-
-def test_the_program_says_in_one_line_why_it_does_not_start():
-    command = [sys.executable, str(ROOT / "scripts" / "console_node"), "--ros-args", "-p", "host:=0.0.0.0"]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=60.0)
-    assert result.returncode == 1
-    assert "cannot start: host is '0.0.0.0', which others can reach, and there is no token" in result.stderr
-    assert "Traceback" not in result.stderr

@@ -19,7 +19,7 @@ playwright = pytest.importorskip(
 )
 pytest.importorskip("aiohttp", reason="aiohttp is not installed: apt install python3-aiohttp, or pip")
 from harness.ros_harness import Parameter, spinning, wait_until  # noqa: E402
-from helpers.console_fixture import SIDE, SIZE, World, world  # noqa: E402
+from helpers.console_fixture import SIDE, SIZE, ConsoleWorld, world  # noqa: E402
 
 from dimp_ros.apps.console.node import ConsoleNode  # noqa: E402
 
@@ -54,7 +54,7 @@ FIND = """([least, most]) => {
 
 
 @pytest.fixture(scope="module")
-def scene() -> Iterator[World]:
+def scene() -> Iterator[ConsoleWorld]:
     """Run camera, tracker and console for all tests of this file but those that need their own."""
     with world(max_rate=6.0, client_timeout=20.0, stale_after=3.0, pair_seconds=3.0) as running:
         yield running
@@ -161,7 +161,7 @@ class Page:
 
 
 @pytest.fixture(scope="module")
-def desk(scene: World, chromium: Any) -> Iterator[Page]:
+def desk(scene: ConsoleWorld, chromium: Any) -> Iterator[Page]:
     """Open the console once for all tests: a browser's start is what takes longest."""
     page = Page(chromium, DESKTOP).open(scene.console.server.url)
     yield page
@@ -169,7 +169,7 @@ def desk(scene: World, chromium: Any) -> Iterator[Page]:
 
 
 @pytest.fixture
-def console(scene: World, desk: Page) -> Iterator[Page]:
+def console(scene: ConsoleWorld, desk: Page) -> Iterator[Page]:
     """Return the console with a square in sight and no target; afterwards nothing may have gone wrong in the page."""
     scene.camera.places = [PLACE, None]
     scene.camera.playing = True
@@ -185,7 +185,7 @@ def console(scene: World, desk: Page) -> Iterator[Page]:
 
 
 @contextmanager
-def another_console(scene: World, **parameters: Any) -> Iterator[ConsoleNode]:
+def another_console(scene: ConsoleWorld, **parameters: Any) -> Iterator[ConsoleNode]:
     """Run a console with other parameters beside that of the scene."""
     overrides = [Parameter(name, value=value) for name, value in {"port": 0, **parameters}.items()]
     console = ConsoleNode(parameter_overrides=overrides, namespace="other", cli_args=OTHER_TOPICS)

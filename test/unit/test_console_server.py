@@ -16,7 +16,7 @@ from helpers.console_client import PATIENCE, TOKEN, Browser, browse, serving, st
 
 from dimp_ros.apps.console.server import ConsoleServer  # noqa: E402
 from dimp_ros.apps.console.settings import ConsoleSettings  # noqa: E402
-from dimp_ros.apps.console.state import Tracker  # noqa: E402
+from dimp_ros.apps.console.state import TrackerStatus  # noqa: E402
 
 
 def test_the_page_and_its_files_are_served_with_headers_that_shut_everything_else_out():
@@ -87,7 +87,7 @@ def test_states_are_told_also_while_there_is_no_video():
         time.sleep(0.1)
         served.board.forget_images()
         served.board.set_silence("nobody publishes on /image")
-        served.board.set_tracker(Tracker(True))
+        served.board.set_tracker(TrackerStatus(True))
         browse(served, look)
 
 

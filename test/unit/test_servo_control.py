@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.simulated_loop import Loop, ScriptedTracker, close_loop, nanoseconds
+from helpers.simulated_loop import Loop, SimulatedTracker, close_loop, nanoseconds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -213,7 +213,7 @@ def test_whatever_is_observed_the_command_is_finite_within_limits_and_slew_rates
 
 
 def served(
-    control: ServoControl, config: WorldConfig, tracker: ScriptedTracker, seconds: float, **delays: float
+    control: ServoControl, config: WorldConfig, tracker: SimulatedTracker, seconds: float, **delays: float
 ) -> tuple[Loop, LoopFigures]:
     """Close a loop with a tracker that speaks 15 times a second, 0.1 s late."""
     loop = close_loop(World(config), control, tracker.look, seconds, image_period=1 / 15, delay=0.1, **delays)
@@ -224,7 +224,7 @@ def served(
 def test_at_rest_a_target_is_brought_to_within_two_pixels_and_to_its_size(axes):
     control = ServoControl(ServoConfig(axes=axes, set_point_size=0.2))
     world = WorldConfig.arm(target_offset=(0.25, 0.2), width=640, height=480)
-    loop, figures = served(control, world, ScriptedTracker(0.0), 7.0)
+    loop, figures = served(control, world, SimulatedTracker(0.0), 7.0)
     last = loop.moments[-1]
     assert figures.settling_seconds is not None and figures.settling_seconds < 3.0
     assert figures.final_error_px is not None and figures.final_error_px < 2.0
@@ -234,7 +234,7 @@ def test_at_rest_a_target_is_brought_to_within_two_pixels_and_to_its_size(axes):
 def test_a_box_that_is_beside_the_target_is_brought_to_the_set_point_and_the_target_beside_it():
     world = WorldConfig.arm(target_offset=(0.25, 0.2), width=640, height=480)
     off = 0.04
-    _, figures = served(ServoControl(), world, ScriptedTracker(0.0, off=(off, 0.0)), 7.0)
+    _, figures = served(ServoControl(), world, SimulatedTracker(0.0, off=(off, 0.0)), 7.0)
     width = 0.08 / 0.5 * CAMERA.fx
     assert figures.final_box_error_px == pytest.approx(off * width, abs=0.1)
     assert figures.final_seen_error_px is not None and figures.final_seen_error_px < 1.0
@@ -245,7 +245,7 @@ def test_a_box_that_is_beside_the_target_is_brought_to_the_set_point_and_the_tar
 def test_a_target_that_moves_a_quarter_of_the_image_a_second_stays_near_its_set_point(untold):
     control = ServoControl(ServoConfig(max_speed=0.4, max_acceleration=2.0))
     world = WorldConfig.arm(path="sine", target_offset=(0.2, 0.1), **SMALL)
-    _, figures = served(control, world, ScriptedTracker(0.007), 12.0, untold=untold)
+    _, figures = served(control, world, SimulatedTracker(0.007), 12.0, untold=untold)
     assert figures.settling_seconds is not None and figures.settling_seconds < 3.0
     assert figures.within_share is not None and figures.within_share >= 0.95
 
@@ -253,7 +253,7 @@ def test_a_target_that_moves_a_quarter_of_the_image_a_second_stays_near_its_set_
 def test_a_hidden_target_and_a_killed_tracker_stop_it():
     control = ServoControl(ServoConfig(max_speed=0.4, max_acceleration=2.0, timeout=0.3))
     world = WorldConfig.arm(path="sine", hide_from=3.0, hide_until=4.0, hide_by="vanish", **SMALL)
-    loop, figures = served(control, world, ScriptedTracker(0.005), 9.0, kill_at=7.0)
+    loop, figures = served(control, world, SimulatedTracker(0.005), 9.0, kill_at=7.0)
     moments = loop.moments
     lost = next(moment.time for moment in moments if moment.time > 1.0 and moment.state == TargetState.LOST)
     found = next(moment.time for moment in moments if moment.time > lost and moment.state == TRACKING)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from helpers.simulated_loop import NO_BOX, ScriptedTracker, Word, close_loop
+from helpers.simulated_loop import NO_BOX, SimulatedTracker, Word, close_loop
 
 from dimp_ros.apps.simulator.config import WorldConfig
 from dimp_ros.apps.simulator.metrics import LoopFigures
@@ -50,14 +50,14 @@ def assert_on_target(figures: LoopFigures) -> None:
 @pytest.mark.parametrize("more_delay", [0.0, 0.1])
 @pytest.mark.parametrize("path", ["sine", "circle", "random"])
 def test_a_follower_keeps_a_fast_target_on_its_set_point_also_100_ms_later(path, more_delay):
-    loop = close_loop(vehicle_world(path), follower(), ScriptedTracker().look, SECONDS, delay=0.08 + more_delay)
+    loop = close_loop(vehicle_world(path), follower(), SimulatedTracker().look, SECONDS, delay=0.08 + more_delay)
     assert_on_target(LoopFigures.of(loop.recording))
 
 
 @pytest.mark.parametrize("period", [0.03, 0.06, 0.12])
 @pytest.mark.parametrize("path", ["static", "circle"])
 def test_forward_command_is_smooth_at_a_constant_distance(path, period):
-    loop = close_loop(vehicle_world(path), follower(), ScriptedTracker(0.03).look, SECONDS, image_period=period)
+    loop = close_loop(vehicle_world(path), follower(), SimulatedTracker(0.03).look, SECONDS, image_period=period)
     figures = LoopFigures.of(loop.recording)
     assert figures.forward_acceleration is not None and figures.forward_acceleration < 0.3
     assert any(moment.command.twist.vx for moment in loop.moments)
@@ -66,27 +66,27 @@ def test_forward_command_is_smooth_at_a_constant_distance(path, period):
 @pytest.mark.parametrize("more_delay", [0.0, 0.1])
 @pytest.mark.parametrize("path", ["sine", "random"])
 def test_a_servo_keeps_a_fast_target_on_its_set_point_also_100_ms_later(path, more_delay):
-    loop = close_loop(arm_world(path), servo(), ScriptedTracker().look, SECONDS, delay=0.08 + more_delay)
+    loop = close_loop(arm_world(path), servo(), SimulatedTracker().look, SECONDS, delay=0.08 + more_delay)
     assert_on_target(LoopFigures.of(loop.recording))
 
 
 def test_nobody_at_the_controls_keeps_no_target_on_its_set_point():
     control = follower()
     control.set_enabled = lambda enabled: None  # type: ignore[method-assign]
-    figures = LoopFigures.of(close_loop(vehicle_world("static"), control, ScriptedTracker().look, 5.0).recording)
+    figures = LoopFigures.of(close_loop(vehicle_world("static"), control, SimulatedTracker().look, 5.0).recording)
     assert figures.settling_seconds is None
 
 
 def test_a_servo_ends_within_two_pixels_of_where_a_part_that_lies_still_should_be():
     world = World(WorldConfig.arm(target_offset=(0.3, -0.2)))
-    figures = LoopFigures.of(close_loop(world, servo(), ScriptedTracker().look, 8.0, delay=0.1).recording)
+    figures = LoopFigures.of(close_loop(world, servo(), SimulatedTracker().look, 8.0, delay=0.1).recording)
     assert_on_target(figures)
     assert figures.final_error_px is not None and figures.final_error_px < 2.0
 
 
 def test_a_servo_works_through_a_lens_that_distorts():
     world = arm_world("static", distortion=(-0.25, 0.06, 0.0, 0.0, 0.0))
-    figures = LoopFigures.of(close_loop(world, servo(), ScriptedTracker().look, 8.0).recording)
+    figures = LoopFigures.of(close_loop(world, servo(), SimulatedTracker().look, 8.0).recording)
     assert figures.final_error_px is not None and figures.final_error_px < 2.0
 
 
@@ -94,7 +94,7 @@ def test_a_servo_works_through_a_lens_that_distorts():
 def test_a_hidden_target_stops_a_follower_in_time_and_its_return_moves_it_again(hide_by):
     # Round a turning point of its path: it comes back where it went, and is in the image when it does.
     world = vehicle_world("sine", hide_from=5.0, hide_until=7.0, hide_by=hide_by)
-    figures = LoopFigures.of(close_loop(world, follower(), ScriptedTracker().look, SECONDS).recording)
+    figures = LoopFigures.of(close_loop(world, follower(), SimulatedTracker().look, SECONDS).recording)
     assert figures.losses == 1
     assert figures.stop_seconds is not None and figures.stop_seconds <= 0.25
     assert figures.resume_seconds is not None and figures.resume_seconds <= 0.25
@@ -104,7 +104,7 @@ def test_a_hidden_target_stops_a_follower_in_time_and_its_return_moves_it_again(
 
 def test_a_hidden_part_stops_a_servo_in_time():
     world = arm_world("sine", hide_from=5.0, hide_until=7.0)
-    figures = LoopFigures.of(close_loop(world, servo(), ScriptedTracker().look, 10.0).recording)
+    figures = LoopFigures.of(close_loop(world, servo(), SimulatedTracker().look, 10.0).recording)
     assert figures.losses == 1 and figures.stop_seconds is not None and figures.stop_seconds <= 0.25
     assert figures.resume_seconds is not None and figures.resume_seconds <= 0.25
 
@@ -112,7 +112,7 @@ def test_a_hidden_part_stops_a_servo_in_time():
 @pytest.mark.parametrize("make", ["vehicle", "arm"])
 def test_nothing_moves_once_the_tracker_is_dead(make):
     world, control = (vehicle_world("circle"), follower()) if make == "vehicle" else (arm_world("sine"), servo())
-    figures = LoopFigures.of(close_loop(world, control, ScriptedTracker().look, 6.0, kill_at=4.0).recording)
+    figures = LoopFigures.of(close_loop(world, control, SimulatedTracker().look, 6.0, kill_at=4.0).recording)
     timeout = control.config.timeout
     assert figures.kill_stop_seconds is not None and 0.0 < figures.kill_stop_seconds <= timeout + 0.25
     assert abs(world.truth().velocity).max() < 1e-2

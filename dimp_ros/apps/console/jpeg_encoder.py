@@ -11,7 +11,7 @@ import cv2
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from dimp_ros.apps.console.state import Frame
+    from dimp_ros.apps.console.state import VideoImage
 
 
 class Level(NamedTuple):
@@ -50,7 +50,7 @@ class Encoded(NamedTuple):
     height: int
 
 
-class PictureMaker:
+class JpegEncoder:
     """Makes the JPEGs, in a thread of its own, one after the other; used by the event loop only.
 
     What it made of the newest frame is kept: ten browsers on equal links cost as much as one.
@@ -64,7 +64,7 @@ class PictureMaker:
         self.count = 0
         """How many JPEGs were made."""
 
-    async def get(self, frame: Frame, level: int) -> Encoded:
+    async def get(self, frame: VideoImage, level: int) -> Encoded:
         """Return ``frame`` in the quality of index ``level``.
 
         :raises ValueError: for a picture that cannot be shown.
@@ -77,7 +77,7 @@ class PictureMaker:
             )
         return await asyncio.shield(self._made[key])
 
-    def _make(self, frame: Frame, level: int) -> Encoded:
+    def _make(self, frame: VideoImage, level: int) -> Encoded:
         if self._opened is None or self._opened[0] != frame.number:
             self._opened = (frame.number, frame.open())
         picture = self._opened[1]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -19,21 +18,21 @@ from rclpy.node import Node
 
 from dimp_ros.apps.console.server import ConsoleServer
 from dimp_ros.apps.console.settings import ConsoleSettings, console_parameters
-from dimp_ros.apps.console.state import Board, Target, Tracker
+from dimp_ros.apps.console.state import ConsoleState, TrackerStatus
 from dimp_ros.apps.console.tracker_client import TrackerServices
 from dimp_ros.images.compressed_image import compressed_picture
 from dimp_ros.images.contrast import Contrast
 from dimp_ros.images.conversion import to_bgr
 from dimp_ros.images.stamps import stamp_ns
-from dimp_ros.msg import TargetState, TargetStateArray
+from dimp_ros.msg import TargetStateArray
 from dimp_ros.ros_utils.callbacks import guard_services, logged
 from dimp_ros.ros_utils.image_topic_monitor import explain_silence, publisher_trouble
+from dimp_ros.ros_utils.messages import target_estimates
 from dimp_ros.ros_utils.parameters import ParameterHandler
 from dimp_ros.ros_utils.qos import image_qos, reliable_qos, sensor_qos, subscription_options
 from dimp_ros.ros_utils.spin import Finish, run
 from dimp_ros.ros_utils.subscriptions import IMAGE_TYPES, image_topic
 
-STATE_NAMES = {getattr(TargetState, name): name for name in ("UNINITIALIZED", "TRACKING", "UNCERTAIN", "LOST")}
 WATCH_SECONDS = 0.2
 LINGER_WATCHES = 25
 """Images are received for so many more watches after the last browser has gone: it may only have been reloaded."""
@@ -60,7 +59,7 @@ class ConsoleNode(Node):
         self._watchers = self._linger = 0
         self._enabled: bool | None = None  # as the tracker's diagnostics have it
         self._trouble: dict[str, str] = {}
-        self.board = Board(settings.pair_seconds, settings.stale_after)
+        self.board = ConsoleState(settings.pair_seconds, settings.stale_after)
         self._tracker = TrackerServices(self, settings.tracker, settings.request_timeout)
         self._subscribe(TargetStateArray, "targets", self._on_targets, reliable_qos(1, latched=True))
         self._subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, sensor_qos(10))
@@ -124,7 +123,7 @@ class ConsoleNode(Node):
         return to_bgr(compressed_picture(image, self._levels, self._max_megapixels))
 
     def _on_targets(self, message: TargetStateArray) -> None:
-        self.board.on_targets(stamp_ns(message.header.stamp), [target_of(state) for state in message.targets])
+        self.board.on_targets(stamp_ns(message.header.stamp), target_estimates(message))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         """Note whether the tracker is enabled, and what it complains about."""
@@ -160,7 +159,7 @@ class ConsoleNode(Node):
             self._tracker.enabled = None
             self._trouble.clear()
         trouble = next((text for text in map(self._trouble.get, ("node", "tracking", "input")) if text), "")
-        self.board.set_tracker(Tracker(there, self._tracker.enabled, trouble))
+        self.board.set_tracker(TrackerStatus(there, self._tracker.enabled, trouble))
 
     # End
 
@@ -172,18 +171,6 @@ class ConsoleNode(Node):
         """Stop the server, then destroy the node."""
         self.close()
         super().destroy_node()
-
-
-def target_of(state: TargetState) -> Target:
-    """Return what a message says of a target; numbers that are none are not passed on."""
-    centre, w, h = state.bbox.center.position, state.bbox.size_x, state.bbox.size_y
-    box = (centre.x - w / 2, centre.y - h / 2, w, h)
-    return Target(
-        state.id,
-        STATE_NAMES.get(state.state, "UNINITIALIZED"),
-        box if w > 0 and h > 0 and all(map(math.isfinite, box)) else None,
-        *(value if math.isfinite(value) else 0.0 for value in (state.confidence, state.age, state.seconds_since_seen)),
-    )
 
 
 def main(args: Sequence[str] | None = None) -> int:

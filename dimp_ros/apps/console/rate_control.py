@@ -37,7 +37,7 @@ class _Sent(NamedTuple):
     free: bool
 
 
-class Link:
+class RateControl:
     """Keeps the account of what was sent to one client and what it has acknowledged.
 
     A fixed delay, as of a satellite, is no reason for worse pictures; a queue is. So what counts is the time beyond

@@ -15,13 +15,13 @@ from aiohttp import WSMsgType, web
 
 from dimp_ros.apps.console.access import AccessDenied, Gate
 from dimp_ros.apps.console.connections import Connections
-from dimp_ros.apps.console.jpeg_encoder import PictureMaker, ladder
+from dimp_ros.apps.console.jpeg_encoder import JpegEncoder, ladder
 from dimp_ros.apps.console.protocol import MAX_BYTES, BadMessage, Login, parse
-from dimp_ros.apps.console.session import Close, Robot, Session
+from dimp_ros.apps.console.session import Close, Session, TrackerClient
 
 if TYPE_CHECKING:
     from dimp_ros.apps.console.settings import ConsoleSettings
-    from dimp_ros.apps.console.state import Board
+    from dimp_ros.apps.console.state import ConsoleState
 
 STATIC = Path(__file__).resolve().parent / "static"
 TYPES = {
@@ -38,7 +38,7 @@ HEADERS = {
         "frame-ancestors 'none'"
     ),
     "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
+    "X-VideoImage-Options": "DENY",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -64,8 +64,8 @@ class ConsoleServer:
     def __init__(
         self,
         settings: ConsoleSettings,
-        board: Board,
-        robot: Robot,
+        board: ConsoleState,
+        robot: TrackerClient,
         *,
         watchers: Callable[[int], None] = lambda count: None,
         log: Callable[[str], None] = lambda text: None,
@@ -82,7 +82,7 @@ class ConsoleServer:
             if path.suffix in TYPES
         }
         self._files["/"] = self._files["/index.html"]
-        self._pictures = PictureMaker(ladder(settings.max_width))
+        self._pictures = JpegEncoder(ladder(settings.max_width))
         self._sessions: set[Session] = set()
         self._handlers: set[asyncio.Task[Any]] = set()
         self._connections: Connections | None = None  # once the port is open

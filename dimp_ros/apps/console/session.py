@@ -12,11 +12,11 @@ from typing import Any, NamedTuple, Protocol
 from aiohttp import WSMsgType, web
 
 from dimp_ros.apps.console.access import Allowance
-from dimp_ros.apps.console.jpeg_encoder import PictureMaker
+from dimp_ros.apps.console.jpeg_encoder import JpegEncoder
 from dimp_ros.apps.console.protocol import Ack, Drop, Enable, Init, Login, pack_picture, parse
-from dimp_ros.apps.console.rate_control import Link
+from dimp_ros.apps.console.rate_control import RateControl
 from dimp_ros.apps.console.settings import ConsoleSettings
-from dimp_ros.apps.console.state import Board, Shown, news_fields, stamp_fields
+from dimp_ros.apps.console.state import ConsoleState, ShownImage, stamp_fields, update_fields
 
 STATUS_SECONDS = 0.5
 """States are told so often even if nothing has changed: that is how a browser knows that the robot is there."""
@@ -46,7 +46,7 @@ class Answer(NamedTuple):
     message: str
 
 
-class Robot(Protocol):
+class TrackerClient(Protocol):
     """What a browser can ask of the robot; all of it."""
 
     async def init_target(
@@ -73,9 +73,9 @@ class Session:
     def __init__(
         self,
         socket: web.WebSocketResponse,
-        board: Board,
-        pictures: PictureMaker,
-        robot: Robot,
+        board: ConsoleState,
+        pictures: JpegEncoder,
+        robot: TrackerClient,
         settings: ConsoleSettings,
     ) -> None:
         self._socket = socket
@@ -85,7 +85,7 @@ class Session:
         self._settings = settings
         self._woken = asyncio.Event()
         now = time.monotonic()
-        self.link = Link(len(pictures.levels), settings.max_rate, now)
+        self.link = RateControl(len(pictures.levels), settings.max_rate, now)
         self._number = 0
         self._status_at = now - STATUS_SECONDS
         self._told: Any = None
@@ -233,7 +233,7 @@ class Session:
         return True
 
     async def _wait(self, status: dict[str, Any]) -> None:
-        """Wait for news, for an acknowledgement, or for the time of the next message."""
+        """Wait for update, for an acknowledgement, or for the time of the next message."""
         now = time.monotonic()
         period = CHANGE_SECONDS if _lasting(status) != self._told else STATUS_SECONDS
         times = (self._status_at + period - now, self.link.wait_seconds(now))
@@ -242,9 +242,9 @@ class Session:
             await asyncio.wait_for(self._woken.wait(), seconds)
 
 
-def picture_header(number: int, shown: Shown, size: tuple[int, int], level: int, now: float) -> dict[str, Any]:
+def picture_header(number: int, shown: ShownImage, size: tuple[int, int], level: int, now: float) -> dict[str, Any]:
     """Return what goes with a picture, for JSON; ``size`` is the image's own, in pixels."""
-    frame, news = shown
+    frame, update = shown
     return {
         "type": "picture",
         "number": number,
@@ -253,7 +253,7 @@ def picture_header(number: int, shown: Shown, size: tuple[int, int], level: int,
         "height": size[1],
         "age": round(now - frame.at, 3),
         "level": level,
-        "targets": news_fields(news, now),
+        "targets": update_fields(update, now),
     }
 
 

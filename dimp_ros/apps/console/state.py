@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is known at this moment: the newest images, what the tracker said of them, and what is wrong."""
+"""The newest images, the tracker's estimates for them, and what is wrong: all that browsers are shown."""
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import deque
@@ -11,43 +12,30 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
+from dimp_ros.tracker.result import TargetEstimate
+
 NANOSECONDS = 1_000_000_000
 MAX_FRAMES = 64
 MAX_BYTES = 128 * 2**20
 """Of the images that wait for their boxes."""
 
 
-class Target(NamedTuple):
-    """What the tracker said of a target: state as a word, box (x, y, w, h) in pixels of the image or None.
-
-    :param confidence: 0 to 1. :param age: seconds from the image's stamp to when it was said.
-    :param unseen: seconds of stamps since it was last found.
-    """
-
-    target_id: str
-    state: str
-    box: tuple[float, float, float, float] | None
-    confidence: float
-    age: float
-    unseen: float
-
-
 class TrackerUpdate(NamedTuple):
-    """What the tracker said of one image, and when that came, by this process's steady clock.
+    """The tracker's estimates for one image, and when they arrived, by this process's steady clock.
 
-    :param number: counts what was said: a target that was dropped is not to come back with a picture that comes later.
+    :param number: counts the updates: a target that was dropped must not come back with an image that arrives later.
     """
 
     number: int
     stamp: int
-    targets: tuple[Target, ...]
+    targets: tuple[TargetEstimate, ...]
     at: float
 
 
-class Frame(NamedTuple):
-    """An image that has come: its stamp in nanoseconds, when it came, its bytes, and what opens it.
+class VideoImage(NamedTuple):
+    """An image that arrived: its stamp in nanoseconds, when it arrived, its bytes, and what decodes it.
 
-    :param open: returns the picture, HxWx3 uint8 BGR; raises ValueError for one that cannot be shown.
+    :param open: returns the image, HxWx3 uint8 BGR; raises ValueError for one that cannot be shown.
     """
 
     number: int
@@ -57,22 +45,22 @@ class Frame(NamedTuple):
     open: Callable[[], NDArray[Any]]
 
 
-class Tracker(NamedTuple):
-    """How the tracker is: whether its services are there, whether it works (None if not known), what is wrong."""
+class TrackerStatus(NamedTuple):
+    """Whether the tracker's services are there, whether it is enabled (None if not known), and what is wrong."""
 
     present: bool = False
     enabled: bool | None = None
     trouble: str = ""
 
 
-class Shown(NamedTuple):
-    """A frame to show, and the news that are of this very frame; None where there are none."""
+class ShownImage(NamedTuple):
+    """An image to show, and the update for this very image; None where there is none."""
 
-    frame: Frame
-    news: TrackerUpdate | None
+    frame: VideoImage
+    update: TrackerUpdate | None
 
 
-class Board:
+class ConsoleState:
     """Takes notes from ROS' threads, and is read by the web server's. All methods may be called from any thread.
 
     :param pair_seconds: how far, in seconds of stamps, the frame that is shown may lie behind the newest one so that
@@ -84,10 +72,10 @@ class Board:
         self._stale_after = stale_after
         self._clock = clock
         self._lock = threading.Lock()
-        self._frames: deque[Frame] = deque()
+        self._frames: deque[VideoImage] = deque()
         self._number = 0
-        self._news: TrackerUpdate | None = None
-        self._tracker = Tracker()
+        self._update: TrackerUpdate | None = None
+        self._tracker = TrackerStatus()
         self._silence = ""
         self._bad = ""
         self._listener: Callable[[], None] = lambda: None
@@ -102,14 +90,14 @@ class Board:
             if self._frames and stamp < self._frames[-1].stamp:  # the images' clock was set back
                 self._frames.clear()
             self._number += 1
-            self._frames.append(Frame(self._number, stamp, self._clock(), size, open_picture))
+            self._frames.append(VideoImage(self._number, stamp, self._clock(), size, open_picture))
             self._let_go()
         self._listener()
 
     def _let_go(self) -> None:
-        """Forget frames that will not be shown: older than the tracker's last news, or too old or many to wait."""
+        """Forget frames that will not be shown: older than the tracker's last update, or too old or many to wait."""
         frames = self._frames
-        spoken = self._news.stamp if self._news else 0
+        spoken = self._update.stamp if self._update else 0
         while len(frames) > 1 and (
             frames[0].stamp < frames[-1].stamp - self._pair_ns
             or (frames[0].stamp < spoken <= frames[-1].stamp)
@@ -118,11 +106,11 @@ class Board:
         ):
             frames.popleft()
 
-    def on_targets(self, stamp: int, targets: Sequence[Target]) -> None:
+    def on_targets(self, stamp: int, targets: Sequence[TargetEstimate]) -> None:
         """Take what the tracker said of the image with ``stamp``."""
         with self._lock:
-            number = self._news.number + 1 if self._news else 1
-            self._news = TrackerUpdate(number, stamp, tuple(targets), self._clock())
+            number = self._update.number + 1 if self._update else 1
+            self._update = TrackerUpdate(number, stamp, tuple(targets), self._clock())
             self._let_go()
         self._listener()
 
@@ -139,7 +127,7 @@ class Board:
             self._frames.clear()
             self._bad = ""
 
-    def set_tracker(self, tracker: Tracker) -> None:
+    def set_tracker(self, tracker: TrackerStatus) -> None:
         """Note how the tracker is."""
         with self._lock:
             changed, self._tracker = tracker != self._tracker, tracker
@@ -159,7 +147,7 @@ class Board:
         with self._lock:
             return self._clock() - self._frames[-1].at if self._frames else None
 
-    def shown(self) -> Shown | None:
+    def shown(self) -> ShownImage | None:
         """Return the frame to show: the newest that the tracker has spoken about, if that is fresh enough.
 
         Otherwise the newest of all, without boxes. None if there is no image.
@@ -167,46 +155,46 @@ class Board:
         with self._lock:
             if not self._frames:
                 return None
-            news, newest = self._news, self._frames[-1]
-            if news is not None and newest.stamp - self._pair_ns <= news.stamp <= newest.stamp:
+            update, newest = self._update, self._frames[-1]
+            if update is not None and newest.stamp - self._pair_ns <= update.stamp <= newest.stamp:
                 for frame in reversed(self._frames):
-                    if frame.stamp == news.stamp:
-                        return Shown(frame, news)
-            return Shown(newest, None)
+                    if frame.stamp == update.stamp:
+                        return ShownImage(frame, update)
+            return ShownImage(newest, None)
 
     def status(self) -> dict[str, Any]:
         """Return all but the pictures, for JSON; ages in seconds at this moment."""
         now = self._clock()
         with self._lock:
             newest = self._frames[-1] if self._frames else None
-            news, tracker, silence, bad = self._news, self._tracker, self._silence, self._bad
+            update, tracker, silence, bad = self._update, self._tracker, self._silence, self._bad
         age = None if newest is None else now - newest.at
         state = "none" if age is None else "bad" if bad else "live" if age < self._stale_after else "stale"
         return {
             "video": {"state": state, "age": _rounded(age), "reason": bad or ("" if state == "live" else silence)},
             "tracker": tracker._asdict(),
-            "targets": news_fields(news, now),
+            "targets": update_fields(update, now),
         }
 
 
-def news_fields(news: TrackerUpdate | None, now: float) -> dict[str, Any] | None:
-    """Return news for JSON, with how long ago, in seconds, they came."""
-    if news is None:
+def update_fields(update: TrackerUpdate | None, now: float) -> dict[str, Any] | None:
+    """Return update for JSON, with how long ago, in seconds, they came."""
+    if update is None:
         return None
     return {
-        "number": news.number,
-        "stamp": stamp_fields(news.stamp),
-        "age": _rounded(now - news.at),
+        "number": update.number,
+        "stamp": stamp_fields(update.stamp),
+        "age": _rounded(now - update.at),
         "list": [
             {
                 "id": target.target_id,
-                "state": target.state,
+                "state": target.state.name,
                 "box": None if target.box is None else [round(value, 2) for value in target.box],
-                "confidence": round(target.confidence, 4),
+                "confidence": round(target.confidence, 4) if math.isfinite(target.confidence) else 0.0,
                 "age": _rounded(target.age),
-                "unseen": _rounded(target.unseen),
+                "unseen": _rounded(target.seconds_since_seen),
             }
-            for target in news.targets
+            for target in update.targets
         ],
     }
 
@@ -217,4 +205,7 @@ def stamp_fields(stamp: int) -> list[int]:
 
 
 def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(seconds, 3)
+    """Return seconds for JSON, which has no numbers that are not finite."""
+    if seconds is None:
+        return None
+    return round(seconds, 3) if math.isfinite(seconds) else 0.0

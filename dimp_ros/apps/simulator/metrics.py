@@ -30,7 +30,7 @@ SAME_SECONDS = 1e-3
 """Ages are told with seven digits only: within so much, two times are of the same image."""
 
 
-class Error(NamedTuple):
+class ErrorRecord(NamedTuple):
     """Where the target truly was, relative to its set point: ``x``, ``y`` in image widths and heights.
 
     NaN where there was no target; ``visible`` is the share of it in sight.
@@ -42,7 +42,7 @@ class Error(NamedTuple):
     visible: float
 
 
-class Said(NamedTuple):
+class StateRecord(NamedTuple):
     """What the tracker said, when it said it.
 
     :param age: of the image then, seconds. :param x, y: where it saw the target, as in `Error`; NaN if nowhere.
@@ -61,7 +61,7 @@ class Said(NamedTuple):
         return self.time - self.age
 
 
-class Commanded(NamedTuple):
+class CommandRecord(NamedTuple):
     """A command, when it was given."""
 
     time: float
@@ -73,11 +73,11 @@ class Commanded(NamedTuple):
         return max(map(abs, self.twist)) < STILL
 
 
-Timed = TypeVar("Timed", Error, Said)
+Timed = TypeVar("Timed", ErrorRecord, StateRecord)
 
 
 @dataclass
-class Recording:
+class LoopRecording:
     """What happened in a loop, on one clock in seconds, each list in order of time.
 
     Times are those of the doing: an image's is its stamp, a word's and a command's that of their making. When somebody
@@ -88,9 +88,9 @@ class Recording:
     """
 
     size: tuple[int, int]
-    errors: list[Error] = field(default_factory=list)
-    said: list[Said] = field(default_factory=list)
-    commands: list[Commanded] = field(default_factory=list)
+    errors: list[ErrorRecord] = field(default_factory=list)
+    said: list[StateRecord] = field(default_factory=list)
+    commands: list[CommandRecord] = field(default_factory=list)
     enabled: float = 0.0
     killed: float | None = None
 
@@ -137,7 +137,7 @@ class LoopFigures:
     age_ms_median: float | None
 
     @classmethod
-    def of(cls, recording: Recording) -> LoopFigures:
+    def of(cls, recording: LoopRecording) -> LoopFigures:
         """Take the figures of a recording."""
         end = math.inf if recording.killed is None else recording.killed
         errors = [one for one in recording.errors if recording.enabled <= one.time < end]
@@ -176,11 +176,11 @@ def _since(time: float | None, start: float) -> float | None:
     return None if time is None else _rounded(time - start, 3)
 
 
-def _in_band(error: Error) -> bool:
+def _in_band(error: ErrorRecord) -> bool:
     return abs(error.x) <= BAND and abs(error.y) <= BAND  # a NaN is not
 
 
-def _settled(errors: Sequence[Error], start: float) -> float | None:
+def _settled(errors: Sequence[ErrorRecord], start: float) -> float | None:
     """Return when the target entered the band to stay for `HOLD_SECONDS`, at ``start`` or later."""
     entered: float | None = None
     for error in errors:
@@ -195,7 +195,7 @@ def _settled(errors: Sequence[Error], start: float) -> float | None:
     return None
 
 
-def _losses(said: Sequence[Said]) -> tuple[list[float], list[float]]:
+def _losses(said: Sequence[StateRecord]) -> tuple[list[float], list[float]]:
     """Return when the tracker was heard to have stopped to track, and when it was heard to do so again."""
     losses: list[float] = []
     finds: list[float] = []
@@ -210,7 +210,7 @@ def _losses(said: Sequence[Said]) -> tuple[list[float], list[float]]:
     return losses, finds
 
 
-def _calls_to_move(errors: Sequence[Error], finds: Sequence[float]) -> list[float]:
+def _calls_to_move(errors: Sequence[ErrorRecord], finds: Sequence[float]) -> list[float]:
     """Return those of ``finds`` after which the target was not at rest on its set point for `HOLD_SECONDS`."""
     calls = []
     for find in finds:
@@ -221,21 +221,21 @@ def _calls_to_move(errors: Sequence[Error], finds: Sequence[float]) -> list[floa
     return calls
 
 
-def _hidings(errors: Sequence[Error]) -> list[float]:
+def _hidings(errors: Sequence[ErrorRecord]) -> list[float]:
     """Return the times of the images in which the target went out of sight."""
     return [later.time for earlier, later in pairwise(errors) if earlier.visible >= SEEN > later.visible]
 
 
 def _counted(
-    errors: Sequence[Error], settled: float | None, finds: Sequence[float]
-) -> tuple[list[Error], float | None]:
+    errors: Sequence[ErrorRecord], settled: float | None, finds: Sequence[float]
+) -> tuple[list[ErrorRecord], float | None]:
     """Return the errors in the settled state, and the longest time that settling again after a find took.
 
     A hiding ends the settled state; it is back when the loop has settled after the next find.
     """
     if settled is None:
         return [], None
-    counted: list[Error] = []
+    counted: list[ErrorRecord] = []
     longest: float | None = None
     since: float | None = settled
     for error in errors:
@@ -255,7 +255,7 @@ def _counted(
     return counted, None if longest is None else _rounded(longest, 3)
 
 
-def _informed(errors: Sequence[Error], said: Sequence[Said]) -> list[Error]:
+def _informed(errors: Sequence[ErrorRecord], said: Sequence[StateRecord]) -> list[ErrorRecord]:
     """Return the errors of times at which the controller knew where the target was; see `LoopFigures`."""
     if not said:
         return list(errors)
@@ -270,7 +270,7 @@ def _informed(errors: Sequence[Error], said: Sequence[Said]) -> list[Error]:
     return informed
 
 
-def _acceleration(commands: Sequence[Commanded], counted: Sequence[Error]) -> float | None:
+def _acceleration(commands: Sequence[CommandRecord], counted: Sequence[ErrorRecord]) -> float | None:
     """Return the standard deviation of the forward command's change a second, at the times of ``counted`` images."""
     times = [one.time for one in counted]
     changes = []
@@ -286,7 +286,7 @@ def _last_second(moments: Sequence[Timed]) -> list[Timed]:
     return [one for one in moments if one.time >= moments[-1].time - 1.0]
 
 
-def _differences(errors: Sequence[Error], said: Sequence[Said]) -> list[tuple[float, float]]:
+def _differences(errors: Sequence[ErrorRecord], said: Sequence[StateRecord]) -> list[tuple[float, float]]:
     """Return (x, y) from where the target was to where it was seen, for the images that both tell of."""
     times = [one.time for one in errors]
     found = []
@@ -303,7 +303,7 @@ def _mean_distance(places: Sequence[tuple[float, float]], size: tuple[int, int])
     return _rounded(float(np.mean(distances)), 3) if distances and math.isfinite(sum(distances)) else None
 
 
-def _longest(commands: Sequence[Commanded], moments: Sequence[float], *, zero: bool) -> float | None:
+def _longest(commands: Sequence[CommandRecord], moments: Sequence[float], *, zero: bool) -> float | None:
     """Return the longest time from a moment to the next command that is zero, or is not; infinity if none came."""
     times = [one.time for one in commands]
     waits = []
@@ -314,7 +314,7 @@ def _longest(commands: Sequence[Commanded], moments: Sequence[float], *, zero: b
     return _rounded(max(waits), 3) if waits else None
 
 
-def _stop_for_good(commands: Sequence[Commanded], killed: float | None) -> float | None:
+def _stop_for_good(commands: Sequence[CommandRecord], killed: float | None) -> float | None:
     """Return how long after ``killed`` the last command that was not zero came; infinity if they did not stop."""
     if killed is None:
         return None

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dimp_ros.apps.simulator.metrics import BAND, SEEN, LoopFigures, Recording
+from dimp_ros.apps.simulator.metrics import BAND, SEEN, LoopFigures, LoopRecording
 from dimp_ros.files.outputs import OutputFile
 
 AXES = {"vehicle": ("forward m/s", "left m/s", "up m/s", "", "", "yaw rad/s")}
@@ -17,7 +17,7 @@ STATE_COLOURS = {"TRACKING": "#009e73", "UNCERTAIN": "#e69f00", "LOST": "#d55e00
 """Of the states; told apart with any kind of colour vision."""
 
 
-def plot_loop(recording: Recording, figures: LoopFigures, path: Path, *, mode: str, title: str) -> None:
+def plot_loop(recording: LoopRecording, figures: LoopFigures, path: Path, *, mode: str, title: str) -> None:
     """Draw a recording into a PNG; times count from the closing of the loop.
 
     :param mode: vehicle or arm, whose commands have other names.
@@ -61,7 +61,7 @@ def plot_loop(recording: Recording, figures: LoopFigures, path: Path, *, mode: s
     pyplot.close(figure)
 
 
-def _draw_errors(axes: Any, recording: Recording, figures: LoopFigures) -> None:
+def _draw_errors(axes: Any, recording: LoopRecording, figures: LoopFigures) -> None:
     """Draw where the target was, with the band, and the time in which it was hidden in grey."""
     zero = recording.enabled
     times = np.array([one.time - zero for one in recording.errors])

@@ -23,7 +23,15 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
 from dimp_ros.apps.recording.annotated_video import BackgroundVideo, Observation
-from dimp_ros.apps.simulator.metrics import BAND, STALE_SECONDS, Commanded, Error, LoopFigures, Recording, Said
+from dimp_ros.apps.simulator.metrics import (
+    BAND,
+    STALE_SECONDS,
+    CommandRecord,
+    ErrorRecord,
+    LoopFigures,
+    LoopRecording,
+    StateRecord,
+)
 from dimp_ros.apps.simulator.node import COMMAND_TOPICS
 from dimp_ros.apps.simulator.plots import plot_loop
 from dimp_ros.files.outputs import write_text
@@ -86,7 +94,7 @@ class LoopRecorder(Node):
         self._plan, self._finish = plan, finish
         self._closing = threading.Event()
         self._lock = threading.Lock()  # guards all that follows
-        self._recording: Recording | None = None
+        self._recording: LoopRecording | None = None
         self._truth: TargetState | None = None
         self._looked_at: Time | None = None  # stamp of the latest image that the tracker has told of
         self._tracking = False
@@ -130,7 +138,7 @@ class LoopRecorder(Node):
             self._set_target()
             self._wait(lambda: self._tracking, "the tracker does not see the target")
         with self._lock:
-            self._recording = Recording(self._size, enabled=self._now())
+            self._recording = LoopRecording(self._size, enabled=self._now())
         self._call(self._enable, SetBool.Request(data=True))
         self._call(self._play, SetBool.Request(data=True))
         self._pause(plan.seconds)
@@ -201,7 +209,7 @@ class LoopRecorder(Node):
             centre, (width, height) = truth.bbox.center.position, self._size
             seen = truth.state == TargetState.TRACKING
             x, y = (centre.x / width - 0.5, centre.y / height - 0.5) if seen else (math.nan, math.nan)
-            self._recording.errors.append(Error(seconds_of(message.header.stamp), x, y, truth.confidence))
+            self._recording.errors.append(ErrorRecord(seconds_of(message.header.stamp), x, y, truth.confidence))
 
     def _on_targets(self, message: TargetStateArray) -> None:
         if message.header.stamp != Time():
@@ -217,7 +225,7 @@ class LoopRecorder(Node):
             centre, (width, height) = bbox.center.position, self._size
             x, y = (centre.x / width - 0.5, centre.y / height - 0.5) if bbox.size_x > 0 else (math.nan, math.nan)
             when = seconds_of(message.header.stamp) + target.age
-            self._recording.said.append(Said(when, name, target.confidence, target.age, x, y))
+            self._recording.said.append(StateRecord(when, name, target.confidence, target.age, x, y))
             box = Box.from_center(centre.x, centre.y, bbox.size_x, bbox.size_y)
             said = Observation(name, box if box.w > 0 else None, target.confidence, target.age)
             self._video.add_observation(stamp_ns(message.header.stamp), said)
@@ -229,10 +237,10 @@ class LoopRecorder(Node):
             self._heard_until = when
             if self._recording is not None and when >= self._recording.enabled:
                 twist = (linear.x, linear.y, linear.z, angular.x, angular.y, angular.z)
-                self._recording.commands.append(Commanded(when, twist))
+                self._recording.commands.append(CommandRecord(when, twist))
                 self._late.append(late)
 
-    def _report(self, recording: Recording) -> int:
+    def _report(self, recording: LoopRecording) -> int:
         """Write and print the figures, and return the exit code."""
         figures, out = LoopFigures.of(recording), self._plan.out
         more: dict[str, Any] = {

@@ -41,7 +41,7 @@ class Texture:
 
 
 @dataclass(frozen=True)
-class Surface:
+class TexturedSurface:
     """A flat image in the world; ``corner`` is its top left one, ``along`` and ``down`` its sides, metres [3]."""
 
     corner: Floats
@@ -85,7 +85,7 @@ class SurfaceRenderer:
         self._rays: Singles = np.ascontiguousarray((rays / rays[..., 2:]).transpose(2, 0, 1), np.float32)  # [3, H, W]
 
     def draw(
-        self, position: Floats, rotation: Floats, backdrop: Sequence[Surface], plates: Sequence[Surface]
+        self, position: Floats, rotation: Floats, backdrop: Sequence[TexturedSurface], plates: Sequence[TexturedSurface]
     ) -> Picture:
         """Return the image, [H, W, 3] uint8 BGR; of the backdrop's surfaces, the nearest counts, later plates cover."""
         image = np.full((self.camera.height, self.camera.width, 3), (235, 215, 190), np.uint8)
@@ -103,7 +103,7 @@ class SurfaceRenderer:
         return image
 
     def depth(
-        self, position: Floats, rotation: Floats, backdrop: Sequence[Surface], plates: Sequence[Surface]
+        self, position: Floats, rotation: Floats, backdrop: Sequence[TexturedSurface], plates: Sequence[TexturedSurface]
     ) -> Singles:
         """Return the depth along the optical axis, [H, W] float32 in metres; NaN where there is nothing."""
         nearness, _ = self._nearest([surface.solved(position, rotation) for surface in backdrop])
@@ -132,7 +132,7 @@ class SurfaceRenderer:
             nearest[nearer] = index
         return nearness, nearest
 
-    def _draw_plate(self, image: Picture, plate: Surface, position: Floats, rotation: Floats) -> None:
+    def _draw_plate(self, image: Picture, plate: TexturedSurface, position: Floats, rotation: Floats) -> None:
         if (found := self._window(plate, position, rotation)) is None:
             return
         matrix, rows, columns = found
@@ -140,7 +140,7 @@ class SurfaceRenderer:
         keep = 255 - part[..., 3:].astype(np.uint16)
         image[rows, columns] = part[..., :3] + (image[rows, columns] * keep + 127) // 255
 
-    def _window(self, plate: Surface, position: Floats, rotation: Floats) -> tuple[Floats, slice, slice] | None:
+    def _window(self, plate: TexturedSurface, position: Floats, rotation: Floats) -> tuple[Floats, slice, slice] | None:
         """Return a plate's matrix and the rows and columns that it may be seen in; None where it is not in sight."""
         points = (plate.outline() - position) @ rotation
         matrix = plate.solved(position, rotation)
@@ -154,7 +154,7 @@ class SurfaceRenderer:
             return None
         return matrix, slice(low[1], high[1]), slice(low[0], high[0])
 
-    def _textured(self, surface: Surface, matrix: Floats, rows: slice, columns: slice, border: int) -> Picture:
+    def _textured(self, surface: TexturedSurface, matrix: Floats, rows: slice, columns: slice, border: int) -> Picture:
         """Return how a surface looks in a part of the image; what is behind the camera is undefined.
 
         Each row is taken from the resolution in which a pixel covers about one texel.

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dimp_ros.apps.simulator.config import WorldConfig
-from dimp_ros.apps.simulator.rendering import NEAREST, Surface, SurfaceRenderer, Texture
+from dimp_ros.apps.simulator.rendering import NEAREST, SurfaceRenderer, Texture, TexturedSurface
 from dimp_ros.apps.simulator.textures import (
     GRASS,
     Bytes,
@@ -109,7 +109,7 @@ class WorldSurfaces:
             seen &= ~_covered(points, position, cover)
         return Box(*map(float, (*low, *(high - low)))), float(seen.mean())
 
-    def _plates(self, pose: Pose, actors: Actors, *, shadow: bool) -> list[Surface]:
+    def _plates(self, pose: Pose, actors: Actors, *, shadow: bool) -> list[TexturedSurface]:
         """Return target, board and fence, in the order in which they are drawn: the farthest first."""
         plates = self._covers(pose, actors)
         if actors.target is not None:
@@ -119,14 +119,14 @@ class WorldSurfaces:
             plates.insert(0, self._shadow_surface(pose, actors.target))
         return plates
 
-    def _covers(self, pose: Pose, actors: Actors) -> list[Surface]:
+    def _covers(self, pose: Pose, actors: Actors) -> list[TexturedSurface]:
         """Return what may be in front of the target."""
         covers = [] if self._fence is None else [self._fence]
         if actors.board is not None and actors.target is not None:
             covers.append(self._board_surface(pose, actors.target, actors.board))
         return covers
 
-    def _target_surface(self, pose: Pose, actors: Actors) -> tuple[Surface, bool]:
+    def _target_surface(self, pose: Pose, actors: Actors) -> tuple[TexturedSurface, bool]:
         """Return the target, and whether it is mirrored, since it goes to the left.
 
         It lies flat on an arm's table; otherwise it stands upright, and faces the camera from wherever that looks.
@@ -141,12 +141,12 @@ class WorldSurfaces:
         stride = actors.walked / (STRIDE * self._size[0]) * len(textures)
         return self._plate(actors.target, right, down, textures[int(stride) % len(textures)]), mirrored
 
-    def _shadow_surface(self, pose: Pose, target: Floats) -> Surface:
+    def _shadow_surface(self, pose: Pose, target: Floats) -> TexturedSurface:
         right = _across(target - pose[0])
         ground = target * (1.0, 1.0, 0.0) + 2e-3 * UP
         return self._plate(ground, right, np.cross(right, UP), self._shadow, self._size[0] * np.array([0.95, 0.5]))
 
-    def _board_surface(self, pose: Pose, target: Floats, offset: float) -> Surface:
+    def _board_surface(self, pose: Pose, target: Floats, offset: float) -> TexturedSurface:
         """Return the board, at right angles to the optical axis, ``offset`` (0..1) beside the line of sight."""
         position, rotation = pose
         size = self._size * (BOARD_SIZE * BOARD_NEARNESS)
@@ -154,15 +154,15 @@ class WorldSurfaces:
         middle = position + BOARD_NEARNESS * (target - position) + aside
         return self._plate(middle, rotation[:, 0], rotation[:, 1], self._planks, size)
 
-    def _fence_surface(self, place: Floats) -> Surface:
+    def _fence_surface(self, place: Floats) -> TexturedSurface:
         size = self._size * FENCE_SIZE
         return self._plate(place * (1.0, 1.0, 0.0) + UP * size[1] / 2, _across(place), -UP, self._planks, size)
 
     def _plate(
         self, middle: Floats, right: Floats, down: Floats, texture: Texture, size: Floats | None = None
-    ) -> Surface:
+    ) -> TexturedSurface:
         width, height = self._size if size is None else size
-        return Surface(middle - right * width / 2 - down * height / 2, right * width, down * height, texture)
+        return TexturedSurface(middle - right * width / 2 - down * height / 2, right * width, down * height, texture)
 
 
 class _Shape:
@@ -200,7 +200,7 @@ def _across(away: Floats) -> Floats:
     return right / length if length > 1e-9 else np.array([0.0, -1.0, 0.0])
 
 
-def _room(config: WorldConfig, walls: Texture, ground: Texture, wide: float) -> list[Surface]:
+def _room(config: WorldConfig, walls: Texture, ground: Texture, wide: float) -> list[TexturedSurface]:
     """Return the ground and four walls round the origin, each repeated without end.
 
     :param wide: width of the walls' image, in the distance of a wall.
@@ -210,17 +210,17 @@ def _room(config: WorldConfig, walls: Texture, ground: Texture, wide: float) -> 
     # origin, and it is under a target that lies on it, by a little.
     along, down = np.array([0.0, -tile, 0.0]), np.array([-tile / ground.aspect, 0.0, 0.0])
     below = np.array([0.0, 0.0, -1e-3 * config.target_distance if config.mode == "arm" else 0.0])
-    surfaces = [Surface(below - (along + down) / 2, along, down, ground)]
+    surfaces = [TexturedSurface(below - (along + down) / 2, along, down, ground)]
     width = wide * reach
     height = width / walls.aspect
     for x, y in ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0)):
         outward = np.array([x, y, 0.0])
         right = np.cross(outward, UP)
-        surfaces.append(Surface((outward - right) * reach + UP * height, right * width, -UP * height, walls))
+        surfaces.append(TexturedSurface((outward - right) * reach + UP * height, right * width, -UP * height, walls))
     return surfaces
 
 
-def _covered(points: Floats, position: Floats, cover: Surface) -> NDArray[np.bool_]:
+def _covered(points: Floats, position: Floats, cover: TexturedSurface) -> NDArray[np.bool_]:
     """Return which of ``points`` [N, 3] have ``cover`` between them and a camera at ``position``."""
     matrix = cover.solved(position, np.eye(3))
     if matrix is None:

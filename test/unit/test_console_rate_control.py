@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dimp_ros.apps.console.rate_control import MAX_STATUSES, WINDOW, Link
+from dimp_ros.apps.console.rate_control import MAX_STATUSES, WINDOW, RateControl
 
 BYTES = (160e3, 90e3, 50e3, 28e3, 12e3, 6e3)
 """Of a picture in each quality."""
@@ -19,7 +19,7 @@ class Wire:
     def __init__(self, bandwidth: float, delay: float, max_rate: float = 20.0) -> None:
         self.bandwidth, self.delay = bandwidth, delay
         self.now = 100.0
-        self.link = Link(len(BYTES), max_rate, self.now)
+        self.link = RateControl(len(BYTES), max_rate, self.now)
         self.most_under_way = self.sent = 0
         self._free_at = self.now
         self._coming: list[tuple[float, int]] = []
@@ -113,7 +113,7 @@ def test_never_more_is_under_way_than_allowed_and_never_faster_than_asked(bandwi
 
 
 def test_a_client_that_answers_no_more_is_sent_no_more():
-    link = Link(len(BYTES), 20.0, 0.0)
+    link = RateControl(len(BYTES), 20.0, 0.0)
     link.sent(1, 0.0, picture=False)
     link.acknowledged(1, 0.01)
     now, number = 0.02, 2
@@ -127,7 +127,7 @@ def test_a_client_that_answers_no_more_is_sent_no_more():
 
 
 def test_what_was_never_sent_cannot_be_acknowledged():
-    link = Link(len(BYTES), 20.0, 0.0)
+    link = RateControl(len(BYTES), 20.0, 0.0)
     link.sent(1, 0.0, picture=False)
     link.acknowledged(1, 0.1)
     for number in (1, 2, 0):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dimp_ros.apps.simulator.metrics import Commanded, Error, LoopFigures, Recording, Said
+from dimp_ros.apps.simulator.metrics import CommandRecord, ErrorRecord, LoopFigures, LoopRecording, StateRecord
 
 os.environ.setdefault("MPLBACKEND", "Agg")
 STILL, MOVING = (0.0,) * 6, (0.0, 0.0, 0.0, 0.0, 0.0, 0.2)
@@ -18,23 +18,23 @@ STILL, MOVING = (0.0,) * 6, (0.0, 0.0, 0.0, 0.0, 0.0, 0.2)
 
 def recording(
     x: list[tuple[float, float]], *, hidden: tuple[float, float] = (0.0, 0.0), killed: float | None = None
-) -> Recording:
+) -> LoopRecording:
     """Return 10 seconds, ten images a second, with the error across as a function of time given by its corners.
 
     While the target is ``hidden``, the tracker says so 0.1 s later, and the command is zero 0.2 s later; after the end
     of it likewise. After ``killed`` the command is zero from 0.4 s on.
     """
-    result = Recording((200, 100), killed=killed)
+    result = LoopRecording((200, 100), killed=killed)
     for tick in range(100):
         time = tick / 10
         error = float(np.interp(time, *zip(*x, strict=True)))
         seen = not hidden[0] <= time < hidden[1]
-        result.errors.append(Error(time, error, 0.0, 1.0 if seen else 0.0))
+        result.errors.append(ErrorRecord(time, error, 0.0, 1.0 if seen else 0.0))
         lost = hidden[0] + 0.1 <= time + 1e-9 < hidden[1] + 0.1
-        result.said.append(Said(time, "LOST" if lost else "TRACKING", 0.0 if lost else 0.9, 0.05))
+        result.said.append(StateRecord(time, "LOST" if lost else "TRACKING", 0.0 if lost else 0.9, 0.05))
         stopped = hidden[0] + 0.2 <= time + 1e-9 < hidden[1] + 0.2
         stopped |= killed is not None and time + 1e-9 >= killed + 0.4
-        result.commands.append(Commanded(time, STILL if stopped else MOVING))
+        result.commands.append(CommandRecord(time, STILL if stopped else MOVING))
     return result
 
 
@@ -75,16 +75,16 @@ def test_a_hiding_is_not_counted_but_stop_and_resumption_are_measured():
 
 def test_a_target_that_is_at_rest_where_it_should_be_calls_for_no_motion():
     resting = recording([(0.0, 0.01), (10.0, 0.01)], hidden=(4.0, 6.0))
-    resting.commands = [Commanded(one.time, STILL) for one in resting.commands]
+    resting.commands = [CommandRecord(one.time, STILL) for one in resting.commands]
     assert LoopFigures.of(resting).resume_seconds is None
     wandering = recording([(0.0, 0.01), (6.0, 0.01), (10.0, 0.09)], hidden=(4.0, 6.0))
-    wandering.commands = [Commanded(one.time, STILL) for one in wandering.commands]
+    wandering.commands = [CommandRecord(one.time, STILL) for one in wandering.commands]
     assert LoopFigures.of(wandering).resume_seconds == math.inf
 
 
 def test_a_command_that_goes_on_is_told_as_an_endless_stop():
     endless = recording([(0.0, 0.0), (10.0, 0.0)], hidden=(4.0, 9.0))
-    endless.commands = [Commanded(one.time, MOVING) for one in endless.commands]
+    endless.commands = [CommandRecord(one.time, MOVING) for one in endless.commands]
     assert LoopFigures.of(endless).stop_seconds == math.inf
 
 
@@ -92,9 +92,9 @@ def test_the_stop_after_a_kill_is_the_last_one():
     figures = LoopFigures.of(recording([(0.0, 0.0), (10.0, 0.0)], killed=8.0))
     assert figures.kill_stop_seconds == pytest.approx(0.4)
     relapse = recording([(0.0, 0.0), (10.0, 0.0)], killed=8.0)
-    relapse.commands[95] = Commanded(9.5, MOVING)
+    relapse.commands[95] = CommandRecord(9.5, MOVING)
     assert LoopFigures.of(relapse).kill_stop_seconds == pytest.approx(1.6)
-    relapse.commands[99] = Commanded(9.9, MOVING)
+    relapse.commands[99] = CommandRecord(9.9, MOVING)
     assert LoopFigures.of(relapse).kill_stop_seconds == math.inf
 
 
@@ -111,7 +111,7 @@ def test_the_final_error_is_told_apart_into_what_the_controller_and_what_the_tra
 
 
 def test_an_empty_recording_has_no_figures():
-    figures = LoopFigures.of(Recording((200, 100)))
+    figures = LoopFigures.of(LoopRecording((200, 100)))
     assert figures.settling_seconds is None and figures.final_error_px is None and figures.age_ms_median is None
 
 
@@ -143,5 +143,5 @@ def test_images_of_times_without_recent_states_do_not_count():
 def test_forward_acceleration_is_the_deviation_of_the_change():
     one = recording([(0.0, 0.0), (10.0, 0.0)])
     assert LoopFigures.of(one).forward_acceleration == 0.0
-    one.commands = [Commanded(tick / 10, (0.1 * (tick % 2), 0.0, 0.0, 0.0, 0.0, 0.0)) for tick in range(100)]
+    one.commands = [CommandRecord(tick / 10, (0.1 * (tick % 2), 0.0, 0.0, 0.0, 0.0, 0.0)) for tick in range(100)]
     assert LoopFigures.of(one).forward_acceleration == pytest.approx(1.0, abs=0.01)

@@ -3,10 +3,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from dimp_ros.apps.console.state import MAX_BYTES, MAX_FRAMES, Board, Target, Tracker, news_fields
+from dimp_ros.apps.console.state import MAX_BYTES, MAX_FRAMES, ConsoleState, TrackerStatus, update_fields
+from dimp_ros.geometry.box import Box
+from dimp_ros.tracker.result import TargetEstimate, TargetState
 
 MS = 1_000_000
 
@@ -28,23 +32,23 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def board(clock: Clock) -> Board:
+def board(clock: Clock) -> ConsoleState:
     """Return a board that holds pictures back for 0.5 s and calls those stale that are 1 s old."""
-    return Board(pair_seconds=0.5, stale_after=1.0, clock=clock)
+    return ConsoleState(pair_seconds=0.5, stale_after=1.0, clock=clock)
 
 
-def show(board: Board, *stamps: int, size: int = 1000) -> None:
+def show(board: ConsoleState, *stamps: int, size: int = 1000) -> None:
     """Let images come, with these stamps in milliseconds."""
     for stamp in stamps:
         board.on_image(stamp * MS, size, lambda: np.zeros((4, 4, 3), np.uint8))
 
 
-def target(name: str = "cup", state: str = "TRACKING") -> Target:
+def target(name: str = "cup", state: TargetState = TargetState.TRACKING) -> TargetEstimate:
     """Return a target with a box."""
-    return Target(name, state, (1.0, 2.0, 3.0, 4.0), 0.5, 0.1, 0.0)
+    return TargetEstimate(name, state, Box(1.0, 2.0, 3.0, 4.0), 0.5, age=0.1)
 
 
-def shown(board: Board) -> tuple[int, bool]:
+def shown(board: ConsoleState) -> tuple[int, bool]:
     """Return the stamp of the picture to show, in milliseconds, and whether its own boxes are known."""
     frame, news = board.shown()
     return frame.stamp // MS, news is not None
@@ -124,7 +128,7 @@ def test_the_video_is_live_then_stale_and_never_more_than_that(board, clock):
 
 def test_what_is_known_of_targets_grows_old(board, clock):
     assert board.status()["targets"] is None
-    board.on_targets(1_500 * MS, [target(), target("pen", "LOST")._replace(box=None)])
+    board.on_targets(1_500 * MS, [target(), replace(target("pen", TargetState.LOST), box=None)])
     clock.now += 0.25
     targets = board.status()["targets"]
     assert targets["age"] == 0.25 and targets["stamp"] == [1, 500 * MS]
@@ -132,7 +136,7 @@ def test_what_is_known_of_targets_grows_old(board, clock):
     assert targets["list"][0]["box"] == [1.0, 2.0, 3.0, 4.0] and targets["list"][1]["box"] is None
     board.on_targets(1_500 * MS, [])
     assert board.status()["targets"]["number"] == targets["number"] + 1
-    assert news_fields(None, clock.now) is None
+    assert update_fields(None, clock.now) is None
 
 
 def test_whoever_listens_hears_of_changes_and_only_of_those(board):
@@ -142,7 +146,14 @@ def test_whoever_listens_hears_of_changes_and_only_of_those(board):
     board.on_targets(100 * MS, [])
     assert len(heard) == 2
     for _ in range(3):
-        board.set_tracker(Tracker(True, True, ""))
+        board.set_tracker(TrackerStatus(True, True, ""))
         board.set_silence("")
         board.on_bad_image("")
     assert len(heard) == 3
+
+
+def test_numbers_that_are_not_finite_become_zeros_in_json():
+    board = ConsoleState(0.5, 1.0)
+    board.on_targets(MS, [TargetEstimate("cup", confidence=float("nan"), age=float("inf"))])
+    (told,) = board.status()["targets"]["list"]
+    assert (told["confidence"], told["age"], told["box"], told["state"]) == (0.0, 0.0, None, "UNINITIALIZED")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.simulated_loop import Loop, ScriptedTracker, close_loop, nanoseconds
+from helpers.simulated_loop import Loop, SimulatedTracker, close_loop, nanoseconds
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -242,7 +242,7 @@ def test_whatever_is_observed_the_command_is_finite_within_limits_and_slew_rates
 
 
 def followed(
-    control: FollowControl, config: WorldConfig, tracker: ScriptedTracker, seconds: float, **delays: float
+    control: FollowControl, config: WorldConfig, tracker: SimulatedTracker, seconds: float, **delays: float
 ) -> tuple[Loop, LoopFigures]:
     """Close a loop with a tracker that speaks 15 times a second, 0.1 s late."""
     loop = close_loop(World(config), control, tracker.look, seconds, image_period=1 / 15, delay=0.1, **delays)
@@ -255,7 +255,7 @@ def followed(
 def test_a_target_that_moves_a_quarter_of_the_image_a_second_stays_near_its_set_point(path, untold):
     control = FollowControl(FollowConfig(vertical="climb", distance=6.0))
     world = WorldConfig(path=path, target_offset=(0.3, -0.2), **SMALL)
-    loop, figures = followed(control, world, ScriptedTracker(0.007), 12.0, untold=untold)
+    loop, figures = followed(control, world, SimulatedTracker(0.007), 12.0, untold=untold)
     assert figures.settling_seconds is not None and figures.settling_seconds < 3.0
     assert figures.within_share is not None and figures.within_share >= 0.95
     distances = [moment.distance for moment in loop.moments]
@@ -265,7 +265,7 @@ def test_a_target_that_moves_a_quarter_of_the_image_a_second_stays_near_its_set_
 def test_a_target_at_rest_is_not_circled_with_a_slow_robot_and_latency_that_nobody_tells_of():
     control = FollowControl(FollowConfig(vertical="climb"))
     world = WorldConfig(path="static", target_offset=(0.3, 0.2), lag=0.5, **SMALL)
-    loop, figures = followed(control, world, ScriptedTracker(0.0), 10.0, untold=0.1)
+    loop, figures = followed(control, world, SimulatedTracker(0.0), 10.0, untold=0.1)
     assert figures.settling_seconds is not None and figures.settling_seconds < 3.0
     assert max(moment.speed for moment in loop.moments if moment.time > 8.0) < 0.03
 
@@ -273,7 +273,7 @@ def test_a_target_at_rest_is_not_circled_with_a_slow_robot_and_latency_that_nobo
 def test_a_hidden_target_stops_it_within_a_quarter_of_a_second_and_it_goes_on_when_the_target_is_back():
     control = FollowControl(FollowConfig())
     world = WorldConfig(path="sine", hide_from=5.0, hide_until=6.5, hide_by="vanish", **SMALL)
-    loop, figures = followed(control, world, ScriptedTracker(0.005), 10.0)
+    loop, figures = followed(control, world, SimulatedTracker(0.005), 10.0)
     moments = loop.moments
     lost = next(moment.time for moment in moments if moment.time > 1.0 and moment.state == TargetState.LOST)
     found = next(moment.time for moment in moments if moment.time > lost and moment.state == TRACKING)
@@ -286,7 +286,7 @@ def test_a_hidden_target_stops_it_within_a_quarter_of_a_second_and_it_goes_on_wh
 def test_when_the_tracker_is_killed_nothing_moves_after_its_timeout_and_a_quarter_of_a_second():
     control = FollowControl(FollowConfig(timeout=0.3))
     world = WorldConfig(path="sine", **SMALL)
-    loop, figures = followed(control, world, ScriptedTracker(0.005), 7.0, kill_at=4.0)
+    loop, figures = followed(control, world, SimulatedTracker(0.005), 7.0, kill_at=4.0)
     assert any(moment.command.twist.wz for moment in loop.moments if 3.5 < moment.time < 4.0)
     assert figures.kill_stop_seconds is not None and 0.0 < figures.kill_stop_seconds <= 0.3 + STOP_SECONDS
     reason = loop.moments[-1].command.reason
@@ -296,5 +296,5 @@ def test_when_the_tracker_is_killed_nothing_moves_after_its_timeout_and_a_quarte
 def test_the_distance_is_kept_by_poses():
     control = FollowControl(FollowConfig(distance=4.0))
     world = WorldConfig(path="static", **SMALL)
-    loop, _ = followed(control, world, ScriptedTracker(0.005, poses=True), 10.0)
+    loop, _ = followed(control, world, SimulatedTracker(0.005, poses=True), 10.0)
     assert loop.moments[-1].distance == pytest.approx(4.0, rel=0.08)

@@ -1,24 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A loop closed without ROS and without waiting: camera, tracker, control law, and motion, on the world's own clock."""
+"""A loop closed without ROS and without waiting: camera, tracker, control law, and motion, on the world's own clock.
+
+Run as a program, it prints the table of docs/simulator.md: tools/env python test/helpers/simulated_loop.py
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dimp_ros.apps.simulator.config import WorldConfig
 from dimp_ros.apps.simulator.delay import DelayLine
-from dimp_ros.apps.simulator.metrics import CommandRecord, ErrorRecord, LoopRecording, StateRecord
+from dimp_ros.apps.simulator.metrics import CommandRecord, ErrorRecord, LoopFigures, LoopRecording, StateRecord
 from dimp_ros.apps.simulator.world import World
 from dimp_ros.apps.steering.controller import BaseController
+from dimp_ros.apps.steering.follower_control import FollowConfig, FollowControl
 from dimp_ros.apps.steering.safety import Command, TargetObservation
+from dimp_ros.apps.steering.servo_control import ServoConfig, ServoControl
 from dimp_ros.geometry.box import Box
 from dimp_ros.tracker.result import TargetState
 
 TICK = 0.02
 """Between two commands, seconds."""
+
+PATHS_OF_A_VEHICLE = ("static", "sine", "circle", "random", "triangle")
+PATHS_OF_AN_ARM = ("static", "sine", "random", "triangle")
 
 
 class Word(NamedTuple):
@@ -165,3 +174,29 @@ def true_error(world: World, x: float, y: float) -> ErrorRecord:
     centre_x, centre_y = truth.box.center
     across, down = centre_x / world.config.width - x, centre_y / world.config.height - y
     return ErrorRecord(world.time, across, down, truth.visible)
+
+
+def table(seconds: float = 15.0) -> Iterator[str]:
+    """Return the lines of the table in docs/simulator.md."""
+    small, fast = {"width": 320, "height": 240}, 0.25
+    for name, paths in (("follower", PATHS_OF_A_VEHICLE), ("servo", PATHS_OF_AN_ARM)):
+        for path in paths:
+            for delay in (0.08, 0.18):
+                if name == "follower":
+                    world = World(WorldConfig(**small, path=path, speed=fast, target_offset=(0.3, -0.1)), seed=1)
+                    control: BaseController[Any] = FollowControl(FollowConfig(vertical="climb"))
+                else:
+                    world = World(WorldConfig.arm(**small, path=path, speed=fast, target_offset=(0.3, -0.2)), seed=1)
+                    control = ServoControl(ServoConfig(max_speed=0.4))
+                loop = close_loop(world, control, SimulatedTracker().look, seconds, delay=delay)
+                figures = LoopFigures.of(loop.recording)
+                yield (
+                    f"| {name} | {path} | {delay * 1e3:.0f} ms | {figures.settling_seconds:.2f} s | "
+                    f"{figures.within_share:.1%} | {figures.median_error:.1%} | {figures.error_95:.1%} | "
+                    f"{figures.forward_acceleration:.2f} |"
+                )
+
+
+if __name__ == "__main__":
+    for line in table():
+        print(line, flush=True)

@@ -35,7 +35,7 @@ def visit(console: ConsoleNode, act: Callable[[Browser], Awaitable[Any]]) -> Any
     return browse(Served(), act)  # type: ignore[arg-type]
 
 
-def test_a_target_is_set_followed_and_dropped_through_the_console():
+def test_target_is_set_tracked_and_dropped_in_the_console():
     async def act(browser: Browser) -> None:
         picture = await browser.until(lambda: browser.pictures and browser.pictures[-1])
         await browser.say(type="init", request=1, stamp=picture["stamp"], box=[190, 110, 80, 80], id="cup")

@@ -26,7 +26,7 @@ from dimp_ros.apps.steering.follower import Follower
 from dimp_ros.apps.steering.servo import Servo
 
 
-def test_it_says_zero_until_it_is_enabled_follows_then_and_says_zero_once_disabled():
+def test_commands_are_zero_unless_enabled():
     with steering() as operator:
         operator.wait_for_rest()
         assert operator.commands[-1].header.frame_id == "base_link"
@@ -38,7 +38,7 @@ def test_it_says_zero_until_it_is_enabled_follows_then_and_says_zero_once_disabl
         operator.wait_for_rest()
 
 
-def test_a_lost_or_doubtful_target_stops_it_and_a_found_one_is_followed_again():
+def test_lost_or_uncertain_target_stops_it():
     with steering() as operator:
         operator.set_enabled(True)
         for state, confidence in ((TargetState.LOST, 0.0), (TargetState.UNCERTAIN, 0.9), (TargetState.TRACKING, 0.3)):
@@ -60,7 +60,7 @@ def test_silence_and_a_stamp_that_stands_still_stop_it():
         operator.wait_for_rest()
 
 
-def test_stamps_of_another_clock_stop_it_and_the_diagnostics_say_so():
+def test_stamps_of_another_clock_stop_it():
     with steering() as operator:
         operator.set_enabled(True)
         operator.wait_for_motion()
@@ -84,7 +84,7 @@ def test_of_several_targets_only_one_that_is_named_is_followed():
         operator.wait_for_rest()
 
 
-def test_numbers_that_are_none_never_leave_it():
+def test_non_finite_numbers_are_never_published():
     with steering() as operator:
         operator.set_enabled(True)
         operator.wait_for_motion()
@@ -95,7 +95,7 @@ def test_numbers_that_are_none_never_leave_it():
         assert all(math.isfinite(value) for command in operator.commands for value in vars_of(command))
 
 
-def test_without_a_calibration_it_stands_until_a_field_of_view_is_given():
+def test_uncalibrated_camera_stops_it_until_a_view_is_given():
     with steering() as operator:
         operator.info.k = [0.0] * 9
         operator.set_enabled(True)
@@ -106,7 +106,7 @@ def test_without_a_calibration_it_stands_until_a_field_of_view_is_given():
         operator.wait_for_motion()
 
 
-def test_the_set_point_is_where_the_target_is_when_that_is_asked_for():
+def test_follower_takes_the_set_point():
     with steering() as operator:
         operator.set_enabled(True)
         operator.wait_for_motion()
@@ -118,7 +118,7 @@ def test_the_set_point_is_where_the_target_is_when_that_is_asked_for():
         wait_until(lambda: not operator.take_set_point().success, "a refusal: there is no target")
 
 
-def test_a_pose_of_the_same_image_is_what_the_distance_is_kept_by():
+def test_distance_is_kept_by_the_pose_of_the_same_image():
     with steering(distance=2.0) as operator:
         operator.centre, operator.depth = (320.0, 240.0), 4.0
         operator.set_enabled(True)
@@ -140,7 +140,7 @@ def test_parameters_change_at_any_time_as_a_batch_or_not_at_all():
         wait_until(lambda: operator.last()[5] == pytest.approx(-0.05) and operator.last()[0] == 0.0, "the new limit")
 
 
-def test_a_wrong_value_at_the_start_is_told_and_nothing_moves_until_it_is_mended():
+def test_invalid_parameter_blocks_enabling_until_corrected():
     with steering(max_yaw_rate=-3.0) as operator:
         answer = operator.set_enabled(True)
         assert not answer.success and "max_yaw_rate is -3.0" in answer.message
@@ -150,7 +150,7 @@ def test_a_wrong_value_at_the_start_is_told_and_nothing_moves_until_it_is_mended
         operator.wait_for_motion()
 
 
-def test_an_error_that_nobody_has_foreseen_stops_and_disables_it(monkeypatch, capfd):
+def test_unexpected_error_stops_and_disables_it(monkeypatch, capfd):
     with steering() as operator:
         operator.set_enabled(True)
         operator.wait_for_motion()
@@ -169,7 +169,7 @@ def test_a_simulated_clock_that_never_comes_moves_nothing():
         operator.wait_for_rest()
 
 
-def test_its_last_word_is_zero():
+def test_last_command_is_zero():
     with steering() as operator:
         operator.set_enabled(True)
         operator.wait_for_motion()
@@ -200,7 +200,7 @@ rclpy.spin(node)
 """
 
 
-def test_when_the_process_of_the_tracker_is_killed_the_command_is_zero_and_stays_zero():
+def test_killed_tracker_process_leaves_zero_commands():
     with steering(image_width=640, image_height=480, horizontal_fov=60.0, timeout=0.5) as operator:
         operator.leave_targets()
         tracker = subprocess.Popen([sys.executable, "-c", TRACKER], env=os.environ)

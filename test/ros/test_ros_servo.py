@@ -10,7 +10,7 @@ from helpers.steering_operator import batch, steering
 from dimp_ros.apps.steering.servo import Servo
 
 
-def test_it_moves_the_camera_in_the_frame_of_the_images_and_stops_when_the_target_is_lost():
+def test_servo_moves_in_the_frame_of_the_images_and_stops():
     with steering(Servo, "delta_twist_cmds") as operator:
         operator.wait_for_rest()
         operator.set_enabled(True)
@@ -20,7 +20,7 @@ def test_it_moves_the_camera_in_the_frame_of_the_images_and_stops_when_the_targe
         operator.wait_for_rest()
 
 
-def test_the_set_point_is_where_the_target_is_when_that_is_asked_for_its_size_included():
+def test_servo_takes_the_set_point_with_its_size():
     with steering(Servo, "delta_twist_cmds") as operator:
         operator.set_enabled(True)
         operator.wait_for_motion()

@@ -203,7 +203,7 @@ def test_a_recorded_loop_ends_with_a_plot_a_video_and_figures(tmp_path):
     assert (tmp_path / "new" / "annotated.mp4").stat().st_size > 1000
 
 
-def test_a_tracker_that_takes_its_time_is_asked_for_an_image_that_it_has_seen_and_refuses_nothing(tmp_path, capfd):
+def test_slow_tracker_is_asked_for_an_image_that_it_has_seen(tmp_path, capfd):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: the plot needs it")
     script, dead = ScriptedTracker(), []
 

@@ -194,7 +194,7 @@ def another_console(scene: ConsoleWorld, **parameters: Any) -> Iterator[ConsoleN
         console.close()
 
 
-def test_the_page_loads_from_the_robot_only_and_says_that_all_is_well(scene, console):
+def test_page_loads_from_the_robot_only(scene, console):
     console.shows("#chip-tracker", "✓")
     console.shows("#chip-link", "pictures/s")
     assert all(address.startswith((scene.console.server.url, "blob:")) for address in console.addresses)
@@ -225,7 +225,7 @@ def test_a_box_is_for_the_picture_that_was_on_the_screen(scene, console):
     assert scene.tracker.inits[-1][1] == pytest.approx(sent["box"], abs=0.01)
 
 
-def test_the_box_moves_with_the_target_and_belongs_to_the_picture(scene, console):
+def test_box_moves_with_the_target_in_its_image(scene, console):
     console.follow("cup")
     assert console.text("#targets strong") == "cup"
     console.shows("#targets", "0.90")
@@ -254,7 +254,7 @@ def test_a_target_out_of_sight_is_lost_and_has_no_box(scene, console):
     console.until(console.box, "a box")
 
 
-def test_several_targets_have_names_numbers_and_colours_of_their_own(scene, console):
+def test_each_target_has_its_own_name_number_and_colour(scene, console):
     scene.camera.places = [(100.0, 150.0), (400.0, 150.0)]
     console.follow("cup", (100.0, 150.0))
     scale = console.scale
@@ -302,7 +302,7 @@ def test_a_box_is_drawn_moved_sized_and_sent_with_keys_alone(scene, console):
     console.shows("#targets", "tracking")
 
 
-def test_a_refusal_is_shown_with_its_reason_as_text_never_as_markup(scene, console):
+def test_reason_of_a_refusal_is_shown_as_text_not_markup(scene, console):
     console.page.fill("#name", "<img src=x onerror=alert(1)>")
     console.drag(700, 100, 780, 180)
     console.shows("#answers", "draw it round a square")
@@ -328,7 +328,7 @@ def test_tracking_is_paused_and_resumed(scene, console):
     console.shows("#enable", "Pause")
 
 
-def test_a_camera_that_stops_makes_the_picture_stale_and_the_targets_unknown(scene, console):
+def test_stopped_camera_makes_image_stale_and_targets_unknown(scene, console):
     console.follow("cup")
     scene.camera.playing = False
     console.shows("#chip-video", "stale")
@@ -341,7 +341,7 @@ def test_a_camera_that_stops_makes_the_picture_stale_and_the_targets_unknown(sce
     console.shows("#targets", "tracking")
 
 
-def test_a_finger_draws_on_a_phone_and_nothing_is_wider_than_its_screen(scene, console, chromium):
+def test_phone_layout_fits_and_a_finger_draws(scene, console, chromium):
     phone = Page(chromium, PHONE, has_touch=True, is_mobile=True, device_scale_factor=2).open(scene.console.server.url)
     phone.shows("#chip-video", "live")
     x0, y0, x1, y1 = phone.until(phone.square, "the square")
@@ -361,7 +361,7 @@ def test_a_finger_draws_on_a_phone_and_nothing_is_wider_than_its_screen(scene, c
     console.shows("#targets", "tracking")  # the other browser sees it too
 
 
-def test_ten_browsers_look_at_once_and_the_eleventh_is_told_why_not(scene, console, chromium):
+def test_eleventh_browser_is_refused_with_the_reason(scene, console, chromium):
     small = {"width": 320, "height": 300}
     with another_console(scene, tracker="/tracker_node", max_rate=2.0, client_timeout=60.0) as other:
         tabs = chromium.new_context(viewport=small)  # windows of their own would be processes of their own
@@ -397,7 +397,7 @@ def test_one_that_stops_reading_does_not_hold_up_the_others(scene, console):
         console.shows("#targets", "tracking")
 
 
-def test_the_token_is_asked_for_a_wrong_one_refused_and_the_right_one_not_left_in_the_address(scene, chromium):
+def test_token_is_required_and_not_left_in_the_address(scene, chromium):
     with another_console(scene, token=TOKEN, tracker="other_tracker") as other:
         page = Page(chromium, DESKTOP).open(other.server.url)
         page.shows("#login", "This console needs its token")

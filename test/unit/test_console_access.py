@@ -35,7 +35,7 @@ def test_a_host_that_is_no_address_is_refused(host):
 
 
 @pytest.mark.parametrize("token", ["short", "0123456789abcde", "0123456789abcdef\n", "0123456789abcdé", "no, not it"])
-def test_a_token_that_is_no_protection_is_refused_without_being_told(token):
+def test_weak_token_is_not_repeated_in_the_error(token):
     with pytest.raises(ValueError, match="openssl rand -hex 16") as refusal:
         ConsoleSettings(token=token)
     assert token not in str(refusal.value)
@@ -103,7 +103,7 @@ def test_a_request_that_was_sent_to_another_name_is_turned_away(host):
     assert denied(Gate(ConsoleSettings()).check_host, host)
 
 
-def test_on_the_network_addresses_and_known_names_are_taken_and_others_are_not():
+def test_only_addresses_and_known_names_are_accepted_as_host():
     gate = Gate(ConsoleSettings(host="0.0.0.0", token=TOKEN, allowed_hosts=("Rover.lan",)))
     own = socket.gethostname().lower()
     for host in ("192.168.1.7:8080", "[fe80::1]:8080", "rover.lan", "ROVER.LAN:8080", "localhost:8080", f"{own}.local"):
@@ -121,7 +121,7 @@ def test_pages_of_other_origins_may_not_connect(origin):
     assert denied(Gate(ConsoleSettings()).check_origin, origin, "localhost:8080")
 
 
-def test_the_console_s_own_page_may_connect_also_behind_a_proxy_with_tls():
+def test_own_page_may_connect_also_behind_a_tls_proxy():
     gate = Gate(ConsoleSettings())
     gate.check_origin("http://localhost:8080", "localhost:8080")
     gate.check_origin("https://localhost:8443", "localhost:8443")
@@ -150,7 +150,7 @@ def test_an_allowance_is_used_up_and_comes_back():
     assert [allowance.take() for _ in range(4)] == [True, True, True, False]
 
 
-def test_the_parameters_are_documented_as_they_are_and_the_file_holds_known_ones():
+def test_parameters_are_documented_and_the_file_has_known_ones():
     root = Path(__file__).parents[2]
     written = (root / "docs" / "console.md").read_text(encoding="utf-8")
     for row in console_parameters():

@@ -85,7 +85,7 @@ def test_a_packed_picture_is_unpacked_the_same(header, jpeg):
     assert unpack_picture(pack_picture(header, jpeg)) == (header, jpeg)
 
 
-def test_each_quality_takes_less_than_the_one_before_and_none_enlarges():
+def test_each_quality_is_smaller_and_none_enlarges():
     random = np.random.default_rng(1)
     small = random.integers(0, 255, (36, 64, 3), np.uint8)
     picture = np.kron(small, np.ones((20, 20, 1), np.uint8))

@@ -93,7 +93,7 @@ def test_a_link_that_becomes_worse_and_better_is_followed():
     assert wire.link.level == 0
 
 
-def test_a_quality_that_was_too_much_is_tried_less_and_less_often():
+def test_failed_quality_is_tried_less_often():
     wire = Wire(bandwidth=250e3, delay=0.02)
     wire.run(60.0)
     wire.levels.clear()
@@ -104,7 +104,7 @@ def test_a_quality_that_was_too_much_is_tried_less_and_less_often():
 
 @settings(max_examples=25, deadline=None)
 @given(st.floats(2e4, 1e8), st.floats(0.0, 1.5), st.floats(1.0, 60.0))
-def test_never_more_is_under_way_than_allowed_and_never_faster_than_asked(bandwidth, delay, max_rate):
+def test_images_under_way_and_rate_are_limited(bandwidth, delay, max_rate):
     wire = Wire(bandwidth, delay, max_rate)
     wire.run(8.0)
     assert wire.most_under_way <= WINDOW + MAX_STATUSES

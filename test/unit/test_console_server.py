@@ -19,7 +19,7 @@ from dimp_ros.apps.console.settings import ConsoleSettings  # noqa: E402
 from dimp_ros.apps.console.state import TrackerStatus  # noqa: E402
 
 
-def test_the_page_and_its_files_are_served_with_headers_that_shut_everything_else_out():
+def test_page_is_served_with_strict_security_headers():
     async def ask(session: Any) -> None:
         for path, kind in (("/", "text/html"), ("/main.js", "text/javascript"), ("/console.css", "text/css")):
             async with session.get(path) as response:
@@ -60,7 +60,7 @@ def test_other_methods_hosts_and_origins_are_turned_away():
         assert served.watchers == [], "nobody was let in"
 
 
-def test_a_picture_comes_with_its_stamp_its_size_and_its_own_boxes():
+def test_image_comes_with_its_stamp_size_and_boxes():
     async def look(browser: Browser) -> None:
         await browser.until(lambda: len(browser.pictures) >= 5)
         stamps = [tuple(picture["stamp"]) for picture in browser.pictures]
@@ -133,7 +133,7 @@ def test_too_many_requests_are_refused_not_queued():
     ("text", "code"),
     [("{", 4400), ('{"type": "reboot"}', 4400), ('{"type": "ack", "number": 999}', 4400), ("x" * 5000, 1009)],
 )
-def test_a_message_that_the_page_does_not_send_ends_the_connection(text, code):
+def test_unknown_message_ends_the_connection(text, code):
     async def ask(browser: Browser) -> None:
         await browser.socket.send_str(text)
         assert await browser.ended() == code
@@ -187,7 +187,7 @@ def test_with_a_token_nothing_is_told_or_done_before_it_is_shown():
         assert not any(TOKEN[:-1] in line for line in served.lines)
 
 
-def test_more_browsers_than_allowed_are_told_so_and_there_is_room_again_when_one_goes():
+def test_browser_limit_is_reported_and_freed_again():
     async def ask(session: Any) -> None:
         origin = served.server.url.rstrip("/")
         first, second, third = [await session.ws_connect("/socket", origin=origin) for _ in range(3)]
@@ -201,7 +201,7 @@ def test_more_browsers_than_allowed_are_told_so_and_there_is_room_again_when_one
         talk(served, ask)
 
 
-def test_a_picture_is_encoded_once_for_all_that_see_it_in_one_quality():
+def test_image_is_encoded_once_per_quality():
     async def ask(session: Any) -> int:
         origin = served.server.url.rstrip("/")
         browsers = [Browser(await session.ws_connect("/socket", origin=origin)) for _ in range(8)]
@@ -213,7 +213,7 @@ def test_a_picture_is_encoded_once_for_all_that_see_it_in_one_quality():
         assert served.server.encoded < 0.6 * seen
 
 
-def test_one_that_stops_reading_is_dropped_and_the_others_do_not_notice():
+def test_browser_that_stops_reading_is_dropped_alone():
     async def ask(session: Any) -> None:
         browser = Browser(await session.ws_connect("/socket", origin=served.server.url.rstrip("/")))
         await browser.until(lambda: browser.pictures)
@@ -236,7 +236,7 @@ def test_one_that_stops_reading_is_dropped_and_the_others_do_not_notice():
         assert any("takes nothing any more" in line for line in served.lines)
 
 
-def test_one_that_reads_but_never_acknowledges_gets_a_bounded_number_of_messages():
+def test_browser_without_acknowledgements_gets_few_messages():
     async def ask(browser: Browser) -> int:
         count = 0
         while (message := await browser.socket.receive(timeout=PATIENCE)).type in (
@@ -251,7 +251,7 @@ def test_one_that_reads_but_never_acknowledges_gets_a_bounded_number_of_messages
         assert browse(served, ask) <= 8
 
 
-def test_a_picture_that_cannot_be_shown_is_said_and_the_next_one_is_shown():
+def test_undecodable_image_is_reported_and_the_next_shown():
     def broken() -> Any:
         raise ValueError("encoding '64FC9' is unknown")
 

@@ -72,13 +72,13 @@ def test_a_tracker_that_is_too_slow_does_not_hold_the_video_back(board):
     assert shown(board) == (300, True)
 
 
-def test_without_a_tracker_the_newest_picture_is_shown_without_boxes(board):
+def test_newest_image_is_shown_without_a_tracker(board):
     assert board.shown() is None
     show(board, 100, 133)
     assert shown(board) == (133, False)
 
 
-def test_boxes_of_a_picture_that_never_came_are_not_drawn_on_another(board):
+def test_boxes_of_a_missing_image_are_not_drawn_on_another(board):
     show(board, 100, 200)
     board.on_targets(150 * MS, [target()])
     assert shown(board) == (200, False)

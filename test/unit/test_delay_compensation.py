@@ -41,14 +41,14 @@ def followed(
     delay=st.sampled_from([0.0, 0.05, 0.2]),
     lag=st.sampled_from([0.0, 0.1, 0.3]),
 )
-def test_the_present_value_and_the_target_s_own_rate_are_found_in_late_measurements(own_rate, target_rate, delay, lag):
+def test_present_value_and_rate_follow_from_late_measurements(own_rate, target_rate, delay, lag):
     value, now, truth = followed(own_rate, target_rate, delay, lag)
     assert value.predict(now) == pytest.approx(truth, abs=0.01)
     assert value.rate == pytest.approx(target_rate, abs=0.02)
     assert value.predict(now + 0.1) == pytest.approx(truth + 0.1 * (own_rate + target_rate), abs=0.015)
 
 
-def test_the_same_image_again_and_one_that_was_overtaken_change_nothing():
+def test_repeated_and_older_images_change_nothing():
     value = DelayCompensator()
     value.advance(1.0, 0.0, 0.1)
     value.measure(0.5, 0.9, 0.2, 0.5, 5.0)
@@ -69,7 +69,7 @@ def test_after_a_gap_in_the_measurements_the_rate_is_not_known():
     assert value.rate == 0.0 and value.predict(3.9) == 9.0
 
 
-def test_a_jump_of_the_value_is_believed_up_to_the_limit_of_rates():
+def test_rate_after_a_jump_is_limited():
     value = DelayCompensator()
     value.advance(1.0, 0.0, 0.1)
     value.measure(0.0, 0.9, 0.2, 0.5, 2.0)

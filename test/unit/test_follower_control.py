@@ -59,31 +59,31 @@ def test_a_target_at_its_set_point_moves_nothing():
     assert moved(MIDDLE, vertical="climb").twist == (0.0,) * 6
 
 
-def test_a_target_on_the_left_is_turned_to_counter_clockwise_and_on_the_right_clockwise():
+def test_target_on_the_left_is_turned_to_counter_clockwise():
     left, right = moved(shifted(-150, 0)).twist, moved(shifted(150, 0)).twist
     assert left.wz > 0.2 and right.wz == pytest.approx(-left.wz)
     assert left.vy == left.vz == left.wx == left.wy == 0.0
 
 
-def test_in_lateral_mode_it_goes_sideways_instead_left_being_positive():
+def test_lateral_mode_moves_sideways_left_positive():
     left = moved(shifted(-150, 0), horizontal="lateral").twist
     assert left.vy > 0.2 and left.wz == 0.0
     assert moved(shifted(-150, 0), horizontal="none").twist == (0.0,) * 6
 
 
-def test_a_target_above_is_climbed_to_and_below_descended_to_where_that_is_wanted():
+def test_climb_mode_follows_up_and_down():
     assert moved(shifted(0, -100), vertical="climb").twist.vz > 0.1
     assert moved(shifted(0, 100), vertical="climb").twist.vz < -0.1
     assert moved(shifted(0, 100)).twist.vz == 0.0
 
 
-def test_a_target_that_became_smaller_is_followed_and_a_larger_one_retreated_from():
+def test_smaller_target_is_approached_and_larger_one_left():
     assert moved(grown(0.6), before=MIDDLE).twist.vx > 0.2
     assert moved(grown(1.6), before=MIDDLE).twist.vx < -0.2
     assert moved(grown(0.6), before=MIDDLE, forward="none").twist.vx == 0.0
 
 
-def test_a_box_whose_size_trembles_moves_the_robot_less_than_its_motion_filter_for_places_would():
+def test_noise_of_the_size_hardly_moves_the_robot():
     """A tracker's sizes differ by some per cent from image to image; a target that stands still is hardly driven to."""
     rng = np.random.default_rng(3)
     sizes = np.exp(rng.normal(0, 0.03, 300))
@@ -99,13 +99,13 @@ def test_a_box_whose_size_trembles_moves_the_robot_less_than_its_motion_filter_f
     assert short < long and restless[long] < 0.6 * restless[short]
 
 
-def test_a_size_that_is_given_is_kept_instead_of_the_one_at_the_time_of_enabling():
+def test_desired_size_overrides_the_size_at_enabling():
     size = 80.0 / math.sqrt(640 * 480)
     assert moved(MIDDLE, desired_size=size).twist.vx == 0.0
     assert moved(MIDDLE, desired_size=1.5 * size).twist.vx > 0.2
 
 
-def test_another_target_is_kept_at_its_own_size_and_the_same_one_after_a_loss_at_the_old():
+def test_new_target_keeps_its_own_size_and_a_found_one_the_old():
     control = FollowControl(FollowConfig(forward_feed_forward=0.0, forward_smoothing=0.0), CAMERA)
     control.set_enabled(True)
     speeds = []
@@ -132,12 +132,12 @@ def test_the_distance_of_a_pose_comes_before_the_size():
     assert command.twist.vx > 0.2 and command.error[2] == pytest.approx(math.log(2.0), abs=0.3)
 
 
-def test_where_only_a_pose_will_do_the_distance_is_left_alone_without_one_and_that_is_told():
+def test_without_the_required_pose_the_distance_is_not_kept():
     command = moved(grown(0.6), before=MIDDLE, forward="pose")
     assert command.twist.vx == 0.0 and "no target_pose" in command.notes[0]
 
 
-def test_a_box_that_the_border_cuts_off_is_not_approached_by_its_size_but_may_be_retreated_from():
+def test_box_cut_off_by_the_border_is_not_approached():
     at_border = Box(0.0, 200.0, 30.0, 80.0)
     before = at_border._replace(w=90.0)
     assert moved(at_border, before=before, seconds=1.0).twist.vx <= 0.0
@@ -157,7 +157,7 @@ def test_a_set_point_beside_the_middle_is_kept():
     assert moved(MIDDLE, set_point_x=0.25).twist.wz < -0.2
 
 
-def test_directions_are_those_of_the_body_however_the_camera_is_tilted():
+def test_directions_are_in_the_body_frame_for_any_tilt():
     assert direction(CAMERA, 320.0, 240.0, 0.0) == pytest.approx((0.0, 0.0))
     assert direction(CAMERA, 320.0, 240.0, 30.0) == pytest.approx((0.0, -math.radians(30.0)))
     assert direction(CAMERA, 0.0, 240.0, 0.0) == pytest.approx((math.radians(30.0), 0.0))
@@ -166,7 +166,7 @@ def test_directions_are_those_of_the_body_however_the_camera_is_tilted():
     assert (azimuth, elevation) == pytest.approx((0.0, 0.0), abs=1e-9)
 
 
-def test_without_being_enabled_nothing_moves_and_disabling_ends_all_motion_within_its_time():
+def test_nothing_moves_unless_enabled_and_disabling_stops():
     control = FollowControl(FollowConfig(), CAMERA)
     aside = shifted(200, 0)
     assert control.update(seen(aside), 0.0) == Command(Twist(), "not enabled")
@@ -210,9 +210,7 @@ TICKS = st.lists(
     gain=st.floats(0.0, 10.0),
     lag=st.floats(0.0, 2.0),
 )
-def test_whatever_is_observed_the_command_is_finite_within_limits_and_slew_rates_and_zero_when_refused(
-    ticks, horizontal, vertical, gain, lag
-):
+def test_command_stays_within_limits_whatever_is_observed(ticks, horizontal, vertical, gain, lag):
     config = FollowConfig(
         horizontal=horizontal, vertical=vertical, horizontal_gain=gain, forward_gain=gain, response_time=lag
     )
@@ -252,7 +250,7 @@ def followed(
 @pytest.mark.parametrize(
     ("path", "untold"), [("sine", 0.0), ("sine", 0.1), ("random", 0.1)], ids=["sine", "sine-late", "random-late"]
 )
-def test_a_target_that_moves_a_quarter_of_the_image_a_second_stays_near_its_set_point(path, untold):
+def test_fast_target_stays_near_its_set_point(path, untold):
     control = FollowControl(FollowConfig(vertical="climb", distance=6.0))
     world = WorldConfig(path=path, target_offset=(0.3, -0.2), **SMALL)
     loop, figures = followed(control, world, SimulatedTracker(0.007), 12.0, untold=untold)
@@ -262,7 +260,7 @@ def test_a_target_that_moves_a_quarter_of_the_image_a_second_stays_near_its_set_
     assert 4.0 < min(distances) and max(distances) < 8.0
 
 
-def test_a_target_at_rest_is_not_circled_with_a_slow_robot_and_latency_that_nobody_tells_of():
+def test_slow_robot_with_unknown_latency_does_not_oscillate():
     control = FollowControl(FollowConfig(vertical="climb"))
     world = WorldConfig(path="static", target_offset=(0.3, 0.2), lag=0.5, **SMALL)
     loop, figures = followed(control, world, SimulatedTracker(0.0), 10.0, untold=0.1)
@@ -270,7 +268,7 @@ def test_a_target_at_rest_is_not_circled_with_a_slow_robot_and_latency_that_nobo
     assert max(moment.speed for moment in loop.moments if moment.time > 8.0) < 0.03
 
 
-def test_a_hidden_target_stops_it_within_a_quarter_of_a_second_and_it_goes_on_when_the_target_is_back():
+def test_hidden_target_stops_it_within_250_ms():
     control = FollowControl(FollowConfig())
     world = WorldConfig(path="sine", hide_from=5.0, hide_until=6.5, hide_by="vanish", **SMALL)
     loop, figures = followed(control, world, SimulatedTracker(0.005), 10.0)
@@ -283,7 +281,7 @@ def test_a_hidden_target_stops_it_within_a_quarter_of_a_second_and_it_goes_on_wh
     assert figures.resettling_seconds is not None and figures.resettling_seconds < 3.0
 
 
-def test_when_the_tracker_is_killed_nothing_moves_after_its_timeout_and_a_quarter_of_a_second():
+def test_killed_tracker_stops_it_after_timeout_and_250_ms():
     control = FollowControl(FollowConfig(timeout=0.3))
     world = WorldConfig(path="sine", **SMALL)
     loop, figures = followed(control, world, SimulatedTracker(0.005), 7.0, kill_at=4.0)

@@ -62,19 +62,19 @@ def test_the_table_of_parameters_is_the_one_made_from_the_code(name):
     assert tool.updated(text, tool.tables()[path]) == text, "run: tools/env python tools/update_docs.py"
 
 
-def test_a_configuration_out_of_range_is_refused_with_value_range_and_name():
+def test_configuration_out_of_range_is_refused_with_range():
     with pytest.raises(ValueError, match=r"stop_seconds is 1.0.*0 \.\. 0\.2"):
         SafetyConfig(stop_seconds=1.0)
     with pytest.raises(ValueError, match=r"horizontal is .sideways..*yaw, lateral, none"):
         FollowConfig(horizontal="sideways")
 
 
-def test_the_slowest_rate_and_the_longest_ramp_together_stop_in_the_time_that_is_promised():
+def test_slowest_rate_and_longest_ramp_stop_within_250_ms():
     rows = {row.name: row for row in parameter_rows(SafetyConfig)}
     assert rows["stop_seconds"].range[1] + 1.0 / rows["rate"].range[0] <= STOP_SECONDS + 1e-9
 
 
-def test_a_confident_fresh_observation_in_the_picture_may_be_moved_by():
+def test_confident_fresh_observation_passes():
     assert refusal(GOOD, CAMERA, CONFIG, 100.2, 100.1) == ""
     assert refusal(GOOD, CAMERA, CONFIG, 100.2) == ""
 
@@ -105,11 +105,11 @@ def test_a_confident_fresh_observation_in_the_picture_may_be_moved_by():
         ({"box": Box(-500.0, 200.0, 40.0, 40.0)}, "not in the 640 x 480 image"),
     ],
 )
-def test_by_anything_else_nothing_moves(change, words):
+def test_other_observations_are_refused(change, words):
     assert words in refusal(replace(GOOD, **change), CAMERA, CONFIG, 100.1, 100.1)
 
 
-def test_without_target_camera_or_the_target_of_that_name_nothing_moves():
+def test_nothing_moves_without_camera_or_the_named_target():
     assert refusal(None, CAMERA, CONFIG, 100.1) != ""
     assert "camera_info" in refusal(GOOD, None, CONFIG, 100.1)
     assert "'plate'" in refusal(GOOD, CAMERA, SafetyConfig(target_id="plate"), 100.1)
@@ -118,7 +118,7 @@ def test_without_target_camera_or_the_target_of_that_name_nothing_moves():
 
 @settings(deadline=None)
 @given(now=NUMBERS, clock=st.none() | NUMBERS)
-def test_no_clock_however_it_jumps_makes_an_old_observation_young(now, clock):
+def test_no_clock_jump_makes_an_old_observation_new(now, clock):
     silence = now - GOOD.sent
     if refusal(GOOD, CAMERA, CONFIG, now, clock) == "":
         assert 0.0 <= silence <= CONFIG.timeout and silence + GOOD.age <= CONFIG.timeout
@@ -218,7 +218,7 @@ def test_gate_is_open_only_for_a_timeout_after_a_new_image(steps):
             assert now - newest_at <= CONFIG.timeout and stamp == newest and late <= CONFIG.timeout
 
 
-def test_steady_clock_counts_suspended_time_where_the_system_has_one():
+def test_steady_clock_counts_suspended_time():
     import time
 
     clock = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -245,7 +245,7 @@ STEPS = st.lists(
 @pytest.mark.parametrize("uniform", [False, True])
 @settings(deadline=None)
 @given(steps=STEPS, stop_seconds=st.floats(0.0, 0.2))
-def test_whatever_is_wanted_and_whatever_the_clock_does_limits_and_slew_rates_hold(uniform, steps, stop_seconds):
+def test_limits_and_slew_rates_hold_whatever_the_clock_does(uniform, steps, stop_seconds):
     limiter, now, before = CommandLimiter(uniform=uniform), 10.0, np.zeros(6)
     for drive, wanted, step in steps:
         now = now + step if math.isfinite(now) else 10.0
@@ -278,7 +278,7 @@ def test_a_stop_takes_its_seconds_and_a_tick_at_most_and_stays(step, stop_second
         assert not limiter.stop(now, stop_seconds).any()
 
 
-def test_after_a_pause_of_the_loop_itself_the_command_begins_at_zero():
+def test_command_begins_at_zero_after_a_pause_of_the_loop():
     limiter = CommandLimiter()
     for tick in range(20):
         limiter.drive(np.ones(6), -LIMIT, LIMIT, SLEW, tick * 0.02)

@@ -57,7 +57,7 @@ def image_of_square(centre: np.ndarray, twist: np.ndarray, seconds: float) -> np
 
 @settings(deadline=None)
 @given(x=st.floats(-0.7, 0.7), y=st.floats(-0.5, 0.5), depth=st.floats(0.2, 5.0), axis=st.integers(0, 5))
-def test_the_interaction_matrix_is_the_derivative_of_the_features_by_the_motion_of_the_camera(x, y, depth, axis):
+def test_interaction_matrix_is_the_derivative_of_the_features(x, y, depth, axis):
     centre, twist, step = np.array([x, y, 1.0]) * depth, np.zeros(6), 1e-5
     twist[axis] = 1.0
     derivative = (image_of_square(centre, twist, step) - image_of_square(centre, twist, -step)) / (2 * step)
@@ -86,7 +86,7 @@ def test_turning_instead_it_turns_towards_the_target():
     assert twist.vx > 0.0 and twist.wy > 0.0
 
 
-def test_a_size_to_have_moves_it_along_the_axis_and_no_size_leaves_the_distance():
+def test_set_point_size_moves_the_camera_along_its_axis():
     box = Box(300.0, 220.0, 40.0, 40.0)
     assert moved(box).twist == Twist()
     nearer = moved(box, set_point_size=60.0 / SIDE).twist
@@ -109,7 +109,7 @@ def test_the_depth_of_a_pose_scales_the_motion():
     assert speeds[1] == pytest.approx(2 * speeds[0], rel=0.01)
 
 
-def test_a_speed_beyond_its_limit_keeps_its_direction_and_is_reported():
+def test_limited_speed_keeps_its_direction_and_is_reported():
     command = moved(Box(500.0, 340.0, 40.0, 40.0), max_speed=0.05, seconds=3.0)
     assert math.hypot(*command.twist[:3]) == pytest.approx(0.05)
     wanted = moved(Box(500.0, 340.0, 40.0, 40.0), max_speed=5.0, max_acceleration=100.0, seconds=3.0)
@@ -117,7 +117,7 @@ def test_a_speed_beyond_its_limit_keeps_its_direction_and_is_reported():
     assert "saturated" in command.notes[0] and wanted.notes == ()
 
 
-def test_where_turning_and_going_nearer_become_the_same_it_is_damped_and_reported():
+def test_motion_near_a_singularity_is_damped_and_reported():
     wide = camera_of_view(640, 480, 120.0)
     x = y = 1.0  # 54.7 degrees off the axis: x² + y² = 2 makes the matrix singular
     far_off = Box.from_center(wide.cx + x * wide.fx, wide.cy + y * wide.fy, 60.0, 60.0)
@@ -130,7 +130,7 @@ def test_where_turning_and_going_nearer_become_the_same_it_is_damped_and_reporte
 
 @settings(deadline=None)
 @given(st.lists(st.floats(-3.0, 3.0), min_size=9, max_size=9), st.floats(0.01, 1.0))
-def test_the_damped_inverse_is_bounded_and_exact_far_from_singularities(entries, threshold):
+def test_damped_inverse_is_bounded_and_exact_elsewhere(entries, threshold):
     matrix = np.array(entries).reshape(3, 3)
     inverse, smallest = damped_inverse(matrix, threshold)
     assert smallest == pytest.approx(np.linalg.svd(matrix, compute_uv=False).min())
@@ -182,9 +182,7 @@ TICKS = st.lists(
     view=st.sampled_from([30.0, 60.0, 120.0, 170.0]),
     gain=st.floats(0.0, 10.0),
 )
-def test_whatever_is_observed_the_command_is_finite_within_limits_and_slew_rates_and_zero_when_refused(
-    ticks, axes, size, view, gain
-):
+def test_command_stays_within_limits_whatever_is_observed(ticks, axes, size, view, gain):
     config = ServoConfig(axes=axes, set_point_size=size, gain=gain)
     control = ServoControl(config, camera_of_view(640, 480, view))
     control.set_enabled(True)
@@ -221,7 +219,7 @@ def served(
 
 
 @pytest.mark.parametrize("axes", ["translation", "rotation", "all"])
-def test_at_rest_a_target_is_brought_to_within_two_pixels_and_to_its_size(axes):
+def test_target_at_rest_is_brought_within_2_px_and_to_size(axes):
     control = ServoControl(ServoConfig(axes=axes, set_point_size=0.2))
     world = WorldConfig.arm(target_offset=(0.25, 0.2), width=640, height=480)
     loop, figures = served(control, world, SimulatedTracker(0.0), 7.0)
@@ -231,7 +229,7 @@ def test_at_rest_a_target_is_brought_to_within_two_pixels_and_to_its_size(axes):
     assert abs(last.command.error[2]) < 0.05 and last.speed < 0.005
 
 
-def test_a_box_that_is_beside_the_target_is_brought_to_the_set_point_and_the_target_beside_it():
+def test_offset_of_the_box_remains_as_offset_of_the_target():
     world = WorldConfig.arm(target_offset=(0.25, 0.2), width=640, height=480)
     off = 0.04
     _, figures = served(ServoControl(), world, SimulatedTracker(0.0, off=(off, 0.0)), 7.0)
@@ -242,7 +240,7 @@ def test_a_box_that_is_beside_the_target_is_brought_to_the_set_point_and_the_tar
 
 
 @pytest.mark.parametrize("untold", [0.0, 0.1])
-def test_a_target_that_moves_a_quarter_of_the_image_a_second_stays_near_its_set_point(untold):
+def test_fast_target_stays_near_its_set_point(untold):
     control = ServoControl(ServoConfig(max_speed=0.4, max_acceleration=2.0))
     world = WorldConfig.arm(path="sine", target_offset=(0.2, 0.1), **SMALL)
     _, figures = served(control, world, SimulatedTracker(0.007), 12.0, untold=untold)

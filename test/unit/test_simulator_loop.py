@@ -49,7 +49,7 @@ def assert_on_target(figures: LoopFigures) -> None:
 
 @pytest.mark.parametrize("more_delay", [0.0, 0.1])
 @pytest.mark.parametrize("path", ["sine", "circle", "random"])
-def test_a_follower_keeps_a_fast_target_on_its_set_point_also_100_ms_later(path, more_delay):
+def test_follower_keeps_a_fast_target_also_100_ms_later(path, more_delay):
     loop = close_loop(vehicle_world(path), follower(), SimulatedTracker().look, SECONDS, delay=0.08 + more_delay)
     assert_on_target(LoopFigures.of(loop.recording))
 
@@ -65,7 +65,7 @@ def test_forward_command_is_smooth_at_a_constant_distance(path, period):
 
 @pytest.mark.parametrize("more_delay", [0.0, 0.1])
 @pytest.mark.parametrize("path", ["sine", "random"])
-def test_a_servo_keeps_a_fast_target_on_its_set_point_also_100_ms_later(path, more_delay):
+def test_servo_keeps_a_fast_target_also_100_ms_later(path, more_delay):
     loop = close_loop(arm_world(path), servo(), SimulatedTracker().look, SECONDS, delay=0.08 + more_delay)
     assert_on_target(LoopFigures.of(loop.recording))
 
@@ -77,7 +77,7 @@ def test_nobody_at_the_controls_keeps_no_target_on_its_set_point():
     assert figures.settling_seconds is None
 
 
-def test_a_servo_ends_within_two_pixels_of_where_a_part_that_lies_still_should_be():
+def test_servo_ends_within_2_px_on_a_still_part():
     world = World(WorldConfig.arm(target_offset=(0.3, -0.2)))
     figures = LoopFigures.of(close_loop(world, servo(), SimulatedTracker().look, 8.0, delay=0.1).recording)
     assert_on_target(figures)
@@ -91,7 +91,7 @@ def test_a_servo_works_through_a_lens_that_distorts():
 
 
 @pytest.mark.parametrize("hide_by", ["board", "vanish"])
-def test_a_hidden_target_stops_a_follower_in_time_and_its_return_moves_it_again(hide_by):
+def test_hidden_target_stops_the_follower_until_its_return(hide_by):
     # Round a turning point of its path: it comes back where it went, and is in the image when it does.
     world = vehicle_world("sine", hide_from=5.0, hide_until=7.0, hide_by=hide_by)
     figures = LoopFigures.of(close_loop(world, follower(), SimulatedTracker().look, SECONDS).recording)
@@ -150,7 +150,7 @@ def test_the_real_tracker_closes_the_loop(real_tracker):
 
 
 @pytest.mark.slow
-def test_a_part_is_found_again_within_two_pixels_of_where_it_was_when_the_set_point_was_taken(real_tracker):
+def test_part_returns_to_the_taken_set_point_within_2_px(real_tracker):
     world = World(WorldConfig.arm(width=480, height=360))
     first = world.truth().box
     assert first is not None

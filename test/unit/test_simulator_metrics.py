@@ -52,7 +52,7 @@ def test_passing_through_the_band_is_not_settling():
     assert figures.settling_seconds == pytest.approx(4.8, abs=0.11)
 
 
-def test_images_outside_of_the_band_after_settling_count_against_the_loop():
+def test_images_outside_of_the_band_after_settling_count():
     figures = LoopFigures.of(recording([(0.0, 0.0), (5.95, 0.0), (5.96, 0.2), (7.95, 0.2), (7.96, 0.0), (10.0, 0.0)]))
     assert figures.settling_seconds == 0.0 and figures.within_share == pytest.approx(0.8)
 
@@ -63,7 +63,7 @@ def test_a_target_that_never_gets_there_has_no_share():
     assert figures.final_error_px == pytest.approx(60.0)
 
 
-def test_a_hiding_is_not_counted_but_stop_and_resumption_are_measured():
+def test_hidden_time_is_not_counted_but_stop_is_measured():
     corners = [(0.0, 0.0), (4.0, 0.0), (5.0, 0.4), (6.0, 0.4), (7.0, 0.0), (10.0, 0.0)]
     figures = LoopFigures.of(recording(corners, hidden=(4.0, 6.0)))
     assert figures.losses == 1
@@ -73,7 +73,7 @@ def test_a_hiding_is_not_counted_but_stop_and_resumption_are_measured():
     assert figures.within_share == 1.0
 
 
-def test_a_target_that_is_at_rest_where_it_should_be_calls_for_no_motion():
+def test_target_at_rest_on_its_set_point_needs_no_motion():
     resting = recording([(0.0, 0.01), (10.0, 0.01)], hidden=(4.0, 6.0))
     resting.commands = [CommandRecord(one.time, STILL) for one in resting.commands]
     assert LoopFigures.of(resting).resume_seconds is None
@@ -98,7 +98,7 @@ def test_the_stop_after_a_kill_is_the_last_one():
     assert LoopFigures.of(relapse).kill_stop_seconds == math.inf
 
 
-def test_the_final_error_is_told_apart_into_what_the_controller_and_what_the_tracker_has_left():
+def test_final_error_is_split_between_controller_and_tracker():
     one = recording([(0.0, 0.03), (10.0, 0.03)])
     one.said = [said._replace(x=0.01, y=0.0) for said in one.said]  # 4 px to the left of where the target is
     for index, said in enumerate(one.said):  # as ROS has it: ages in seven digits, the image's time by its stamp

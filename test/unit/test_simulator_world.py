@@ -51,7 +51,7 @@ def assert_boxes_agree(found: Box, expected: Box, tolerance: float) -> None:
 
 @pytest.mark.parametrize("mode", ["vehicle", "arm"])
 @pytest.mark.parametrize("distortion", [(0.0,) * 5, BARREL])
-def test_the_target_is_drawn_where_the_truth_says_whatever_the_lens_and_the_pose(mode, distortion, magenta):
+def test_target_is_drawn_where_the_ground_truth_is(mode, distortion, magenta):
     changes = {"distortion": distortion, "target_picture": magenta, "target_offset": (0.2, -0.15)}
     world = World(WorldConfig.arm(**changes) if mode == "arm" else WorldConfig(**changes))
     for twist in ((0.4, 0.1, -0.05, 0, 0, -0.1), (-0.3, 0.1, 0.1, 0.3, -0.2, 0.4)):
@@ -116,7 +116,7 @@ def test_a_vehicle_moves_in_its_own_frame_with_a_lag():
     assert world.truth().camera_position == pytest.approx((moved, 0.0, 1.5), abs=1e-3)
 
 
-def test_a_vehicle_that_turns_left_sees_the_target_go_right_and_then_drives_where_it_looks():
+def test_vehicle_turns_left_and_drives_where_it_looks():
     world = World(WorldConfig(lag=0.0, command_timeout=10.0))
     world.command((0.0, 0.0, 0.0, 0.0, 0.0, math.pi / 20))
     world.step(1.0)
@@ -139,7 +139,7 @@ def test_an_arm_moves_in_the_optical_frame():
 
 @given(turn=st.tuples(*[st.floats(-1.0, 1.0)] * 3), seconds=st.floats(0.05, 1.0))
 @settings(max_examples=25, deadline=None)
-def test_an_arm_that_only_turns_stays_in_place_and_turns_as_far_as_it_was_told(turn, seconds):
+def test_arm_that_only_turns_stays_in_place(turn, seconds):
     carrier = Vehicle(WorldConfig.arm(lag=0.0, command_timeout=10.0))
     position, rotation = carrier.position, carrier.rotation
     carrier.command(0.0, (0.0, 0.0, 0.0, *turn))
@@ -204,7 +204,7 @@ def test_a_path_is_as_fast_as_it_is_told_and_no_faster(path):
         assert 0.25 * 0.6 <= moved.max() <= 0.25 * 1.001
 
 
-def test_a_target_stands_still_while_the_scenario_is_halted_and_the_camera_moves_all_the_same():
+def test_camera_moves_while_the_scenario_is_paused():
     world = World(WorldConfig(path="sine", **SMALL))
     world.playing = False
     world.command((1.0, 0, 0, 0, 0, 0))
@@ -217,7 +217,7 @@ def test_a_target_stands_still_while_the_scenario_is_halted_and_the_camera_moves
     assert world.truth().target[1] != truth.target[1]
 
 
-def test_a_board_hides_the_target_from_beginning_to_end_and_is_gone_after(magenta):
+def test_board_hides_the_target_and_is_gone_after(magenta):
     config = WorldConfig(target_picture=magenta, path="sine", hide_from=1.0, hide_until=2.0, target_offset=(0.1, 0.0))
     world = World(config)
     visible = {}
@@ -278,7 +278,7 @@ def test_a_target_that_vanishes_has_no_box_and_is_not_drawn(magenta):
     assert world.truth().visible == 1.0 and coloured(world.render()).any()
 
 
-def test_a_target_behind_the_camera_or_outside_of_the_image_is_not_in_sight():
+def test_target_behind_the_camera_or_outside_is_not_visible():
     world = World(WorldConfig(lag=0.0, command_timeout=10.0, **SMALL))
     world.command((0, 0, 0, 0, 0, 1.0))
     world.step(math.radians(33))
@@ -288,7 +288,7 @@ def test_a_target_behind_the_camera_or_outside_of_the_image_is_not_in_sight():
     assert world.render().shape == (120, 160, 3)
 
 
-def test_the_same_seed_makes_the_same_world_and_another_one_another():
+def test_same_seed_gives_the_same_world():
     config = WorldConfig(path="random", **SMALL)
     worlds = [World(config, seed) for seed in (1, 1, 2)]
     for world in worlds:
@@ -305,7 +305,7 @@ def test_the_same_seed_makes_the_same_world_and_another_one_another():
     path=st.sampled_from([path for path in PATHS if path != "circle"]),
 )
 @settings(max_examples=20, deadline=None)
-def test_wherever_the_camera_goes_there_is_a_picture_and_a_sound_truth(twist, arm, path):
+def test_any_camera_pose_gives_an_image_and_finite_truth(twist, arm, path):
     make = WorldConfig.arm if arm else WorldConfig
     world = World(make(**SMALL, path=path, hide_from=0.5, hide_until=0.8, command_timeout=10.0))
     world.command(twist)
@@ -340,7 +340,7 @@ def test_a_picture_that_is_not_there_is_refused_with_its_name():
         World(WorldConfig(wall_picture="no/such.png", **SMALL))
 
 
-def test_a_line_hands_things_on_after_its_delay_and_the_newest_of_several():
+def test_delay_line_returns_items_after_its_delay():
     line: DelayLine[str] = DelayLine(0.1)
     line.push(0.0, "a")
     line.push(0.05, "b")

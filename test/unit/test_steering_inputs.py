@@ -53,7 +53,7 @@ def test_the_only_target_is_observed_with_all_that_is_said_of_it():
     assert inputs.frame == "lens" and seen.position is None
 
 
-def test_of_several_only_the_one_that_is_named_counts_and_the_absence_of_it_is_explained():
+def test_only_the_named_target_is_observed():
     inputs = SteeringInputs()
     inputs.on_targets(targets("cup", "plate"), 5.0)
     assert inputs.observation is None and "2 targets (cup, plate): set target_id" in inputs.absence
@@ -93,7 +93,7 @@ def test_a_pose_counts_for_the_image_of_its_stamp_alone():
     assert inputs.observation.position is None
 
 
-def test_a_camera_that_changes_voids_the_boxes_of_images_from_before():
+def test_changed_camera_invalidates_earlier_boxes():
     inputs = SteeringInputs()
     inputs.on_camera_info(info())
     inputs.on_targets(targets("cup"), 5.0)
@@ -118,7 +118,7 @@ def test_after_a_change_of_the_camera_stamps_may_go_back():
     assert inputs.observation is not None
 
 
-def test_a_camera_that_is_given_comes_before_camera_info_and_a_bad_one_is_explained():
+def test_given_camera_overrides_camera_info():
     inputs = SteeringInputs()
     bad = info()
     bad.k = [0.0] * 9

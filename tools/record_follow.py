@@ -117,7 +117,7 @@ def write_film(taken: list[Taken], recording: LoopRecording, path: Path) -> None
     """Write the animated WebP."""
     outside = Outside()
     frames, walked, due = [], 0.0, recording.enabled + BEGIN
-    said_times, command_times = [one.time for one in recording.said], [one.time for one in recording.commands]
+    said_times, command_times = [one.time for one in recording.states], [one.time for one in recording.commands]
     for before, now in pairwise(taken):
         step = now.target - before.target
         walked += float(np.linalg.norm(step))
@@ -125,7 +125,7 @@ def write_film(taken: list[Taken], recording: LoopRecording, path: Path) -> None
             continue
         due += 1.0 / RATE
         view = outside.view(now, Actors(now.target, step / (now.time - before.time), walked))
-        said = recording.said[max(0, bisect_right(said_times, now.time) - 1)]
+        said = recording.states[max(0, bisect_right(said_times, now.time) - 1)]
         command = recording.commands[max(0, bisect_right(command_times, now.time) - 1)]
         frames.append(compose(view, now, said, command))
     path.parent.mkdir(parents=True, exist_ok=True)

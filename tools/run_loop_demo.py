@@ -2,7 +2,7 @@
 """Close a loop in the simulator: tools/run_loop_demo.py follow|servo [--truth] [--circle] [arguments of the tracker].
 
 Simulator, tracker and controller each run in a process of their own, the recorder in this one, which kills the tracker
-at the end to see everything stop. With --truth there is no tracker: the simulator says where the target is. With
+at the end to see everything stop. With --truth there is no tracker: the simulator's ground truth stands in. With
 --circle the target goes round the vehicle at a constant distance, never hidden, and the forward command must be smooth.
 Plot, video and figures are written to build/demo-follow or build/demo-servo.
 """
@@ -70,7 +70,7 @@ def run_demo(name: str, arguments: list[str], recorder: type[LoopRecorder]) -> i
     truth, circle = "--truth" in arguments, "--circle" in arguments
     arguments = [argument for argument in arguments if argument not in ("--truth", "--circle")]
     remapping = ["-r", "targets:=ground_truth"] if truth else []
-    # A real picture of a table, where `make footage` or `make demo` has brought it.
+    # A photograph of a table, where `make footage` or `make demo` has fetched it.
     table = ["-p", f"ground_picture:={FOOTAGE}"] if demo.mode == "arm" and FOOTAGE.is_file() else []
     commands = {
         "simulator": command("simulator_node", [demo.parameters], *table, *(CIRCLE if circle else ())),

@@ -148,7 +148,7 @@ def close_loop(
             )
             x, y = word.box.center if word.box.w > 0 else (math.nan, math.nan)
             x, y = x / world.config.width - config.set_point_x, y / world.config.height - config.set_point_y
-            recording.said.append(StateRecord(now, word.state.name, word.confidence, now - stamp, x, y))
+            recording.states.append(StateRecord(now, word.state.name, word.confidence, now - stamp, x, y))
         command = control.update(observation, now, now)
         recording.commands.append(CommandRecord(now, tuple(command.twist)))
         truth = world.truth()

@@ -254,7 +254,7 @@ def test_a_loop_that_was_not_as_it_should_be_is_complained_about():
         ({"settling_seconds": 3.5}, "settling took 3.5 s"),
         ({"settling_seconds": None, "within_share": None}, "did not settle"),
         ({"within_share": 0.9}, "90.0%"),
-        ({"stop_seconds": 0.3}, "0.3 s after the word"),
+        ({"stop_seconds": 0.3}, "0.3 s after the message"),
         ({"kill_stop_seconds": math.inf}, "death"),
     ):
         complaints = unmet(dataclasses.replace(good, **change))

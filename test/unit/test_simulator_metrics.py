@@ -31,7 +31,7 @@ def recording(
         seen = not hidden[0] <= time < hidden[1]
         result.errors.append(ErrorRecord(time, error, 0.0, 1.0 if seen else 0.0))
         lost = hidden[0] + 0.1 <= time + 1e-9 < hidden[1] + 0.1
-        result.said.append(StateRecord(time, "LOST" if lost else "TRACKING", 0.0 if lost else 0.9, 0.05))
+        result.states.append(StateRecord(time, "LOST" if lost else "TRACKING", 0.0 if lost else 0.9, 0.05))
         stopped = hidden[0] + 0.2 <= time + 1e-9 < hidden[1] + 0.2
         stopped |= killed is not None and time + 1e-9 >= killed + 0.4
         result.commands.append(CommandRecord(time, STILL if stopped else MOVING))
@@ -100,13 +100,13 @@ def test_the_stop_after_a_kill_is_the_last_one():
 
 def test_final_error_is_split_between_controller_and_tracker():
     one = recording([(0.0, 0.03), (10.0, 0.03)])
-    one.said = [said._replace(x=0.01, y=0.0) for said in one.said]  # 4 px to the left of where the target is
-    for index, said in enumerate(one.said):  # as ROS has it: ages in seven digits, the image's time by its stamp
-        one.said[index] = said._replace(time=said.time + 0.05 + 1e-8)
+    one.states = [said._replace(x=0.01, y=0.0) for said in one.states]  # 4 px to the left of where the target is
+    for index, said in enumerate(one.states):  # as ROS has it: ages in seven digits, the image's time by its stamp
+        one.states[index] = said._replace(time=said.time + 0.05 + 1e-8)
     figures = LoopFigures.of(one)
     assert figures.final_error_px == pytest.approx(6.0) and figures.final_seen_error_px == pytest.approx(2.0)
     assert figures.final_box_error_px == pytest.approx(4.0)
-    one.said = [said._replace(x=math.nan, y=math.nan) for said in one.said]
+    one.states = [said._replace(x=math.nan, y=math.nan) for said in one.states]
     assert LoopFigures.of(one).final_seen_error_px is None and LoopFigures.of(one).final_box_error_px is None
 
 
@@ -134,7 +134,7 @@ def test_a_plot_shows_all_that_was_recorded(mode: str, tmp_path: Path) -> None:
 def test_images_of_times_without_recent_states_do_not_count():
     one = recording([(0.0, 0.0), (5.0, 0.0), (5.01, 0.3), (6.0, 0.3), (6.01, 0.0), (10.0, 0.0)])
     assert LoopFigures.of(one).within_share == pytest.approx(0.9, abs=0.02)
-    one.said = [said for said in one.said if not 4.7 < said.time < 5.9]
+    one.states = [said for said in one.states if not 4.7 < said.time < 5.9]
     figures = LoopFigures.of(one)
     assert figures.within_share == 1.0
     assert figures.uninformed_share == pytest.approx(0.15, abs=0.03)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who may talk to the console: the Host and Origin of requests, the token, and how often."""
+"""Access to the console: Host and Origin of requests, the token, and rate limits."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Gate:
         """
         match = _AUTHORITY.fullmatch((host or "").lower())
         if match is None:
-            raise AccessDenied("the request names no host that makes sense")
+            raise AccessDenied("the request has no valid Host header")
         name = match["v6"] or match["name"]
         try:
             address = ipaddress.ip_address(name)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures for browsers: JPEG of several qualities, each made once for all who look at it."""
+"""JPEG images for browsers in several qualities, each encoded once for all browsers."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def encode(picture: NDArray[Any], level: Level) -> bytes:
         picture = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
     done, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, level.quality])
     if not done:
-        raise ValueError(f"a picture of {width} x {height} pixels could not be made a JPEG")
+        raise ValueError(f"an image of {width} x {height} pixels could not be encoded as JPEG")
     return bytes(data)
 
 
 class Encoded(NamedTuple):
-    """A JPEG, and the size of the picture that it was made of, in pixels."""
+    """A JPEG, and the size of the original image, in pixels."""
 
     jpeg: bytes
     width: int
@@ -51,9 +51,9 @@ class Encoded(NamedTuple):
 
 
 class JpegEncoder:
-    """Makes the JPEGs, in a thread of its own, one after the other; used by the event loop only.
+    """Encodes JPEGs in a thread of its own, one after the other; used by the event loop only.
 
-    What it made of the newest frame is kept: ten browsers on equal links cost as much as one.
+    Results for the newest image are kept: ten browsers on equal links cost as much as one.
     """
 
     def __init__(self, levels: tuple[Level, ...]) -> None:
@@ -62,12 +62,12 @@ class JpegEncoder:
         self._made: dict[tuple[int, int], asyncio.Future[Encoded]] = {}
         self._opened: tuple[int, NDArray[Any]] | None = None
         self.count = 0
-        """How many JPEGs were made."""
+        """How many JPEGs were encoded."""
 
     async def get(self, frame: VideoImage, level: int) -> Encoded:
         """Return ``frame`` in the quality of index ``level``.
 
-        :raises ValueError: for a picture that cannot be shown.
+        :raises ValueError: for an image that cannot be shown.
         """
         key = (frame.number, level)
         if key not in self._made:
@@ -85,5 +85,5 @@ class JpegEncoder:
         return Encoded(encode(picture, self.levels[level]), picture.shape[1], picture.shape[0])
 
     def close(self) -> None:
-        """Make no more."""
+        """Stop the thread."""
         self._thread.shutdown(wait=False, cancel_futures=True)

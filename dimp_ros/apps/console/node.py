@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The operator console as a node: it listens to the camera and the tracker while a browser looks."""
+"""The operator console as a node: it subscribes to the camera and the tracker while a browser is connected."""
 
 from __future__ import annotations
 

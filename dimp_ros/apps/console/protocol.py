@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes over the WebSocket: pictures with their boxes, states and answers one way, requests the other."""
+"""Messages over the WebSocket: images with their boxes, states and answers to the browser, requests from it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 MAX_BYTES = 4096
-"""Longest message that is taken from a browser."""
+"""Longest message accepted from a browser, bytes."""
 
 MAX_NAME = 255
 """Longest name of a target, characters, as the tracker has it."""
@@ -34,7 +34,7 @@ class Ack(NamedTuple):
 
 
 class Init(NamedTuple):
-    """Follow what is in a box: (x, y, w, h) in pixels of the image with this stamp."""
+    """Start a target from a box: (x, y, w, h) in pixels of the image with this stamp."""
 
     request: int
     stamp: tuple[int, int]
@@ -43,14 +43,14 @@ class Init(NamedTuple):
 
 
 class Drop(NamedTuple):
-    """Stop following a target; an empty name means all."""
+    """Drop a target; an empty name means all."""
 
     request: int
     target_id: str
 
 
 class Enable(NamedTuple):
-    """Let the tracker work, or rest."""
+    """Enable or pause the tracker."""
 
     request: int
     enabled: bool
@@ -67,7 +67,7 @@ def parse(text: str) -> Message:
     try:
         fields = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BadMessage(f"a message is no JSON: {type(error).__name__}") from error
+        raise BadMessage(f"a message is not valid JSON: {type(error).__name__}") from error
     if not isinstance(fields, dict):
         raise BadMessage(f"a message must be an object, got {type(fields).__name__}")
     kind = fields.get("type")
@@ -113,7 +113,7 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
     try:
         value.encode()  # half of a surrogate pair can be written in JSON, but not in a ROS message
     except UnicodeEncodeError:
-        raise BadMessage(f"{name} holds characters that are none") from None
+        raise BadMessage(f"{name} holds characters that are not valid Unicode") from None
     return value
 
 

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How much one browser's link carries: when the next picture may go, and how large it may be."""
+"""Rate control for one browser's link: when the next image is sent, and in which quality."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 WINDOW = 2
-"""Pictures under way at most. Two keep a link with a long way busy; more would only wait in its queues."""
+"""Largest number of images in flight. Two keep a link with a long way busy; more would only wait in its queues."""
 
 MAX_STATUSES = 4
-"""Small messages under way at most."""
+"""Largest number of small messages in flight."""
 
 TOO_SLOW_SECONDS = 0.25
 QUICK_SECONDS = 0.08

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One browser: what it is sent, as fast as it takes it, and what it asks for."""
+"""The session of one browser: images and states to it at the rate of its link, and its requests."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from dimp_ros.apps.console.settings import ConsoleSettings
 from dimp_ros.apps.console.state import ConsoleState, ShownImage, stamp_fields, update_fields
 
 STATUS_SECONDS = 0.5
-"""States are told so often even if nothing has changed: that is how a browser knows that the robot is there."""
+"""Period of status messages even if nothing has changed: so a browser knows that the robot is connected."""
 
 CHANGE_SECONDS = 0.05
-"""A change is told no sooner than so long after the last status."""
+"""Shortest time between two status messages."""
 
 REQUESTS_AT_ONCE = 4
 MESSAGES_A_SECOND, MESSAGES_IN_RESERVE = 150.0, 300.0
@@ -40,27 +40,27 @@ PROTOCOL_ERROR, FLOOD, TOO_SLOW = 4400, 4429, 4408
 
 
 class Answer(NamedTuple):
-    """Whether a request was carried out, and what was said to it."""
+    """Whether a request succeeded, and the tracker's message."""
 
     success: bool
     message: str
 
 
 class TrackerClient(Protocol):
-    """What a browser can ask of the robot; all of it."""
+    """The requests that a browser can make; there are no others."""
 
     async def init_target(
         self, stamp: tuple[int, int], box: tuple[float, float, float, float], target_id: str
     ) -> Answer:
-        """Follow what is in a box in the image with a stamp."""
+        """Start a target from a box in the image with a stamp."""
         ...
 
     async def drop_target(self, target_id: str) -> Answer:
-        """Stop following a target; an empty name means all."""
+        """Drop a target; an empty name means all."""
         ...
 
     async def set_enabled(self, enabled: bool) -> Answer:
-        """Let the tracker work, or rest."""
+        """Enable or pause the tracker."""
         ...
 
 

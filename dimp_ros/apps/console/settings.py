@@ -27,17 +27,17 @@ def _setting(
 
 @dataclass(frozen=True, repr=False)  # the token must not get into a log by way of its text
 class ConsoleSettings:
-    """How the console is served, what it talks to and what it shows. Checked when made."""
+    """How the console is served, what it connects to and what it shows. Validated at construction."""
 
     # Where the page is
     host: str = _setting("127.0.0.1", "Address that the page is served on; all but loopback addresses need a token.")
     port: int = _setting(8080, "Port of the page; 0 takes a free one, which the log tells.", (0, 65535))
-    token: str = _setting("", "What a person must know to see and to do anything; better is token_file.")
+    token: str = _setting("", "Secret that a person must enter to see or do anything; token_file is safer.")
     token_file: str = _setting("", "Path of a file that holds the token, readable for its owner only.")
     allowed_hosts: tuple[str, ...] = _setting(
         (), "Names of this machine in browsers' address lines, beside addresses and localhost."
     )
-    max_clients: int = _setting(10, "How many browsers may look at the same time.", (1, 100))
+    max_clients: int = _setting(10, "Largest number of browsers at the same time.", (1, 100))
     # What it talks to
     tracker: str = _setting("tracker_node", "Name of the tracker's node.")
     image_transport: str = _setting(
@@ -45,24 +45,22 @@ class ConsoleSettings:
         "`raw` subscribes image, `compressed` image/compressed; remapping image moves both.",
         choices=("raw", "compressed"),
     )
-    max_megapixels: float = _setting(50.0, "Compressed pictures larger than this are not shown.", (0.01, 1000.0))
+    max_megapixels: float = _setting(50.0, "Compressed images larger than this are not shown.", (0.01, 1000.0))
     request_timeout: float = _setting(
         15.0, "How long a request waits for the tracker's answer, in seconds.", (0.1, 600.0)
     )
     # What is shown
-    max_rate: float = _setting(20.0, "Pictures a second that a browser gets at most.", (0.5, 60.0))
-    max_width: int = _setting(1280, "Width of the pictures that a browser gets at most, in pixels.", (160, 4096))
+    max_rate: float = _setting(20.0, "Largest rate of the images that a browser gets, 1/s.", (0.5, 60.0))
+    max_width: int = _setting(1280, "Largest width of the images that a browser gets, in pixels.", (160, 4096))
     pair_seconds: float = _setting(
         0.5,
-        "How long a picture may be held back, in seconds of stamps, to be shown with the boxes found in it.",
+        "How long an image may be held back, in seconds of stamps, to be shown with its own boxes.",
         (0.0, 5.0),
     )
     stale_after: float = _setting(
-        1.0, "Seconds without an image, or without news of the targets, after which that is said.", (0.1, 60.0)
+        1.0, "Seconds without an image, or without a state of the targets, after which that is reported.", (0.1, 60.0)
     )
-    freeze_seconds: float = _setting(
-        1.0, "How long the picture may stand still while a box is drawn on it.", (0.0, 30.0)
-    )
+    freeze_seconds: float = _setting(1.0, "How long the image may be frozen while a box is drawn on it.", (0.0, 30.0))
     client_timeout: float = _setting(10.0, "Seconds after which a browser that takes nothing is dropped.", (0.5, 120.0))
 
     def __post_init__(self) -> None:

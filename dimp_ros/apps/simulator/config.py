@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a simulated world is made of: one table, from which the node's parameters are declared too."""
+"""Settings of a simulated world; the node's parameters are declared from the same table."""
 
 from __future__ import annotations
 

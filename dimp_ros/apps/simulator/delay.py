@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A line that hands things on after a fixed delay: latency of images, of commands, of a tracker."""
+"""A queue whose items come out after a fixed delay: latency of images, of commands, of a tracker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class DelayLine(Generic[Item]):
 
     def __init__(self, delay: float) -> None:
         if not 0.0 <= delay < math.inf:
-            raise ValueError(f"a delay of {delay!r} s is none; give 0 or more seconds")
+            raise ValueError(f"delay is {delay!r} s, but must be 0 or more and finite")
         self.delay = delay
         self._items: deque[tuple[float, Item]] = deque()
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TRUTH_ID = "truth"
 LEAST_VISIBLE = 0.25
-"""A target of which less can be seen is told as LOST."""
+"""A target of which less is visible is LOST."""
 WORLD_FRAME = "world"
 
 
@@ -51,7 +51,7 @@ def depth_message(header: Header, depth: NDArray[np.float32]) -> Image:
 
 
 def true_state(header: Header, truth: Truth, camera: Camera) -> TargetState:
-    """Return the truth as a perfect tracker would tell it: TRACKING while enough of the target is in sight, else LOST.
+    """Return the ground truth as a perfect tracker's state: TRACKING while enough of the target is visible, else LOST.
 
     The confidence, and the peak, are the share of it in sight.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How well a closed loop kept a target where it should be: from what was recorded of it to a few figures."""
+"""Figures of a closed loop, from its recording: how well it kept the target on its set point."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STALE_SECONDS = 0.25
 RECOVERY_SECONDS = 0.5
 """After a state that was too old, the loop may take so long to return."""
 SAME_SECONDS = 1e-3
-"""Ages are told with seven digits only: within so much, two times are of the same image."""
+"""Times within this are of the same image: messages hold ages in single precision."""
 
 
 class ErrorRecord(NamedTuple):
@@ -43,7 +43,7 @@ class ErrorRecord(NamedTuple):
 
 
 class StateRecord(NamedTuple):
-    """What the tracker said, when it said it.
+    """A state of the target, as published by the tracker.
 
     :param age: of the image then, seconds. :param x, y: where it saw the target, as in `Error`; NaN if nowhere.
     """
@@ -69,7 +69,7 @@ class CommandRecord(NamedTuple):
 
     @property
     def zero(self) -> bool:
-        """Whether it tells the camera to stand still."""
+        """Whether it stops the camera."""
         return max(map(abs, self.twist)) < STILL
 
 
@@ -80,8 +80,7 @@ Timed = TypeVar("Timed", ErrorRecord, StateRecord)
 class LoopRecording:
     """What happened in a loop, on one clock in seconds, each list in order of time.
 
-    Times are those of the doing: an image's is its stamp, a word's and a command's that of their making. When somebody
-    heard of it does not matter.
+    Times are those of the event: an image's is its stamp, a state's and a command's that of their publication.
 
     :param size: width and height of the images, pixels. :param enabled: when the loop was closed.
     :param killed: when the tracker was killed; None if it was not.
@@ -89,7 +88,7 @@ class LoopRecording:
 
     size: tuple[int, int]
     errors: list[ErrorRecord] = field(default_factory=list)
-    said: list[StateRecord] = field(default_factory=list)
+    states: list[StateRecord] = field(default_factory=list)
     commands: list[CommandRecord] = field(default_factory=list)
     enabled: float = 0.0
     killed: float | None = None
@@ -108,10 +107,10 @@ class LoopFigures:
     :param forward_acceleration: standard deviation of the change of the forward command a second at the times of the
         images that count, m/s².
     :param final_error_px: how far the target truly was from the set point in the last second before the end: mean
-        distance, pixels. It is made of the two next.
+        distance, pixels. The next two are its parts.
     :param final_seen_error_px: the same of where the tracker saw it: all that a controller can do something about.
     :param final_box_error_px: the distance between both in the same images: by so much the tracker's boxes were off.
-    :param losses: how often the tracker lost the target. :param stop_seconds: the longest time from word of that until
+    :param losses: how often the tracker lost the target. :param stop_seconds: the longest time from that message until
         the command was zero. :param stop_after_hiding_seconds: the same from the image that shows less than half.
     :param resume_seconds: the longest time from the tracker's having it again until a command moved the camera; where
         the target was on its set point, and stayed there, no command was needed.
@@ -141,13 +140,13 @@ class LoopFigures:
         """Take the figures of a recording."""
         end = math.inf if recording.killed is None else recording.killed
         errors = [one for one in recording.errors if recording.enabled <= one.time < end]
-        said = [one for one in recording.said if recording.enabled <= one.time < end]
+        states = [one for one in recording.states if recording.enabled <= one.time < end]
         settled = _settled(errors, recording.enabled)
-        losses, finds = _losses(said)
+        losses, finds = _losses(states)
         counted, resettling = _counted(errors, settled, finds)
-        informed = _informed(counted, said)
+        informed = _informed(counted, states)
         sizes = [max(abs(one.x), abs(one.y)) for one in informed]
-        true, seen = _last_second(errors), _last_second(said)
+        true, seen = _last_second(errors), _last_second(states)
         return cls(
             settling_seconds=_since(settled, recording.enabled),
             within_share=_rounded(float(np.mean([size <= BAND for size in sizes])), 4) if sizes else None,
@@ -164,7 +163,7 @@ class LoopFigures:
             resume_seconds=_longest(recording.commands, _calls_to_move(errors, finds), zero=False),
             resettling_seconds=resettling,
             kill_stop_seconds=_stop_for_good(recording.commands, recording.killed),
-            age_ms_median=_rounded(float(np.median([one.age for one in said])) * 1e3, 1) if said else None,
+            age_ms_median=_rounded(float(np.median([one.age for one in states])) * 1e3, 1) if states else None,
         )
 
 
@@ -195,12 +194,12 @@ def _settled(errors: Sequence[ErrorRecord], start: float) -> float | None:
     return None
 
 
-def _losses(said: Sequence[StateRecord]) -> tuple[list[float], list[float]]:
-    """Return when the tracker was heard to have stopped to track, and when it was heard to do so again."""
+def _losses(states: Sequence[StateRecord]) -> tuple[list[float], list[float]]:
+    """Return when the tracker reported that it lost the target, and when it reported it TRACKING again."""
     losses: list[float] = []
     finds: list[float] = []
     tracking = False
-    for one in said:
+    for one in states:
         now = one.state == "TRACKING"
         if tracking and not now:
             losses.append(one.time)
@@ -255,15 +254,15 @@ def _counted(
     return counted, None if longest is None else _rounded(longest, 3)
 
 
-def _informed(errors: Sequence[ErrorRecord], said: Sequence[StateRecord]) -> list[ErrorRecord]:
+def _informed(errors: Sequence[ErrorRecord], states: Sequence[StateRecord]) -> list[ErrorRecord]:
     """Return the errors of times at which the controller knew where the target was; see `LoopFigures`."""
-    if not said:
+    if not states:
         return list(errors)
-    times = [one.time for one in said]
+    times = [one.time for one in states]
     informed, stale_until = [], -math.inf
     for error in errors:
         index = bisect_right(times, error.time) - 1
-        if index < 0 or error.time - said[index].taken > STALE_SECONDS:
+        if index < 0 or error.time - states[index].taken > STALE_SECONDS:
             stale_until = error.time + RECOVERY_SECONDS
         if error.time >= stale_until:
             informed.append(error)
@@ -286,11 +285,11 @@ def _last_second(moments: Sequence[Timed]) -> list[Timed]:
     return [one for one in moments if one.time >= moments[-1].time - 1.0]
 
 
-def _differences(errors: Sequence[ErrorRecord], said: Sequence[StateRecord]) -> list[tuple[float, float]]:
-    """Return (x, y) from where the target was to where it was seen, for the images that both tell of."""
+def _differences(errors: Sequence[ErrorRecord], states: Sequence[StateRecord]) -> list[tuple[float, float]]:
+    """Return (x, y) from where the target was to where it was seen, for the images in both."""
     times = [one.time for one in errors]
     found = []
-    for one in said:
+    for one in states:
         index = bisect_right(times, one.taken + SAME_SECONDS) - 1
         if index >= 0 and one.taken - times[index] <= SAME_SECONDS:
             found.append((one.x - errors[index].x, one.y - errors[index].y))

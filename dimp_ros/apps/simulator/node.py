@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The simulated world on topics: images, depth, the truth, and the commands that move the camera."""
+"""The simulated world as a node: images, depth and ground truth out, velocity commands in."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class _View(NamedTuple):
 
 
 class Simulator(Node):
-    """Shows a `World` that goes with the wall clock, and moves its camera as it is told.
+    """Publishes a `World` that runs in real time, and moves its camera by the commands.
 
     Its timers run on the steady clock; stamps are of the node's clock, of the moment that an image shows.
 
@@ -105,7 +105,7 @@ class Simulator(Node):
         return now
 
     def _on_command(self, message: TwistStamped) -> None:
-        """Take a command; one that is none stops the camera."""
+        """Apply a command; an invalid one stops the camera."""
         linear, angular = message.twist.linear, message.twist.angular
         twist = (linear.x, linear.y, linear.z, angular.x, angular.y, angular.z)
         with self._lock:
@@ -124,11 +124,11 @@ class Simulator(Node):
         return response
 
     def _on_timer(self) -> None:
-        """Look at the world, and tell what is due."""
+        """Render the world, and publish what is due."""
         with self._lock:
             now = self._advance()
             stamp = self.get_clock().now().to_msg()
-            # Drawn before the next command can move the camera: picture, depth and truth are of one moment.
+            # Drawn before the next command can move the camera: image, depth and truth are of one moment.
             depth = self.world.depth() if self._depths.get_subscription_count() else None
             view = _View(
                 Header(stamp=stamp, frame_id=self._show.frame_id), self.world.render(), depth, self.world.truth()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A picture of a recorded loop: where the target was, what the tracker said, what was commanded."""
+"""A plot of a recorded loop: errors, states with their age, commands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dimp_ros.files.outputs import OutputFile
 AXES = {"vehicle": ("forward m/s", "left m/s", "up m/s", "", "", "yaw rad/s")}
 ARM_AXES = ("x m/s", "y m/s", "z m/s", "about x rad/s", "about y rad/s", "about z rad/s")
 STATE_COLOURS = {"TRACKING": "#009e73", "UNCERTAIN": "#e69f00", "LOST": "#d55e00", "UNINITIALIZED": "#999999"}
-"""Of the states; told apart with any kind of colour vision."""
+"""Colours of the states, distinguishable with any kind of colour vision."""
 
 
 def plot_loop(recording: LoopRecording, figures: LoopFigures, path: Path, *, mode: str, title: str) -> None:
@@ -33,8 +33,8 @@ def plot_loop(recording: LoopRecording, figures: LoopFigures, path: Path, *, mod
     zero = recording.enabled
     _draw_errors(top, recording, figures)
     for name, colour in STATE_COLOURS.items():
-        said = [one for one in recording.said if one.state == name]
-        times, ages = [one.time - zero for one in said], [one.age * 1e3 for one in said]
+        states = [one for one in recording.states if one.state == name]
+        times, ages = [one.time - zero for one in states], [one.age * 1e3 for one in states]
         if times:
             middle.scatter(times, ages, s=6, color=colour, label=name)
     middle.set_ylabel("age of the\nstate, ms")

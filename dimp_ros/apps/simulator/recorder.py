@@ -82,8 +82,8 @@ class LoopPlan:
 class LoopRecorder(Node):
     """Gives the tracker its target, lets the controller move and the target go, and kills the tracker in the end.
 
-    What it does is told in `_run`, in order, by a thread of its own; callbacks only take notes. A note is of the time
-    at which something was said, by its stamp, not of that at which it is heard here: all nodes run on this machine, and
+    `_run` is the sequence of steps, in a thread of its own; callbacks only record. Records have the time at which
+    something was published, by its stamp, not at which it arrives here: all nodes run on this machine, and
     this one has a video to draw, so that it may hear of things late.
 
     :param finish: called with the exit code: 0 if the figures are good, 1 if they are not, 2 if there are none.
@@ -98,8 +98,8 @@ class LoopRecorder(Node):
         self._truth: TargetState | None = None
         self._looked_at: Time | None = None  # stamp of the latest image that the tracker has told of
         self._tracking = False
-        self._late: list[float] = []  # seconds from the making of a command until it was heard of here
-        self._heard_until = 0.0  # when the latest command was made of which is known here
+        self._late: list[float] = []  # seconds from the publication of a command to its arrival
+        self._heard_until = 0.0  # when the latest command that arrived was published
         self._size = (0, 0)
         self._video = BackgroundVideo(plan.out / "annotated.mp4")
         group = MutuallyExclusiveCallbackGroup()
@@ -148,7 +148,7 @@ class LoopRecorder(Node):
             with self._lock:
                 self._recording.killed = killed
             self._pause(plan.after)
-        end = self._now()  # what was said until now may be under way still
+        end = self._now()  # messages sent until now may be under way still
         self._wait(lambda: self._heard_until >= end, "no command has come")
         with self._lock:
             recording, self._recording = self._recording, None
@@ -225,7 +225,7 @@ class LoopRecorder(Node):
             centre, (width, height) = bbox.center.position, self._size
             x, y = (centre.x / width - 0.5, centre.y / height - 0.5) if bbox.size_x > 0 else (math.nan, math.nan)
             when = seconds_of(message.header.stamp) + target.age
-            self._recording.said.append(StateRecord(when, name, target.confidence, target.age, x, y))
+            self._recording.states.append(StateRecord(when, name, target.confidence, target.age, x, y))
             box = Box.from_center(centre.x, centre.y, bbox.size_x, bbox.size_y)
             said = Observation(name, box if box.w > 0 else None, target.confidence, target.age)
             self._video.add_observation(stamp_ns(message.header.stamp), said)
@@ -245,7 +245,7 @@ class LoopRecorder(Node):
         figures, out = LoopFigures.of(recording), self._plan.out
         more: dict[str, Any] = {
             "images": len(recording.errors),
-            "states": len(recording.said),
+            "states": len(recording.states),
             "commands": len(recording.commands),
             "heard_late_ms_most": round(max(self._late, default=0.0) * 1e3, 1),
             "rmw": rclpy.get_rmw_implementation_identifier(),
@@ -279,7 +279,7 @@ def unmet(figures: LoopFigures, final_px: float | None = None, forward_accelerat
     """Return the requirements that a loop has not met; see `LoopPlan` for the two that not all have."""
     limits = (
         ("settling_seconds", 3.0, "settling took {:g} s, and may take {:g}"),
-        ("stop_seconds", 0.25, "the command was zero {:g} s after the word of the loss, and must be within {:g} s"),
+        ("stop_seconds", 0.25, "the command was zero {:g} s after the message of the loss, and must be within {:g} s"),
         ("kill_stop_seconds", 0.75, "the command was zero {:g} s after the tracker's death, and must be within {:g} s"),
         ("final_seen_error_px", final_px, "the tracker saw the target {:g} px from the set point in the end, not {:g}"),
         ("forward_acceleration", forward_acceleration, "the forward command changed by {:g} m/s² (std), not {:g}"),

@@ -15,7 +15,7 @@ from dimp_ros.ros_utils.parameter_table import Parameter
 
 @dataclass(frozen=True)
 class ShowConfig:
-    """How a world is put on topics. Checked when made."""
+    """How a world is published. Validated at construction."""
 
     rate: float = setting(30.0, "Images a second.", (1.0, 200.0), at_start=True)
     image_latency: float = setting(
@@ -26,7 +26,7 @@ class ShowConfig:
     )
     frame_id: str = setting("camera_optical_frame", "frame_id of the images.", at_start=True)
     paused: bool = setting(False, "The target stays where it is until ~/set_playing says otherwise.", at_start=True)
-    seed: int = setting(0, "Of made textures and random paths.", (0, 2**31 - 1), at_start=True)
+    seed: int = setting(0, "Of drawn surfaces and random paths.", (0, 2**31 - 1), at_start=True)
 
     def __post_init__(self) -> None:
         check_settings(self)

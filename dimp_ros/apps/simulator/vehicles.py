@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What carries the camera: a vehicle or the hand of an arm, either velocity-controlled with a first-order lag.
+"""Vehicle models: what carries the camera, a vehicle or an arm's hand, velocity-controlled with a first-order lag.
 
 The world's frame is x forward, y left, z up. A camera's rotation matrix [3, 3] has the axes of its optical frame (x
 right, y down, z forward) as columns.
@@ -29,7 +29,7 @@ DOWN_LOOKING = np.array([[0.0, -1.0, 0.0], [-1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
 
 
 class Vehicle:
-    """Takes commands of velocity, and says where the camera is and how it moves.
+    """Integrates velocity commands to the pose and the velocity of the camera.
 
     A command is six numbers, linear x, y, z in metres a second and angular x, y, z in radians a second: a vehicle's in
     its body frame (x forward, y left, z up), of whose angular part z counts alone; an arm's in the camera's optical

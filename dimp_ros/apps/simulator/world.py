@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A world with one target and one camera, without ROS: told velocities, stepped by hand, looked at when one likes.
+"""A world with one target and one camera, without ROS: velocities in, stepped by the caller, rendered on request.
 
     world = World(WorldConfig(path="sine", target_offset=(0.3, 0.0)), seed=0)
     while world.time < 20.0:
@@ -39,7 +39,7 @@ _MOMENT = 0.01
 class Truth(NamedTuple):
     """What is the case in the world at one time.
 
-    :param time: seconds since the world was made. :param scenario: seconds that the target has moved.
+    :param time: seconds since the start. :param scenario: seconds that the target has moved.
     :param box: round the whole target, in pixels of the image, also where it is covered or outside of the image; None
         where there is none: it has vanished, or is behind the camera.
     :param visible: share of the target that the image shows, 0..1.
@@ -78,7 +78,7 @@ class CameraFields:
 
 
 class RegionFields(NamedTuple):
-    """The fields of sensor_msgs/RegionOfInterest that say: the whole image."""
+    """The fields of sensor_msgs/RegionOfInterest for the whole image."""
 
     x_offset: int = 0
     y_offset: int = 0
@@ -90,13 +90,13 @@ class RegionFields(NamedTuple):
 class World:
     """One target, one camera, and what is behind them.
 
-    :raises ValueError: for pictures that cannot be read.
+    :raises ValueError: for images that cannot be read.
     """
 
     def __init__(self, config: WorldConfig | None = None, seed: int = 0) -> None:
         self.config = config or WorldConfig()
         self.time = 0.0
-        """Seconds since the world was made."""
+        """Seconds since the start."""
         self.scenario = 0.0
         """Seconds that the scenario has run: the target's path, and when it is hidden, are functions of it."""
         self.playing = True

@@ -27,7 +27,7 @@ from dimp_ros.geometry.camera import Camera
 from dimp_ros.ros_utils.config_dataclass import setting
 
 _NEAREST, _FARTHEST = 0.2, 50.0
-"""Distances that a speed is made of, metres."""
+"""Range of the distances by which speeds are scaled, metres."""
 
 _FASTEST_TARGET = 2.0
 """Own motion of a target that is believed, rad/s, or sizes a second."""
@@ -38,7 +38,7 @@ _BORDER = 0.01
 
 @dataclass(frozen=True)
 class FollowConfig(SafetyConfig):
-    """Settings of `FollowControl`. Checked when made."""
+    """Settings of `FollowControl`. Validated at construction."""
 
     frame_id: str = setting("base_link", "frame_id of the commands: the body's, x forward, y left, z up.")
     horizontal: str = setting(
@@ -239,7 +239,7 @@ class FollowControl(BaseController[FollowConfig]):
         if any(value < least or value > most for value, least, most in zip(wanted, low, high, strict=True)):
             notes = (*notes, "at a speed limit")
         if not all(map(math.isfinite, wanted)):
-            notes = (*notes, "a number came out that is none: stopped")
+            notes = (*notes, "a result is not finite: stopped")
         smoothing = np.array([config.forward_smoothing, 0.0, 0.0, 0.0, 0.0, 0.0])
         twist = self._limiter.drive(np.array(wanted), low, high, slew, now, smoothing)
         return Command(Twist(*twist.tolist()), "", error, notes)

@@ -59,7 +59,7 @@ class Command(NamedTuple):
     """What is commanded, and why no more than that.
 
     :param reason: why the robot must not move now; empty while it follows. :param error: what remains between target
-        and set point, as the controller that made it defines.
+        and set point, as the controller defines.
     :param notes: what limits a robot that does follow.
     """
 
@@ -88,7 +88,7 @@ class TargetObservation(TargetEstimate):
 
 @dataclass(frozen=True)
 class SafetyConfig:
-    """When a robot may move at all. Checked when made."""
+    """When a robot may move at all. Validated at construction."""
 
     rate: float = setting(50.0, "Commands a second.", (20.0, 200.0), at_start=True)
     target_id: str = setting("", "Name of the target; empty for the only one: with several, nothing moves.")
@@ -110,7 +110,7 @@ class SafetyConfig:
 class MotionGate:
     """Decides for each command whether the robot may move by the latest observation.
 
-    Beyond the checks of `refusal`, which look at one observation, it remembers what tells news from repetition:
+    Beyond the checks of `refusal`, which look at one observation, it keeps what is needed to recognise new images:
 
     - Image stamps must advance. An image counts from its first message on, however often it is reported again; an
       image older than the newest one is refused until `restart`. So a replay in a loop, or old messages repeated in
@@ -174,7 +174,7 @@ def refusal(
     now: float,
     clock: float | None = None,
 ) -> str:
-    """Return why a robot must not move by this one observation; empty if it may, as far as one observation tells.
+    """Return why a robot must not move by this one observation; empty if it may.
 
     The silence since the message is measured by the steady clock, and counted into the image's age.
 

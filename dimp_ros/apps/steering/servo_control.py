@@ -41,7 +41,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ServoConfig(SafetyConfig):
-    """Settings of `ServoControl`. Checked when made."""
+    """Settings of `ServoControl`. Validated at construction."""
 
     frame_id: str = setting("", "frame_id of the commands; empty for the images' own, an optical frame.")
     axes: str = setting(
@@ -174,7 +174,7 @@ class ServoControl(BaseController[ServoConfig]):
         if smallest < config.singular_value:
             notes = (f"near a singularity, damped: smallest singular value {smallest:.2g}",)
         if not np.isfinite(twist).all():
-            notes = (*notes, "a number came out that is none: stopped")
+            notes = (*notes, "a result is not finite: stopped")
         speed, turn = float(np.linalg.norm(twist[:3])), float(np.linalg.norm(twist[3:]))
         share = min(1.0, _ratio(config.max_speed, speed), _ratio(config.max_turn, turn))
         if share < 1.0:  # all components alike: the way in the image stays straight

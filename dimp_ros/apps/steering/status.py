@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the follower and the servo tell on /diagnostics."""
+"""The diagnostic status of the follower and the servo."""
 
 from __future__ import annotations
 

@@ -73,8 +73,8 @@ class SimulatedTracker:
 
 
 def nanoseconds(seconds: float) -> int:
-    """Return a stamp; 0 for what is not finite."""
-    return round(seconds * 1e9) if math.isfinite(seconds) else 0
+    """Return a stamp; 0 for what no stamp can hold."""
+    return round(seconds * 1e9) if abs(seconds) < 1e9 else 0
 
 
 class Moment(NamedTuple):

@@ -38,13 +38,16 @@ def require_inside(path: Path, folder: Path) -> Path:
 
 
 def opencv_path(path: Path | str) -> str:
-    """Return a path for OpenCV, which crashes on a name that is not UTF-8.
+    """Return an absolute path for OpenCV, whose FFmpeg takes what is before a colon for a protocol.
 
-    :raises ValueError: for such a name.
+    :raises ValueError: for a name that is not UTF-8, on which OpenCV crashes, and for a FIFO or a device.
     """
     text = str(path)
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise ValueError(f"{text!a} is not a UTF-8 name, which OpenCV needs; rename the file or folder") from error
-    return text
+    absolute = Path(text).absolute()
+    if absolute.exists() and not absolute.is_dir():
+        require_regular_file(absolute)
+    return str(absolute)

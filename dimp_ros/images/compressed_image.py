@@ -68,11 +68,11 @@ class CompressedPicture(WholePicture):
         """
         if self._decoded is None:
             pixels = decode_file(self._content, self._header)
-            self._decoded = picture_of(pixels, _encoding(pixels, self._description), self._levels)
+            self._decoded = picture_of(pixels, file_encoding(pixels, self._description), self._levels)
         return self._decoded.region(x0, y0, x1, y1)
 
 
-def _encoding(pixels: NDArray[Any], description: str) -> Encoding:
+def file_encoding(pixels: NDArray[Any], description: str = "") -> Encoding:
     """Tell what decoded pixels are by their type and by image_transport's text, ``<of the camera>; <of the file>``.
 
     :raises BadImage: for a type that no encoding has.

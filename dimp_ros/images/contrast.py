@@ -15,6 +15,8 @@ SAMPLES_PER_SIDE = 64
 PERCENTILES = (0.5, 99.5)
 FOLLOW = 0.05
 """Of the way to a new picture's levels, how much the stream's go."""
+FULL_SCALES = {"f": (1.0, 255.0), "u": (1023.0, 4095.0, 16383.0, 65535.0)}
+"""Values of full brightness that colour may have, by numpy's kind of type."""
 _LARGEST = 1e38  # differences of values as large are finite, in single precision too
 _SMALLEST_SPAN = 1e-30  # and so is what a span as small is multiplied with
 
@@ -60,19 +62,25 @@ class Contrast:
         return limits
 
     def color(self, samples: NDArray[Any]) -> float:
-        """Return the value of full brightness in colour of floating point: 255, as with cv_bridge, or 1.
+        """Return the value of full brightness in colour, or a mosaic, of 16 bits or floating point.
 
-        It is 1 as long as none of the stream's pictures has held more (but for 0.5 % of its values): between 0 and 255
-        those would all have been black.
+        It is the smallest of `FULL_SCALES` that all of the stream's images up to now lie below: sensors of 10 to 14
+        bits deliver 16, and their images would be black between 0 and 65535. Of floating point, 0.5 % of an image may
+        lie above.
 
-        :param samples: ``[H, W, C]``, floating point.
+        :param samples: ``[H, W, C]`` or ``[H, W]``.
         """
-        values = _finite(samples)
-        name = samples.dtype.name
+        kind, name = samples.dtype.kind, samples.dtype.name
+        scales = FULL_SCALES[kind]
+        if kind == "f":
+            values = _finite(samples)
+            largest = float(np.percentile(values, PERCENTILES[1])) if values.size else 0.0
+        else:
+            largest = float(samples.max())
+        scale = next((scale for scale in scales if largest <= scale), scales[-1])
         with self._lock:
-            if values.size and np.percentile(values, PERCENTILES[1]) > 1:
-                self._full_scale[name] = 255.0
-            return self._full_scale.get(name, 1.0)
+            self._full_scale[name] = max(scale, self._full_scale.get(name, 0.0))
+            return self._full_scale[name]
 
 
 def spread(samples: NDArray[Any], limits: Limits) -> NDArray[np.uint8]:

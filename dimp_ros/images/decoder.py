@@ -18,7 +18,8 @@ MAX_MEMORY = 2**29
 MAX_SECONDS = 1.0
 """What one image may cost, bytes and seconds of one core, up to `MAX_MEGAPIXELS`; larger limits of size raise them."""
 
-_ANY = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR  # alpha is dropped
+AS_CAMERA_SEES = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
+"""camera_info would not fit an image that is turned by its EXIF orientation. Alpha is dropped."""
 
 
 def check_file(content: NDArray[np.uint8], max_megapixels: float = MAX_MEGAPIXELS) -> FileHeader:
@@ -43,21 +44,22 @@ def check_file(content: NDArray[np.uint8], max_megapixels: float = MAX_MEGAPIXEL
     return header
 
 
-def decode_file(content: NDArray[np.uint8], header: FileHeader, *, upright: bool = False) -> NDArray[Any]:
+def decode_file(content: NDArray[np.uint8], header: FileHeader, *, flags: int = AS_CAMERA_SEES) -> NDArray[Any]:
     """Return the pixels of a file, ``[H, W, 3]`` B, G, R or ``[H, W]`` grey, of its own depth.
 
-    :param header: what `check_file` returned. :param upright: turn the image as its EXIF orientation says.
+    :param header: what `check_file` returned. :param flags: cv2's, by default for any depth and colour, not turned.
     :raises BadImage: for a file that is damaged inside.
     """
     name, size = header.format, (header.height, header.width)
+    turned = flags != cv2.IMREAD_UNCHANGED and not flags & cv2.IMREAD_IGNORE_ORIENTATION
     try:
-        pixels = cv2.imdecode(content, _ANY if upright else _ANY | cv2.IMREAD_IGNORE_ORIENTATION)
+        pixels = cv2.imdecode(content, flags)
     except (cv2.error, MemoryError) as error:
         raise BadImage(f"the {name} file cannot be decoded: {error}; send it undamaged") from error
     if pixels is None:
         raise BadImage(f"the {name} file of {content.size} bytes is damaged, or of a kind unknown here")
     found = pixels.shape[:2]
-    if found != size and not (upright and found == size[::-1]):
+    if found not in (size, size[::-1] if turned else size):
         raise BadImage(
             f"the {name} file says that it is {size[1]} x {size[0]} pixels, but holds {found[1]} x {found[0]}; "
             "send it undamaged"

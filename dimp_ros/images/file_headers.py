@@ -53,6 +53,12 @@ _LITTLE_U16_PAIR = Struct("<HH")
 _LITTLE_U32 = Struct("<I")
 
 
+def has_header(data: memoryview) -> bool:
+    """Tell whether a file begins as one that `read_header` reads."""
+    head = bytes(data[:16])
+    return any(begins(head) for _, begins, _ in _FORMATS)
+
+
 def read_header(data: memoryview) -> FileHeader:
     """Return what a compressed image's header says.
 

@@ -1,31 +1,84 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image files of a folder: listing and reading."""
+"""Image files of a folder: listing, reading and writing."""
 
 from __future__ import annotations
 
+import re
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dimp_ros.files.inputs import opencv_path
+from dimp_ros.files.inputs import require_regular_file
 from dimp_ros.files.outputs import write_bytes
+from dimp_ros.images.compressed_image import file_encoding
+from dimp_ros.images.contrast import Contrast
+from dimp_ros.images.conversion import to_bgr
+from dimp_ros.images.decoder import check_file, decode_file
+from dimp_ros.images.file_headers import has_header
+from dimp_ros.images.raw_image import picture_of
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+LARGEST_FILE = 2**30
+"""In bytes."""
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Return the images directly in `folder`, sorted by name."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+    """Return the images directly in `folder` in the order of their numbers, hidden files left out.
+
+    Names of one length are sorted as texts, so that 0001.png, 0002.png and hexadecimal numbers keep their order; others
+    by the numbers in them, so that 2.png comes before 10.png; names that are decimal fractions by their value.
+    """
+    found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
+    if len({len(path.stem) for path in found}) <= 1:
+        return sorted(found)
+    if all(re.fullmatch(r"[0-9]+\.[0-9]+", path.stem) for path in found):
+        return sorted(found, key=lambda path: (Decimal(path.stem), path.name))
+    return sorted(found, key=_natural)
 
 
-def read_image(path: Path, flags: int = cv2.IMREAD_COLOR) -> NDArray[np.uint8]:
-    """Read an image as HxWx3 uint8 BGR, or with OpenCV's ``flags``; raise ValueError if it cannot be read."""
-    image = cv2.imread(opencv_path(path), flags)
-    if image is None:
-        raise ValueError(f"cannot read the image {path}: missing, damaged, or a format this OpenCV lacks")
-    return np.asarray(image, dtype=np.uint8)
+def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Return a key that compares the digits in a name as numbers, the rest as text."""
+    parts = re.findall(r"[0-9]+|[^0-9]+", path.stem)
+    return [(int(part), "") if part[0] in "0123456789" else (-1, part) for part in parts], path.name
+
+
+def read_pixels(path: Path, flags: int) -> NDArray[Any]:
+    """Read an image file's pixels with cv2's ``flags``.
+
+    :raises OSError: if it is not there. :raises ValueError: if it is damaged, cut off, costs more than
+        `dimp_ros.images.decoder` allows, or is of a format that this OpenCV cannot read.
+    """
+    size = require_regular_file(path).stat().st_size
+    if size > LARGEST_FILE:
+        raise ValueError(f"it has {size} bytes, and may have {LARGEST_FILE}")
+    content = np.fromfile(path, np.uint8)
+    if has_header(content.data):  # the suffix may be wrong
+        return decode_file(content, check_file(content), flags=flags)
+    pixels = cv2.imdecode(content, flags) if size else None
+    if pixels is None:
+        raise ValueError("it is damaged, or of a format that this OpenCV cannot read")
+    return pixels
+
+
+def read_image(path: Path, flags: int = cv2.IMREAD_COLOR, *, contrast: Contrast | None = None) -> NDArray[np.uint8]:
+    """Read an image as HxWx3 uint8 BGR, turned as its EXIF orientation says; more than 8 bits are scaled to 8.
+
+    :param flags: others than the default are OpenCV's, and give what it makes of them.
+    :param contrast: that of the stream which the image belongs to; its own alone by default.
+    :raises ValueError: if it cannot be read, with the reason.
+    """
+    try:
+        if flags != cv2.IMREAD_COLOR:
+            return np.asarray(read_pixels(path, flags), np.uint8)
+        pixels = read_pixels(path, cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR)
+        return to_bgr(picture_of(pixels, file_encoding(pixels), contrast or Contrast()))
+    except (ValueError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ValueError(f"cannot read the image {path}: {reason}") from error
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:

@@ -3,16 +3,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, TypeAlias
+from typing import Any, NamedTuple, Protocol
 
-from dimp_ros.images.video import Picture, Video
-
-DEFAULT_FPS = 25.0
-Place: TypeAlias = int | float
-"""Where in a source: an int counts frames from 0, a float is seconds after the first frame."""
+from dimp_ros.images.video import Picture, Place, Video
 
 
 class Span(NamedTuple):
@@ -67,7 +62,7 @@ class Source(Protocol):
 
 
 class VideoSource:
-    """A `Video` as a source; seconds are reckoned with its frame rate."""
+    """A `Video` as a source."""
 
     def __init__(self, path: str) -> None:
         self.notes: list[str] = []
@@ -76,18 +71,13 @@ class VideoSource:
         self.name, self.fps, self.length = path, self._video.fps, self._video.length
 
     def frames(self, span: Span) -> Iterator[Frame]:
-        """Yield the frames of a span; raise ValueError for a picture of a folder that cannot be read."""
-        start, end = self._index(span.start), None if span.end is None else self._index(span.end)
-        rate = self.fps or DEFAULT_FPS
-        for index, picture in self._video.frames(start, end):
-            yield Frame(index, picture, round(index * 1e9 / rate))
+        """Yield the frames of a span."""
+        for frame in self._video.frames(span.start, span.end):
+            yield Frame(frame.index, frame.image, round(frame.seconds * 1e9), frame.problem)
 
     def describe(self) -> dict[str, Any]:
         """Return the name."""
         return {"video": self.name}
-
-    def _index(self, place: Place) -> int:
-        return math.ceil(place * (self.fps or DEFAULT_FPS) - 1e-6) if isinstance(place, float) else place
 
 
 def show_place(place: Place) -> str:

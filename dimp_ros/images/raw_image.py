@@ -17,9 +17,6 @@ from dimp_ros.images.contrast import Contrast, Limits, spread
 from dimp_ros.images.encodings import Encoding, Kind
 from dimp_ros.images.picture import ArrayPicture, Picture, WholePicture
 
-WORD_TO_BYTE = 1 / 257
-"""65535 becomes 255, as with cv_bridge."""
-
 
 def picture_of(samples: NDArray[Any], encoding: Encoding, levels: Contrast) -> Picture:
     """Return samples in one plane as a picture.
@@ -32,7 +29,7 @@ def picture_of(samples: NDArray[Any], encoding: Encoding, levels: Contrast) -> P
         return ColorPicture(samples, encoding.code, levels)
     if encoding.kind is Kind.BAYER:
         assert encoding.code is not None
-        return BayerPicture(samples, encoding.code)
+        return BayerPicture(samples, encoding.code, levels)
     return LevelsPicture(samples, levels)
 
 
@@ -42,6 +39,7 @@ class SampledPicture(WholePicture):
     def __init__(self, samples: NDArray[Any]) -> None:
         self.samples = samples
         self._native = samples.dtype.newbyteorder("=")
+        self._full_scale: float | None = None
 
     @property
     def width(self) -> int:
@@ -58,6 +56,19 @@ class SampledPicture(WholePicture):
         part = self.samples[y0:y1, x0:x1]
         return part if part.dtype.itemsize == 1 else part.astype(self._native)
 
+    def full_scale(self, levels: Contrast) -> float:
+        """Return the value of full brightness, asked for once."""
+        if self._full_scale is None:
+            self._full_scale = levels.color(self.samples)
+        return self._full_scale
+
+
+def _scaled(samples: NDArray[Any], full: float) -> NDArray[np.uint8]:
+    """Return colour from 0 to ``full`` as uint8."""
+    if samples.dtype.kind == "f":
+        return spread(samples, Limits(0.0, full))
+    return cv2.convertScaleAbs(samples, alpha=255 / full)
+
 
 class ColorPicture(SampledPicture):
     """Three or four channels of 8 or 16 bits or floating point; ``code`` puts them into the order BGR."""
@@ -66,19 +77,14 @@ class ColorPicture(SampledPicture):
         super().__init__(samples)
         self._code = code
         self._levels = levels
-        self._full_scale: float | None = None
 
     def region(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
         """Return the region in BGR."""
         part = self.part(x0, y0, x1, y1)
         if part.shape[:2] == (1, 1):  # OpenCV 4.5 does not take a single pixel
             part = np.repeat(part, 2, axis=1)
-        if part.dtype.kind == "f":
-            if self._full_scale is None:
-                self._full_scale = self._levels.color(self.samples)
-            part = spread(part, Limits(0.0, self._full_scale))
-        elif part.dtype.itemsize == 2:
-            part = cv2.convertScaleAbs(part, alpha=WORD_TO_BYTE)
+        if part.dtype != np.uint8:
+            part = _scaled(part, self.full_scale(self._levels))
         return (part if self._code is None else cv2.cvtColor(part, self._code))[:, : x1 - x0]
 
 
@@ -100,9 +106,10 @@ class LevelsPicture(SampledPicture):
 class BayerPicture(SampledPicture):
     """One colour a pixel, the two others interpolated between neighbours; 8 or 16 bits."""
 
-    def __init__(self, samples: NDArray[Any], code: int) -> None:
+    def __init__(self, samples: NDArray[Any], code: int, levels: Contrast) -> None:
         super().__init__(samples)
         self._code = code
+        self._levels = levels
 
     def region(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
         """Return the region in BGR."""
@@ -113,7 +120,7 @@ class BayerPicture(SampledPicture):
             part = cv2.copyMakeBorder(part, 0, 2, 0, 2, cv2.BORDER_REFLECT_101)
         color = cv2.cvtColor(part, self._code)
         if color.dtype != np.uint8:
-            color = cv2.convertScaleAbs(color, alpha=WORD_TO_BYTE)
+            color = _scaled(color, self.full_scale(self._levels))
         return color[y0 - top : y1 - top, x0 - left : x1 - left]
 
 

@@ -7,8 +7,10 @@ import math
 import shutil
 import tempfile
 from collections.abc import Iterator
-from itertools import count, islice
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -16,16 +18,34 @@ from numpy.typing import NDArray
 
 from dimp_ros.files.inputs import opencv_path
 from dimp_ros.files.outputs import OutputFile, WriteFailed
+from dimp_ros.images.contrast import Contrast
 from dimp_ros.images.files import list_images, read_image
 
 Picture = NDArray[np.uint8]
+DEFAULT_FPS = 25.0
+"""Of folders of images, cameras, and videos that do not tell theirs."""
 CHECKED_EVERY = 64
 """After so many images written it is seen whether the disk is full."""
 SPARE_BYTES = 64 * 1024
 
 
+Place: TypeAlias = int | float
+"""Where in a video: an int counts frames from 0, a float is seconds after the first frame."""
+_TOLERANCE = 1e-6  # seconds that are lost where a time goes through a float
+
+
+@dataclass(frozen=True)
+class VideoFrame:
+    """A frame of a video: ``seconds`` after the first one; ``image`` HxWx3 uint8 BGR, None for a ``problem``."""
+
+    index: int
+    seconds: float
+    image: Picture | None
+    problem: str = ""
+
+
 class Video:
-    """Pictures from a video file, from a folder of pictures in order of name, or from a camera given by its index.
+    """Images from a video file, from a folder of images in order of number, or from a camera given by its index.
 
     `fps`: frames a second, and `length`: the number of frames; None where the source does not tell.
 
@@ -41,7 +61,8 @@ class Video:
         if source and Path(source).is_dir():
             self._files = list_images(Path(source))
             if not self._files:
-                raise ValueError(f"no pictures in the folder {source}; expected .jpg, .png or .webp files")
+                raise ValueError(f"no images in the folder {source}; expected .jpg, .png or .webp files")
+            opencv_path(source)
             self.length = len(self._files)
         else:
             self._capture = self._open()
@@ -59,28 +80,56 @@ class Video:
                 raise ValueError(f"camera {self.source} cannot be opened; is it there, and free?")
         else:
             raise ValueError(
-                f"no such file or folder: {self.source or repr('')}; give a video, a folder of pictures or a camera's "
+                f"no such file or folder: {self.source or repr('')}; give a video, a folder of images or a camera's "
                 "index"
             )
         return capture
 
-    def frames(self, start: int = 0, end: int | None = None) -> Iterator[tuple[int, Picture]]:
-        """Yield (index, HxWx3 uint8 BGR) for the frames `start` <= index < `end`, counted from 0, at every call.
+    def frames(self, start: Place = 0, end: Place | None = None) -> Iterator[VideoFrame]:
+        """Yield the frames from `start` to before `end`, at every call anew.
 
-        :raises ValueError: for a picture of a folder that cannot be read.
+        An image of a folder that cannot be read is a frame with a ``problem``. The time of a video's frame is what the
+        container says, which may be a variable frame rate.
         """
-        if self._files:
-            for index, path in islice(enumerate(self._files), start, end):
-                yield index, read_image(path)
-            return
-        capture, self._capture = self._capture or self._open(), None  # each call reads from the first frame on
-        for index in islice(count(), end):
-            # Frame by frame up to the first: seeking by number is not exact with every codec.
-            good, image = capture.read() if index >= start else (capture.grab(), None)
-            if not good:
+        return self._folder_frames(start, end) if self._files else self._video_frames(start, end)
+
+    def _folder_frames(self, start: Place, end: Place | None) -> Iterator[VideoFrame]:
+        contrast = Contrast()
+        for index, path in enumerate(self._files):
+            seconds = index / DEFAULT_FPS
+            if end is not None and _reached(index, seconds, end):
                 return
-            if image is not None:
-                yield index, image
+            if not _reached(index, seconds, start):
+                continue
+            try:
+                yield VideoFrame(index, seconds, read_image(path, contrast=contrast))
+            except ValueError as error:
+                yield VideoFrame(index, seconds, None, str(error))
+
+    def _video_frames(self, start: Place, end: Place | None) -> Iterator[VideoFrame]:
+        capture, self._capture = self._capture or self._open(), None  # each call reads from the first frame on
+        first = seconds = 0.0
+        step = 1 / (self.fps or DEFAULT_FPS)
+        for index in count():
+            # Frame by frame up to the first: seeking by number is not exact with every codec.
+            if not capture.grab():
+                return
+            told = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
+            if index == 0:
+                first = told
+            else:  # cameras, and files without times, tell nothing that rises
+                seconds = told - first if told - first > seconds else seconds + step
+            if end is not None and _reached(index, seconds, end):
+                return
+            if _reached(index, seconds, start):
+                good, image = capture.retrieve()
+                if not good:
+                    return
+                yield VideoFrame(index, seconds, np.asarray(image, np.uint8))
+
+
+def _reached(index: int, seconds: float, place: Place) -> bool:
+    return seconds >= place - _TOLERANCE if isinstance(place, float) else index >= place
 
 
 class VideoWriter:

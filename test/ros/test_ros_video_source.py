@@ -10,8 +10,10 @@ import cv2
 import numpy as np
 import pytest
 from harness.ros_harness import RELIABLE, Image, Node, Parameter, SetBool, context, spinning, wait_until
+from helpers.video_fixtures import set_frame_durations
 
 from dimp_ros.apps.demo.video_source import VideoSource, main
+from dimp_ros.images.video import VideoWriter
 
 
 @pytest.fixture
@@ -114,13 +116,31 @@ def test_a_video_is_played_at_its_own_rate(film):
             assert [round(image.data[0] / 40) for image in viewer.images] == [1, 2, 3, 4, 5]
 
 
-def test_a_damaged_image_ends_the_video_as_a_failure(folder):
+def test_unreadable_image_is_left_out_and_logged(folder, capfd):
     (folder / "003.png").write_text("not an image")
     with context():
         viewer = Viewer(video=str(folder), rate=100.0)
         with spinning(viewer.source):
             wait_until(lambda: viewer.codes, "the end")
-            assert viewer.codes == [1] and viewer.source.published == 3
+    assert viewer.codes == [0] and viewer.source.published == 5
+    assert "image 3 is left out" in capfd.readouterr().err
+
+
+def test_variable_frame_rate_is_played_at_the_times_of_the_video(tmp_path):
+    path = tmp_path / "film.mp4"
+    writer = VideoWriter(path, 20.0)
+    for _ in range(8):
+        writer.write(np.zeros((24, 32, 3), np.uint8))
+    writer.close()
+    set_frame_durations(path, [0.1] * 4 + [0.4] * 4)
+    with context():
+        viewer = Viewer(video=str(path), wait_for_subscribers=1)
+        with spinning(viewer.source, viewer.node):
+            viewer.look()
+            wait_until(lambda: viewer.codes, "the end")
+            wait_until(lambda: len(viewer.images) == 8, "all images")
+    stamps = [image.header.stamp.sec + image.header.stamp.nanosec * 1e-9 for image in viewer.images]
+    assert np.diff(stamps) == pytest.approx([0.1] * 4 + [0.4] * 3, abs=0.06)
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,16 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from helpers.video_fixtures import set_frame_durations
 
+from dimp_ros.datasets.film import Film
+from dimp_ros.images.files import list_images, read_image
+from dimp_ros.images.frame_source import Span, VideoSource
 from dimp_ros.images.video import Video, VideoWriter
 
 FRAMES = 6
@@ -19,9 +24,13 @@ def picture(number: int, width: int = 64) -> np.ndarray:
     return np.full((48, width, 3), 40 * number, np.uint8)
 
 
+def images(video: Video, *span: Any) -> list[tuple[int, np.ndarray]]:
+    return [(frame.index, frame.image) for frame in video.frames(*span) if frame.image is not None]
+
+
 def numbers(video: Video, *span: int | None) -> list[tuple[int, int]]:
     """Return the index of each frame, and the number that its pixels say."""
-    return [(index, round(image.mean() / 40)) for index, image in video.frames(*span)]
+    return [(index, round(image.mean() / 40)) for index, image in images(video, *span)]
 
 
 @pytest.fixture(params=["file", "folder"])
@@ -44,15 +53,16 @@ def test_file_and_folder_give_the_same_frames_and_say_how_many(source):
     assert video.length == FRAMES
     assert video.fps == (None if Path(source).is_dir() else pytest.approx(12.0))
     frames = list(video.frames())
-    assert all(image.shape == (48, 64, 3) and image.dtype == np.uint8 for _, image in frames)
-    assert [index for index, _ in frames] == list(range(FRAMES))
+    assert all(frame.image.shape == (48, 64, 3) and frame.image.dtype == np.uint8 for frame in frames)
+    assert [frame.index for frame in frames] == list(range(FRAMES))
+    assert [frame.seconds for frame in frames] == pytest.approx([i / (video.fps or 25) for i in range(FRAMES)])
 
 
 def test_a_span_can_be_read_again_and_again(source):
     video = Video(source)
     for _ in range(2):
         assert numbers(video, 2, 5) == [(2, 2), (3, 3), (4, 4)]
-    next(video.frames())
+    next(iter(video.frames()))
     assert numbers(video, 4) == [(4, 4), (5, 5)] and numbers(video, FRAMES) == numbers(video, 3, 3) == []
 
 
@@ -61,7 +71,7 @@ def test_a_span_can_be_read_again_and_again(source):
     [
         ("not_there.mp4", "no such file or folder: .*not_there.mp4; give"),
         ("text.mp4", "text.mp4 is not a video that OpenCV"),
-        ("empty", "no pictures in the folder .*empty"),
+        ("empty", "no images in the folder .*empty"),
     ],
 )
 def test_what_is_not_a_video_is_refused_by_name(tmp_path, name, reason):
@@ -78,13 +88,116 @@ def test_an_empty_name_is_not_the_current_folder_and_a_number_is_a_camera():
         Video("987")
 
 
-def test_a_damaged_picture_is_named_when_its_turn_comes(tmp_path):
-    cv2.imwrite(str(tmp_path / "1.png"), picture(1))
-    (tmp_path / "2.png").write_text("not a picture")
-    frames = Video(str(tmp_path)).frames()
-    next(frames)
-    with pytest.raises(ValueError, match=r"cannot read the image .*2\.png"):
-        next(frames)
+UNREADABLE = {
+    "2.png": b"not an image",
+    "2.bmp": b"",
+    "2.jpg": cv2.imencode(".jpg", picture(2))[1].tobytes()[:-30],
+    "2.webp": cv2.imencode(".webp", picture(2))[1].tobytes()[:-5],
+    "2.tif": cv2.imencode(".tif", picture(2))[1].tobytes()[:-300],
+}
+
+
+@pytest.mark.parametrize("name", UNREADABLE)
+def test_unreadable_image_costs_only_its_own_frame(tmp_path: Path, name: str) -> None:
+    for number in (1, 3):
+        cv2.imwrite(str(tmp_path / f"{number}.png"), picture(number))
+    (tmp_path / name).write_bytes(UNREADABLE[name])
+    first, second, third = Video(str(tmp_path)).frames()
+    assert (second.index, second.image) == (1, None) and f"cannot read the image {tmp_path / name}" in second.problem
+    assert first.image is not None and third.image is not None and third.image.mean() == 120
+
+
+def test_wrong_suffix_does_not_matter(tmp_path: Path) -> None:
+    for suffix in (".png", ".jpg", ".bmp"):
+        path = tmp_path / f"x{suffix}"
+        cv2.imwrite(str(path), picture(2))
+        path.rename(tmp_path / "x.webp")
+        assert read_image(tmp_path / "x.webp").mean() == 80
+
+
+def test_fifo_among_images_and_as_a_video_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "1.png")
+    (frame,) = Video(str(tmp_path)).frames()
+    assert "is a FIFO" in frame.problem
+    os.mkfifo(tmp_path / "film.mp4")
+    with pytest.raises(ValueError, match="is a FIFO; only regular files are read"):
+        Video(str(tmp_path / "film.mp4"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["1", "2", "9", "10", "11", "100"],
+        ["frame_9", "frame_10", "frame_11"],
+        ["a2b1", "a2b10", "a10b1"],
+        ["00001", "00002", "00010"],
+        ["0a1f", "10a0", "1b00", "a000"],  # hexadecimal, of one width: as they were
+        ["0.25", "0.5", "1.0625"],
+        ["999.5", "1000.25"],
+        ["cam1-2", "cam1-10", "cam2-1"],
+    ],
+)
+def test_images_are_listed_in_the_order_of_their_numbers(tmp_path: Path, names: list[str]) -> None:
+    for name in names:
+        (tmp_path / f"{name}.PNG").touch()
+    (tmp_path / f"._{names[0]}.png").touch()
+    (tmp_path / ".hidden.jpg").touch()
+    assert [path.stem for path in list_images(tmp_path)] == names
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff", ".ppm"])
+def test_images_of_more_than_8_bits_share_their_stream_scale(tmp_path: Path, suffix: str) -> None:
+    scene = np.random.default_rng(0).integers(16, 139, (48, 64, 3)).astype(np.uint16)
+    cv2.imwrite(str(tmp_path / f"1{suffix}"), scene)
+    cv2.imwrite(str(tmp_path / f"2{suffix}"), scene // 2)
+    first, second = (frame.image for frame in Video(str(tmp_path)).frames())
+    assert first is not None and second is not None
+    np.testing.assert_allclose(first, scene * (255 / 1023), atol=1)
+    np.testing.assert_allclose(second, first / 2, atol=1.5)
+
+
+@pytest.fixture
+def variable(tmp_path: Path) -> Path:
+    """Return a film of 20 frames: ten at 20 a second, then ten at 5 a second."""
+    path = tmp_path / "variable.mp4"
+    writer = VideoWriter(path, 20.0)
+    for number in range(20):
+        writer.write(picture(number % 6))
+    writer.close()
+    set_frame_durations(path, [0.05] * 10 + [0.2] * 10)
+    return path
+
+
+def test_time_of_a_frame_is_what_the_container_says(variable: Path) -> None:
+    seconds = [frame.seconds for frame in Video(str(variable)).frames()]
+    assert seconds == pytest.approx([i / 20 for i in range(10)] + [0.5 + i / 5 for i in range(10)], abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "expected"),
+    [
+        (0.5, None, range(10, 20)),
+        (0.51, 1.3, range(11, 14)),
+        (0, 0.5, range(10)),
+        (12, 1.5, range(12, 15)),
+        (9.0, 9.5, []),
+    ],
+)
+def test_span_in_seconds_follows_the_container(variable: Path, start: Any, end: Any, expected: Any) -> None:
+    assert [frame.index for frame in Video(str(variable)).frames(start, end)] == list(expected)
+    assert [frame.index for frame in VideoSource(str(variable)).frames(Span(start, end))] == list(expected)
+
+
+def test_names_with_a_colon_are_read_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("2026-05-01T12:30:05.mp4", "C:film.AVI", "http:x.mp4"):
+        writer = VideoWriter(Path(name), 12.0)
+        writer.write(picture(1))
+        writer.close()
+        assert numbers(Video(name)) == [(0, 1)]
+        assert Film(name)(0).shape == (48, 64, 3)
+    cv2.imwrite("./a:b.png", picture(2))
+    assert read_image(Path("a:b.png")).mean() == 80
 
 
 def test_all_pictures_of_a_video_written_have_the_first_ones_size(tmp_path):

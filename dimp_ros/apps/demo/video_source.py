@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
-from itertools import chain
 from typing import Any
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
@@ -18,13 +18,15 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
 from dimp_ros.apps.demo.launch import SOURCE_PARAMETERS
-from dimp_ros.images.video import Picture, Video
+from dimp_ros.images.video import Picture, Video, VideoFrame
 from dimp_ros.ros_utils.messages import from_bgr
 from dimp_ros.ros_utils.parameters import ParameterHandler
 from dimp_ros.ros_utils.qos import publisher_options, reliable_qos
 from dimp_ros.ros_utils.spin import Finish, run
 
 DEFAULT_RATE = 30.0
+LATE_SECONDS = 0.5
+"""What is later is not made up for."""
 
 
 class VideoSource(Node):
@@ -44,11 +46,10 @@ class VideoSource(Node):
         if 0 <= last < first:
             raise ValueError(f"first_frame is {first}, but must not be after last_frame, which is {last}")
         self._video = Video(self._settings["video"])
-        frames = self._frames_from_first()
-        begin = next(frames, None)
-        if begin is None:
+        self._frames = self._frames_from_first()
+        self._next = next(self._frames, None)
+        if self._next is None:
             raise ValueError(f"video {self._video.source!r} has no image {first} that OpenCV can read")
-        self._frames: Iterator[Picture] = chain([begin], frames)
         self._playing = threading.Event()
         if not self._settings["paused"]:
             self._playing.set()
@@ -59,7 +60,11 @@ class VideoSource(Node):
         group = MutuallyExclusiveCallbackGroup()
         self.create_service(SetBool, "~/set_playing", self._on_set_playing, callback_group=group)
         rate = self._settings["rate"] or self._video.fps or DEFAULT_RATE
-        self.create_timer(1.0 / rate, self._on_timer, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._own_times = not self._settings["rate"] and self._video.fps is not None
+        self._step = 1.0 / rate
+        self._due = 0.0
+        clock = Clock(clock_type=ClockType.STEADY_TIME)
+        self._timer = self.create_timer(self._step, self._on_timer, clock=clock)
         self.get_logger().info(f"{self._video.source}: {rate:g} images per second on {self._images.topic_name}")
 
     def _on_set_playing(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -72,15 +77,13 @@ class VideoSource(Node):
             return
         self._begun = True
         if self._frame is None or self._playing.is_set():
-            try:
-                self._frame = self._next_frame()
-            except ValueError as error:
-                self.get_logger().error(str(error))
-                self._end(1)
+            frame = self._next
+            if frame is None:
+                self._end(0)
                 return
-        if self._frame is None:
-            self._end(0)
-            return
+            self._frame = frame.image
+            self._next = self._frame_after(frame)
+        assert self._frame is not None
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._settings["frame_id"])
         self._images.publish(from_bgr(header, self._frame))
         self.published += 1
@@ -92,17 +95,29 @@ class VideoSource(Node):
             self.get_logger().info(text, throttle_duration_sec=5.0)
         return bool(there >= wanted)
 
-    def _frames_from_first(self) -> Iterator[Picture]:
+    def _frames_from_first(self) -> Iterator[VideoFrame]:
+        """Yield the frames that can be read, and log the others."""
         last = self._settings["last_frame"]
-        frames = self._video.frames(self._settings["first_frame"], None if last < 0 else last + 1)
-        return (frame for _, frame in frames)
+        for frame in self._video.frames(self._settings["first_frame"], None if last < 0 else last + 1):
+            if frame.image is None:
+                self.get_logger().error(f"image {frame.index} is left out: {frame.problem}")
+            else:
+                yield frame
 
-    def _next_frame(self) -> Picture | None:
-        frame = next(self._frames, None)
-        if frame is None and self._settings["loop"]:
+    def _frame_after(self, frame: VideoFrame) -> VideoFrame | None:
+        """Return the frame that follows, and set the timer to its time where that is the video's own."""
+        following, step = next(self._frames, None), self._step
+        if following is not None:
+            step = following.seconds - frame.seconds
+        elif self._settings["loop"]:
             self._frames = self._frames_from_first()
-            frame = next(self._frames, None)
-        return frame
+            following = next(self._frames, None)
+        if self._own_times:
+            now = time.monotonic()
+            self._due = (self._due if abs(now - self._due) < LATE_SECONDS else now) + step
+            self._timer.timer_period_ns = max(int((self._due - now) * 1e9), 1_000_000)
+            self._timer.reset()
+        return following
 
     def _end(self, code: int) -> None:
         self._ended = True

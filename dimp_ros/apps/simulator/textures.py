@@ -34,9 +34,9 @@ def load_image(source: str) -> Bytes:
     image = cv2.imread(opencv_path(source), cv2.IMREAD_UNCHANGED) if Path(source).is_file() else None
     if image is None or image.dtype != np.uint8 or image.ndim != 3:
         frame = next(Video(source).frames(0, 1), None)
-        if frame is None:
+        if frame is None or frame.image is None:
             raise ValueError(f"{source} has no image that OpenCV can read; give an image or a video")
-        image = frame[1]
+        image = frame.image
     shrink = LARGEST_SIDE / max(image.shape[:2])
     if shrink < 1.0:
         image = cv2.resize(image, None, fx=shrink, fy=shrink, interpolation=cv2.INTER_AREA)

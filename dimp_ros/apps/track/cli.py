@@ -25,9 +25,9 @@ from dimp_ros.apps.recording.annotator import Annotator
 from dimp_ros.apps.track.loop import WINDOW, Figures, Output, Screen, follow
 from dimp_ros.files.outputs import check_outputs, is_stream, write_text
 from dimp_ros.geometry.box import Box
-from dimp_ros.images.frame_source import DEFAULT_FPS, Frame, Place, Source, Span, VideoSource
+from dimp_ros.images.frame_source import Frame, Source, Span, VideoSource
 from dimp_ros.images.stamps import NANOSECONDS
-from dimp_ros.images.video import Picture
+from dimp_ros.images.video import DEFAULT_FPS, Picture, Place
 from dimp_ros.tracker.config_file import read_settings
 from dimp_ros.tracker.result import TargetEstimate
 

@@ -6,9 +6,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from dimp_ros.apps.bags.recovery import CutMcap, has_end
+from dimp_ros.apps.bags.decompression import bound_rosbags
+from dimp_ros.apps.bags.recovery import MAGIC, SequentialMcap, has_end
+from dimp_ros.files.inputs import require_regular_file
 
 STORAGE_SUFFIXES = (".mcap", ".db3")
+LARGEST_METADATA = 4 * 2**20
+"""In bytes; metadata.yaml of a recording has a few kilobytes."""
+_BEGINS = {".mcap": MAGIC, ".db3": b"SQLite format 3\0", ".bag": b"#ROSBAG V"}
 
 
 def is_bag(path: str) -> bool:
@@ -16,11 +21,16 @@ def is_bag(path: str) -> bool:
     place = Path(path)
     if place.is_dir():
         return (place / "metadata.yaml").is_file() or bool(_storage_files(place))
-    return place.name.removesuffix(".zstd").endswith((*STORAGE_SUFFIXES, ".bag"))
+    return _suffix(place) in (*STORAGE_SUFFIXES, ".bag")
+
+
+def _suffix(path: Path) -> str:
+    """Return the suffix of a file's name in small letters, that of what is in it where the file is compressed."""
+    return Path(path.name.lower().removesuffix(".zstd")).suffix
 
 
 def _storage_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.name.removesuffix(".zstd").endswith(STORAGE_SUFFIXES))
+    return sorted(path for path in folder.iterdir() if _suffix(path) in STORAGE_SUFFIXES and path.name[0] != ".")
 
 
 def open_readers(path: Path) -> tuple[list[Any], list[str]]:
@@ -33,6 +43,7 @@ def open_readers(path: Path) -> tuple[list[Any], list[str]]:
     notes: list[str] = []
     if path.is_dir() and (path / "metadata.yaml").is_file():
         try:
+            _check_folder(path)
             return [_open_reader(path)], notes
         except Exception as error:
             notes.append(f"{path} cannot be opened: {error_text(error)}; {_remedy(path)}")
@@ -45,23 +56,54 @@ def open_readers(path: Path) -> tuple[list[Any], list[str]]:
     return _open_files(files, notes), notes
 
 
+def _check_folder(folder: Path) -> None:
+    """Check what metadata.yaml may name before it is opened.
+
+    :raises ValueError: if it is too large to be parsed, or something beside it is no regular file.
+    """
+    size = (folder / "metadata.yaml").stat().st_size
+    if size > LARGEST_METADATA:
+        raise ValueError(f"metadata.yaml has {size} bytes, and may have {LARGEST_METADATA}")
+    for file in folder.iterdir():
+        if not file.is_dir():
+            require_regular_file(file)
+
+
 def _open_files(files: list[Path], notes: list[str]) -> list[Any]:
     """Return readers of files; an MCAP file that was cut off is read as far as it goes, and noted."""
     readers: list[Any] = []
-    for file in files:
-        if file.suffix == ".zstd":
-            raise ValueError(f"{file} is compressed as a whole: give the folder with its metadata.yaml, or run unzstd")
-        try:
-            readers.append(_open_reader(file))
-        except Exception as error:
-            cut = CutMcap(file) if file.suffix == ".mcap" and not has_end(file) else None
-            if cut is None or not cut.message_count:
-                for reader in readers:
-                    reader.close()
-                raise ValueError(f"{file} cannot be opened: {error_text(error)}; {_remedy(file)}") from error
-            readers.append(cut)
-            notes.append(f"{file} was cut off ({error}): it is used up to there")
+    try:
+        for file in files:
+            readers.append(_open_file(file, notes))
+    except BaseException:
+        for reader in readers:
+            reader.close()
+        raise
     return sorted(readers, key=lambda reader: reader.start_time)
+
+
+def _open_file(file: Path, notes: list[str]) -> Any:
+    """Return a reader of a file, rosbags' or, of MCAP that it does not read, ours."""
+    require_regular_file(file)
+    if file.suffix.lower() == ".zstd":
+        raise ValueError(f"{file} is compressed as a whole: give the folder with its metadata.yaml, or run unzstd")
+    try:
+        return _open_reader(file)
+    except Exception as error:
+        mcap = SequentialMcap(file) if _suffix(file) == ".mcap" else None
+        if mcap is None or not mcap.message_count:
+            why = (mcap.damage if mcap else "") or error_text(error)
+            raise ValueError(f"{file} cannot be opened: {why}; {_remedy(file)}") from error
+        if not has_end(file):
+            notes.append(f"{file} was cut off ({error}): it is used up to there")
+        return mcap
+
+
+class _AnyCase(dict[str, Any]):
+    """rosbags' table of readers by suffix, for FLIGHT.MCAP, too."""
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return super().get(key.lower(), default)
 
 
 def _open_reader(path: Path) -> Any:
@@ -69,7 +111,12 @@ def _open_reader(path: Path) -> Any:
     from rosbags.rosbag1 import Reader as Reader1
     from rosbags.rosbag2 import Reader as Reader2
 
-    reader = (Reader1 if path.suffix == ".bag" else Reader2)(path)
+    bound_rosbags()
+    reader: Any
+    if _suffix(path) == ".bag" and not path.is_dir():
+        reader = Reader1(path)
+    else:
+        reader = type("Reader", (Reader2,), {"STORAGE_PLUGINS": _AnyCase(Reader2.STORAGE_PLUGINS)})(path)
     reader.open()
     try:
         _check(reader)
@@ -94,15 +141,24 @@ def _check(reader: Any) -> None:
 def _remedy(path: Path) -> str:
     """Return what to do about a bag that cannot be opened."""
     if path.is_dir():
-        files = [file for file in _storage_files(path) if file.suffix in STORAGE_SUFFIXES]
+        files = [file for file in _storage_files(path) if file.suffix.lower() != ".zstd"]
         more = f"; {_remedy(files[-1])}" if files else ""
         return (
             f"`ros2 bag reindex {path}` makes metadata.yaml anew, and without that file the others are read alone{more}"
         )
+    suffix, size = _suffix(path), path.stat().st_size
+    if not size:
+        return "the file is empty: nothing was recorded into it"
+    with path.open("rb") as file:
+        begin = file.read(len(_BEGINS[suffix]))
+    if not _BEGINS[suffix].startswith(begin):
+        return f"it does not begin as a {suffix} file does: see how it was copied, and that its name fits"
+    if suffix == ".mcap" and has_end(path):
+        return "the file is whole, see what is in it with `mcap info`; export its images to a rosbag2"
     return {
         ".bag": f"`rosbag reindex {path}` mends a recording that was cut off",
-        ".mcap": f"`mcap recover {path} -o RECOVERED.mcap` mends a recording of ROS 2 that was cut off",
-    }.get(path.suffix, f"`sqlite3 {path} .recover | sqlite3 RECOVERED.db3` mends a recording that was cut off")
+        ".mcap": f"`mcap recover {path} -o RECOVERED.mcap` mends a recording that was cut off",
+    }.get(suffix, f"`sqlite3 {path} .recover | sqlite3 RECOVERED.db3` mends a recording that was cut off")
 
 
 def error_text(error: Exception) -> str:

@@ -24,15 +24,25 @@ MEASURED_IMAGES = 30
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic of a bag: its name, its type, how many messages, and how many a second of the bag."""
+    """A topic of a bag: its name, its type, how many messages, and how many a second of the bag.
+
+    ``encoding``: "cdr", as ROS 2 writes messages, "ros1", or others, which are not read here.
+    """
 
     name: str
     type: str
     count: int
     rate: float
+    encoding: str = "cdr"
+
+    @property
+    def has_images(self) -> bool:
+        """Whether there are images in it that can be read."""
+        return self.type in (IMAGE, COMPRESSED_IMAGE) and self.encoding in ("cdr", "ros1")
 
     def __str__(self) -> str:
-        return f"{self.name} ({self.type.replace('/msg/', '/')}, {self.count} messages, {self.rate:.3g} a second)"
+        kind = self.type.replace("/msg/", "/") + ("" if self.encoding in ("cdr", "ros1") else f" as {self.encoding}")
+        return f"{self.name} ({kind}, {self.count} messages, {self.rate:.3g} a second)"
 
 
 class ImageBag:
@@ -48,14 +58,14 @@ class ImageBag:
         self.name = path
         self.damage = ""
         self._types = ros2_types()  # first: without rosbags there is one line to say
-        self.is_ros1 = path.endswith(".bag")
-        self._deserialize = ros1_types().deserialize_ros1 if self.is_ros1 else self._types.deserialize_cdr
         self._readers, self.notes = open_readers(Path(path))
         try:
             self.topic = self._choose(topic)
         except BaseException:
             self.close()
             raise
+        self.is_ros1 = self.topic.encoding == "ros1"
+        self._deserialize = ros1_types().deserialize_ros1 if self.is_ros1 else self._types.deserialize_cdr
         self._to_picture: Callable[..., Any] = to_picture if self.topic.type == IMAGE else compressed_picture
         self._levels = Contrast()
         self.length: int | None = self.topic.count
@@ -79,15 +89,23 @@ class ImageBag:
 
     def topics(self) -> list[Topic]:
         """Return all topics by name."""
-        count: dict[tuple[str, str], int] = {}
+        count: dict[tuple[str, str, str], int] = {}
         for reader in self._readers:
+            encodings: dict[str, str] = {}
+            for connection in reader.connections:
+                encoding = getattr(connection.ext, "serialization_format", "ros1")
+                same = encodings.setdefault(connection.topic, encoding) == encoding
+                encodings[connection.topic] = encoding if same else "several encodings"
             for name, info in reader.topics.items():
-                key = (name, info.msgtype or "several types")
+                key = (name, info.msgtype or "several types", encodings.get(name, "cdr"))
                 count[key] = count.get(key, 0) + info.msgcount
         filled = [reader for reader in self._readers if reader.message_count]
         begin = min((reader.start_time for reader in filled), default=0)
         seconds = (max((reader.end_time for reader in filled), default=0) - begin) / NANOSECONDS
-        return [Topic(*key, n, (n - 1) / seconds if n > 1 and seconds > 0 else 0.0) for key, n in sorted(count.items())]
+        return [
+            Topic(name, kind, n, (n - 1) / seconds if n > 1 and seconds > 0 else 0.0, encoding)
+            for (name, kind, encoding), n in sorted(count.items())
+        ]
 
     @property
     def qos(self) -> list[Any]:
@@ -123,7 +141,7 @@ class ImageBag:
     def _choose(self, name: str | None) -> Topic:
         """Return the topic called ``name``, or the one there is."""
         topics = self.topics()
-        images = [topic for topic in topics if topic.type in (IMAGE, COMPRESSED_IMAGE)]
+        images = [topic for topic in topics if topic.has_images]
         known = "; its topics with images are:" + "".join(f"\n  {topic}" for topic in images)
         if not images:
             known = f"; it has no topic with images, only {', '.join(map(str, topics)) or 'nothing at all'}"

@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An MCAP file without its end, as a recorder leaves it that was killed or lost its power, read as far as it goes."""
+"""An MCAP file read from its beginning, without its index: one that was cut off, or is not of ROS 2's own recorder.
+
+Channels of any encoding may be in it; connections say by ``ext.serialization_format`` which.
+"""
 
 from __future__ import annotations
 
 import struct
-import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO
+
+from dimp_ros.apps.bags.decompression import unpack
 
 MAGIC = b"\x89MCAP0\r\n"
 SCHEMA, CHANNEL, MESSAGE, CHUNK, DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
@@ -22,8 +26,8 @@ def has_end(path: Path) -> bool:
         return file.read() == MAGIC
 
 
-class CutMcap:
-    """What is left of an MCAP file, with the part of the interface of rosbags' readers that is used here.
+class SequentialMcap:
+    """An MCAP file up to where it is whole, with the part of the interface of rosbags' readers that is used here.
 
     Opening reads the file once, to see what there is. Messages come in the order in which they were written.
     """
@@ -32,6 +36,7 @@ class CutMcap:
         self._path = path
         self.connections: list[Any] = []
         self.message_count, self.start_time, self.end_time = 0, 2**63 - 1, 0
+        self.damage = ""
         schemas: dict[int, str] = {}
         by_id: dict[int, Any] = {}
         for kind, record in self._records():
@@ -39,11 +44,10 @@ class CutMcap:
                 schemas[_number("<H", record)] = _text(record, 2)[0]
             elif kind == CHANNEL and _number("<H", record) not in by_id:
                 number, schema = struct.unpack_from("<HH", record)
-                topic = _text(record, 4)[0]
-                ext = SimpleNamespace(offered_qos_profiles=[])
-                by_id[number] = SimpleNamespace(
-                    id=number, topic=topic, msgtype=schemas.get(schema, ""), msgcount=0, ext=ext
-                )
+                topic, after = _text(record, 4)
+                ext = SimpleNamespace(offered_qos_profiles=[], serialization_format=_text(record, after)[0])
+                name = _ros2_name(schemas.get(schema, ""))
+                by_id[number] = SimpleNamespace(id=number, topic=topic, msgtype=name, msgcount=0, ext=ext)
             elif kind == MESSAGE and _number("<H", record) in by_id:
                 time = _number("<Q", record, 6)
                 by_id[_number("<H", record)].msgcount += 1
@@ -54,7 +58,12 @@ class CutMcap:
     @property
     def topics(self) -> dict[str, Any]:
         """Each topic with its type and the number of its messages."""
-        return {connection.topic: connection for connection in self.connections}
+        found: dict[str, Any] = {}
+        for connection in self.connections:
+            topic = found.setdefault(connection.topic, SimpleNamespace(msgtype=connection.msgtype, msgcount=0))
+            topic.msgcount += connection.msgcount
+            topic.msgtype = topic.msgtype if topic.msgtype == connection.msgtype else None
+        return found
 
     def messages(self, connections: Collection[Any]) -> Iterator[tuple[Any, int, bytes]]:
         """Yield connection, time and message."""
@@ -79,7 +88,8 @@ class CutMcap:
                     continue
                 try:
                     yield from _split_bytes(_unpacked(record))
-                except Exception:  # what a decompressor or an unpacker says of damage
+                except Exception as error:  # what a decompressor or an unpacker says of damage
+                    self.damage = str(error)
                     return
 
 
@@ -105,20 +115,13 @@ def _unpacked(chunk: bytes) -> bytes:
     """Return the records of a chunk."""
     compression, position = _text(chunk, 28)
     data = chunk[position + 8 : position + 8 + _number("<Q", chunk, position)]
-    if compression == "zstd":
-        if sys.version_info >= (3, 14):
-            from compression import zstd
-        else:
-            from backports import zstd
+    return unpack(data, compression, _number("<Q", chunk, 16))
 
-        return bytes(zstd.decompress(data))
-    if compression == "lz4":
-        from lz4.frame import decompress
 
-        return bytes(decompress(data))
-    if compression:
-        raise ValueError(f"unknown compression {compression!r}")
-    return data
+def _ros2_name(name: str) -> str:
+    """Return the name of a message type with its part msg, which ROS 1 leaves out."""
+    package, _, rest = name.partition("/")
+    return f"{package}/msg/{rest}" if rest and "/" not in rest else name
 
 
 def _number(form: str, data: bytes, position: int = 0) -> int:

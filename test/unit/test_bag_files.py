@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Bags of others: MCAP that no ROS 2 recorder wrote, capital suffixes, chunks that unpack to gigabytes."""
+
+from __future__ import annotations
+
+import bz2
+import struct
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
+from harness.bag_fixtures import COUNT, shots, write_ros2
+from lz4.frame import compress as lz4_compress
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+from dimp_ros.apps.bags import decompression
+from dimp_ros.apps.bags.files import is_bag
+from dimp_ros.apps.bags.reader import ImageBag
+from dimp_ros.apps.bags.recovery import MAGIC
+from dimp_ros.apps.bags.types import IMAGE, ros2_types
+from dimp_ros.images.frame_source import Span
+
+
+def serialized(index: int, form: str) -> bytes:
+    """Return an image message of 32 x 24 grey pixels, all ``index``, as "cdr" or "ros1"."""
+    stamp, pixels = 1_700_000_000 + index, bytes([index]) * (32 * 24)
+    if form == "ros1":
+        header = struct.pack("<IIII3s", index, stamp, 0, 3, b"cam")
+        return header + struct.pack("<III5sBII", 24, 32, 5, b"mono8", 0, 32, len(pixels)) + pixels
+    types = ros2_types()
+    make = types.types
+    head = make["std_msgs/msg/Header"](make["builtin_interfaces/msg/Time"](stamp, 0), "cam")
+    image = make[IMAGE](head, 24, 32, "mono8", 0, 32, np.frombuffer(pixels, np.uint8))
+    return bytes(types.serialize_cdr(image, IMAGE))
+
+
+def record(kind: int, content: bytes) -> bytes:
+    return struct.pack("<BQ", kind, len(content)) + content
+
+
+def text(value: str) -> bytes:
+    return struct.pack("<I", len(value)) + value.encode()
+
+
+def chunk_record(content: bytes, compression: str, declared: int) -> bytes:
+    """Return a chunk that says that it unpacks to ``declared`` bytes."""
+    packed = zstd.compress(content) if compression == "zstd" else lz4_compress(content)
+    head = struct.pack("<QQQI", 0, 0, declared, 0) + text(compression)
+    return record(6, head + struct.pack("<Q", len(packed)) + packed)
+
+
+Channel = tuple[str, str, str, str]  # topic, type, encoding of the type, of the messages
+CAMERA: Channel = ("/cam", IMAGE, "ros2msg", "cdr")
+
+
+def write_mcap(path: Path, channels: list[Channel], profile: str = "ros2", chunk: str = "", more: bytes = b"") -> Path:
+    """Write an MCAP file without an index, five messages on each channel.
+
+    :param chunk: how the messages are compressed, as one chunk; not at all by default. :param more: further records.
+    """
+    data = b""
+    for number, (topic, name, schema, encoding) in enumerate(channels, 1):
+        data += record(3, struct.pack("<H", number) + text(name) + text(schema) + text(""))
+        data += record(4, struct.pack("<HH", number, number) + text(topic) + text(encoding) + text(""))
+    for index in range(5):
+        for number, (_, _, _, encoding) in enumerate(channels, 1):
+            content = serialized(index, encoding) if encoding in ("cdr", "ros1") else b"{}"
+            data += record(5, struct.pack("<HIQQ", number, index, index * 10**8 + 1, 0) + content)
+    data = (chunk_record(data, chunk, len(data)) if chunk else data) + more
+    footer = record(15, bytes(4)) + record(2, bytes(20))
+    path.write_bytes(MAGIC + record(1, text(profile) + text("test")) + data + footer + MAGIC)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("channels", "profile"),
+    [
+        ([CAMERA, ("/info", "Info", "jsonschema", "json")], "ros2"),
+        ([("/info", "foxglove.Image", "protobuf", "protobuf"), CAMERA], ""),
+        ([("/json", IMAGE, "jsonschema", "json"), CAMERA], "ros2"),
+        ([CAMERA], ""),
+        ([("/cam", "sensor_msgs/Image", "ros1msg", "ros1")], "ros1"),
+        ([("/cam", IMAGE, "", "cdr")], "x"),
+    ],
+)
+@pytest.mark.parametrize("chunk", ["", "zstd", "lz4"])
+def test_images_are_read_beside_channels_of_other_encodings(
+    tmp_path: Path, channels: list[Channel], profile: str, chunk: str
+) -> None:
+    path = write_mcap(tmp_path / "FLIGHT.MCAP", channels, profile, chunk)
+    assert is_bag(str(path))
+    with ImageBag(str(path)) as bag:
+        frames = list(bag.frames(Span()))
+        assert (bag.topic.name, bag.notes, bag.damage) == ("/cam", [], "")
+    assert [frame.picture.mean() for frame in frames if frame.picture is not None] == [0, 1, 2, 3, 4]
+
+
+def test_images_of_an_unknown_encoding_are_listed_with_it(tmp_path: Path) -> None:
+    path = write_mcap(tmp_path / "x.mcap", [("/cam", IMAGE, "jsonschema", "json")])
+    with pytest.raises(ValueError, match=r"no topic with images, only /cam \(sensor_msgs/Image as json, 5 messages"):
+        ImageBag(str(path))
+
+
+@pytest.mark.parametrize("in_folder", [False, True])
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_capital_suffixes_are_read(tmp_path: Path, storage: str, in_folder: bool) -> None:
+    folder = write_ros2(tmp_path / "made", shots(), storage)
+    (file,) = folder.glob("made.*")
+    capital = file.rename(file.with_suffix(file.suffix.upper()))
+    (folder / "metadata.yaml").unlink()
+    path = folder if in_folder else capital
+    with ImageBag(str(path)) as bag:
+        assert is_bag(str(path)) and len(list(bag.frames(Span()))) == COUNT and not bag.damage
+
+
+READ = """
+import resource, sys
+from dimp_ros.apps.bags.reader import ImageBag
+from dimp_ros.images.frame_source import Span
+try:
+    bag = ImageBag(sys.argv[1])
+    print(len(list(bag.frames(Span()))), bag.damage)
+except ValueError as error:
+    print(error)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+BOMB = 2**31
+
+
+@pytest.mark.parametrize("declared", [1000, BOMB, 2**62])
+@pytest.mark.parametrize("compression", ["zstd", "lz4"])
+def test_chunk_that_unpacks_to_gigabytes_is_not_unpacked(tmp_path: Path, compression: str, declared: int) -> None:
+    part = zstd.compress(bytes(2**24)) if compression == "zstd" else lz4_compress(bytes(2**24))
+    packed = part * (BOMB // 2**24)  # frames one behind the other are one stream
+    head = struct.pack("<QQQI", 0, 0, declared, 0) + text(compression) + struct.pack("<Q", len(packed))
+    path = write_mcap(tmp_path / "x.mcap", [CAMERA], more=record(6, head + packed))
+    result = subprocess.run([sys.executable, "-c", READ, path], capture_output=True, text=True, check=True, timeout=60)
+    assert int(result.stdout.split()[-1]) < 2**29 + 2**28, result.stdout
+
+
+@pytest.mark.parametrize("compression", ["", "zstd", "lz4", "bz2"])
+def test_unpacking_is_bounded_whatever_is_declared(monkeypatch: pytest.MonkeyPatch, compression: str) -> None:
+    monkeypatch.setattr(decompression, "LARGEST_CHUNK", 1000)
+    pack = {"": bytes, "zstd": zstd.compress, "lz4": lz4_compress, "bz2": bz2.compress}[compression]
+    assert decompression.unpack(pack(bytes(1000)), compression, 1000) == bytes(1000)
+    assert decompression.unpack(2 * pack(bytes(500)), compression) == bytes(1000)
+    if compression:
+        with pytest.raises(ValueError, match="was cut off"):
+            decompression.unpack(pack(bytes(1000))[:-5], compression)
+    for declared in (None, 5, 1001):
+        with pytest.raises(ValueError, match="may unpack to 1000"):
+            decompression.unpack(pack(bytes(1001)), compression, declared)
+    with pytest.raises(ValueError, match="'xz' is not known"):
+        decompression.unpack(b"x", "xz")
+
+
+def test_rosbags_unpacks_within_the_same_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rosbags.rosbag1 import reader as ros1
+    from rosbags.rosbag2 import reader as ros2
+    from rosbags.rosbag2 import storage_mcap
+
+    decompression.bound_rosbags()
+    monkeypatch.setattr(decompression, "LARGEST_CHUNK", 1000)
+    packed = {"lz4": lz4_compress(bytes(1001)), "zstd": zstd.compress(bytes(1001)), "bz2": bz2.compress(bytes(1001))}
+    calls = [partial(storage_mcap.DECOMPRESSORS[name], packed[name], 5) for name in ("lz4", "zstd")]
+    calls += [partial(ros1.decompressors[name], packed[name]) for name in ("lz4", "bz2")]
+    calls.append(partial(ros2.zstd.decompress, packed["zstd"]))
+    for call in calls:
+        with pytest.raises(ValueError, match="may unpack to 1000"):
+            call()
+
+
+def test_large_metadata_is_not_parsed(tmp_path: Path) -> None:
+    folder = write_ros2(tmp_path / "made", shots())
+    with (folder / "metadata.yaml").open("a") as file:
+        file.write("# " + "x" * (5 * 2**20))
+    with ImageBag(str(folder)) as bag:
+        assert "metadata.yaml is of no use" in bag.notes[0] and bag.length == COUNT

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -315,3 +316,28 @@ def test_numbers_that_make_no_sense_are_lost_and_reported(
     assert run(write_ros2(tmp_path / "made", shots()), INIT, "--out-bag", tmp_path / "out") == 0
     assert [state.state for _, state in contents(tmp_path / "out")["/target"]] == [1, 1, 1, 1, 3, 1, 1, 1, 1, 1]
     assert "in 1 frames a target was taken for LOST; at first frame 4: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_bag_that_cannot_be_written_is_reported_and_removed(
+    run: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str], storage: str
+) -> None:
+    made, log = write_ros2(tmp_path / "made", shots()), tmp_path / "o.json"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+    try:
+        options = ["--out-bag", tmp_path / "out", "--storage", storage, "--json", log, "--copy-images"]
+        status = run(made, INIT, *options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert status == 1 and f"{tmp_path / 'out'} could not be written" in capfd.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) in (["made"], ["made", "o.json"])
+
+
+@pytest.mark.parametrize("place", ["made", "made/more", "made/metadata.yaml", "made/made.mcap"])
+def test_output_into_the_bag_that_is_read_is_refused(run: Callable[..., int], tmp_path: Path, place: str) -> None:
+    made = write_ros2(tmp_path / "made", shots())
+    before = {path: path.read_bytes() for path in made.iterdir()}
+    for option in ("--out-bag", "--json", "--out"):
+        assert run(made, INIT, option, tmp_path / place) == 2
+    assert {path: path.read_bytes() for path in made.iterdir()} == before

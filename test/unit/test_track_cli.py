@@ -2,6 +2,9 @@
 """The command `dimp-track`, on small videos made here."""
 
 import json
+import os
+import resource
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -283,3 +286,65 @@ def test_the_shipped_tracker_follows_a_real_target(tmp_path: Path) -> None:
     truth = read_boxes(SEQUENCE / "groundtruth.txt")[:30]
     assert {entry["state"] for entry in frames} == {"TRACKING"}
     assert overlap([entry["box"] for entry in frames], truth).mean() > 0.5
+
+
+@pytest.mark.parametrize("option", ["--json", "--out"])
+@pytest.mark.parametrize("target", ["VIDEO", "LINK", "HARD", "FOLDER/000.png", "WEIGHTS"])
+def test_output_onto_an_input_or_the_weights_is_refused(
+    run: Callable[..., int], tmp_path: Path, video: Path, folder: Path, target: str, option: str
+) -> None:
+    places = {"VIDEO": video, "LINK": tmp_path / "link", "HARD": tmp_path / "hard.mp4", "WEIGHTS": tmp_path / "w.pth"}
+    places["FOLDER/000.png"] = folder / "000.png"
+    places["LINK"].symlink_to(video)
+    places["HARD"].hardlink_to(video)
+    places["WEIGHTS"].write_text("weights")
+    before = places[target].read_bytes()
+    source = folder if target.startswith("FOLDER") else video
+
+    assert run(source, INIT, option, places[target], "--model", places["WEIGHTS"]) == 2
+    assert places[target].read_bytes() == before and not list(tmp_path.rglob(".*"))
+
+
+def test_outputs_under_one_name_and_shipped_weights_are_refused(
+    run: Callable[..., int], tmp_path: Path, video: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert run(video, INIT, "--json", tmp_path / "x.mp4", "--out", tmp_path / "X.mp4") == 2
+    assert run(video, INIT, "--json", track.SHIPPED_WEIGHTS / "dimp_lite.safetensors") == 2
+    assert run(video, INIT, "--out", "/dev/null") == 2
+    error = capfd.readouterr().err
+    assert "are both" in error and "lies inside of the weights" in error and "no regular file" in error
+
+
+def test_output_that_cannot_be_written_costs_no_other(
+    run: Callable[..., int], tmp_path: Path, video: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out.mp4"
+    assert run(video, INIT, "--json", "/dev/full", "--out", out) == 1
+    assert "cannot write to /dev/full: No space left" in capfd.readouterr().err
+    assert cv2.VideoCapture(str(out)).get(cv2.CAP_PROP_FRAME_COUNT) == FRAMES
+
+
+def test_limited_file_size_is_reported_and_leaves_no_half_video(
+    run: Callable[..., int], tmp_path: Path, video: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out, log = tmp_path / "out.mp4", tmp_path / "out.json"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3_000, before[1]))
+    try:
+        status = run(video, INIT, "--json", log, "--out", out, "--end", "8")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert status == 1 and "could not be finished: of 8 images 0 can be read back" in capfd.readouterr().err
+    assert not out.exists() and len(json.loads(log.read_text())["frames"]) == 8
+
+
+def test_sigterm_keeps_what_was_tracked(tmp_path: Path, run: Callable[..., int], folder: Path) -> None:
+    class Terminated(BrightestTracker):
+        def update_all(self, image: Any, only: Any = None) -> dict[str, TrackResult]:
+            os.kill(os.getpid(), signal.SIGTERM)
+            return super().update_all(image, only)
+
+    out = tmp_path / "o.json"
+    arguments = [str(folder), INIT, "--json", str(out)]
+    assert track.main(arguments, lambda model, device: Terminated()) == 0
+    assert json.loads(out.read_text())["frames"] and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL

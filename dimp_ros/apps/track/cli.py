@@ -8,6 +8,7 @@ import json
 import math
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -309,11 +310,14 @@ def main(argv: Sequence[str] | None = None, make_tracker: Callable[[str, str], A
     request that is refused.
     """
     arguments = build_parser().parse_args(argv)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does: what there is is kept
     try:
         figures, incomplete = _track(arguments, make_tracker)
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         print(f"dimp-track: {error}", file=sys.stderr)
         return 2
+    finally:
+        signal.signal(signal.SIGTERM, before)
     for line in (*figures.complaints(), *incomplete):
         print(f"dimp-track: {line}", file=sys.stderr)
     print(figures.text())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def compressed_picture(
-    message: CompressedImage, levels: Contrast | None = None, max_megapixels: float = MAX_MEGAPIXELS
+    message: CompressedImage, contrast: Contrast | None = None, max_megapixels: float = MAX_MEGAPIXELS
 ) -> Picture:
     """Return the picture in a compressed image: JPEG, PNG or TIFF of 8 or 16 bits, TIFF of floating point, or WebP.
 
@@ -29,7 +29,7 @@ def compressed_picture(
     own signature says how it is compressed; of ``format`` only what image_transport says of the pixels counts.
 
     :param message: anything with the fields of sensor_msgs/CompressedImage.
-    :param levels: the levels of the stream that the image is of; its own alone by default.
+    :param contrast: that of the stream which the image belongs to; its own alone by default.
     :param max_megapixels: larger pictures are refused before anything is allocated for them.
     :raises BadImage: for what is no such file, ends early or is too large; `Picture.region` raises it for a file that
         turns out to be damaged when it is decoded.
@@ -47,18 +47,18 @@ def compressed_picture(
         )
     content = image_bytes(data)
     header = check_file(content, max_megapixels)
-    return CompressedPicture(content, header, description, levels or Contrast())
+    return CompressedPicture(content, header, description, contrast or Contrast())
 
 
 class CompressedPicture(WholePicture):
     """A picture file that is decoded when its pixels are asked for the first time."""
 
-    def __init__(self, content: NDArray[np.uint8], header: FileHeader, description: str, levels: Contrast) -> None:
+    def __init__(self, content: NDArray[np.uint8], header: FileHeader, description: str, contrast: Contrast) -> None:
         self.width, self.height = header.width, header.height
         self._content = content
         self._header = header
         self._description = description
-        self._levels = levels
+        self._contrast = contrast
         self._decoded: Picture | None = None
 
     def region(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
@@ -68,7 +68,7 @@ class CompressedPicture(WholePicture):
         """
         if self._decoded is None:
             pixels = decode_file(self._content, self._header)
-            self._decoded = picture_of(pixels, file_encoding(pixels, self._description), self._levels)
+            self._decoded = picture_of(pixels, file_encoding(pixels, self._description), self._contrast)
         return self._decoded.region(x0, y0, x1, y1)
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Contrast of a stream: between which values grey pictures of more than 8 bits are spread, without flicker."""
+"""Contrast of a stream: the values that become black and white in grey images of more than 8 bits, without flicker."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAMPLES_PER_SIDE = 64
-"""A picture's levels are taken from at most so many of its rows and columns."""
+"""The limits of an image are taken from at most so many of its rows and columns."""
 PERCENTILES = (0.5, 99.5)
 FOLLOW = 0.05
-"""Of the way to a new picture's levels, how much the stream's go."""
+"""Share of the way to a new image's limits that the stream's limits move."""
 FULL_SCALES = {"f": (1.0, 255.0), "u": (1023.0, 4095.0, 16383.0, 65535.0)}
 """Values of full brightness that colour may have, by numpy's kind of type."""
 _LARGEST = 1e38  # differences of values as large are finite, in single precision too
@@ -29,12 +29,11 @@ class Limits(NamedTuple):
 
 
 class Contrast:
-    """What one stream's pictures have in common, so that an object looks the same in each; safe to share by threads.
+    """Limits that the images of one stream share, so that an object looks the same in each; thread-safe.
 
-    A picture's own levels are robust percentiles of a bounded sample, NaN and infinity ignored. The stream's follow
-    them slowly: something hot that comes into a thermal picture must not change how the target looks from one picture
-    to the next. Where more than half of a picture lies outside them (the camera has changed its gain, or the lens cap
-    has come off), they start over with that picture.
+    The limits of one image are robust percentiles of a bounded sample; NaN and infinity are ignored. Those of the
+    stream follow slowly: something hot that enters a thermal image must not change how the target looks from one image
+    to the next. If more than half of an image lies outside (the camera changed its gain), they start over with it.
     """
 
     def __init__(self) -> None:
@@ -43,7 +42,7 @@ class Contrast:
         self._full_scale: dict[str, float] = {}
 
     def grey(self, samples: NDArray[Any]) -> Limits:
-        """Let the stream's limits follow a new picture, and return those that it is to be shown with.
+        """Move the stream's limits towards those of a new image, and return the limits to show it with.
 
         :param samples: ``[H, W]`` of any real type.
         """
@@ -83,10 +82,10 @@ class Contrast:
             return self._full_scale[name]
 
 
-def spread(samples: NDArray[Any], limits: Limits) -> NDArray[np.uint8]:
+def to_uint8(samples: NDArray[Any], limits: Limits) -> NDArray[np.uint8]:
     """Return grey values as uint8: ``low`` and below as 0, ``high`` and above as 255, NaN as 0; the shape is kept.
 
-    Between limits that are equal there is no contrast: all is 0.
+    Equal limits give 0 everywhere.
     """
     low, high = limits
     if not high - low > _SMALLEST_SPAN:

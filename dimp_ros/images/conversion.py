@@ -17,7 +17,7 @@ from dimp_ros.images.raw_image import PackedPicture, PlanarPicture, picture_of
 if TYPE_CHECKING:
     from sensor_msgs.msg import Image
 
-__all__ = ["SUPPORTED_ENCODINGS", "BadImage", "check_image", "image_bytes", "to_bgr", "to_picture"]
+__all__ = ["SUPPORTED_ENCODINGS", "BadImage", "image_bytes", "to_bgr", "to_picture"]
 
 
 class _Pixels(NamedTuple):
@@ -31,21 +31,13 @@ class _Pixels(NamedTuple):
     data: NDArray[np.uint8]
 
 
-def check_image(image: Image) -> None:
-    """Check size, encoding, step and amount of data of ``image``, without touching its pixels.
-
-    :raises BadImage: with the value received and the one expected.
-    """
-    _checked(image)
-
-
-def to_picture(image: Image, levels: Contrast | None = None) -> Picture:
+def to_picture(image: Image, contrast: Contrast | None = None) -> Picture:
     """Return the picture in ``image``; it is converted when a region of it is asked for, and then only that region.
 
     Nothing is copied: the picture looks at the message's data. docs/images.md says what is done with each encoding.
 
     :param image: anything with the fields of sensor_msgs/Image; ``data`` may be whatever has a buffer.
-    :param levels: the levels of the stream that the image is of; its own alone by default.
+    :param contrast: that of the stream which the image belongs to; its own alone by default.
     :raises BadImage: for an inconsistent message, and for an encoding that carries neither grey nor colour.
     """
     width, height, step, encoding, big_endian, data = _checked(image)
@@ -62,7 +54,7 @@ def to_picture(image: Image, levels: Contrast | None = None) -> Picture:
     dtype = encoding.dtype.newbyteorder(">" if big_endian else "<")
     shape, strides = (height, width, channels), (step, channels * size, size)
     flat = 3 if channels > 1 else 2
-    return picture_of(_view(data, shape[:flat], strides[:flat], dtype), encoding, levels or Contrast())
+    return picture_of(_view(data, shape[:flat], strides[:flat], dtype), encoding, contrast or Contrast())
 
 
 def to_bgr(image: Image | Picture) -> NDArray[np.uint8]:

@@ -20,7 +20,7 @@ class Kind(Enum):
 
     READY = "used as it is"
     COLOR = "channels put in order, alpha dropped, scaled to 8 bits"
-    LEVELS = "grey values spread between the picture's levels"
+    GREY = "grey values scaled between the limits of the stream"
     BAYER = "demosaiced"
     PACKED = "YUV 4:2:2 in pairs of pixels"
     PLANAR = "YUV with a plane of luma and one of chroma"
@@ -61,7 +61,7 @@ def _table() -> dict[str, Encoding]:
         table[f"{name}8"] = Encoding(Kind.COLOR, channels, byte, code)
         table[f"{name}16"] = Encoding(Kind.COLOR, channels, word, code)
     table["bgr16"] = Encoding(Kind.COLOR, 3, word)
-    table["mono16"] = Encoding(Kind.LEVELS, 1, word)
+    table["mono16"] = Encoding(Kind.GREY, 1, word)
     # OpenCV names a pattern by the second row's second and third pixels, ROS by the first two rows' first two.
     patterns = {
         "rggb": cv2.COLOR_BayerBG2BGR,
@@ -85,7 +85,7 @@ def _table() -> dict[str, Encoding]:
         table[name] = Encoding(Kind.PLANAR, 1, byte, cv2.COLOR_YUV2BGR_YVYU, chroma)
     types = {"8S": "i1", "16U": "u2", "16S": "i2", "32S": "i4", "32F": "f4", "64F": "f8"}
     for letters, dtype in types.items():
-        table[f"{letters}C1"] = Encoding(Kind.LEVELS, 1, np.dtype(dtype))
+        table[f"{letters}C1"] = Encoding(Kind.GREY, 1, np.dtype(dtype))
     # As for cv_bridge, three nameless channels are B, G and R.
     table["8UC1"], table["8UC3"], table["8UC4"] = table["mono8"], table["bgr8"], table["bgra8"]
     for letters in ("16U", "32F", "64F"):

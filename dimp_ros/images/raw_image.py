@@ -13,12 +13,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dimp_ros.images.contrast import Contrast, Limits, spread
+from dimp_ros.images.contrast import Contrast, Limits, to_uint8
 from dimp_ros.images.encodings import Encoding, Kind
 from dimp_ros.images.picture import ArrayPicture, Picture, WholePicture
 
 
-def picture_of(samples: NDArray[Any], encoding: Encoding, levels: Contrast) -> Picture:
+def picture_of(samples: NDArray[Any], encoding: Encoding, contrast: Contrast) -> Picture:
     """Return samples in one plane as a picture.
 
     :param samples: ``[H, W]`` or ``[H, W, C]`` in the encoding's type, of any byte order and alignment.
@@ -26,11 +26,11 @@ def picture_of(samples: NDArray[Any], encoding: Encoding, levels: Contrast) -> P
     if encoding.kind is Kind.READY:
         return ArrayPicture(samples)
     if encoding.kind is Kind.COLOR:
-        return ColorPicture(samples, encoding.code, levels)
+        return ColorPicture(samples, encoding.code, contrast)
     if encoding.kind is Kind.BAYER:
         assert encoding.code is not None
-        return BayerPicture(samples, encoding.code, levels)
-    return LevelsPicture(samples, levels)
+        return BayerPicture(samples, encoding.code, contrast)
+    return GreyPicture(samples, contrast)
 
 
 class SampledPicture(WholePicture):
@@ -56,27 +56,27 @@ class SampledPicture(WholePicture):
         part = self.samples[y0:y1, x0:x1]
         return part if part.dtype.itemsize == 1 else part.astype(self._native)
 
-    def full_scale(self, levels: Contrast) -> float:
+    def full_scale(self, contrast: Contrast) -> float:
         """Return the value of full brightness, asked for once."""
         if self._full_scale is None:
-            self._full_scale = levels.color(self.samples)
+            self._full_scale = contrast.color(self.samples)
         return self._full_scale
 
 
 def _scaled(samples: NDArray[Any], full: float) -> NDArray[np.uint8]:
     """Return colour from 0 to ``full`` as uint8."""
     if samples.dtype.kind == "f":
-        return spread(samples, Limits(0.0, full))
+        return to_uint8(samples, Limits(0.0, full))
     return cv2.convertScaleAbs(samples, alpha=255 / full)
 
 
 class ColorPicture(SampledPicture):
     """Three or four channels of 8 or 16 bits or floating point; ``code`` puts them into the order BGR."""
 
-    def __init__(self, samples: NDArray[Any], code: int | None, levels: Contrast) -> None:
+    def __init__(self, samples: NDArray[Any], code: int | None, contrast: Contrast) -> None:
         super().__init__(samples)
         self._code = code
-        self._levels = levels
+        self._contrast = contrast
 
     def region(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
         """Return the region in BGR."""
@@ -84,32 +84,32 @@ class ColorPicture(SampledPicture):
         if part.shape[:2] == (1, 1):  # OpenCV 4.5 does not take a single pixel
             part = np.repeat(part, 2, axis=1)
         if part.dtype != np.uint8:
-            part = _scaled(part, self.full_scale(self._levels))
+            part = _scaled(part, self.full_scale(self._contrast))
         return (part if self._code is None else cv2.cvtColor(part, self._code))[:, : x1 - x0]
 
 
-class LevelsPicture(SampledPicture):
-    """Grey of more than 8 bits, signed, or floating point, spread between the levels of its stream."""
+class GreyPicture(SampledPicture):
+    """Grey of more than 8 bits, signed, or floating point, scaled between the limits of its stream."""
 
-    def __init__(self, samples: NDArray[Any], levels: Contrast) -> None:
+    def __init__(self, samples: NDArray[Any], contrast: Contrast) -> None:
         super().__init__(samples)
-        self._levels = levels
+        self._contrast = contrast
         self._limits: Limits | None = None
 
     def region(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
         """Return the region in grey; its limits are the whole picture's."""
         if self._limits is None:
-            self._limits = self._levels.grey(self.samples)
-        return spread(self.part(x0, y0, x1, y1), self._limits)
+            self._limits = self._contrast.grey(self.samples)
+        return to_uint8(self.part(x0, y0, x1, y1), self._limits)
 
 
 class BayerPicture(SampledPicture):
     """One colour a pixel, the two others interpolated between neighbours; 8 or 16 bits."""
 
-    def __init__(self, samples: NDArray[Any], code: int, levels: Contrast) -> None:
+    def __init__(self, samples: NDArray[Any], code: int, contrast: Contrast) -> None:
         super().__init__(samples)
         self._code = code
-        self._levels = levels
+        self._contrast = contrast
 
     def region(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
         """Return the region in BGR."""
@@ -120,7 +120,7 @@ class BayerPicture(SampledPicture):
             part = cv2.copyMakeBorder(part, 0, 2, 0, 2, cv2.BORDER_REFLECT_101)
         color = cv2.cvtColor(part, self._code)
         if color.dtype != np.uint8:
-            color = _scaled(color, self.full_scale(self._levels))
+            color = _scaled(color, self.full_scale(self._contrast))
         return color[y0 - top : y1 - top, x0 - left : x1 - left]
 
 

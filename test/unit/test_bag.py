@@ -31,8 +31,8 @@ else:
 
 from dimp_ros.apps.bags import types as bag_types
 from dimp_ros.apps.bags.files import is_bag
+from dimp_ros.apps.bags.mcap import MAGIC
 from dimp_ros.apps.bags.reader import ImageBag
-from dimp_ros.apps.bags.recovery import MAGIC
 from dimp_ros.apps.bags.types import COMPRESSED_IMAGE, DEFINITIONS, IMAGE
 from dimp_ros.images.frame_source import Frame, Span
 

@@ -24,8 +24,8 @@ else:
 
 from dimp_ros.apps.bags import decompression
 from dimp_ros.apps.bags.files import is_bag
+from dimp_ros.apps.bags.mcap import MAGIC
 from dimp_ros.apps.bags.reader import ImageBag
-from dimp_ros.apps.bags.recovery import MAGIC
 from dimp_ros.apps.bags.types import IMAGE, ros2_types
 from dimp_ros.images.frame_source import Span
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from dimp_ros.apps.bags.decompression import bound_rosbags
-from dimp_ros.apps.bags.recovery import MAGIC, SequentialMcap, has_end
+from dimp_ros.apps.bags.mcap import MAGIC, SequentialMcap, has_end
 from dimp_ros.files.inputs import require_regular_file
 
 STORAGE_SUFFIXES = (".mcap", ".db3")

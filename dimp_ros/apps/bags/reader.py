@@ -67,7 +67,7 @@ class ImageBag:
         self.is_ros1 = self.topic.encoding == "ros1"
         self._deserialize = ros1_types().deserialize_ros1 if self.is_ros1 else self._types.deserialize_cdr
         self._to_picture: Callable[..., Any] = to_picture if self.topic.type == IMAGE else compressed_picture
-        self._levels = Contrast()
+        self._contrast = Contrast()
         self.length: int | None = self.topic.count
         self.fps = self._measured_rate()
 
@@ -173,7 +173,7 @@ class ImageBag:
                     yield time, raw
 
     def _images(self) -> Iterator[BagImage]:
-        self.damage, self._levels = "", Contrast()  # a second reading gives the same pictures as the first
+        self.damage, self._contrast = "", Contrast()  # a second reading gives the same pictures as the first
         count = 0
         try:
             for time, raw in self._raw():
@@ -193,7 +193,7 @@ class ImageBag:
         if image.message is None:
             return Frame(index, None, 0, f"its {len(image.raw)} bytes are no {self.topic.type}", image)
         try:
-            picture = to_bgr(self._to_picture(image.message, self._levels))
+            picture = to_bgr(self._to_picture(image.message, self._contrast))
             return Frame(index, picture, _stamp(image) or image.time, "", image)
         except BadImage as error:
             return Frame(index, None, _stamp(image) or image.time, str(error), image)

@@ -33,7 +33,7 @@ def message(extension: str, pixels: np.ndarray, description: str = "", *options:
 
 @pytest.mark.parametrize("extension", [".jpg", ".png", ".webp", ".tiff"])
 @pytest.mark.parametrize("description", ["", "jpeg", "png", "bgr8; jpeg compressed bgr8", "rgb8; png compressed bgr8"])
-def test_a_file_of_any_format_shows_its_picture_whatever_it_is_called(extension, description):
+def test_file_is_read_by_its_signature_whatever_format_says(extension, description):
     picture = compressed_picture(message(extension, scene(), description))
     assert (picture.width, picture.height) == (WIDTH, HEIGHT)
     np.testing.assert_allclose(to_bgr(picture), scene(), atol=12 if extension == ".jpg" else 0)
@@ -41,18 +41,18 @@ def test_a_file_of_any_format_shows_its_picture_whatever_it_is_called(extension,
 
 
 @pytest.mark.parametrize("options", [(cv2.IMWRITE_JPEG_PROGRESSIVE, 1), (cv2.IMWRITE_JPEG_RST_INTERVAL, 2)])
-def test_jpeg_of_less_common_kinds_is_read(options):
+def test_progressive_jpeg_and_restart_markers_are_read(options):
     picture = compressed_picture(message(".jpg", scene(), "jpeg", *options))
     np.testing.assert_allclose(to_bgr(picture), scene(), atol=12)
 
 
-def test_lossy_webp_tells_its_size():
+def test_size_of_lossy_webp_is_read():
     picture = compressed_picture(message(".webp", scene(), "webp", cv2.IMWRITE_WEBP_QUALITY, 50))
     assert (picture.width, picture.height) == (WIDTH, HEIGHT) == to_bgr(picture).shape[1::-1]
 
 
 @pytest.mark.parametrize("extension", [".jpg", ".png", ".tiff"])
-def test_a_grey_file_stays_grey(extension):
+def test_grey_file_stays_grey(extension):
     region = compressed_picture(message(extension, scene(1))).region(0, 0, WIDTH, HEIGHT)
     assert region.shape == (HEIGHT, WIDTH)
     np.testing.assert_allclose(region, scene(1), atol=12 if extension == ".jpg" else 0)
@@ -63,7 +63,7 @@ def test_alpha_is_dropped():
 
 
 @pytest.mark.parametrize("description", ["mono16; png compressed ", "16UC1; png compressed ", "png"])
-def test_16_bit_grey_is_spread_between_its_levels(description):
+def test_16_bit_grey_is_scaled_between_its_limits(description):
     pixels = np.tile(np.linspace(7000, 7200, WIDTH), (HEIGHT, 1)).astype(np.uint16)
     seen = compressed_picture(message(".png", pixels, description)).region(0, 0, WIDTH, HEIGHT)
     np.testing.assert_allclose(seen[3], np.linspace(0, 255, WIDTH), atol=4)
@@ -75,12 +75,12 @@ def test_16_bit_colour_is_scaled_by_its_full_range():
 
 
 @pytest.mark.parametrize("camera", ["rgb8", "bgr8", "rgba8"])
-def test_a_file_that_image_transport_did_not_turn_to_bgr_has_red_first(camera):
+def test_rgb_file_of_image_transport_has_red_first(camera):
     picture = compressed_picture(message(".png", scene(), f"{camera}; png compressed "))
     np.testing.assert_array_equal(to_bgr(picture), scene()[:, :, ::-1])
 
 
-def test_a_compressed_mosaic_is_demosaiced():
+def test_compressed_mosaic_is_demosaiced():
     mosaic = np.tile(np.array([[200, 90], [90, 30]], np.uint8), (6, 8))
     seen = to_bgr(compressed_picture(message(".png", mosaic, "bayer_rggb8; png compressed ")))
     np.testing.assert_array_equal(seen, np.broadcast_to(np.uint8([30, 90, 200]), (12, 16, 3)))
@@ -93,14 +93,14 @@ def with_orientation(file: bytes, orientation: int) -> bytes:
     return file[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + file[2:]
 
 
-def test_a_turned_camera_does_not_turn_the_picture():
+def test_exif_orientation_is_ignored():
     plain = message(".jpg", scene())
     turned = SimpleNamespace(format="jpeg", data=with_orientation(plain.data, 6))
     assert cv2.imdecode(np.frombuffer(turned.data, np.uint8), cv2.IMREAD_COLOR).shape[:2] == (WIDTH, HEIGHT)
     np.testing.assert_array_equal(to_bgr(compressed_picture(turned)), to_bgr(compressed_picture(plain)))
 
 
-def test_a_file_is_decoded_when_it_is_looked_at_and_once(monkeypatch):
+def test_file_is_decoded_once_when_it_is_first_read(monkeypatch):
     calls = []
     monkeypatch.setattr(decoder.cv2, "imdecode", lambda *arguments: calls.append(1) or scene())
     picture = compressed_picture(message(".jpg", scene()))
@@ -111,7 +111,7 @@ def test_a_file_is_decoded_when_it_is_looked_at_and_once(monkeypatch):
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file[:4]!r} {len(file)}")
-def test_a_file_that_was_cut_off_anywhere_is_refused(file):
+def test_file_cut_off_anywhere_is_refused(file):
     for length in range(0, len(file) - 3, 7):
         with pytest.raises(BadImage) as error:
             to_bgr(compressed_picture(SimpleNamespace(format="", data=file[:length])))
@@ -147,11 +147,11 @@ def test_png_chunk_of_an_immense_length_is_refused_undecoded(monkeypatch):
 
 
 @pytest.mark.parametrize("size", [(7680, 4320), (8192, 4320)])
-def test_8k_is_let_through(size):
+def test_8k_is_accepted(size):
     assert compressed_picture(SimpleNamespace(format="", data=jpeg_that_says(*size))).width == size[0]
 
 
-def test_the_limit_of_size_can_be_chosen():
+def test_max_megapixels_is_obeyed():
     image = message(".png", scene())
     with pytest.raises(BadImage, match="max_megapixels"):
         compressed_picture(image, max_megapixels=0.003)
@@ -170,19 +170,19 @@ def test_the_limit_of_size_can_be_chosen():
         ({"data": png_that_says(0, 5)}, ["0 x 5"]),
     ],
 )
-def test_what_cannot_be_decoded_is_refused_with_the_reason(fields, words):
+def test_invalid_message_is_refused_with_the_reason(fields, words):
     image = SimpleNamespace(**{**vars(message(".png", scene())), **fields})
     with pytest.raises(BadImage) as error:
         compressed_picture(image)
     assert all(word in str(error.value) for word in words), error.value
 
 
-def test_a_file_damaged_inside_is_refused_when_it_is_looked_at():
+def test_file_damaged_inside_is_refused_when_read():
     with pytest.raises(BadImage, match=r"damaged|cannot be decoded"):
         to_bgr(compressed_picture(SimpleNamespace(format="png", data=png_that_says(65, 48))))
 
 
 @given(compressed_messages())
 @settings(max_examples=300, deadline=2000)
-def test_any_message_is_a_picture_or_refused_in_words(image):
+def test_any_message_is_decoded_or_refused_with_a_reason(image):
     examine(image)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from dimp_ros.images.contrast import FOLLOW, PERCENTILES, Contrast, Limits, spread
+from dimp_ros.images.contrast import FOLLOW, PERCENTILES, Contrast, Limits, to_uint8
 
 
 def thermal(offset: float = 0, seed: int = 0) -> np.ndarray:
@@ -17,12 +17,12 @@ def thermal(offset: float = 0, seed: int = 0) -> np.ndarray:
     return (np.random.default_rng(seed).uniform(3000, 3100, (240, 320)) + offset).astype(np.uint16)
 
 
-def test_the_first_picture_is_spread_between_its_own_percentiles():
+def test_first_image_has_its_own_percentiles_as_limits():
     limits = Contrast().grey(thermal())
     assert limits == pytest.approx(np.percentile(thermal(), PERCENTILES), abs=1)
 
 
-def test_a_dead_pixel_and_values_that_are_no_numbers_do_not_move_the_levels():
+def test_dead_pixels_and_nan_do_not_move_the_limits():
     picture = thermal().astype(np.float32)
     plain = Contrast().grey(picture)
     picture[::16, ::16] = np.nan
@@ -32,19 +32,19 @@ def test_a_dead_pixel_and_values_that_are_no_numbers_do_not_move_the_levels():
     assert Contrast().grey(picture) == pytest.approx(plain, abs=0.5)
 
 
-def test_something_hot_that_comes_in_does_not_change_how_the_rest_looks():
+def test_hot_object_does_not_change_how_the_rest_looks():
     levels = Contrast()
-    before = spread(thermal(), levels.grey(thermal()))
+    before = to_uint8(thermal(), levels.grey(thermal()))
     picture = thermal()
     picture[:120, :150] = 4000  # a quarter of the picture
-    after = spread(picture, levels.grey(picture))
-    jump = spread(picture, Contrast().grey(picture))
+    after = to_uint8(picture, levels.grey(picture))
+    jump = to_uint8(picture, Contrast().grey(picture))
     rest = np.s_[120:, 150:]
     assert np.abs(after[rest].astype(int) - before[rest]).mean() < 50 < before[rest].std()
     assert jump[rest].std() < 0.3 * after[rest].std()
 
 
-def test_the_levels_follow_a_drift_slowly():
+def test_limits_follow_a_drift_slowly():
     levels = Contrast()
     first = levels.grey(thermal())
     then = levels.grey(thermal(20))
@@ -54,13 +54,13 @@ def test_the_levels_follow_a_drift_slowly():
     assert then.low - first.low == pytest.approx(20, abs=0.5)
 
 
-def test_the_levels_start_over_where_most_of_a_picture_lies_outside():
+def test_limits_start_over_if_most_of_an_image_lies_outside():
     levels = Contrast()
     levels.grey(thermal())
     assert levels.grey(thermal(500)) == Contrast().grey(thermal(500))
 
 
-def test_each_type_of_sample_has_levels_of_its_own():
+def test_each_sample_type_has_its_own_limits():
     levels = Contrast()
     first = levels.grey(thermal())
     levels.grey(thermal().astype(np.float32) / 1000)
@@ -68,20 +68,20 @@ def test_each_type_of_sample_has_levels_of_its_own():
 
 
 @pytest.mark.parametrize("value", [0, 7, 65535])
-def test_a_constant_picture_is_black_and_divides_by_nothing(value):
+def test_constant_image_is_black(value):
     picture = np.full((20, 30), value, np.uint16)
     with np.errstate(all="raise"):
-        assert not spread(picture, Contrast().grey(picture)).any()
+        assert not to_uint8(picture, Contrast().grey(picture)).any()
 
 
-def test_a_picture_without_a_single_number_is_black():
+def test_image_of_nan_is_black():
     picture = np.full((20, 30), np.nan, np.float32)
-    assert not spread(picture, Contrast().grey(picture)).any()
+    assert not to_uint8(picture, Contrast().grey(picture)).any()
 
 
-def test_low_and_below_is_black_and_high_and_above_is_white():
+def test_values_beyond_the_limits_are_black_and_white():
     values = np.array([[-np.inf, -5, 10, 15, 20, 300, np.inf, np.nan]])
-    assert spread(values, Limits(10, 20)).tolist() == [[0, 0, 0, 128, 255, 255, 255, 0]]
+    assert to_uint8(values, Limits(10, 20)).tolist() == [[0, 0, 0, 128, 255, 255, 255, 0]]
 
 
 @given(
@@ -90,17 +90,27 @@ def test_low_and_below_is_black_and_high_and_above_is_white():
         arrays.array_shapes(min_dims=2, max_dims=2, max_side=20),
     )
 )
-def test_whatever_the_values_more_is_never_darker(picture):
-    seen = spread(picture, Contrast().grey(picture))
+def test_conversion_is_monotonic(picture):
+    seen = to_uint8(picture, Contrast().grey(picture))
     assert seen.dtype == np.uint8
     finite = ~np.isnan(picture) if picture.dtype.kind == "f" else np.ones(picture.shape, bool)
     order = np.argsort(picture[finite], kind="stable")
     assert (np.diff(seen[finite][order].astype(int)) >= 0).all()
 
 
-def test_float_colour_is_from_0_to_1_until_a_picture_holds_more():
+def test_float_colour_ranges_to_1_until_an_image_exceeds_it():
     levels = Contrast()
     unit = np.random.default_rng(0).random((30, 40, 3)).astype(np.float32)
     assert levels.color(unit) == 1.0
     assert levels.color(unit * 200) == 255.0
     assert levels.color(unit) == 255.0  # a dark picture of the same stream
+
+
+@pytest.mark.parametrize(
+    ("largest", "scale"), [(138, 1023), (1023, 1023), (1024, 4095), (4095, 4095), (16_383, 16_383), (16_384, 65_535)]
+)
+def test_16_bit_colour_is_scaled_by_the_smallest_depth_that_fits(largest: int, scale: int) -> None:
+    colour = np.full((20, 30, 3), largest, np.uint16)
+    contrast = Contrast()
+    assert contrast.color(colour) == scale
+    assert contrast.color(colour // 100) == scale  # a dark image of the same stream

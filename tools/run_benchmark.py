@@ -11,6 +11,10 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def main() -> int:
     """Run the benchmark of the tracker, or that of the node."""
+    if "--transport" in sys.argv[1:]:
+        from benchmark.transport import main as bench_transport
+
+        return bench_transport([argument for argument in sys.argv[1:] if argument not in ("--ros", "--transport")])
     if "--ros" in sys.argv[1:]:
         from benchmark.ros_benchmark import main as bench_node
 

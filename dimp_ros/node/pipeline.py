@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From images to what is published: all that the worker's thread does while the node is active."""
+"""From images to published results: the work of the worker's thread while the node is active."""
 
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,9 @@ from dimp_ros.node.catch_up import CatchUp, PendingReplay
 from dimp_ros.node.image_buffer import ImageBuffer
 from dimp_ros.node.result_publisher import ResultPublisher
 from dimp_ros.node.worker import Worker
+from dimp_ros.ros_utils.callbacks import LOG_PERIOD_SECONDS
 from dimp_ros.ros_utils.parameters import Settings
+from dimp_ros.ros_utils.text import shortened, traceback_text
 from dimp_ros.tracker.result import TargetEstimate
 from dimp_ros.tracker.target_set import TargetManager, Tracker
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from dimp_ros.node.diagnostics.statistics import Statistics
     from dimp_ros.node.publishers import Publishers
 
-LOG_PERIOD_SECONDS = 5.0
-
 
 class TooManyTargets(ValueError):
     """A new target beyond the limit; the text says which targets there are."""
@@ -37,11 +36,11 @@ class TooManyTargets(ValueError):
 class Pipeline:
     """Receives images, follows the targets in the newest of them in a thread of its own, and publishes.
 
-    Only that thread touches the tracker. A target that was taken from a past image catches up between live images: a
-    bounded number of steps for each, and as many as fit while none waits.
+    Only that thread uses the tracker. A target that was set in a past image catches up between live images: a bounded
+    number of steps for each, and more while no image waits.
 
-    :param open_image: makes a message a picture, or raises `BadImage`.
-    :param recover: told in the worker's thread what the tracker raised; may mend it, and must not raise.
+    :param open_image: decodes a message, or raises `BadImage`.
+    :param recover: called in the worker's thread with what the tracker raised; may repair the tracker, must not raise.
     """
 
     def __init__(
@@ -74,7 +73,7 @@ class Pipeline:
         self._stride = 1  # of how many images received one is processed
         self.enabled = True
         self.last_image = time.monotonic()
-        """When the last image came, or the pipeline was made; by the monotonic clock."""
+        """When the last image was received, or the pipeline was made; by the monotonic clock."""
 
     # Called from any thread
 
@@ -85,12 +84,12 @@ class Pipeline:
 
     @property
     def estimates(self) -> list[TargetEstimate]:
-        """What was last said about each target."""
+        """The last estimate of each target."""
         return list(self._results.estimates.values())
 
     @property
     def late(self) -> tuple[str, ...]:
-        """Names of the targets that have not caught up yet."""
+        """Names of the targets that are still catching up."""
         return self._late.ids
 
     @property
@@ -99,14 +98,14 @@ class Pipeline:
         return repr(self._worker.cause) if self._worker.died else ""
 
     def start(self) -> None:
-        """Say that there is no target yet, and begin to work."""
+        """Publish that there is no target yet, and start the thread."""
         self._results.start()
         self._worker.start()
 
     def stop(self, timeout: float) -> bool:
-        """Stop working, say that the targets are gone, and let go of all images and of the targets.
+        """Stop working, publish that the targets are gone, and release all images and targets.
 
-        :returns: whether the thread has ended within ``timeout`` seconds; if not, what it finds is not published.
+        :returns: whether the thread has ended within ``timeout`` seconds; if not, its result is not published.
         """
         first = self._results.close()
         ended = self._worker.stop(timeout)
@@ -120,25 +119,25 @@ class Pipeline:
         return ended
 
     def receive(self, image: StampedImage) -> None:
-        """Take an image from the topic: note it, no more."""
+        """Take an image from the topic; returns at once."""
         self.last_image = time.monotonic()
         self._received += 1
-        self._statistics.on_received(stamp_ns(image.header.stamp))
+        self._statistics.on_received(stamp_ns(image.header.stamp), len(image.data))
         self.history.add(image)
         if self._worker.offer(image):
             self._statistics.on_replaced()
 
     def submit(self, job: Callable[[], Any]) -> Future[Any]:
-        """Have the worker's thread do something before the next image."""
+        """Run ``job`` in the worker's thread before the next image."""
         return self._worker.submit(job)
 
     def begin(
         self, image: StampedImage, picture: Picture, box: Sequence[float], target_id: str
     ) -> PendingReplay | None:
-        """Take a target; only in the worker's thread. One of the same name starts over.
+        """Start a target; only in the worker's thread. One of the same name starts over.
 
-        :param image: the picture's message. :param box: (x, y, w, h) in pixels.
-        :returns: how far the target has come if newer images than this one have been reported on already.
+        :param image: the message of ``picture``. :param box: (x, y, w, h) in pixels.
+        :returns: the replay of the images since then, if newer ones have been published about already.
         :raises TooManyTargets: beyond the limit.
         """
         limit = self._settings["max_targets"]
@@ -158,19 +157,19 @@ class Pipeline:
         if image.header == self._results.header:  # otherwise the image is yet to be processed
             self._publish(image, picture, {**self._results.estimates, target_id: estimate}, invalidations)
             return None
-        # Whatever is published about the last image from now on tells of the target, too.
+        # The next message about the last image includes the target.
         self._results.stage({target_id: self._targets.unseen(target_id, when)})
         if when < self._stamp and stamp_ns(image.header.stamp):
             return self._late.add(target_id, when)
         return None
 
     def drop(self, target_id: str) -> None:
-        """Drop a target: from now on nothing more is published about it but that it is gone."""
+        """Drop a target: nothing more is published about it but that it is gone."""
         self._results.suppress(target_id)
         self._worker.submit(lambda: self._let_go([target_id]))
 
     def set_enabled(self, enabled: bool) -> None:
-        """Switch inference on or off; targets are kept, but LOST until it is on again."""
+        """Switch inference on or off; targets are kept, but LOST while it is off."""
         self.enabled = enabled
         if not enabled:
             self._results.invalidate_in_flight()
@@ -179,14 +178,14 @@ class Pipeline:
     # In the worker's thread
 
     def _process(self, image: StampedImage) -> None:
-        """Follow the targets in ``image`` and publish; whatever goes wrong, no box but one of this image goes out."""
+        """Follow the targets in ``image`` and publish; after an error they are LOST: a box is always of this image."""
         invalidations = self._results.invalidations
         when = self._when(image)
         if self._stamp and when < self._stamp:  # the images' clock was set back
             self._targets.shift(when - self._stamp, self._targets.ids)
             self._late.clear()
         elif self._stamp and 0 < self._settings["give_up_after"] * NANOSECONDS < when - self._stamp:
-            self._targets.pause()  # set forward, or no image came: nobody has looked in vain all that time
+            self._targets.pause()  # set forward, or no image came: nobody searched
         self._stamp = when
         self._stride, self._processed = max(1, self._received - self._processed), self._received
         picture, estimates = None, {}
@@ -200,22 +199,22 @@ class Pipeline:
             self._complain(error)
         except Exception as error:
             self._report(error)
-        said = {name: estimates.get(name) or self._targets.skip(name, when) for name in self._targets.ids}
-        self._publish(image, picture, said, invalidations)
+        found = {name: estimates.get(name) or self._targets.skip(name, when) for name in self._targets.ids}
+        self._publish(image, picture, found, invalidations)
         self._give_up(when)
         for _ in range(self._settings["catch_up_images"]):
             if not self._catch_up():
                 break
 
     def _follow(self, picture: Picture, when: int, ids: Sequence[str]) -> dict[str, TargetEstimate]:
-        """Return what the tracker finds, and report what of it makes no sense and is left out."""
+        """Return the valid estimates, and report invalid results."""
         estimates = self._targets.follow(picture, when, ids)
         if self._targets.invalid:
             self._report(RuntimeError(self._targets.invalid))
         return estimates
 
     def _catch_up(self) -> bool:
-        """Let a late target see the next image that it has missed; return whether more is to do."""
+        """Replay the next buffered image to a late target; return whether more is to do."""
         step = self._late.next(self._stamp, self._stride) if self.enabled else None
         if step is None:
             return False
@@ -227,7 +226,7 @@ class Pipeline:
             picture = self.open_image(image)
             estimates = self._follow(picture, stamp, [late.target_id])
         except BadImage:
-            pass  # was complained about when it was new
+            pass  # was reported when it was new
         except Exception as error:
             self._report(error)
         if self._late.advance(late, stamp, self._stamp) and estimates:
@@ -235,14 +234,14 @@ class Pipeline:
         return True
 
     def _give_up(self, when: int) -> None:
-        """Drop targets that have been looked for in vain for too long."""
+        """Drop targets that have been LOST for too long."""
         seconds = self._settings["give_up_after"]
         if seconds > 0 and (overdue := self._targets.overdue(when, seconds)):
-            self._logger.warning(f"given up after {seconds:g} s without a sight of it: {', '.join(map(repr, overdue))}")
+            self._logger.warning(f"dropped after {seconds:g} s LOST: {', '.join(map(repr, overdue))}")
             self._let_go(overdue)
 
     def _let_go(self, target_ids: Iterable[str]) -> None:
-        """Forget targets and say so."""
+        """Drop targets and publish that they are gone."""
         known = [name for name in target_ids if name in self._targets.ids]
         for name in known:
             self._targets.drop(name)
@@ -250,7 +249,7 @@ class Pipeline:
         self._results.forget(target_ids, known)
 
     def _pause(self) -> None:
-        """Say that nobody looks: there may be no further image to say it with."""
+        """Publish all targets as LOST: there may be no further image."""
         self._late.clear()
         self._targets.pause()
         self._results.republish({name: self._targets.unseen(name, self._stamp) for name in self._targets.ids})
@@ -258,19 +257,19 @@ class Pipeline:
     def _publish(
         self, image: StampedImage, picture: Picture | None, estimates: dict[str, TargetEstimate], invalidations: int
     ) -> None:
-        """Publish about ``image``, as not in sight what a request has invalidations meanwhile."""
+        """Publish about ``image``; targets that a request has invalidated meanwhile are LOST."""
         size = None if picture is None else (picture.width, picture.height)
         published = self._results.publish(
             image.header, size, estimates, invalidations, lambda name: self._targets.unseen(name, self._stamp)
         )
         if published is None:
             return
-        said, age = published
+        shown, age = published
         self._statistics.on_processed(age, self._targets.stage_ms)
         if picture is not None and self._outputs.debug_image_wanted:
             try:
-                self._outputs.publish_debug_image(image.header, picture, said)
-            except BadImage as error:  # nobody has looked at the pixels before
+                self._outputs.publish_debug_image(image.header, picture, shown)
+            except BadImage as error:  # the pixels were not decoded before
                 self._complain(error)
 
     def _when(self, image: StampedImage) -> int:
@@ -280,11 +279,11 @@ class Pipeline:
     def _complain(self, error: BadImage) -> None:
         """Log why an image is not used."""
         self._statistics.on_error(str(error), bad_image=True)
-        self._logger.error(f"image is not used: {error}", throttle_duration_sec=LOG_PERIOD_SECONDS)
+        self._logger.error(f"image is not used: {shortened(str(error))}", throttle_duration_sec=LOG_PERIOD_SECONDS)
 
     def _report(self, error: Exception) -> None:
-        """Log what went wrong in the thread; it goes on with the next image."""
-        trace = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        self._statistics.on_error(f"{type(error).__name__}: {error}")
+        """Log an error of the tracker; the thread goes on with the next image."""
+        trace = traceback_text(error)
+        self._statistics.on_error(shortened(f"{type(error).__name__}: {error}"))
         self._logger.error(f"tracking failed in this image:\n{trace}", throttle_duration_sec=LOG_PERIOD_SECONDS)
         self._recover(error)

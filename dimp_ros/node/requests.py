@@ -1,22 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people, programs and detectors ask for: checked here, carried out by the pipeline, answered with a reason."""
+"""Requests of people, programs and detectors: checked here, served by the pipeline, answered with a reason."""
 
 from __future__ import annotations
 
 import itertools
 import reprlib
-import traceback
 from collections.abc import Callable
 from concurrent.futures import TimeoutError as RequestTimeout
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from builtin_interfaces.msg import Time
 
+from dimp_ros.images.conversion import BadImage
 from dimp_ros.images.stamps import NANOSECONDS
 from dimp_ros.node.catch_up import PendingReplay
 from dimp_ros.node.image_buffer import ImageNotBuffered
+from dimp_ros.node.pipeline import TooManyTargets
 from dimp_ros.node.worker import WorkerStopped
 from dimp_ros.ros_utils.messages import requested_box
+from dimp_ros.ros_utils.text import traceback_text
 
 if TYPE_CHECKING:
     from rclpy.impl.rcutils_logger import RcutilsLogger
@@ -27,10 +29,10 @@ if TYPE_CHECKING:
     from dimp_ros.ros_utils.parameters import Settings
 
 MAX_NAME = 255
-"""Longest name of a target, characters: it is in every message about the target, and drawn on the debug image."""
+"""Longest name of a target, characters: it is in every message about the target."""
 
-CATCH_UP_PATIENCE_SECONDS = 1.0
-"""How long the answer to a late request waits for the target to be up to date, before it says how far it is."""
+CATCH_UP_SECONDS = 1.0
+"""How long the answer to a late request waits for the target to catch up."""
 
 _LAST_SECOND = 2**31 - 1
 
@@ -38,11 +40,15 @@ T = TypeVar("T")
 
 
 class RequestRefused(ValueError):
-    """A request that was not carried out; the text is for the one who asked and names the remedy."""
+    """A request that was refused; the text is the answer, with the remedy."""
+
+
+class BoxRefused(RequestRefused):
+    """A request whose box cannot be used in this image."""
 
 
 class Started(NamedTuple):
-    """A target was taken: what is said of it, the stamp of its image, how far it has come and through how many."""
+    """A target was started: the answer, the stamp of its image, that of the last replayed one and their number."""
 
     message: str
     stamp: Time
@@ -51,11 +57,11 @@ class Started(NamedTuple):
 
 
 class Requests:
-    """Checks requests and has the pipeline carry them out. May be called from any thread but the worker's.
+    """Checks requests and has the pipeline serve them. May be called from any thread but the worker's.
 
-    A request that is refused leaves the running targets alone.
+    A refused request leaves the running targets alone.
 
-    :param explain_silence: says why there is no image; asked only when a request needs one and there is none.
+    :param explain_silence: returns why there is no image; called only when a request needs one and there is none.
     """
 
     def __init__(
@@ -68,7 +74,7 @@ class Requests:
         self._numbers = itertools.count(1)
 
     def init_target(self, stamp: Time, bbox: BoundingBox2D, normalized: bool, target_id: str) -> Started:
-        """Take the target inside ``bbox`` in the image with ``stamp``; see srv/InitTarget.
+        """Start a target in ``bbox`` in the image with ``stamp``; see srv/InitTarget.
 
         :raises RequestRefused: with what was wrong and the remedy.
         """
@@ -82,22 +88,25 @@ class Requests:
         image = self.find(stamp)
         try:
             picture = pipeline.open_image(image)
+        except BadImage as error:
+            raise RequestRefused(str(error)) from error
+        try:
             box = requested_box(bbox, normalized, picture.width, picture.height)
         except ValueError as error:
-            raise RequestRefused(str(error)) from error
+            raise BoxRefused(str(error)) from error
         known = pipeline.targets
         name = target_id or self._new_name(known)
         late = self._await(lambda: pipeline.begin(image, picture, box, name))
-        said = f"target {name!r} is followed{' anew' if name in known else ''}"
+        answer = f"tracking {name!r}{', started over' if name in known else ''}"
         if late is None:
-            return Started(said, image.header.stamp, image.header.stamp, 0)
-        arrived = late.arrived.wait(CATCH_UP_PATIENCE_SECONDS)
-        way = f"{late.images} image{'' if late.images == 1 else 's'} since then"
-        said += f", caught up through {way}" if arrived else f", LOST until it has caught up: so far it has seen {way}"
-        return Started(said, image.header.stamp, _time(late), late.images)
+            return Started(answer, image.header.stamp, image.header.stamp, 0)
+        arrived = late.arrived.wait(CATCH_UP_SECONDS)
+        replayed = f"replayed {late.images} buffered image{'' if late.images == 1 else 's'}"
+        answer += f"; {replayed}" if arrived else f"; LOST until it has caught up, so far {replayed}"
+        return Started(answer, image.header.stamp, _time(late), late.images)
 
     def drop_target(self, target_id: str) -> str:
-        """Stop following ``target_id``, or all targets if empty, and say what was dropped.
+        """Drop ``target_id``, or all targets if empty, and return what was dropped.
 
         :raises RequestRefused: for a name that is not followed.
         """
@@ -113,7 +122,7 @@ class Requests:
         return f"dropped: {', '.join(map(repr, dropped))}"
 
     def set_enabled(self, enabled: bool) -> str:
-        """Switch inference on or off and say what that means; targets are kept, but LOST until it is on again."""
+        """Switch inference on or off and return the answer; targets are kept, but LOST while it is off."""
         self._pipeline.set_enabled(enabled)
         if enabled:
             return "tracking is enabled"
@@ -135,7 +144,7 @@ class Requests:
         return next(name for name in map(str, self._numbers) if name not in known)
 
     def _await(self, job: Callable[[], T]) -> T:
-        """Have the worker do ``job`` and wait for it, but not for ever."""
+        """Have the worker do ``job`` and wait for it, up to request_timeout."""
         seconds = self._settings["request_timeout"]
         try:
             future = self._pipeline.submit(job)
@@ -146,21 +155,23 @@ class Requests:
                 f"the tracker has not answered for {seconds:g} s"
                 + ("; ask again" if undone else "; watch the target topic, the request may still take effect")
             ) from error
-        except (ValueError, WorkerStopped) as error:
+        except (TooManyTargets, WorkerStopped) as error:
             raise RequestRefused(str(error)) from error
+        except ValueError as error:
+            raise BoxRefused(str(error)) from error
         except Exception as error:
-            self._logger.error(f"initialising the target failed:\n{traceback.format_exc()}")
+            self._logger.error(f"initialising the target failed:\n{traceback_text(error)}")
             raise RequestRefused(f"the tracker failed: {type(error).__name__}: {error}; the log has more") from error
         return result
 
 
 def _shown(target_id: str) -> str:
-    """Return a name as it is shown to people; of one that nobody can have, no more than its ends."""
+    """Return a name for a text; of one that is too long, its ends."""
     return repr(target_id) if len(target_id) <= MAX_NAME else reprlib.repr(target_id)
 
 
 def _time(late: PendingReplay) -> Time:
-    """Return how far a late target has come; the stamp of an image may have more nanoseconds than a second has."""
-    reached = late.reached  # once: it goes on meanwhile
+    """Return the stamp that a late target has reached; an image's stamp may have more than 1e9 nanoseconds."""
+    reached = late.reached  # read once: it changes meanwhile
     sec = min(reached // NANOSECONDS, _LAST_SECOND)
     return Time(sec=sec, nanosec=reached - sec * NANOSECONDS)

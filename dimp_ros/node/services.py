@@ -3,16 +3,21 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable
+from copy import copy
 from typing import TypeVar
 
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.node import Node
+from rclpy.qos import qos_profile_services_default
 from std_srvs.srv import SetBool
 
 from dimp_ros.node.requests import RequestRefused, Requests
+from dimp_ros.ros_utils.text import shortened, traceback_text
 from dimp_ros.srv import DropTarget, InitTarget
+
+QUEUE_DEPTH = 100
+"""Requests to one service that wait for their turn; of more at once, the middleware drops the oldest."""
 
 Response = TypeVar("Response", InitTarget.Response, DropTarget.Response, SetBool.Response)
 
@@ -20,8 +25,8 @@ Response = TypeVar("Response", InitTarget.Response, DropTarget.Response, SetBool
 class Services:
     """Offers ``~/init_target``, ``~/drop_target`` and ``~/set_enabled``.
 
-    :param requests: gives what carries requests out, None while the node is not active.
-    :param status_error: says why it is not, as far as it is not merely waiting to be told.
+    :param requests: returns what serves requests, None while the node is not active.
+    :param status_error: returns why it is not, if it is not merely unconfigured or inactive.
     """
 
     def __init__(self, node: Node, requests: Callable[[], Requests | None], status_error: Callable[[], str]) -> None:
@@ -31,7 +36,10 @@ class Services:
             (DropTarget, "~/drop_target", self._on_drop_target),
             (SetBool, "~/set_enabled", self._on_set_enabled),
         ):
-            node.create_service(kind, name, callback, callback_group=MutuallyExclusiveCallbackGroup())
+            qos = copy(qos_profile_services_default)
+            qos.depth = QUEUE_DEPTH
+            group = MutuallyExclusiveCallbackGroup()
+            node.create_service(kind, name, callback, qos_profile=qos, callback_group=group)
 
     def _on_init_target(self, request: InitTarget.Request, response: InitTarget.Response) -> InitTarget.Response:
         def init(requests: Requests) -> str:
@@ -49,19 +57,19 @@ class Services:
         return self._answer("set_enabled", response, lambda requests: requests.set_enabled(request.data))
 
     def _answer(self, name: str, response: Response, act: Callable[[Requests], str]) -> Response:
-        """Carry out a request; fill in and log what came of it."""
+        """Serve a request; fill in and log the answer."""
         try:
             requests = self._requests()
             if requests is None:
                 remedy = self._status_error() or "configure and activate the node, or start it with autostart:=true"
                 raise RequestRefused(f"the tracker is not active: {remedy}")
-            response.message = act(requests)
+            response.message = shortened(act(requests))
             response.success = True
             self._logger.info(f"{name}: {response.message}")
         except RequestRefused as error:
-            response.message = str(error)
-            self._logger.warning(f"{name} refused: {error}")
-        except Exception as error:  # whoever asked must get an answer
-            response.message = f"the request failed: {type(error).__name__}: {error}; the log has more"
-            self._logger.error(f"{name} failed:\n{traceback.format_exc()}")
+            response.message = shortened(str(error))
+            self._logger.warning(f"{name} refused: {response.message}")
+        except Exception as error:  # every request gets an answer
+            response.message = shortened(f"the request failed: {type(error).__name__}: {error}; the log has more")
+            self._logger.error(f"{name} failed:\n{traceback_text(error)}")
         return response

@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tracker as a lifecycle node: images in, detections and the targets' states out, requests as services."""
+"""The tracker as a lifecycle node: images in, detections and target states out, requests as services."""
 
 from __future__ import annotations
 
 import sys
 import time
-import traceback
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
 from typing import Any, NamedTuple, TypeVar
@@ -19,7 +18,7 @@ from rclpy.timer import Timer
 from dimp_ros.node.detection_input import DetectorInput
 from dimp_ros.node.diagnostics.publisher import Reporter
 from dimp_ros.node.diagnostics.statistics import Statistics
-from dimp_ros.node.diagnostics.status import Snapshot
+from dimp_ros.node.diagnostics.status import LOADING, Snapshot
 from dimp_ros.node.image_buffer import ImageBuffer
 from dimp_ros.node.pipeline import Pipeline
 from dimp_ros.node.position.estimator import PositionEstimator
@@ -37,17 +36,20 @@ from dimp_ros.ros_utils.callbacks import guard_services, logged
 from dimp_ros.ros_utils.image_decoder import ImageDecoder
 from dimp_ros.ros_utils.image_topic_monitor import explain_silence, publisher_trouble
 from dimp_ros.ros_utils.malloc import limit_arenas
+from dimp_ros.ros_utils.namesakes import NamesakeWatch
+from dimp_ros.ros_utils.override_checks import unused_qos_overrides
 from dimp_ros.ros_utils.parameters import Change, ParameterHandler
 from dimp_ros.ros_utils.qos import image_qos
 from dimp_ros.ros_utils.spin import run
 from dimp_ros.ros_utils.subscriptions import IMAGE_TYPES, Inputs, image_topic
+from dimp_ros.ros_utils.text import shortened, traceback_text
 from dimp_ros.tracker.target_set import Tracker
 
 CLOSE_SECONDS = 0.7
 """How long the end of the program waits for the inference in progress."""
 
 DEACTIVATE_SECONDS = 20.0
-"""How long deactivation waits for it: if it takes longer something hangs, and the tracker is given up."""
+"""How long deactivation waits for it: after that the tracker hangs, and is given up."""
 
 
 def guarded(on_failure: TransitionCallbackReturn) -> Callable[[Transition[Node]], Transition[Node]]:
@@ -62,11 +64,13 @@ def guarded(on_failure: TransitionCallbackReturn) -> Callable[[Transition[Node]]
             try:
                 return transition(self, state)
             except TrackerUnavailable as error:
-                self.status_error = str(error)
-                self.get_logger().error(str(error))
+                self.status_error = shortened(str(error))
+                self.get_logger().error(self.status_error)
             except Exception as error:
-                self.status_error = f"{type(error).__name__}: {error}"
-                self.get_logger().error(f"{transition.__name__} failed:\n{traceback.format_exc()}")
+                self.status_error = shortened(f"{type(error).__name__}: {error}")
+                self.get_logger().error(f"{transition.__name__} failed:\n{traceback_text(error)}")
+            finally:
+                self.loading = False
             return on_failure
 
         return wrapper
@@ -89,12 +93,12 @@ class Work(NamedTuple):
 
 
 class TrackerNode(LifecycleNode):
-    """Follows targets. Callbacks only take notes; all work on images is done by the pipeline's thread.
+    """Follows targets. Callbacks return at once; all work on images is done by the pipeline's thread.
 
-    Each kind of callback has a group of its own, so that with a multi-threaded executor none waits for another:
-    images are received while a request waits for the tracker, requests are answered while a model is loaded.
+    Each kind of callback has a group of its own, so that with a multi-threaded executor none waits for another: images
+    are received while a request waits for the tracker, requests are answered while a model is loaded.
 
-    :param tracker_factory: makes the tracker on configuration; tests and other trackers come in here.
+    :param tracker_factory: makes the tracker on configuration; for tests and other trackers.
     """
 
     def __init__(
@@ -106,16 +110,23 @@ class TrackerNode(LifecycleNode):
         self._settings = ParameterHandler(self)
         self._settings.on_change(self._on_parameters)
         self.status_error = ""
-        """Why the node is not active, as far as it is not merely waiting to be told: the last transition's failure."""
+        """The failure of the last transition; empty if it succeeded."""
+        self.loading = False
+        """Whether the model is being loaded, or will be at once."""
         self._tracker: Tracker | None = None
         self._outputs: Publishers | None = None
         self._positioner = PositionEstimator()
         self._statistics = Statistics()
         self._reporter = Reporter(self)
-        self._offered = Services(self, lambda: self._work.requests if self._work else None, lambda: self.status_error)
+        self._namesakes = NamesakeWatch(self)
+        Services(
+            self,
+            lambda: self._work.requests if self._work else None,
+            lambda: LOADING if self.loading else self.status_error,
+        )
         guard_services(self)
         self._steady = Clock(clock_type=ClockType.STEADY_TIME)  # timers run whatever simulated time does
-        # Its own group: what it asks of the graph may take a while, and requests must not wait for it.
+        # Its own group: queries of the graph may take a while, and requests must not wait for them.
         self._watch = self.create_timer(
             self._settings["diagnostics_period"],
             logged(self._on_watch, self.get_logger()),
@@ -124,6 +135,7 @@ class TrackerNode(LifecycleNode):
         )
         self._autostart: Timer | None = None
         if self._settings["autostart"]:
+            self.loading = True
             self._autostart = self.create_timer(0.0, self._on_autostart, clock=self._steady)
 
     # Life
@@ -132,6 +144,7 @@ class TrackerNode(LifecycleNode):
         assert self._autostart is not None
         self._autostart.cancel()
         if self.trigger_configure() == TransitionCallbackReturn.SUCCESS:
+            self.loading = True  # not over for those who wait for the active node
             self.trigger_activate()
 
     @guarded(TransitionCallbackReturn.FAILURE)
@@ -144,7 +157,7 @@ class TrackerNode(LifecycleNode):
             settings.read_tracker_config()
         except ValueError as error:
             raise TrackerUnavailable(str(error)) from error
-        self.status_error = "the model is being loaded, ask again in a moment"
+        self.loading = True
         self.get_logger().info(f"loading model {settings['model']!r}")
         self._tracker = self._tracker_factory(settings)
         settings.adopt(self._tracker.config)
@@ -187,10 +200,13 @@ class TrackerNode(LifecycleNode):
             on_camera_info=self._positioner.on_camera_info,
             on_depth=self._positioner.on_depth if settings["use_depth"] else None,
             on_detections=DetectorInput(pipeline, requests, settings, logger).receive,
+            required=self._required_inputs(),
         )
         self._work = Work(pipeline, requests, inputs)
         pipeline.start()
         self.status_error = ""
+        for text in unused_qos_overrides(self):
+            logger.warning(text)
         logger.info(f"active: images from {inputs.image_topic}")
         return super().on_activate(state)
 
@@ -202,26 +218,26 @@ class TrackerNode(LifecycleNode):
 
     @guarded(TransitionCallbackReturn.ERROR)
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Let go of the model and close the output topics."""
+        """Release the model and close the output topics."""
         self._release()
         return super().on_cleanup(state)
 
     @guarded(TransitionCallbackReturn.ERROR)
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Let go of everything, from whatever state."""
+        """Release everything, from any state."""
         self._stop_work(DEACTIVATE_SECONDS)
         self._release()
         return super().on_shutdown(state)
 
     @guarded(TransitionCallbackReturn.FAILURE)
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Let go of everything, so that the node can be configured anew."""
+        """Release everything, so that the node can be configured again."""
         self._work = None
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
     def close(self) -> bool:
-        """Say good-bye and stop the thread, outside of the life cycle; return whether the thread has ended."""
+        """Publish that the targets are gone and stop the thread; return whether it has ended."""
         return self._work is None or self._work.pipeline.stop(CLOSE_SECONDS)
 
     def destroy_node(self) -> None:
@@ -237,7 +253,7 @@ class TrackerNode(LifecycleNode):
         ended = work.pipeline.stop(timeout)
         self._positioner.clear()
         if not ended:
-            raise TrackerUnavailable(f"the tracker has not returned for {timeout:g} s and is given up: configure anew")
+            raise TrackerUnavailable(f"the tracker has not returned for {timeout:g} s and is given up: configure again")
 
     def _release(self) -> None:
         self._tracker = None
@@ -247,7 +263,7 @@ class TrackerNode(LifecycleNode):
             self._outputs = None
 
     def _on_parameters(self, change: Change) -> None:
-        """Have the tracker use a new configuration from its next image on."""
+        """Give the tracker a new configuration before its next image."""
         work, tracker = self._work, self._tracker
         if "diagnostics_period" in change.values:
             self._watch.timer_period_ns = int(change.values["diagnostics_period"] * 1e9)
@@ -259,7 +275,7 @@ class TrackerNode(LifecycleNode):
                 work.pipeline.submit(apply)
 
     def _recover(self, error: Exception) -> None:
-        """Go on with the CPU, in the worker's thread, when the GPU has failed."""
+        """Continue on the CPU, in the worker's thread, when the GPU has no memory left."""
         tracker = self._tracker
         if not is_out_of_memory(error) or not self._settings["device_fallback"]:
             return
@@ -275,13 +291,15 @@ class TrackerNode(LifecycleNode):
         return self._ask_graph(explain_silence)
 
     def _ask_graph(self, question: Callable[[Any, str, QoSProfile, type], str]) -> str:
-        """Have a question about the publishers of the images answered."""
+        """Return the answer of `image_topic_monitor` to a question about the publishers of the images."""
         work, transport = self._work, self._settings["image_transport"]
-        qos = work.inputs.image_qos if work else image_qos()
+        qos = work.inputs.images.qos if work else image_qos()
         return question(self, image_topic(self, transport), qos, IMAGE_TYPES[transport])
 
     def _on_watch(self) -> None:
-        """Publish diagnostics, log what begins and what ends, and start a thread anew that has died."""
+        """Publish diagnostics, log new problems, adapt to publishers, and restart a thread that has died."""
+        if self._work is not None:
+            self._work.inputs.adapt()
         self._reporter.report(self._snapshot())
         if self._work is not None and (exit_cause := self._work.pipeline.exit_cause):
             self.get_logger().error(
@@ -290,8 +308,14 @@ class TrackerNode(LifecycleNode):
             self.trigger_deactivate()
             self.trigger_activate()
 
+    def _required_inputs(self) -> list[str]:
+        """Return the inputs without which the parameters ask for positions in vain."""
+        settings = self._settings
+        depth = ["depth"] if settings["use_depth"] else []
+        return ["camera_info", *depth] if depth or settings["target_width"] > 0 else []
+
     def _snapshot(self) -> Snapshot:
-        """Return what diagnostics tell."""
+        """Return the state of the node for diagnostics."""
         work, tracker, settings = self._work, self._tracker, self._settings
         pipeline = work.pipeline if work else None
         silent = time.monotonic() - pipeline.last_image if pipeline else 0.0
@@ -312,7 +336,10 @@ class TrackerNode(LifecycleNode):
             late=pipeline.late if pipeline else (),
             enabled=pipeline.enabled if pipeline else False,
             position=self._positioner.complaint,
+            inputs=work.inputs.problem(limit) if work else "",
             publishers=self._ask_graph(publisher_trouble) if work else "",
+            namesakes=self._namesakes.check(),
+            loading=self.loading,
         )
 
 

@@ -1,26 +1,28 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What an executor calls may fail without ending the program."""
+"""Callbacks that may fail without ending the program."""
 
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable
 from functools import wraps
 from typing import TYPE_CHECKING, Any
+
+from dimp_ros.ros_utils.text import shortened, traceback_text
 
 if TYPE_CHECKING:
     from rclpy.impl.rcutils_logger import RcutilsLogger
     from rclpy.node import Node
 
 LOG_PERIOD_SECONDS = 5.0
+"""A repeated error is logged once in so many seconds."""
 
 
 def logged(callback: Callable[..., None], logger: RcutilsLogger) -> Callable[..., None]:
-    """Return ``callback`` for an executor: what it raises is logged, and the next message or tick is served.
+    """Return ``callback`` with its exceptions logged; the next message or tick is served.
 
-    Uncaught, it would end the executor, and with it the program: a message that nobody has foreseen would do so again
-    after every restart. Of errors in quick succession, the first is logged.
+    Uncaught, an exception would end the executor, and with it the program. Of errors in quick succession the first is
+    logged.
     """
     silent_until = 0.0
 
@@ -29,20 +31,20 @@ def logged(callback: Callable[..., None], logger: RcutilsLogger) -> Callable[...
         nonlocal silent_until
         try:
             callback(*arguments)
-        except Exception:
+        except Exception as error:
             if time.monotonic() >= silent_until:
                 name = getattr(callback, "__qualname__", repr(callback))
-                logger.error(f"{name} failed:\n{traceback.format_exc()}")
+                logger.error(f"{name} failed:\n{traceback_text(error)}")
                 silent_until = time.monotonic() + LOG_PERIOD_SECONDS
 
     return wrapper
 
 
 def guard_services(node: Node) -> None:
-    """Have every service that ``node`` has by now answer whatever it is asked; what its callback raises is logged.
+    """Make every service that ``node`` has by now answer also if its callback raises; the exception is logged.
 
-    rclpy's own are meant: asked for a parameter of a type that does not exist, they raise, which ends the program.
-    May be called again when there are more services.
+    rclpy's own raise if asked for a parameter of a type that does not exist, which would end the program. May be called
+    again when there are more services.
     """
     for service in node.services:
         if not hasattr(service.callback, "answers_anything"):
@@ -57,8 +59,8 @@ def _answered(callback: Callable[[Any, Any], Any], logger: RcutilsLogger) -> Cal
         try:
             return callback(request, response)
         except Exception as error:
-            logger.error(f"a request failed: {type(request).__qualname__}:\n{traceback.format_exc()}")
-            return _refusal(request, response, f"{type(error).__name__}: {error}")
+            logger.error(f"a request failed: {type(request).__qualname__}:\n{traceback_text(error)}")
+            return _refusal(request, response, shortened(f"{type(error).__name__}: {error}"))
 
     wrapper.answers_anything = True  # type: ignore[attr-defined]
     return wrapper

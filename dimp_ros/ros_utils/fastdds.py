@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 PROFILE = "fastdds_large_images.xml"
@@ -26,9 +26,9 @@ OLD_NAMES = ("humble", "iron", "jazzy")
 
 
 def give_room_for_images(environment: MutableMapping[str, str] = os.environ, folder: Path | None = None) -> Path | None:
-    """Have this process's Fast DDS use the package's profile, unless the user has chosen something; before rclpy.init.
+    """Have this process's Fast DDS use the package's profile, unless the user has set another; before rclpy.init.
 
-    Other middleware takes no notice.
+    Other middleware ignores it.
 
     :param folder: where the program was started; None for the working directory.
     :returns: the profile, None if it is not used.
@@ -39,12 +39,32 @@ def give_room_for_images(environment: MutableMapping[str, str] = os.environ, fol
     profile = _find(environment)
     if profile is None or _free(SHARED_MEMORY) < NEEDED_BYTES:
         return None
-    old = environment.get("ROS_DISTRO", "") in OLD_NAMES
-    environment[OWN_CHOICES[1] if old else OWN_CHOICES[0]] = str(profile)
+    environment[_variable(environment)] = str(profile)
     return profile
 
 
-def _find(environment: MutableMapping[str, str]) -> Path | None:
+def export_line(environment: Mapping[str, str] = os.environ) -> str:
+    """Return the shell command that gives a camera driver's Fast DDS room for large images; empty without profile."""
+    profile = _find(environment)
+    return f"export {_variable(environment)}={profile}" if profile else ""
+
+
+def large_images_remedy(environment: Mapping[str, str] = os.environ) -> str:
+    """Return what to do where large images are lost between processes; empty for other middleware than Fast DDS."""
+    import rclpy
+
+    line = export_line(environment)
+    if not line or "fastrtps" not in rclpy.get_rmw_implementation_identifier():
+        return ""
+    return f"start the camera driver after `{line}` (docs/troubleshooting.md), or set image_transport to compressed"
+
+
+def _variable(environment: Mapping[str, str]) -> str:
+    """Return the variable that names the profile in this distribution."""
+    return OWN_CHOICES[1] if environment.get("ROS_DISTRO", "") in OLD_NAMES else OWN_CHOICES[0]
+
+
+def _find(environment: Mapping[str, str]) -> Path | None:
     """Return the profile's path, in the checkout or where the package is installed."""
     prefixes = environment.get("AMENT_PREFIX_PATH", "").split(os.pathsep)
     folders = [Path(__file__).resolve().parents[2], *(Path(p) / "share" / "dimp_ros" for p in prefixes if p)]

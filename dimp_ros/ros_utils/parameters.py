@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import math
 import threading
-import traceback
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -16,6 +15,7 @@ from dimp_ros.ros_utils.parameter_table import (
     range_text,
     tracker_parameters,
 )
+from dimp_ros.ros_utils.text import shortened, traceback_text
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.config_file import read_settings
 
@@ -171,7 +171,7 @@ class ParameterHandler:
                 changed = {name: value for name, value in accepted.items() if value != self._values[name]}
                 config = self._checked_config(accepted)
             except ValueError as error:
-                return SetParametersResult(successful=False, reason=str(error))
+                return SetParametersResult(successful=False, reason=shortened(str(error)))
             self._values = {**self._values, **accepted}
             if self._adopting:
                 return SetParametersResult(successful=True)
@@ -214,8 +214,8 @@ class ParameterHandler:
         for listener in self._listeners:
             try:
                 listener(change)
-            except Exception:
-                self._node.get_logger().error(f"a change of parameters was not followed:\n{traceback.format_exc()}")
+            except Exception as error:
+                self._node.get_logger().error(f"a change of parameters was not followed:\n{traceback_text(error)}")
 
 
 def _fields(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The qualities of service of this package's topics, and how its publishers and subscriptions are made."""
+"""Quality of service of this package's topics, and options of its publishers and subscriptions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def image_qos() -> QoSProfile:
 
 
 def sensor_qos(depth: int) -> QoSProfile:
-    """Return BEST_EFFORT, KEEP_LAST ``depth``: like the images', for what comes beside them."""
+    """Return BEST_EFFORT, KEEP_LAST ``depth``: a subscription that matches every publisher."""
     return QoSProfile(
         history=HistoryPolicy.KEEP_LAST,
         depth=depth,
@@ -51,9 +51,12 @@ def publisher_options() -> dict[str, Any]:
     }
 
 
-def subscription_options() -> dict[str, Any]:
-    """Return arguments for a subscription; see `publisher_options`."""
+def subscription_options(overrides: QoSOverridingOptions | None = None) -> dict[str, Any]:
+    """Return arguments for a subscription; see `publisher_options`.
+
+    :param overrides: the policies that users can override; None for rclpy's default ones.
+    """
     return {
-        "qos_overriding_options": QoSOverridingOptions.with_default_policies(),
+        "qos_overriding_options": overrides or QoSOverridingOptions.with_default_policies(),
         "event_callbacks": SubscriptionEventCallbacks(use_default_callbacks=False),
     }

@@ -19,6 +19,8 @@ from rclpy.signals import SignalHandlerOptions
 from dimp_ros.ros_utils.callbacks import guard_services
 from dimp_ros.ros_utils.executor import FairExecutor
 from dimp_ros.ros_utils.fastdds import give_room_for_images
+from dimp_ros.ros_utils.override_checks import warn_of_overrides
+from dimp_ros.ros_utils.text import shortened
 
 GRACE_SECONDS = 1.5
 """What an orderly end may take; after that the process ends all the same."""
@@ -53,8 +55,9 @@ def run(create: Callable[[Finish], Program], args: Sequence[str] | None = None, 
             rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
             node = create(ends.put)
             guard_services(node)
+            warn_of_overrides(node, args)
         except Exception as error:  # a wrong parameter or parameter file: one line helps more than a traceback
-            print(f"cannot start: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"cannot start: {shortened(' '.join(str(error).split()))}", file=sys.stderr)
             return 1
         return _spin(node, ends, threads)
     finally:

@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's subscriptions: images, raw or compressed, and what goes with them."""
+"""The tracker node's subscriptions: images, raw or compressed, camera_info, depth and detections."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING, Any
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vision_msgs.msg import Detection2DArray
 
-from dimp_ros.ros_utils.callbacks import logged
-from dimp_ros.ros_utils.qos import image_qos, sensor_qos, subscription_options
+from dimp_ros.ros_utils.adaptive_subscription import AdaptiveSubscription
+from dimp_ros.ros_utils.image_topic_monitor import describe, mismatches
 
 if TYPE_CHECKING:
     from rclpy.node import Node
-    from rclpy.qos import QoSProfile
 
 
 IMAGE_TYPES = {"raw": Image, "compressed": CompressedImage}
@@ -34,6 +33,7 @@ class Inputs:
     Each has a callback group of its own, so that none waits for another.
 
     :param transport: ``raw`` or ``compressed``. :param on_depth: None where depth is not wanted.
+    :param required: which of ``camera_info`` and ``depth`` the parameters need; it is reported if nobody publishes it.
     """
 
     def __init__(
@@ -45,35 +45,62 @@ class Inputs:
         on_camera_info: Callable[[CameraInfo], None],
         on_depth: Callable[[Image], None] | None,
         on_detections: Callable[[Detection2DArray], None],
+        required: Collection[str] = (),
     ) -> None:
-        self._node = node
-        self.image_qos = image_qos()
-        """Quality of service of the images; overrides are written into it."""
-        self._subscriptions: list[Any] = []
+        self._required = required
+        self._inputs: dict[str, AdaptiveSubscription] = {}
         self.image_topic = image_topic(node, transport)
         try:
-            self._subscribe(IMAGE_TYPES[transport], self.image_topic, on_image, self.image_qos)
-            self._subscribe(CameraInfo, "camera_info", on_camera_info, sensor_qos(1))
+            self._inputs["image"] = AdaptiveSubscription(node, IMAGE_TYPES[transport], self.image_topic, on_image, 1)
+            self._inputs["camera_info"] = AdaptiveSubscription(
+                node, CameraInfo, "camera_info", on_camera_info, 1, latched=True
+            )
             if on_depth is not None:
-                self._subscribe(Image, "depth", on_depth, sensor_qos(5))
-            self._subscribe(Detection2DArray, "init_detections", on_detections, sensor_qos(1))
-        except Exception:  # a QoS override that is none: what was opened before it must not stay
+                self._inputs["depth"] = AdaptiveSubscription(node, Image, "depth", on_depth, 5)
+            self._inputs["init_detections"] = AdaptiveSubscription(
+                node, Detection2DArray, "init_detections", on_detections, 1
+            )
+        except Exception:  # an invalid QoS override: close what was opened before it
             self.destroy()
             raise
 
-    def _subscribe(self, kind: type, topic: str, callback: Callable[[Any], None], qos: QoSProfile) -> None:
-        self._subscriptions.append(
-            self._node.create_subscription(
-                kind,
-                topic,
-                logged(callback, self._node.get_logger()),
-                qos,
-                callback_group=MutuallyExclusiveCallbackGroup(),
-                **subscription_options(),
-            )
+    @property
+    def images(self) -> AdaptiveSubscription:
+        """The subscription of the images."""
+        return self._inputs["image"]
+
+    def adapt(self) -> None:
+        """Follow what publishers offer now."""
+        for one in list(self._inputs.values()):
+            one.adapt()
+
+    def problem(self, limit: float) -> str:
+        """Return why an input beside the images brings nothing; empty if nothing is wrong.
+
+        :param limit: seconds after which silence is a problem; 0 for never.
+        """
+        found = [self._problem(name, one, limit) for name, one in list(self._inputs.items()) if name != "image"]
+        return "; ".join(filter(None, found))
+
+    def _problem(self, name: str, one: AdaptiveSubscription, limit: float) -> str:
+        publishers = one.publishers
+        for publisher in publishers:
+            if why := mismatches(publisher, one.qos, one.type_name, name):
+                return f"{name}: a publisher on {one.topic}, {describe(publisher)}, does not reach this node: {why}"
+        silent = time.monotonic() - one.opened
+        if one.received or not 0.0 < limit < silent:
+            return ""
+        if not publishers:
+            remedy = f"start it, or remap: --ros-args -r {name}:=/your/topic"
+            return f"{name}: nobody publishes on {one.topic}: {remedy}" if name in self._required else ""
+        if name == "init_detections":  # a detector may well find nothing
+            return ""
+        return (
+            f"{name}: nothing has come for {silent:.0f} s from {', '.join(map(describe, publishers))} on {one.topic}; "
+            "what was published once before this node started arrives only if it is TRANSIENT_LOCAL and RELIABLE"
         )
 
     def destroy(self) -> None:
         """Receive nothing more."""
-        while self._subscriptions:
-            self._node.destroy_subscription(self._subscriptions.pop())
+        while self._inputs:
+            self._inputs.popitem()[1].destroy()

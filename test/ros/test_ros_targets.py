@@ -137,7 +137,7 @@ def test_a_late_request_starts_on_its_image_and_catches_up_through_those_since()
             client.show(numbered_image(number))
         answer = client.init(stamp=stamp_of(4))
         assert answer.success and answer.stamp == stamp_of(4)
-        assert answer.reached == stamp_of(8) and answer.frames_caught_up == 4 and "4 images" in answer.message
+        assert answer.reached == stamp_of(8) and answer.frames_caught_up == 4 and "4 buffered images" in answer.message
         assert tracker.inits == [(4, BOX, "1")] and tracker.updates == [5, 6, 7, 8]
         caught_up = wait_until(lambda: [s for s in client.states if s.state == State.TRACKING], "the target's state")
         assert {state.header.stamp.nanosec for state in caught_up} == {stamp_of(8).nanosec}, "no word on old images"

@@ -211,7 +211,7 @@ def test_a_target_of_a_name_that_is_followed_starts_over_and_the_answer_says_so(
         start_target(client, target_id="ball")
         other = (4.0, 4.0, 10.0, 10.0)
         answer = client.init(other, target_id="ball")
-        assert answer.success and "'ball'" in answer.message and "anew" in answer.message
+        assert answer.success and "'ball'" in answer.message and "started over" in answer.message
         assert client.show(numbered_image(2)).bbox.size_x == 10.0 and tracker.dropped == []
         assert tracker.inits == [(1, BOX, "ball"), (1, other, "ball")]
 

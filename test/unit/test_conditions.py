@@ -3,10 +3,18 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from dimp_ros.node.diagnostics.statistics import Statistics, StreamStatistics
-from dimp_ros.node.diagnostics.stream_checks import slowness, stall, stamp_trouble, stream_conditions
+from dimp_ros.node.diagnostics.stream_checks import (
+    LARGE_BYTES,
+    slowness,
+    stall,
+    stamp_trouble,
+    stream_conditions,
+    transport_loss,
+)
 
 WALL, SIMULATED = 1_790_000_000.0, 12.5
 
@@ -71,3 +79,59 @@ def test_the_statistics_of_a_real_stream_lead_to_these_words():
         statistics.on_received(round((SIMULATED + now) * 1e9))
         statistics.on_processed(WALL - SIMULATED, {})
     assert "use_sim_time to true" in stream_conditions(statistics.snapshot())["stamps"]
+
+
+def lossy(kept: float, *, interval: float = 1 / 30, jitter: float = 0.0, size: int = 2 * LARGE_BYTES) -> str:
+    """Return what is said of a camera of whose images a share is kept, after ten seconds."""
+    rng, now = np.random.default_rng(1), 0.0
+    statistics = Statistics(clock=lambda: now)
+    for n in range(round(10 / interval)):
+        now = n * interval
+        if rng.random() < kept:
+            statistics.on_received(round((WALL + now + rng.normal(0.0, jitter)) * 1e9), size)
+    return transport_loss(statistics.snapshot())
+
+
+@pytest.mark.parametrize("kept", [0.25, 0.4, 0.5])
+@pytest.mark.parametrize("jitter", [0.0, 0.001])
+def test_large_images_that_are_lost_on_the_way_are_reported_with_the_remedy(kept, jitter):
+    text = lossy(kept, jitter=jitter)
+    assert "about 3" in text and "are lost between the processes" in text
+    assert "export" in text or "compressed" in text
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.001, 0.003])
+def test_nothing_is_reported_where_the_images_arrive(jitter):
+    assert lossy(1.0, jitter=jitter) == "" and lossy(0.8, jitter=jitter) == ""
+
+
+def test_small_images_are_not_reported_as_lost_by_the_middleware():
+    assert lossy(0.3, size=LARGE_BYTES) == ""
+
+
+def test_a_camera_that_takes_images_irregularly_is_not_reported():
+    rng, now = np.random.default_rng(2), 0.0
+    statistics = Statistics(clock=lambda: now)
+    for step in rng.exponential(0.1, 200):
+        now += step
+        statistics.on_received(round((WALL + now) * 1e9), 2 * LARGE_BYTES)
+        assert transport_loss(statistics.snapshot()) == ""
+
+
+@pytest.mark.parametrize(("before", "after"), [(30.0, 10.0), (30.0, 15.0), (60.0, 5.0), (5.0, 60.0)])
+def test_a_camera_that_changes_its_rate_is_not_reported(before, after):
+    now = 0.0
+    statistics = Statistics(clock=lambda: now)
+    for rate in [before] * 200 + [after] * 200:
+        now += 1 / rate
+        statistics.on_received(round((WALL + now) * 1e9), 2 * LARGE_BYTES)
+        assert transport_loss(statistics.snapshot()) == ""
+
+
+def test_a_camera_that_pauses_is_not_reported():
+    now = 0.0
+    statistics = Statistics(clock=lambda: now)
+    for n in range(400):
+        now += 60.0 if n % 100 == 99 else 1 / 30
+        statistics.on_received(round((WALL + now) * 1e9), 2 * LARGE_BYTES)
+        assert transport_loss(statistics.snapshot()) == ""

@@ -18,8 +18,22 @@ ASKED = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
 
 
 def graph(*publishers: Any) -> Any:
-    """Return what stands in for a node that sees publishers."""
-    return SimpleNamespace(get_publishers_info_by_topic=lambda _topic: list(publishers))
+    """Return what stands in for a node that sees publishers on every topic, and no other topics."""
+    return SimpleNamespace(get_publishers_info_by_topic=lambda _topic: list(publishers), get_topic_names_and_types=list)
+
+
+def camera_graph(topics: dict[str, str], own: tuple[str, ...] = ()) -> Any:
+    """Return a node that sees image topics, by name and type; it publishes those in ``own`` itself."""
+    others = {
+        name: [] if kind == "Unpublished" else [publisher("tracker_node" if name in own else "camera", kind)]
+        for name, kind in topics.items()
+    }
+    return SimpleNamespace(
+        get_publishers_info_by_topic=lambda topic: others.get(topic, []),
+        get_topic_names_and_types=lambda: [(name, [f"sensor_msgs/msg/{kind}"]) for name, kind in topics.items()],
+        get_name=lambda: "tracker_node",
+        get_namespace=lambda: "/",
+    )
 
 
 def publisher(name: str = "camera", kind: str = "Image", **qos: Any) -> Any:
@@ -62,6 +76,27 @@ def test_what_comes_and_goes_is_said_once():
 def test_without_a_publisher_the_remedy_is_to_start_one_or_to_remap():
     text = explain_silence(graph(), "/image", ASKED, Image)
     assert "nobody publishes on /image" in text and "image:=" in text
+
+
+def test_without_a_publisher_the_image_topics_that_exist_are_listed():
+    topics = {"/front/image_raw": "Image", "/front/image_raw/compressed": "CompressedImage", "/points": "PointCloud2"}
+    text = explain_silence(camera_graph(topics), "/image", ASKED, Image)
+    assert "/front/image_raw (raw), /front/image_raw (compressed)" in text and "/points" not in text
+    assert "-r image:=/front/image_raw, a launch file with image:=/front/image_raw" in text
+
+
+def test_only_compressed_images_are_suggested_with_their_transport():
+    topics = {"/rear/image/compressed": "CompressedImage", "/own/debug_image": "Image", "/quiet": "Unpublished"}
+    text = explain_silence(camera_graph(topics, own=("/own/debug_image",)), "/image", ASKED, Image)
+    assert "-r image:=/rear/image -p image_transport:=compressed" in text
+    assert "image:=/rear/image image_transport:=compressed" in text
+    assert "debug_image" not in text and "/quiet" not in text
+
+
+def test_many_image_topics_are_not_all_listed_and_the_most_similar_is_suggested():
+    topics = {f"/camera{n}/color": "Image" for n in range(20)} | {"/camera/image_raw": "Image"}
+    text = explain_silence(camera_graph(topics), "/camera/image", ASKED, Image)
+    assert "and 13 more" in text and "-r image:=/camera/image_raw" in text
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Telling people how the node is: all of it on /diagnostics, in the log what begins and what ends."""
+"""Publishes the state of the node on /diagnostics, and logs each problem when it begins and when it ends."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dimp_ros.node.diagnostics.status import Snapshot, diagnostics
 from dimp_ros.node.diagnostics.stream_checks import stream_conditions
 from dimp_ros.ros_utils.image_topic_monitor import ConditionLog
 from dimp_ros.ros_utils.qos import publisher_options, reliable_qos
+from dimp_ros.ros_utils.text import shortened
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -23,31 +24,33 @@ class Reporter:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._watchdog = ConditionLog()
+        self._conditions = ConditionLog()
         self._publisher = node.create_publisher(
             DiagnosticArray, "/diagnostics", reliable_qos(10), **publisher_options()
         )
 
     def start_over(self) -> None:
-        """Forget what was wrong: a new stream begins."""
-        self._watchdog = ConditionLog()
+        """Forget the conditions so far: a new stream begins."""
+        self._conditions = ConditionLog()
 
     def report(self, snapshot: Snapshot) -> None:
-        """Tell how the node is at this moment."""
+        """Publish and log the state of this moment."""
         node = self._node
         name = node.get_fully_qualified_name().lstrip("/")
         self._publisher.publish(diagnostics(name, node.get_clock().now().to_msg(), snapshot))
         logger = node.get_logger()
         if snapshot.silence:
             text = f"no image for {snapshot.silent:.0f} s: {snapshot.silence}"
-            logger.warning(text, throttle_duration_sec=WARNING_PERIOD_SECONDS)
+            logger.warning(shortened(text), throttle_duration_sec=WARNING_PERIOD_SECONDS)
         conditions = {
             **stream_conditions(snapshot.figures),
             "position": snapshot.position,
+            "inputs": snapshot.inputs,
             "publishers": snapshot.publishers,
+            "namesakes": snapshot.namesakes,
         }
-        for notice in self._watchdog.check(conditions):
+        for notice in self._conditions.check(conditions):
             if notice.lasted is None:
-                logger.warning(notice.line)
+                logger.warning(shortened(notice.line))
             else:
-                logger.info(notice.line)
+                logger.info(shortened(notice.line))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the stream goes: rates, ages, stage times, stamps and errors of the last few seconds."""
+"""Statistics of the image stream: rates, ages, stage times, stamps and errors of the last few seconds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,14 @@ T = TypeVar("T")
 
 WINDOW_SECONDS = 5.0
 MAX_EVENTS = 4096
-"""How many events of a kind are remembered at most: more come in a window only above 800 Hz."""
+"""Maximum number of events of a kind: more come in a window only above 800 Hz."""
+
+RECENT_STAMPS, QUARTERS = 64, 4
+"""Stamps from which the camera's rate is estimated, and the parts in each of which it must be the same."""
+MAX_DIFFERENCE = 3.0
+"""Quarters whose rates differ by more than this factor are of a camera that has changed its rate or paused."""
+REGULAR_SHARE, REGULAR_TOLERANCE = 0.7, 0.2
+"""A regular camera has so large a share of its stamps' distances within so much of a multiple of its interval."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,9 @@ class StreamStatistics:
     :param last_bad: what was wrong with the last image that could not be understood, since the start; empty if nothing.
     :param last_failure: the tracker's last error, likewise. :param last_error: the last of both.
     :param total: images since the start: received, processed, dropped, bad, failed.
+    :param image_bytes: size of the last image. :param stamped_rate: rate of the last received images by their stamps,
+        Hz. :param camera_rate: the rate at which the camera takes them, by the smallest distance of two stamps; None
+        where that is not known, both.
     """
 
     window: float = 0.0
@@ -65,6 +75,9 @@ class StreamStatistics:
     last_error: str = ""
     since_error: float | None = None
     total: Mapping[str, int] = field(default_factory=dict)
+    image_bytes: int = 0
+    stamped_rate: float | None = None
+    camera_rate: float | None = None
 
 
 class _Window(Generic[T]):
@@ -96,7 +109,7 @@ class _Window(Generic[T]):
 
 
 class Statistics:
-    """Takes notes of every image; any thread may call it, each call takes microseconds, and memory is bounded.
+    """Counts what happens to every image. Any thread may call it; a call takes microseconds; memory is bounded.
 
     :param clock: a clock that never goes back, seconds.
     """
@@ -116,23 +129,28 @@ class Statistics:
         self._last_processed: float | None = None
         self._last_error: tuple[float, str] | None = None
         self._last_bad = self._last_failure = ""
+        self._stamps: deque[int] = deque(maxlen=RECENT_STAMPS)
+        self._image_bytes = 0
 
-    def on_received(self, stamp: int) -> None:
-        """Note an image with its stamp, nanoseconds."""
+    def on_received(self, stamp: int, size: int = 0) -> None:
+        """Count an image with its stamp, nanoseconds, and its size in bytes."""
         with self._lock:
             now = self._clock()
             self._received.add(now, stamp)
             if self._last_received is not None and stamp < self._last_received[1]:
                 self._backward.add(now, (self._last_received[1] - stamp) / 1e9)
+                self._stamps.clear()
             self._last_received = (now, stamp)
+            self._stamps.append(stamp)
+            self._image_bytes = size
 
     def on_replaced(self) -> None:
-        """Note that an image was dropped in favour of a newer one."""
+        """Count an image that was dropped in favour of a newer one."""
         with self._lock:
             self._dropped.add(self._clock(), None)
 
     def on_processed(self, age: float, stage_ms: Mapping[str, float]) -> None:
-        """Note that an image was reported on.
+        """Count an image that was reported on.
 
         :param age: seconds since its stamp, by the node's clock. :param stage_ms: time of each stage, milliseconds.
         """
@@ -141,7 +159,7 @@ class Statistics:
             self._processed.add(self._last_processed, (age, stage_ms))
 
     def on_error(self, text: str, *, bad_image: bool = False) -> None:
-        """Note an error; ``bad_image`` where the image was to blame, not the tracker."""
+        """Count an error; ``bad_image`` where the image is the cause, not the tracker."""
         with self._lock:
             now = self._clock()
             self._last_error = (now, text)
@@ -153,7 +171,7 @@ class Statistics:
                 self._last_failure = text
 
     def snapshot(self) -> StreamStatistics:
-        """Return the statistics of this moment; sorting is done without holding anybody up."""
+        """Return the statistics of this moment; sorting is done outside of the lock."""
         with self._lock:
             now = self._clock()
             received, processed = self._received.entries(now), self._processed.entries(now)
@@ -162,6 +180,7 @@ class Statistics:
             input_rate, processed_rate = self._received.rate(now, self._start), self._processed.rate(now, self._start)
             last_received, last_processed, last_error = self._last_received, self._last_processed, self._last_error
             last_bad, last_failure = self._last_bad, self._last_failure
+            stamps, image_bytes = list(self._stamps), self._image_bytes
             total = {
                 "received": self._received.total,
                 "processed": self._processed.total,
@@ -197,6 +216,9 @@ class Statistics:
             last_error="" if last_error is None else last_error[1],
             since_error=None if last_error is None else now - last_error[0],
             total=total,
+            image_bytes=image_bytes,
+            stamped_rate=_stamped_rate(stamps),
+            camera_rate=camera_rate(stamps),
         )
 
 
@@ -207,6 +229,31 @@ def percentile(ordered: Sequence[float], share: float) -> float:
     """
     rank = math.ceil(round(share * len(ordered), 9))
     return ordered[min(max(rank, 1), len(ordered)) - 1]
+
+
+def camera_rate(stamps: Sequence[int]) -> float | None:
+    """Return the rate of a regular camera of whose images some are missing, Hz.
+
+    Its interval is the smallest distance of two stamps in each quarter of them. Quarters that differ much are of a
+    camera that has changed its rate or paused, whose images are not lost.
+
+    :param stamps: of the images received, nanoseconds. :returns: None where there are too few, or they are irregular.
+    """
+    steps = [later - earlier for earlier, later in itertools.pairwise(stamps) if later > earlier]
+    if len(steps) < RECENT_STAMPS // 2 - 1:
+        return None
+    ends = [n * len(steps) // QUARTERS for n in range(QUARTERS + 1)]
+    quarters = [steps[begin:end] for begin, end in itertools.pairwise(ends)]
+    interval = max(map(min, quarters))
+    if max(map(sum, quarters)) > MAX_DIFFERENCE * min(map(sum, quarters)):
+        return None
+    regular = [abs(step / interval - round(step / interval)) <= REGULAR_TOLERANCE for step in steps]
+    return 1e9 / interval if sum(regular) >= REGULAR_SHARE * len(steps) else None
+
+
+def _stamped_rate(stamps: Sequence[int]) -> float | None:
+    span = stamps[-1] - stamps[0] if stamps else 0
+    return (len(stamps) - 1) * 1e9 / span if span > 0 else None
 
 
 def _jitter(times: Sequence[float]) -> float | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the node tells on /diagnostics: how images come in, how tracking goes, and whether the node itself is well."""
+"""The node's messages on /diagnostics: its input, its tracking and the node itself."""
 
 from __future__ import annotations
 
@@ -11,24 +11,29 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from dimp_ros.node.diagnostics.statistics import WINDOW_SECONDS, StreamStatistics
-from dimp_ros.node.diagnostics.stream_checks import slowness, stall, stamp_trouble
+from dimp_ros.node.diagnostics.stream_checks import slowness, stall, stamp_trouble, transport_loss
+from dimp_ros.ros_utils.text import shortened
 from dimp_ros.tracker.result import TargetEstimate, TargetState
+
+LOADING = "the model is being loaded, ask again in a moment"
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
 
 SLOW_HZ, SLOW_SECONDS = 5.0, 0.5
-"""Images are passed over without harm while at least so many a second are processed, and 95 % are so fresh."""
+"""Skipping images is harmless while at least so many a second are processed, and 95 % are so fresh."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
     """The node at one moment.
 
-    :param status_error: why it is not active, if so. :param notes: what is otherwise than the parameters say.
-    :param silent: seconds since the last image. :param silence: why, if that is too long; else empty.
-    :param held: images held, and their bytes. :param device_bytes: memory taken on the device, None if not known.
-    :param position: what is wrong with camera_info or depth; else empty. :param publishers: what is wrong with those of
-        the images, see `publisher_trouble`; else empty.
+    :param status_error: why it is not active, if so. :param loading: the model is being loaded.
+    :param notes: what differs from the parameters. :param silent: seconds since the last image. :param silence: why, if
+        that is too long; else empty. :param held: images held, and their bytes.
+    :param device_bytes: memory taken on the device, None if not known. :param position: what is wrong with camera_info
+        or depth; else empty. :param inputs: what is wrong with the topics of the other inputs; else empty.
+    :param publishers: what is wrong with those of the images, see `publisher_trouble`; else empty.
+    :param namesakes: that another node has the same name; else empty.
     """
 
     active: bool
@@ -46,7 +51,10 @@ class Snapshot:
     late: Sequence[str] = ()
     enabled: bool = True
     position: str = ""
+    inputs: str = ""
     publishers: str = ""
+    namesakes: str = ""
+    loading: bool = False
 
 
 def diagnostics(name: str, stamp: Time, snapshot: Snapshot) -> DiagnosticArray:
@@ -68,7 +76,7 @@ def diagnostics(name: str, stamp: Time, snapshot: Snapshot) -> DiagnosticArray:
 
 
 def judge_input(snapshot: Snapshot) -> tuple[bytes, str]:
-    """Return how well images come in, and what to do about it."""
+    """Return the level and the message of the input."""
     figures = snapshot.figures
     if not snapshot.active:
         return STALE, "not active: no images are taken"
@@ -80,13 +88,13 @@ def judge_input(snapshot: Snapshot) -> tuple[bytes, str]:
     if figures.bad:
         level = ERROR if figures.bad == figures.received else WARN
         return level, f"{figures.bad} of {figures.received} images could not be used: {figures.last_bad}"
-    if trouble := snapshot.publishers or stamp_trouble(figures):
-        return WARN, trouble
+    if problem := snapshot.publishers or stamp_trouble(figures) or transport_loss(figures):
+        return WARN, problem
     return OK, f"{figures.input_rate:.3g} images a second"
 
 
 def judge_tracking(snapshot: Snapshot) -> tuple[bytes, str]:
-    """Return how well the targets are followed, and what to do about it."""
+    """Return the level and the message of the tracking."""
     figures = snapshot.figures
     if not snapshot.active:
         return STALE, "not active: nothing is followed"
@@ -108,13 +116,16 @@ def judge_tracking(snapshot: Snapshot) -> tuple[bytes, str]:
 
 
 def judge_node(snapshot: Snapshot) -> tuple[bytes, str]:
-    """Return whether the node is as it should be."""
+    """Return the level and the message of the node itself."""
+    if snapshot.loading:
+        return STALE, LOADING
     if snapshot.status_error:
         return ERROR, snapshot.status_error
     if not snapshot.active:
         return STALE, "not active: configure and activate it"
-    if remarks := [*snapshot.notes, *([snapshot.position] if snapshot.position else [])]:
-        return WARN, "; ".join(remarks)
+    problems = (*snapshot.notes, snapshot.namesakes, snapshot.position, snapshot.inputs)
+    if text := "; ".join(filter(None, problems)):
+        return WARN, text
     return OK, "active"
 
 
@@ -125,7 +136,7 @@ def _status(
     return DiagnosticStatus(
         level=level,
         name=f"{name}: {kind}",
-        message=message,
+        message=shortened(message),
         hardware_id=hardware,
         values=[KeyValue(key=key, value=_text(value)) for key, value in values.items()],
     )
@@ -141,7 +152,7 @@ def _text(value: object) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return "unknown" if math.isnan(value) else f"{value:.4g}"
-    return str(value)
+    return shortened(str(value))
 
 
 def _input_values(snapshot: Snapshot) -> dict[str, object]:
@@ -151,10 +162,10 @@ def _input_values(snapshot: Snapshot) -> dict[str, object]:
         "images received": figures.total.get("received", 0),
         "rate (Hz)": figures.input_rate,
         "jitter 95 % (ms)": _milliseconds(figures.jitter),
-        f"passed over in {WINDOW_SECONDS:g} s": figures.dropped,
+        f"skipped in {WINDOW_SECONDS:g} s": figures.dropped,
         f"refused in {WINDOW_SECONDS:g} s": figures.bad,
         f"stamps gone back in {WINDOW_SECONDS:g} s": figures.backward,
-        "passed over": figures.total.get("dropped", 0),
+        "skipped": figures.total.get("dropped", 0),
         "refused": figures.total.get("bad", 0),
         "seconds since the last image": snapshot.silent,
         "images held": snapshot.held[0],

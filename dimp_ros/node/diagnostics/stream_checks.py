@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may be wrong with a stream of images, told from its statistics: one line each, with the remedy."""
+"""Checks of an image stream by its statistics: one line for each problem, with the remedy."""
 
 from __future__ import annotations
 
 from dimp_ros.node.diagnostics.statistics import WINDOW_SECONDS, StreamStatistics
+from dimp_ros.ros_utils.fastdds import large_images_remedy
 
 OLD_SECONDS, AHEAD_SECONDS = 5.0, 0.1
 """Ages beyond which stamps and the node's clock do not belong together."""
@@ -12,16 +13,38 @@ WALL_SECONDS, SIMULATED_SECONDS = 1e9, 1e8
 """Times above the first (2001) are of a wall clock, below the second (three years) of a simulation or since a boot."""
 
 DROPPED_SHARE = 0.1
-"""Share of the images that may be passed over without a word."""
+"""Share of the images that may be skipped without a warning."""
+
+LARGE_BYTES = 2**19
+"""Larger images do not fit into the memory that Fast DDS shares between processes, as installed."""
+ARRIVING_SHARE = 0.6
+"""Images are lost where fewer than this share of the camera's arrive."""
 
 
 def stream_conditions(figures: StreamStatistics) -> dict[str, str]:
     """Return what is wrong by kind, as `ConditionLog` takes it; empty texts where nothing is."""
-    return {"stamps": stamp_trouble(figures), "slowness": slowness(figures), "stall": stall(figures)}
+    return {
+        "stamps": stamp_trouble(figures),
+        "loss": transport_loss(figures),
+        "slowness": slowness(figures),
+        "stall": stall(figures),
+    }
+
+
+def transport_loss(figures: StreamStatistics) -> str:
+    """Return that large images are lost between the camera's process and the node; empty if they are not."""
+    arriving, taken = figures.stamped_rate, figures.camera_rate
+    if figures.image_bytes <= LARGE_BYTES or arriving is None or taken is None or arriving >= ARRIVING_SHARE * taken:
+        return ""
+    remedy = large_images_remedy() or "set image_transport to compressed, or raise the middleware's buffers"
+    return (
+        f"{arriving:.3g} of about {taken:.3g} images a second arrive: images of {figures.image_bytes / 2**20:.2g} MiB "
+        f"are lost between the processes; {remedy}"
+    )
 
 
 def stamp_trouble(figures: StreamStatistics) -> str:
-    """Say what is wrong with the images' stamps, by themselves or by the node's clock; empty if nothing is."""
+    """Return what is wrong with the images' stamps, by themselves or by the node's clock; empty if nothing is."""
     if figures.zero_stamps:
         return (
             f"{figures.zero_stamps} of {figures.received} images have stamp 0, so that neither their age is known nor "
@@ -74,7 +97,7 @@ def _ahead(ahead: float, stamp: float) -> str:
 
 
 def slowness(figures: StreamStatistics) -> str:
-    """Say that images are passed over because inference is slower than the camera; empty if they are not."""
+    """Return that images are skipped because inference is slower than the camera; empty if they are not."""
     if figures.dropped <= DROPPED_SHARE * figures.received:
         return ""
     return (
@@ -84,7 +107,7 @@ def slowness(figures: StreamStatistics) -> str:
 
 
 def stall(figures: StreamStatistics) -> str:
-    """Say that images come in and nothing comes out; empty if something does."""
+    """Return that images come in and nothing comes out; empty if something does."""
     silent = figures.since_start if figures.since_processed is None else figures.since_processed
     if not figures.received or silent < WINDOW_SECONDS:
         return ""

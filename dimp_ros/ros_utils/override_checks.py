@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parameters that were given at the start and have no effect: misspelt ones, and files for a node of another name."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+from difflib import get_close_matches
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dimp_ros.ros_utils.parameter_table import TRACKER_PREFIX
+from dimp_ros.tracker.config import TrackerConfig
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+SETTINGS = {field.name for field in fields(TrackerConfig)}
+QOS_PREFIX = "qos_overrides."
+
+
+def warn_of_overrides(node: Node, arguments: Sequence[str] | None = None) -> None:
+    """Log parameters and parameter files that were given at the start and have no effect.
+
+    To be called when the node has declared its parameters.
+
+    :param arguments: the program's; None for those of the command line.
+    """
+    logger = node.get_logger()
+    for text in unused_files(arguments or sys.argv[1:], node.get_fully_qualified_name()):
+        logger.warning(text)
+    given = [name for name in _overrides(node) if not name.startswith(QOS_PREFIX) and not node.has_parameter(name)]
+    known = [name for name in _declared(node) if not name.startswith(QOS_PREFIX)]
+    for name in given:
+        near = nearest(name, known)
+        if name.removeprefix(TRACKER_PREFIX) in SETTINGS and name.startswith(TRACKER_PREFIX):
+            logger.warning(f"parameter {name} is a setting of the file of tracker_config and has no effect here")
+        elif near:
+            logger.warning(f"parameter {name} does not exist and has no effect: did you mean {near}?")
+        else:
+            logger.info(f"parameter {name} does not exist and has no effect")
+
+
+def unused_qos_overrides(node: Node) -> list[str]:
+    """Return what to log of QoS overrides that have no effect; to be called when all topics are open."""
+    known = [name for name in _declared(node) if name.startswith(QOS_PREFIX)]
+    return [
+        f"parameter {name} has no effect: {'did you mean ' + near + '?' if near else 'there are ' + ', '.join(known)}"
+        for name in _overrides(node)
+        if name.startswith(QOS_PREFIX) and name not in known
+        for near in [nearest(name, known)]
+    ]
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """Return the most similar of ``known`` names; empty if none is similar."""
+    lower = {one.lower(): one for one in known}
+    found = get_close_matches(name.lower(), lower, 1, 0.75)
+    return lower[found[0]] if found else ""
+
+
+def unused_files(arguments: Sequence[str], node_name: str) -> list[str]:
+    """Return what to log of parameter files that hold nothing for a node.
+
+    :param arguments: of the program; its ``--params-file`` count. :param node_name: with namespace: ``/robot/node``.
+    """
+    found = []
+    for path in _files(arguments):
+        names = list(_node_names(path))
+        if names and not any(_matches(name, node_name) for name in names):
+            found.append(
+                f"parameter file {path} has no effect: it is for {', '.join(names)}, this node is {node_name}; use "
+                f"/**/{node_name.rpartition('/')[2]} for any namespace"
+            )
+    return found
+
+
+def _files(arguments: Sequence[str]) -> Iterator[str]:
+    for option, value in pairwise(arguments):
+        if option == "--params-file":
+            yield value
+
+
+def _node_names(path: str) -> Iterator[str]:
+    """Yield the names of nodes in a parameter file; nothing of one that cannot be read, which rcl reports itself."""
+    import yaml
+
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return
+    yield from _keys(content, "")
+
+
+def _keys(content: Any, prefix: str) -> Iterator[str]:
+    if not isinstance(content, Mapping):
+        return
+    for key, value in content.items():
+        name = f"{prefix}/{str(key).strip('/')}"
+        if isinstance(value, Mapping) and "ros__parameters" in value:
+            yield name
+        else:
+            yield from _keys(value, name)
+
+
+def _matches(pattern: str, name: str) -> bool:
+    """Return whether a name is meant by a pattern of a parameter file: ``*`` is one part of a name, ``**`` any."""
+    wildcards = {"/**": "(/[^/]+)*", "/*": "/[^/]+"}
+    expression = "".join(wildcards.get(part, re.escape(part)) for part in re.findall(r"/[^/]*", pattern))
+    return re.fullmatch(expression, name) is not None
+
+
+def _overrides(node: Node) -> list[str]:
+    """Return the names of the parameters that were given; rclpy has no public way to ask for them."""
+    return list(getattr(node, "_parameter_overrides", {}))
+
+
+def _declared(node: Node) -> list[str]:
+    return list(node.get_parameters_by_prefix(""))

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Parameters and parameter files without effect are reported at the start, with the nearest name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from harness.ros_harness import ScriptedTracker, context, tracker_node
+
+from dimp_ros.ros_utils.override_checks import nearest, unused_files, warn_of_overrides
+
+NAMES = ["model", "tracker.seed", "tracker.search_scale", "detector.min_score", "max_targets"]
+
+
+@pytest.mark.parametrize(
+    ("given", "near"),
+    [
+        ("modell", "model"),
+        ("Model", "model"),
+        ("trackr.seed", "tracker.seed"),
+        ("tracker.serch_scale", "tracker.search_scale"),
+        ("detector.min_scores", "detector.min_score"),
+        ("max_target", "max_targets"),
+        ("footage.package", ""),
+        ("colour", ""),
+    ],
+)
+def test_the_nearest_name_is_found_or_none(given: str, near: str) -> None:
+    assert nearest(given, NAMES) == near
+
+
+def test_misspelt_parameters_are_reported_and_right_ones_are_not(capfd: pytest.CaptureFixture[str]) -> None:
+    given = {"modell": "dimp18", "trackr.seed": 3, "max_targets": 3, "colour": "red", "tracker.proposals": 4}
+    with context():
+        node = tracker_node(ScriptedTracker(), autostart=False, **given)
+        warn_of_overrides(node, [])
+        node.destroy_node()
+    log = capfd.readouterr().err
+    assert "parameter modell does not exist and has no effect: did you mean model?" in log
+    assert "did you mean tracker.seed?" in log and "max_targets" not in log
+    assert "parameter tracker.proposals is a setting of the file of tracker_config" in log
+    assert [line for line in log.splitlines() if "colour" in line and "[INFO]" in line]
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "used"),
+    [
+        ("/**: {ros__parameters: {model: a}}", "/robot/tracker_node", True),
+        ("/**/tracker_node: {ros__parameters: {model: a}}", "/tracker_node", True),
+        ("/**/tracker_node: {ros__parameters: {model: a}}", "/a/b/tracker_node", True),
+        ("/*/tracker_node: {ros__parameters: {model: a}}", "/a/tracker_node", True),
+        ("/*/tracker_node: {ros__parameters: {model: a}}", "/tracker_node", False),
+        ("/*: {ros__parameters: {model: a}}", "/tracker_node", True),
+        ("tracker_node: {ros__parameters: {model: a}}", "/tracker_node", True),
+        ("/tracker_node: {ros__parameters: {model: a}}", "/tracker_node", True),
+        ("tracker_node: {ros__parameters: {model: a}}", "/robot/tracker_node", False),
+        ("robot: {tracker_node: {ros__parameters: {model: a}}}", "/robot/tracker_node", True),
+        ("/robot/tracker_node: {ros__parameters: {model: a}}", "/robot/tracker_node", True),
+        ("tracker: {ros__parameters: {model: a}}", "/tracker_node", False),
+        ("tracker: {ros__parameters: {}}\n/**: {ros__parameters: {}}", "/tracker_node", True),
+        ("model: a", "/tracker_node", True),
+        ("[1, 2", "/tracker_node", True),
+        ("", "/tracker_node", True),
+    ],
+)
+def test_a_file_for_a_node_of_another_name_is_reported(tmp_path: Path, content: str, name: str, used: bool) -> None:
+    path = tmp_path / "parameters.yaml"
+    path.write_text(content)
+    found = unused_files(["--ros-args", "--params-file", str(path), "-p", "model:=a"], name)
+    assert (found == []) == used
+    assert used or (str(path) in found[0] and name in found[0])
+
+
+def test_a_file_that_is_not_there_is_left_to_ros(tmp_path: Path) -> None:
+    assert unused_files(["--params-file", str(tmp_path / "none.yaml")], "/tracker_node") == []

@@ -104,10 +104,9 @@ def test_a_tracker_that_does_not_answer_in_time_is_told_as_such():
         assert "has not answered for 0.3 s" in browser.answers[1]["message"]
 
     with world(request_timeout=0.3) as running:
-        answer = running.node._offered._on_set_enabled
-        for service in running.node.services:
-            if service.srv_name.endswith("set_enabled"):
-                service.callback = lambda request, response: time.sleep(1.5) or answer(request, response)
+        service = next(one for one in running.node.services if one.srv_name.endswith("set_enabled"))
+        answer = service.callback
+        service.callback = lambda request, response: time.sleep(1.5) or answer(request, response)
         visit(running.console, act)
 
 

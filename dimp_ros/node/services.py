@@ -12,6 +12,7 @@ from rclpy.node import Node
 from rclpy.qos import qos_profile_services_default
 from std_srvs.srv import SetBool
 
+from dimp_ros.node.diagnostics.status import LOADING
 from dimp_ros.node.requests import RequestRefused, Requests
 from dimp_ros.ros_utils.text import shortened, traceback_text
 from dimp_ros.srv import DropTarget, InitTarget
@@ -68,7 +69,10 @@ class Services:
             self._logger.info(f"{name}: {response.message}")
         except RequestRefused as error:
             response.message = shortened(str(error))
-            self._logger.warning(f"{name} refused: {response.message}")
+            if LOADING in response.message:
+                self._logger.info(f"{name} refused: {response.message}")
+            else:
+                self._logger.warning(f"{name} refused: {response.message}")
         except Exception as error:  # every request gets an answer
             response.message = shortened(f"the request failed: {type(error).__name__}: {error}; the log has more")
             self._logger.error(f"{name} failed:\n{traceback_text(error)}")

@@ -8,9 +8,12 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from benchmark import ros_benchmark
 from benchmark.ros_benchmark import PARTS, Stream, acceptance_criteria, parts, text
+from benchmark.transport import Run, summarize
+from benchmark.transport import text as transport_text
 
 NOTES = {
     "stamp": 1.0,
@@ -66,3 +69,36 @@ def test_images_between_two_processes_are_accounted_for(tmp_path):
     split = parts(found.images)
     assert all(5.0 <= one["inference"] <= one["whole"] <= one["age"] for one in found.images)
     assert min(split["all of it"]) > 0 and min(split["conversion"]) > 0 and min(split["publishing"]) > 0
+
+
+def test_figures_of_a_transport_run_count_what_was_received_of_what_was_published():
+    calls = np.array([[100.0 + n / 10, float(n), n / 10] for n in range(31)])
+    receipts = np.array([[100.0 + n / 10, 0.01 * n] for n in range(0, 31, 2)])
+    run = summarize((640, 480), 0.0, "reliable", calls, receipts)
+    assert (run.published, run.received) == (21, 11) and run.rate == pytest.approx(10.0)
+    assert run.age_ms == pytest.approx((200.0, 290.0, 300.0)) and run.publish_ms == pytest.approx((20.0, 29.0, 30.0))
+    assert "| 640x480 | 0 | reliable | 11 of 21 | 200, 290, 300 |" in transport_text([run])
+
+
+def test_a_transport_run_without_a_single_image_has_no_ages():
+    calls = np.array([[100.0 + n / 10, 1.0, n / 10] for n in range(31)])
+    run = summarize((640, 480), 0.1, "best_effort", calls, np.empty((0, 2)))
+    assert run.received == 0 and "| 0 of 21 | nan" in transport_text([run])
+
+
+TRANSPORT = """
+import json, pathlib, sys
+from benchmark.transport import measure
+folder = pathlib.Path(sys.argv[1])
+print(json.dumps([measure((640, 480), 0.0, kind, 2.0, folder) for kind in ("best_effort", "reliable")]))
+"""
+
+
+@pytest.mark.slow
+def test_a_reliable_subscription_receives_more_images_of_another_process(tmp_path):
+    """The choice that the node makes, measured as in docs/performance.md."""
+    command = [sys.executable, "-c", TRANSPORT, str(tmp_path)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+    lossy, reliable = (Run(*values) for values in json.loads(answer.stdout.splitlines()[-1]))
+    assert reliable.received > 0.8 * reliable.published and reliable.received >= lossy.received
+    assert reliable.age_ms[0] < 200.0

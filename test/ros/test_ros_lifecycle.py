@@ -16,17 +16,20 @@ from harness.ros_harness import (
     State,
     context,
     numbered_image,
+    running,
     spinning,
     tracker_node,
     wait_until,
 )
 
 from dimp_ros.node.tracker_loader import TrackerUnavailable
+from dimp_ros.srv import DropTarget
 
 pytest.importorskip("rclpy")
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.qos import HistoryPolicy, QoSProfile
 
 SUCCESS = TransitionCallbackReturn.SUCCESS
 
@@ -256,3 +259,16 @@ def test_parameters_are_declared_with_descriptors_and_fixed_while_configured():
         (result,) = node.set_parameters([Parameter("model", value="dimp50")])
         assert result.successful
         node.destroy_node()
+
+
+def test_a_hundred_requests_at_once_are_all_answered():
+    with running(ScriptedTracker()) as client:
+        assert client.drop().success
+        service = client.node.create_client(
+            DropTarget, "tracker_node/drop_target", qos_profile=QoSProfile(depth=200, history=HistoryPolicy.KEEP_LAST)
+        )
+        assert service.wait_for_service(timeout_sec=10)
+        futures = [service.call_async(DropTarget.Request(id=f"{number}" * 400)) for number in range(100)]
+        wait_until(lambda: all(future.done() for future in futures), "all answers")
+        answers = [future.result().message for future in futures]
+        assert all("is unknown" in message and len(message) <= 1000 for message in answers)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Targets that were taken from a past image, on their way through the held images to the newest one."""
+"""Targets that were set in a past image and catch up through the buffered images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class PendingReplay:
-    """How far a late target has come.
+    """Progress of a target that catches up.
 
     :param reached: stamp of the last image that it was followed in, nanoseconds. :param images: how many that took.
     """
@@ -23,14 +23,14 @@ class PendingReplay:
         self.reached = reached
         self.images = 0
         self.arrived = threading.Event()
-        """Set when the target is up to date, or given up."""
+        """Set when the target is up to date, or dropped."""
 
 
 class CatchUp:
-    """Pending targets in the order in which they were given, and the images that each has to see next.
+    """Targets that catch up, in the order of their requests, and the next image of each.
 
-    The one that was given first comes first. It takes every n-th held image where the stream, too, is followed in every
-    n-th only: otherwise it would fall back for ever behind a camera that is faster than the tracker.
+    Where the stream is processed in every n-th image only, so is the replay: otherwise a target would never catch up
+    with a camera that is faster than the tracker.
     """
 
     def __init__(self, history: ImageBuffer) -> None:
@@ -43,13 +43,13 @@ class CatchUp:
         return tuple(self._late)
 
     def add(self, target_id: str, stamp: int) -> PendingReplay:
-        """Note a target that was taken from the image of ``stamp``, nanoseconds."""
+        """Add a target that was set in the image of ``stamp``, nanoseconds."""
         self.discard(target_id)
         late = self._late[target_id] = PendingReplay(target_id, stamp)
         return late
 
     def discard(self, target_id: str) -> None:
-        """Forget a late target, up to date or not; one that is not late is left alone."""
+        """Remove a target, up to date or not; an unknown one is ignored."""
         late = self._late.pop(target_id, None)
         if late is not None:
             late.arrived.set()
@@ -72,7 +72,7 @@ class CatchUp:
         return None
 
     def advance(self, late: PendingReplay, stamp: int, newest: int) -> bool:
-        """Note that a late target has seen the image of ``stamp``; return whether it is up to date now."""
+        """Record that a target was replayed in the image of ``stamp``; return whether it is up to date now."""
         late.reached = stamp
         late.images += 1
         arrived = stamp >= newest

@@ -22,8 +22,8 @@ class ImageNotBuffered(LookupError):
 class ImageBuffer:
     """Images of the last ``seconds`` (by their stamps), never more than ``max_frames`` or ``max_bytes``.
 
-    The newest image is always held, however large. A stamp that goes back (a bag that loops, a reset clock) starts
-    the history anew: older images would be taken for the future. All methods may be called from any thread.
+    The newest image is always kept, whatever its size. A stamp that goes back (a bag that loops, a reset clock) empties
+    the buffer: older images would be taken for future ones. All methods may be called from any thread.
     """
 
     TOLERANCE_NS = 1_000_000  # a stamp that went through a float has lost less than this
@@ -38,7 +38,7 @@ class ImageBuffer:
         self._lock = threading.Condition()
 
     def add(self, image: StampedImage) -> None:
-        """Hold ``image`` and let go of what has become too old or too much."""
+        """Add ``image`` and remove what has become too old or too much."""
         stamp = stamp_ns(image.header.stamp)
         with self._lock:
             if self._frames and stamp < self._frames[-1][0]:
@@ -98,7 +98,7 @@ class ImageBuffer:
             return len(self._frames), self._bytes
 
     def clear(self) -> None:
-        """Let go of all images."""
+        """Remove all images."""
         with self._lock:
             self._frames.clear()
             self._bytes = 0
@@ -108,7 +108,7 @@ class ImageBuffer:
 
 
 def _explain(wanted: int, held: list[int]) -> str:
-    """Say why no image has the stamp ``wanted``, with the span and the nearest stamps that are ``held``."""
+    """Return why no image has the stamp ``wanted``, with the span and the nearest stamps that are ``held``."""
     span = f"{len(held)} images from {_text(held[0])} to {_text(held[-1])} are held ({_text(held[-1] - held[0])} s)"
     if wanted < held[0]:
         return (

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Making the tracker that the parameters ask for; every way in which that fails names its remedy."""
+"""Makes the tracker that the parameters describe; every failure names its remedy."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ DEVICE_ERRORS = re.compile(
     r"CUDA error|CUDA driver|NVIDIA driver|cuDNN error|not compiled with CUDA"
     r"|(CUDA|CUDNN|CUBLAS|CUSOLVER)_(STATUS|ERROR)_"
 )
-"""What torch's errors say where the GPU, its driver or the libraries for it are to blame, not what was computed."""
+"""Texts of torch's errors that are caused by the GPU, its driver or its libraries, not by the computation."""
 
 
 class TrackerUnavailable(RuntimeError):
-    """The tracker cannot be made; the text is one line that says what to do."""
+    """The tracker cannot be made; the text is one line with the remedy."""
 
 
 class _DeviceMissing(ValueError):
-    """The GPU that was asked for is not there."""
+    """The requested GPU does not exist."""
 
 
 def load_tracker(parameters: ParameterHandler) -> Tracker:
-    """Load the model, put it on its device and compute once with it, so that the first image is not slow.
+    """Load the model, move it to its device and run it once, so that the first image is not slow.
 
-    Where the GPU is missing, fails or has no memory left, the CPU takes over if ``device_fallback`` says so, which is
-    noted in ``parameters.notes``. torch is imported here and nowhere earlier: a node that is not configured starts at
-    once and needs no torch.
+    Where the GPU is missing, fails or has no memory left, the CPU is used if ``device_fallback`` is true, and
+    ``parameters.notes`` says so. torch is imported here and not earlier: a node that is not configured starts at once
+    and needs no torch.
 
     :raises TrackerUnavailable: if torch or weights are missing, or a parameter is wrong.
     """
@@ -47,8 +47,8 @@ def load_tracker(parameters: ParameterHandler) -> Tracker:
     except Exception as error:
         if device == "cpu" or not parameters["device_fallback"] or not is_device_failure(error):
             raise _explained(model, device, error) from error
-        note = f"the CPU is used, which is slower: {_blamed(device, error)}; mend that, or set device to cpu"
-    # Out of the except clause: the error's traceback holds on to what was on the GPU.
+        note = f"the CPU is used, which is slower: {_blamed(device, error)}; repair it, or set device to cpu"
+    # Outside of the except clause: the error's traceback keeps what was on the GPU.
     try:
         tracker = _load(parameters, "cpu")
     except Exception as error:
@@ -58,12 +58,12 @@ def load_tracker(parameters: ParameterHandler) -> Tracker:
 
 
 def tracker_config(parameters: ParameterHandler, tracker: Tracker) -> TrackerConfig:
-    """Return the tracker's configuration with the parameters that were given, the others as they are in ``tracker``."""
+    """Return the configuration of ``tracker`` with the settings of parameters and file."""
     return dataclasses.replace(tracker.config, **parameters.tracker_settings())
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Tell whether a GPU had no memory left; no torch is needed to ask."""
+    """Return whether a GPU had no memory left; does not import torch."""
     if any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__):
         return True
     text = str(error)
@@ -71,7 +71,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_device_failure(error: BaseException) -> bool:
-    """Tell whether the GPU is to blame: it is missing, has no memory left, or it or its driver does not work."""
+    """Return whether the GPU is the cause: it is missing, has no memory left, or it or its driver does not work."""
     if isinstance(error, _DeviceMissing) or is_out_of_memory(error):
         return True
     return isinstance(error, (RuntimeError, AssertionError)) and DEVICE_ERRORS.search(str(error)) is not None
@@ -80,7 +80,7 @@ def is_device_failure(error: BaseException) -> bool:
 def _require_torch() -> None:
     """Import the tracker.
 
-    :raises TrackerUnavailable: where what it is made of is missing or does not load.
+    :raises TrackerUnavailable: if a module that it needs is missing or does not load.
     """
     try:
         import dimp_ros.tracker.tracker  # noqa: F401
@@ -111,7 +111,7 @@ def _load(parameters: ParameterHandler, device: str) -> Tracker:
         parameters["model"],
         device,
         weights=parameters["weights"] or None,
-        # What a CPU that stands in for a GPU cannot do is no reason to stand still.
+        # A CPU that replaces a GPU does not compute in float16.
         precision="auto" if device == "cpu" and parameters["precision"] == "float16" else parameters["precision"],
     )
     tracker.config = tracker_config(parameters, tracker)
@@ -120,7 +120,7 @@ def _load(parameters: ParameterHandler, device: str) -> Tracker:
 
 
 def _blamed(device: str, error: BaseException) -> str:
-    """Say what is wrong with a GPU."""
+    """Return what is wrong with a GPU."""
     if is_out_of_memory(error):
         return f"device {device!r} has no memory left ({_first_line(error)})"
     if isinstance(error, _DeviceMissing):
@@ -129,9 +129,9 @@ def _blamed(device: str, error: BaseException) -> str:
 
 
 def _explained(model: str, device: str, error: Exception) -> Exception:
-    """Return what to tell an operator, or the error itself where it is none that one can mend."""
+    """Return the error for the operator, or the error itself if no operator can fix it."""
     if is_device_failure(error):
-        remedy = "free memory, take a smaller model" if is_out_of_memory(error) else "mend the GPU's driver or torch"
+        remedy = "free memory, take a smaller model" if is_out_of_memory(error) else "repair the GPU's driver or torch"
         return TrackerUnavailable(f"{_blamed(device, error)}: {remedy}, set device_fallback to true, or device to cpu")
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return TrackerUnavailable(f"there is no memory left for model {model!r}: free some, or take a smaller model")
@@ -141,7 +141,7 @@ def _explained(model: str, device: str, error: Exception) -> Exception:
 
 
 def _first_line(error: BaseException) -> str:
-    """Return the beginning of an error's text; CUDA's run over many lines."""
+    """Return the first line of an error's text, shortened."""
     return str(error).strip().split("\n", 1)[0][:200]
 
 

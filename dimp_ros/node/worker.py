@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One thread that does the slow work: jobs in order, of the frames always the newest alone, and what can wait."""
+"""A thread for the slow work: jobs in order, of frames the newest only, and idle work."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ Frame = TypeVar("Frame")
 
 
 REMEMBERED = 9
-"""So many intervals and durations are kept; their medians count."""
+"""Number of intervals and durations that are kept; their medians are used."""
 
 
 ENOUGH = 3
-"""With fewer of them nothing is waited for."""
+"""With fewer of them there is no wait."""
 
 
 LATE = 0.2
-"""How much later than expected the next image may come, in intervals, before it is given up."""
+"""How much later than expected the next image may come, in intervals, before the wait ends."""
 
 
 class WaitPolicy:
-    """Knows how often images come and how long one takes. Times are seconds of a monotonic clock.
+    """Estimates how often images come and how long one takes. Times are seconds of a monotonic clock.
 
     Not thread-safe: to be called with one lock held.
     """
@@ -38,13 +38,13 @@ class WaitPolicy:
         self._durations: deque[float] = deque(maxlen=REMEMBERED)
 
     def arrived(self, now: float) -> None:
-        """Note that an image has come."""
+        """Record the arrival of an image."""
         if self._arrival is not None:
             self._intervals.append(now - self._arrival)
         self._arrival = now
 
     def worked(self, seconds: float) -> None:
-        """Note how long an image took."""
+        """Record how long an image took."""
         self._durations.append(seconds)
 
     def wait_time(self, now: float, share: float) -> float:
@@ -100,7 +100,7 @@ class Worker(Generic[Frame]):
         self._running: Future[Any] | None = None
         self._stopping = False
         self.cause: BaseException | None = None
-        """What has ended the thread although nobody stopped it: what is no `Exception`, or an error of ``on_error``."""
+        """What ended the thread without `stop`: not an `Exception`, or an error of ``on_error``."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:

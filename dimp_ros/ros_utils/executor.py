@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A multi-threaded executor that does not spin in circles while a callback waits for a thread.
+"""A multi-threaded executor that does not submit a callback again while it waits for a thread.
 
 rclpy's hands a callback to its pool, and as long as no thread has begun with it, finds it as work to be handed over
 again, in a loop that takes no break. The loop holds the interpreter's lock, which the thread that should begin has to
@@ -21,7 +21,7 @@ START_SECONDS = 0.005
 
 
 class FairThreadPool(ThreadPoolExecutor):
-    """Lets its threads begin: who submits something waits a moment for that. What waits for a thread waits once."""
+    """A pool whose `submit` waits a moment for a thread to begin, and queues a callback once only."""
 
     def __init__(self, threads: int) -> None:
         super().__init__(threads)

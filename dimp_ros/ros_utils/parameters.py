@@ -41,10 +41,10 @@ class ParameterHandler:
 
     A batch of changes is accepted as a whole or not at all; values may be read from any thread, and those of one batch
     appear together. What is not live is read when the node is configured: while it is, such a change is refused,
-    because it would show in ``ros2 param get`` and have no effect.
+    because it would have no effect.
 
-    A parameter file may hold a wrong value. The node starts all the same, with the default in its place, and `problems`
-    says what was wrong until the parameter is set anew; see `require_valid`.
+    A parameter file may hold a wrong value. The node starts with the default in its place, and `problems` says what was
+    wrong until the parameter is set again; see `require_valid`.
 
     :param rows: the table; None for the tracker node's. Another one holds nothing of the tracker's configuration.
     """
@@ -78,7 +78,7 @@ class ParameterHandler:
         return self._values[name]
 
     def require_valid(self) -> None:
-        """Refuse to go on with values that were wrong at the start.
+        """Check that no value was wrong at the start.
 
         :raises ValueError: with all of them, in one line.
         """
@@ -99,9 +99,9 @@ class ParameterHandler:
                 raise ValueError(f"tracker_config: {error}") from error
 
     def on_change(self, listener: Callable[[Change], None]) -> None:
-        """Have ``listener`` called once for every accepted batch that changes something, by whoever changes it.
+        """Call ``listener`` once for every accepted batch that changes something.
 
-        It must return at once; what it raises is logged, and does not reach the one who set the parameters.
+        It must return at once; what it raises is logged only.
         """
         self._listeners.append(listener)
 
@@ -121,7 +121,7 @@ class ParameterHandler:
         return TrackerConfig(**{**self._file_settings, **_fields({**self._values, **(changes or {})})})
 
     def adopt(self, config: TrackerConfig) -> None:
-        """Show the configuration that the weights have asked for where nobody has set another.
+        """Set the parameters that nobody has set to the configuration in use.
 
         ``ros2 param get`` tells what is in use then, and a change is checked against it.
         """
@@ -162,7 +162,7 @@ class ParameterHandler:
         self._values[row.name] = value
 
     def _on_set(self, parameters: Iterable[RosParameter[Any]]) -> SetParametersResult:
-        """Accept a batch of changes as a whole or not at all, and tell the listeners."""
+        """Accept a batch of changes as a whole or not at all, and call the listeners."""
         from rcl_interfaces.msg import SetParametersResult
 
         with self._lock:

@@ -23,7 +23,7 @@ from dimp_ros.ros_utils.override_checks import warn_of_overrides
 from dimp_ros.ros_utils.text import shortened
 
 GRACE_SECONDS = 1.5
-"""What an orderly end may take; after that the process ends all the same."""
+"""Time for an orderly end; after that the process ends anyway."""
 
 Finish = Callable[[int], None]
 
@@ -42,7 +42,7 @@ class Program(Protocol):
 def run(create: Callable[[Finish], Program], args: Sequence[str] | None = None, threads: int = 5) -> int:
     """Run the node that ``create`` makes until SIGINT, SIGTERM, or until it calls the ``finish`` given to ``create``.
 
-    rclpy's own signal handlers would shut the context down under the node's feet: here the node first says good-bye.
+    rclpy's own signal handlers would shut the context down first: here the node publishes its last messages before.
     The main thread only waits, so that a signal is served at once whatever the callbacks do.
 
     :returns: the process's exit code: 0 after a signal, what was passed to ``finish``, 1 after an error.

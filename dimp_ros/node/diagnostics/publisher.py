@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from diagnostic_msgs.msg import DiagnosticArray
 
 from dimp_ros.node.diagnostics.status import Snapshot, diagnostics
-from dimp_ros.node.diagnostics.stream_checks import stream_conditions
+from dimp_ros.node.diagnostics.stream_checks import harmful, stream_conditions
 from dimp_ros.ros_utils.image_topic_monitor import ConditionLog
 from dimp_ros.ros_utils.qos import publisher_options, reliable_qos
 from dimp_ros.ros_utils.text import shortened
@@ -24,14 +24,14 @@ class Reporter:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._conditions = ConditionLog()
+        self._conditions, self._remarks = ConditionLog(), ConditionLog()
         self._publisher = node.create_publisher(
             DiagnosticArray, "/diagnostics", reliable_qos(10), **publisher_options()
         )
 
     def start_over(self) -> None:
         """Forget the conditions so far: a new stream begins."""
-        self._conditions = ConditionLog()
+        self._conditions, self._remarks = ConditionLog(), ConditionLog()
 
     def report(self, snapshot: Snapshot) -> None:
         """Publish and log the state of this moment."""
@@ -49,6 +49,11 @@ class Reporter:
             "publishers": snapshot.publishers,
             "namesakes": snapshot.namesakes,
         }
+        remarks = {}
+        if not harmful(snapshot.figures):
+            remarks["slowness"] = conditions.pop("slowness")
+        for notice in self._remarks.check(remarks):
+            logger.info(shortened(notice.line))
         for notice in self._conditions.check(conditions):
             if notice.lasted is None:
                 logger.warning(shortened(notice.line))

@@ -11,16 +11,13 @@ from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from dimp_ros.node.diagnostics.statistics import WINDOW_SECONDS, StreamStatistics
-from dimp_ros.node.diagnostics.stream_checks import slowness, stall, stamp_trouble, transport_loss
+from dimp_ros.node.diagnostics.stream_checks import harmful, slowness, stall, stamp_trouble, transport_loss
 from dimp_ros.ros_utils.text import shortened
 from dimp_ros.tracker.result import TargetEstimate, TargetState
 
 LOADING = "the model is being loaded, ask again in a moment"
 
 OK, WARN, ERROR, STALE = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR, DiagnosticStatus.STALE
-
-SLOW_HZ, SLOW_SECONDS = 5.0, 0.5
-"""Skipping images is harmless while at least so many a second are processed, and 95 % are so fresh."""
 
 
 @dataclass(frozen=True)
@@ -105,9 +102,9 @@ def judge_tracking(snapshot: Snapshot) -> tuple[bytes, str]:
     if not snapshot.enabled:
         return OK, "disabled; call ~/set_enabled to go on"
     if slow := slowness(figures):
-        harmful = figures.processed_rate < SLOW_HZ or (figures.age_p95 or 0.0) > SLOW_SECONDS
-        if harmful or not snapshot.estimates:
-            return (WARN if harmful else OK), slow
+        too_slow = harmful(figures)
+        if too_slow or not snapshot.estimates:
+            return (WARN if too_slow else OK), slow
     states = [estimate.state for estimate in snapshot.estimates]
     lost = [estimate.target_id for estimate in snapshot.estimates if estimate.state is TargetState.LOST]
     if lost:

@@ -15,6 +15,9 @@ WALL_SECONDS, SIMULATED_SECONDS = 1e9, 1e8
 DROPPED_SHARE = 0.1
 """Share of the images that may be skipped without a warning."""
 
+SLOW_HZ, SLOW_SECONDS = 5.0, 0.5
+"""Skipping images is harmless while at least so many a second are processed, and 95 % are so fresh."""
+
 LARGE_BYTES = 2**19
 """Larger images do not fit into the memory that Fast DDS shares between processes, as installed."""
 ARRIVING_SHARE = 0.6
@@ -104,6 +107,11 @@ def slowness(figures: StreamStatistics) -> str:
         f"{figures.processed_rate:.3g} of {figures.input_rate:.3g} images a second are processed, always the newest: a "
         "lower camera rate, fewer targets, a smaller model or a faster device leave none out"
     )
+
+
+def harmful(figures: StreamStatistics) -> bool:
+    """Return whether few images a second are processed, or many are old."""
+    return figures.processed_rate < SLOW_HZ or (figures.age_p95 or 0.0) > SLOW_SECONDS
 
 
 def stall(figures: StreamStatistics) -> str:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Depth images: the last few of a stream by their stamp, and the depths inside a box."""
+"""A buffer of the last depth images, and the depths inside a box."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from sensor_msgs.msg import Image
 
 _MIDDLE = 0.5
-"""Share of a box's sides that is looked at: near its edges, there is background."""
+"""Share of a box's sides that is read: near its edges, there is background."""
 
 _LEAST_SIDE = 3
 _MOST_SAMPLES = 48
-"""Pixels looked at, by side; of larger regions every second, third ... pixel."""
+"""Maximum number of pixels per side; of larger regions every second, third ... is read."""
 
 
 class DepthBuffer:
@@ -44,7 +44,7 @@ class DepthBuffer:
         return len(self._images)
 
     def add(self, image: Image) -> None:
-        """Hold ``image`` and let go of the oldest that are too much."""
+        """Add ``image`` and remove the oldest that are too much."""
         entry = (stamp_ns(image.header.stamp), len(image.data), image)
         with self._lock:
             self._images.append(entry)
@@ -65,7 +65,7 @@ class DepthBuffer:
         return image, (found - wanted) / NANOSECONDS
 
     def clear(self) -> None:
-        """Let go of all images."""
+        """Remove all images."""
         with self._lock:
             self._images.clear()
 

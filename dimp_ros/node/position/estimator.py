@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where targets are in space, from boxes, camera_info and depth images as they come in."""
+"""Positions of targets from boxes, camera_info and depth images."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _MOST_PIXELS = 1e6
 
 
 class PositionEstimator:
-    """Knows the camera and the latest depths, and says where a box is. Any method may be called from any thread.
+    """Keeps the camera and the latest depths, and estimates where a box is. May be used from any thread.
 
-    Nothing is raised, whatever comes in: what is wrong is told by `complaint`, and the answer is None.
+    No method raises, whatever is received: the result is None, and `complaint` says what is wrong.
 
     :param rectified: images are rectified: P of the camera_info describes them, otherwise K and D.
     :param target_width: metres; where there is no depth, the range follows from it. 0: then there is no range.
@@ -51,7 +51,7 @@ class PositionEstimator:
 
     @property
     def complaint(self) -> str:
-        """What is wrong with camera_info and depth at this moment, for people; empty while all is well."""
+        """What is wrong with camera_info and depth at this moment; empty if nothing is."""
         with self._lock:
             return "; ".join(text for text in self._troubles.values() if text)
 
@@ -71,14 +71,14 @@ class PositionEstimator:
             self._troubles = {"camera": trouble, "depth": self._troubles.get("depth", "")}
 
     def on_depth(self, depth: Image) -> None:
-        """Take a depth image; it is looked at only where and when a box is asked for."""
+        """Take a depth image; it is read only where and when a position is asked for."""
         try:
             self._depths.add(depth)
         except Exception as error:
             self._say("depth", f"depth: {_text(error)}")
 
     def clear(self) -> None:
-        """Forget camera, depth images and troubles."""
+        """Forget camera, depth images and problems."""
         self._depths.clear()
         with self._lock:
             self._content, self._calibrated, self._frame, self._resized = None, None, "", None
@@ -145,7 +145,7 @@ class PositionEstimator:
         return camera
 
     def _measured(self, header: Header, camera: Camera, box: Box) -> Range | None:
-        """Return the range that a depth image gives, and note why there is none."""
+        """Return the range from a depth image; where there is none, keep the reason."""
         nearest = self._depths.nearest(header.stamp)
         if nearest is None:
             return None
@@ -170,7 +170,7 @@ class PositionEstimator:
         return found
 
     def _say(self, about: str, trouble: str) -> None:
-        """Note a trouble, or that it is over."""
+        """Keep a problem, or remove it."""
         if self._troubles.get(about, "") != trouble:
             with self._lock:
                 self._troubles[about] = trouble
@@ -194,10 +194,10 @@ def _content(info: CameraInfo) -> tuple[Any, ...]:
 
 
 def _foreign(what: str, frame: str, image_frame: str, remedy: str) -> str:
-    """Say that a message is of another frame than the image."""
+    """Return that a message is of another frame than the image."""
     return f"{what} has frame_id {frame!r}, but the image {image_frame!r}; remap to the {what} that is {remedy}"
 
 
 def _text(error: Exception) -> str:
-    """Return what an error says; of unforeseen ones, what they are, too."""
+    """Return the text of an error, with the type of an unexpected one."""
     return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"

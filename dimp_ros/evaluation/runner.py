@@ -81,20 +81,22 @@ class SequenceResult:
 
 
 def run_sequence(tracker: BenchmarkTracker, sequence: VideoSequence, name: str = "tracker") -> SequenceResult:
-    """Run `tracker` once over `sequence`; an exception of the tracker ends its track and is recorded, not raised."""
+    """Run `tracker` once over `sequence`; an exception of the tracker, and an image that cannot be read, end its
+    track and are recorded, not raised.
+    """
     predictions = [Prediction(sequence.init_box)]
     milliseconds: list[float] = []
     error = size = None
     for index in range(len(sequence)):
-        image = sequence.image(index)
-        size = size or (image.shape[1], image.shape[0])
-        start = time.perf_counter()
         try:
+            image = sequence.image(index)
+            size = size or (image.shape[1], image.shape[0])
+            start = time.perf_counter()
             if index == 0:
                 tracker.init(image, sequence.init_box)
             else:
                 predictions.append(tracker.update(image))
-        except Exception as exception:  # the other trackers still run
+        except Exception as exception:  # the other trackers and sequences still run
             error = f"frame {index}: {type(exception).__name__}: {exception}"
             _log.warning("%s stopped on %s, %s", name, sequence.name, error)
             break

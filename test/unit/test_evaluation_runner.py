@@ -124,6 +124,15 @@ def test_failed_tracker_keeps_its_last_box_and_the_error(tmp_path: Path) -> None
     assert len(result.milliseconds) == 3
 
 
+def test_unreadable_image_ends_only_its_own_sequence(tmp_path: Path) -> None:
+    damaged, whole = make_sequence(tmp_path, "damaged"), make_sequence(tmp_path, "whole")
+    damaged.frames[5].write_bytes(b"not an image")
+    first, second = (run_sequence(_Drifting(), sequence) for sequence in (damaged, whole))
+    assert first.error is not None and "frame 5: ValueError: cannot read the image" in first.error
+    assert len(first.boxes) == 12 and first.found[4] and not any(first.found[5:])
+    assert second.error is None and all(second.found)
+
+
 def test_resumed_run_repeats_only_missing_or_changed_pairs(tmp_path: Path) -> None:
     sequences = [make_sequence(tmp_path / "in", "a", 4), make_sequence(tmp_path / "in", "b", 6)]
     out = tmp_path / "out"

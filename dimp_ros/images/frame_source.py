@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from dimp_ros.images.video import Picture, Place, Video
+from dimp_ros.images.video import BgrImage, Place, Video
 
 
 class Span(NamedTuple):
@@ -33,7 +33,7 @@ class Frame:
     """
 
     index: int
-    picture: Picture | None
+    picture: BgrImage | None
     time: int
     problem: str = ""
     origin: BagImage | None = None
@@ -61,7 +61,7 @@ class Source(Protocol):
         """Return what identifies the source, for the JSON file."""
 
 
-class VideoSource:
+class VideoFileSource:
     """A `Video` as a source."""
 
     def __init__(self, path: str) -> None:

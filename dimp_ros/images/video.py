@@ -21,7 +21,8 @@ from dimp_ros.files.outputs import OutputFile, WriteFailed
 from dimp_ros.images.contrast import Contrast
 from dimp_ros.images.files import list_images, read_image
 
-Picture = NDArray[np.uint8]
+BgrImage = NDArray[np.uint8]
+"""HxWx3 uint8, blue, green, red."""
 DEFAULT_FPS = 25.0
 """Of folders of images, cameras, and videos that do not tell theirs."""
 CHECKED_EVERY = 64
@@ -40,7 +41,7 @@ class VideoFrame:
 
     index: int
     seconds: float
-    image: Picture | None
+    image: BgrImage | None
     problem: str = ""
 
 
@@ -146,7 +147,7 @@ class VideoWriter:
         self._shape: tuple[int, ...] = ()
         self._count = 0
 
-    def write(self, image: Picture) -> None:
+    def write(self, image: BgrImage) -> None:
         """Append an image, HxWx3 uint8 BGR.
 
         :raises OSError: if the file cannot be written.

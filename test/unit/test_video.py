@@ -14,7 +14,7 @@ from helpers.video_fixtures import set_frame_durations
 
 from dimp_ros.datasets.film import Film
 from dimp_ros.images.files import list_images, read_image
-from dimp_ros.images.frame_source import Span, VideoSource
+from dimp_ros.images.frame_source import Span, VideoFileSource
 from dimp_ros.images.video import Video, VideoWriter
 
 FRAMES = 6
@@ -185,7 +185,7 @@ def test_time_of_a_frame_is_what_the_container_says(variable: Path) -> None:
 )
 def test_span_in_seconds_follows_the_container(variable: Path, start: Any, end: Any, expected: Any) -> None:
     assert [frame.index for frame in Video(str(variable)).frames(start, end)] == list(expected)
-    assert [frame.index for frame in VideoSource(str(variable)).frames(Span(start, end))] == list(expected)
+    assert [frame.index for frame in VideoFileSource(str(variable)).frames(Span(start, end))] == list(expected)
 
 
 def test_names_with_a_colon_are_read_and_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from dimp_ros.apps.recording.annotator import Annotator
 from dimp_ros.files.outputs import OutputFolder, write_error
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.frame_source import Frame
-from dimp_ros.images.video import Picture
+from dimp_ros.images.video import BgrImage
 from dimp_ros.tracker.result import TargetEstimate
 
 TARGET_CLASS = "target"
@@ -53,7 +53,7 @@ class BagMessages:
         fields = {name: getattr(message, name) for name in (*names, "data")}
         return self._make(kind, header=self.header(message.header), **fields)
 
-    def jpeg(self, header: Any, picture: Picture) -> Any:
+    def jpeg(self, header: Any, picture: BgrImage) -> Any:
         """Return a picture, HxWx3 uint8 BGR, as a CompressedImage."""
         data = cv2.imencode(".jpg", picture)[1].reshape(-1)
         return self._make(COMPRESSED_IMAGE, header, "bgr8; jpeg compressed bgr8", data)

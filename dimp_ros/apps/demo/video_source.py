@@ -18,7 +18,7 @@ from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
 from dimp_ros.apps.demo.launch import SOURCE_PARAMETERS
-from dimp_ros.images.video import Picture, Video, VideoFrame
+from dimp_ros.images.video import BgrImage, Video, VideoFrame
 from dimp_ros.ros_utils.messages import from_bgr
 from dimp_ros.ros_utils.parameters import ParameterHandler
 from dimp_ros.ros_utils.qos import publisher_options, reliable_qos
@@ -53,7 +53,7 @@ class VideoSource(Node):
         self._playing = threading.Event()
         if not self._settings["paused"]:
             self._playing.set()
-        self._frame: Picture | None = None
+        self._frame: BgrImage | None = None
         self._begun = self._ended = False
         self.published = 0
         self._images = self.create_publisher(Image, "image", reliable_qos(10), **publisher_options())

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dimp_ros.images.overlay import draw_target
-from dimp_ros.images.video import Picture, VideoWriter
+from dimp_ros.images.video import BgrImage, VideoWriter
 
 DEFAULT_RATE = 30.0
 MEASURED_FRAMES = 10
@@ -43,7 +43,7 @@ class AnnotatedVideo:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._frames: deque[tuple[int, Picture]] = deque()
+        self._frames: deque[tuple[int, BgrImage]] = deque()
         self._said: dict[int, Observation] = {}
         self._newest_said = -1
         self._last: Observation | None = None
@@ -59,7 +59,7 @@ class AnnotatedVideo:
     ) -> None:
         self.close()
 
-    def add_image(self, stamp: int, picture: Picture) -> None:
+    def add_image(self, stamp: int, picture: BgrImage) -> None:
         """Add the image of ``stamp``, in nanoseconds; HxWx3 uint8 BGR, writable."""
         self._frames.append((stamp, picture))
         self._write_ready()
@@ -86,7 +86,7 @@ class AnnotatedVideo:
             self._writer.write(self._annotate(picture, self._said.pop(stamp, None)))
             self.written += 1
 
-    def _annotate(self, picture: Picture, said: Observation | None) -> Picture:
+    def _annotate(self, picture: BgrImage, said: Observation | None) -> BgrImage:
         if said is not None:
             self._last = said
             confidence = said.confidence if said.box is not None else None
@@ -116,7 +116,7 @@ class BackgroundVideo:
         self._thread = threading.Thread(target=self._run, name="video", daemon=True)
         self._thread.start()
 
-    def add_image(self, stamp: int, open_picture: Callable[[], Picture]) -> None:
+    def add_image(self, stamp: int, open_picture: Callable[[], BgrImage]) -> None:
         """Add the image of ``stamp``, in nanoseconds; ``open_picture`` returns it, HxWx3 uint8 BGR and writable."""
         self._jobs.put(lambda: self._video.add_image(stamp, open_picture()))
 

@@ -10,7 +10,7 @@ import numpy as np
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.frame_source import Frame
 from dimp_ros.images.overlay import draw_target
-from dimp_ros.images.video import Picture
+from dimp_ros.images.video import BgrImage
 from dimp_ros.tracker.result import TargetEstimate
 
 
@@ -25,7 +25,7 @@ class Annotator:
         self._last: dict[str, Box] = {}
         self._size: tuple[int, ...] = (480, 640)
 
-    def paint(self, frame: Frame, readings: Sequence[TargetEstimate]) -> Picture:
+    def paint(self, frame: Frame, readings: Sequence[TargetEstimate]) -> BgrImage:
         """Return a frame's picture with the targets on it, HxWx3 uint8 BGR; black where the frame has none."""
         picture = np.zeros((*self._size, 3), np.uint8) if frame.picture is None else frame.picture.copy()
         self._size = picture.shape[:2]
@@ -33,7 +33,7 @@ class Annotator:
             self._draw(picture, reading, line, "image cannot be read" if frame.picture is None else "")
         return picture
 
-    def _draw(self, picture: Picture, reading: TargetEstimate, line: int, note: str) -> None:
+    def _draw(self, picture: BgrImage, reading: TargetEstimate, line: int, note: str) -> None:
         held = reading.box is None
         if reading.box is not None:
             self._last[reading.target_id] = reading.box

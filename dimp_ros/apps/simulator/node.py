@@ -24,7 +24,7 @@ from dimp_ros.apps.simulator.delay import DelayLine
 from dimp_ros.apps.simulator.messages import camera_info_message, camera_pose, depth_message, target_pose, true_state
 from dimp_ros.apps.simulator.settings import configs, simulator_parameters
 from dimp_ros.apps.simulator.world import Truth, World
-from dimp_ros.images.video import Picture
+from dimp_ros.images.video import BgrImage
 from dimp_ros.msg import TargetState, TargetStateArray
 from dimp_ros.ros_utils.callbacks import logged
 from dimp_ros.ros_utils.messages import from_bgr
@@ -44,7 +44,7 @@ class _View(NamedTuple):
     """What is to be told of one moment; ``depth`` is None where nobody wants it."""
 
     header: Header
-    picture: Picture
+    picture: BgrImage
     depth: NDArray[np.float32] | None
     truth: Truth
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dimp_ros.apps.simulator.textures import pyramid
 from dimp_ros.geometry.camera import Camera
-from dimp_ros.images.video import Picture
+from dimp_ros.images.video import BgrImage
 
 Floats = NDArray[np.float64]
 Singles = NDArray[np.float32]
@@ -86,7 +86,7 @@ class SurfaceRenderer:
 
     def draw(
         self, position: Floats, rotation: Floats, backdrop: Sequence[TexturedSurface], plates: Sequence[TexturedSurface]
-    ) -> Picture:
+    ) -> BgrImage:
         """Return the image, [H, W, 3] uint8 BGR; of the backdrop's surfaces, the nearest counts, later plates cover."""
         image = np.full((self.camera.height, self.camera.width, 3), (235, 215, 190), np.uint8)
         matrices = [surface.solved(position, rotation) for surface in backdrop]
@@ -132,7 +132,7 @@ class SurfaceRenderer:
             nearest[nearer] = index
         return nearness, nearest
 
-    def _draw_plate(self, image: Picture, plate: TexturedSurface, position: Floats, rotation: Floats) -> None:
+    def _draw_plate(self, image: BgrImage, plate: TexturedSurface, position: Floats, rotation: Floats) -> None:
         if (found := self._window(plate, position, rotation)) is None:
             return
         matrix, rows, columns = found
@@ -154,7 +154,7 @@ class SurfaceRenderer:
             return None
         return matrix, slice(low[1], high[1]), slice(low[0], high[0])
 
-    def _textured(self, surface: TexturedSurface, matrix: Floats, rows: slice, columns: slice, border: int) -> Picture:
+    def _textured(self, surface: TexturedSurface, matrix: Floats, rows: slice, columns: slice, border: int) -> BgrImage:
         """Return how a surface looks in a part of the image; what is behind the camera is undefined.
 
         Each row is taken from the resolution in which a pixel covers about one texel.

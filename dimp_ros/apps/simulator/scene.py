@@ -25,7 +25,7 @@ from dimp_ros.apps.simulator.textures import (
 )
 from dimp_ros.geometry.box import Box
 from dimp_ros.geometry.camera import Camera
-from dimp_ros.images.video import Picture
+from dimp_ros.images.video import BgrImage
 
 Floats = NDArray[np.float64]
 Pose = tuple[Floats, Floats]
@@ -83,7 +83,7 @@ class WorldSurfaces:
         self._backdrop = _room(config, Texture(walls), Texture(ground), wide)
         self._fence = None if fence is None else self._fence_surface(fence)
 
-    def image(self, renderer: SurfaceRenderer, pose: Pose, actors: Actors) -> Picture:
+    def image(self, renderer: SurfaceRenderer, pose: Pose, actors: Actors) -> BgrImage:
         """Return what a camera at a pose sees, [H, W, 3] uint8 BGR."""
         return renderer.draw(*pose, self._backdrop, self._plates(pose, actors, shadow=True))
 

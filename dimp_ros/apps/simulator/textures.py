@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dimp_ros.files.inputs import opencv_path
-from dimp_ros.images.video import Picture, Video
+from dimp_ros.images.video import BgrImage, Video
 
 Bytes = NDArray[np.uint8]
 Singles = NDArray[np.float32]
@@ -66,13 +66,13 @@ def noise(rng: np.random.Generator, height: int, width: int, cells: tuple[tuple[
 
 def noise_image(
     rng: np.random.Generator, low: tuple[int, int, int], high: tuple[int, int, int], size: int = 512
-) -> Picture:
+) -> BgrImage:
     """Return a mottled image [size, size, 3] between two BGR colours, seamless."""
     mixture = noise(rng, size, size, ((4, 4, 1.0), (16, 16, 0.7), (64, 64, 0.5), (256, 256, 0.35)))
     return _between(mixture, low, high).round().astype(np.uint8)
 
 
-def landscape_image(rng: np.random.Generator, height: int = 512, width: int = 1536) -> Picture:
+def landscape_image(rng: np.random.Generator, height: int = 512, width: int = 1536) -> BgrImage:
     """Return sky, hills and a line of trees, [height, width, 3], seamless to the sides; the lowest row is the ground's.
 
     One image covers a wall that is three times as wide as high.

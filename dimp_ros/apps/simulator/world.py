@@ -29,7 +29,7 @@ from dimp_ros.apps.simulator.vehicles import Vehicle
 from dimp_ros.geometry.box import Box
 from dimp_ros.geometry.camera import Camera
 from dimp_ros.geometry.lens import make_lens
-from dimp_ros.images.video import Picture
+from dimp_ros.images.video import BgrImage
 
 Floats = NDArray[np.float64]
 _MOMENT = 0.01
@@ -137,7 +137,7 @@ class World:
         self.scenario += seconds if self.playing else 0.0
         self._walked += float(np.linalg.norm(self._place() - before))
 
-    def render(self) -> Picture:
+    def render(self) -> BgrImage:
         """Return what the camera sees now, [H, W, 3] uint8 BGR."""
         return self.surfaces.image(self._renderer, self._pose(), self._actors())
 

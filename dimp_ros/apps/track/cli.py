@@ -26,9 +26,9 @@ from dimp_ros.apps.recording.annotator import Annotator
 from dimp_ros.apps.track.loop import WINDOW, Figures, Output, Screen, follow
 from dimp_ros.files.outputs import check_outputs, is_stream, write_text
 from dimp_ros.geometry.box import Box
-from dimp_ros.images.frame_source import Frame, Source, Span, VideoSource
+from dimp_ros.images.frame_source import Frame, Source, Span, VideoFileSource
 from dimp_ros.images.stamps import NANOSECONDS
-from dimp_ros.images.video import DEFAULT_FPS, Picture, Place
+from dimp_ros.images.video import DEFAULT_FPS, BgrImage, Place
 from dimp_ros.tracker.config_file import read_settings
 from dimp_ros.tracker.result import TargetEstimate
 
@@ -91,7 +91,7 @@ def has_display() -> bool:
     return re.search(r"GUI:\s+NONE", cv2.getBuildInformation()) is None
 
 
-def select_box(image: Picture) -> Box:
+def select_box(image: BgrImage) -> Box:
     """Let the person drag a box on the picture; raise ValueError if none is drawn."""
     box = Box(*(float(value) for value in cv2.selectROI(WINDOW, image, showCrosshair=False)))
     cv2.destroyWindow(WINDOW)
@@ -244,7 +244,7 @@ def _track(arguments: argparse.Namespace, make_tracker: Callable[[str, str], Any
             if arguments.out_bag is not None:
                 outputs.append(_result_bag(arguments, images))
         else:
-            source = VideoSource(arguments.source)
+            source = VideoFileSource(arguments.source)
         for note in source.notes:
             print(f"dimp-track: {note}", file=sys.stderr)
         fps = source.fps or DEFAULT_FPS

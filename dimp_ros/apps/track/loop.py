@@ -19,7 +19,7 @@ from dimp_ros.apps.recording.annotator import Annotator
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.frame_source import Frame, Source, Span, show_place, total_frames
 from dimp_ros.images.picture import ArrayPicture
-from dimp_ros.images.video import Picture, VideoWriter
+from dimp_ros.images.video import BgrImage, VideoWriter
 from dimp_ros.tracker.result import TargetEstimate
 from dimp_ros.tracker.target_set import TargetManager, Tracker
 
@@ -129,7 +129,7 @@ class Screen:
             self._writer.discard()
 
 
-def _fitted(picture: Picture, size: tuple[int, int]) -> Picture:
+def _fitted(picture: BgrImage, size: tuple[int, int]) -> BgrImage:
     """Return the picture scaled into (width, height), black where its shape is another."""
     height, width = picture.shape[:2]
     if (width, height) == size:
@@ -147,7 +147,7 @@ def follow(
     span: Span,
     boxes: dict[str, Box],
     outputs: Sequence[Output],
-    ask: Callable[[Picture], Box],
+    ask: Callable[[BgrImage], Box],
 ) -> Figures:
     """Follow targets through a span, until it ends, the person stops it, or an output cannot be written.
 
@@ -214,7 +214,7 @@ def _look(
     return [readings.get(name) or targets.skip(name, when) for name in targets.ids]
 
 
-def _first_picture(source: Source, frame: Frame) -> Picture:
+def _first_picture(source: Source, frame: Frame) -> BgrImage:
     if frame.picture is None:
         raise ValueError(
             f"no frame to start on: frame {frame.index} of {source.name} cannot be read: {frame.problem}; "

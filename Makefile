@@ -14,29 +14,26 @@ help: ## show this list
 setup: ## make .venv and build/ (the other targets do this by themselves)
 	@$(PYTHON) tools/bootstrap.py
 
-demo: ## track a real video over ROS 2 topics; results in build/demo/; ARGS="rate:=10 device:=cpu"
+demo: ## track a target in a real video over ROS 2 topics; build/demo/
 	@$(PYTHON) tools/bootstrap.py --footage
 	@tools/env python tools/run_demo.py $(ARGS)
 
-demo-follow: setup ## a simulated vehicle follows a target, which hides, and stops when the tracker dies; build/demo-follow/
+demo-follow: setup ## a simulated robot follows a target that is hidden, and stops when the tracker is killed; build/demo-follow/
 	@tools/env python tools/run_loop_demo.py follow $(ARGS)
 
-follow-picture: setup ## record the moving picture of the README, docs/images/follow.webp
-	@tools/env python tools/record_follow.py
-
-demo-servo: setup ## a simulated camera on an arm is kept over a part, likewise; build/demo-servo/
+demo-servo: setup ## a simulated camera on an arm is kept over a part; build/demo-servo/
 	@tools/env python tools/run_loop_demo.py servo $(ARGS)
 
 test: setup ## run the tests; ARGS go to pytest, like ARGS="-k pooling"
 	@tools/env python -m pytest $(ARGS)
 
-soak: setup ## images and requests at a node for half an hour, and what it took; ARGS="--minutes 5"
+soak: setup ## a node under load for half an hour: memory, ages, answers; ARGS="--minutes 5"
 	@tools/env python tools/run_soak.py $(ARGS)
 
-fuzz: setup ## throw odd inputs at all that takes some; ARGS="--inputs 100000 --seed 1", or "--surface bags"
+fuzz: setup ## unexpected inputs to every part that accepts inputs; ARGS="--inputs 100000 --seed 1", or "--surface bags"
 	@tools/env python tools/run_fuzz.py $(ARGS)
 
-bench: setup ## where the time of a frame goes, against ceilings, a naive run and peers; ARGS="--ros": the node
+bench: setup ## time of each stage, against the device's limits, a baseline and other trackers; ARGS="--ros": the node
 	@tools/env python tools/run_benchmark.py $(ARGS)
 
 lint: setup ## ruff (lint and format) and mypy
@@ -52,7 +49,7 @@ format: setup ## let ruff rewrite the sources
 footage: ## fetch the video of the demo, for `ros2 launch dimp_ros demo.launch.py`
 	@$(PYTHON) tools/fetch_footage.py
 
-clean: ## undo everything the other targets made
+clean: ## remove everything that the other targets made
 	@rm -rf .venv build *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 	@echo "[clean] removed .venv, build/ and the caches"

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time the conversion of images: a search window's against the whole picture's, in one run and one thread."""
+"""Time the conversion of a search region and of the whole image, in one run and one thread."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dimp_ros.images.conversion import to_picture
 from dimp_ros.images.encodings import ENCODINGS
 
 WIDTH, HEIGHT = 1280, 720
-WINDOW = (501, 203, 803, 505)  # of a target of about 60 pixels, and off every lattice
+WINDOW = (501, 203, 803, 505)  # of a target of about 60 pixels; odd corners
 ROUNDS, REPEATS = 15, 8
 
 
 def noise(encoding: str) -> SimpleNamespace:
-    """Return a message of values that each type can hold, as bytes of a stream."""
+    """Return an image message with values in the range of its type."""
     layout = ENCODINGS[encoding]
     step = layout.row_bytes(WIDTH)
     count = step * layout.data_rows(HEIGHT) // layout.dtype.itemsize

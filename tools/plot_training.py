@@ -18,7 +18,7 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
 
 def main() -> None:
-    """Read the logs and write the picture."""
+    """Read the logs and write the plot."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("logs", nargs="+", help="NAME=log.jsonl of a training run")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ending the programs of a demo."""
+"""Stop the programs of a demo."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 
 def stop(processes: Mapping[str, subprocess.Popen[bytes]], seconds: float, label: str) -> None:
-    """Interrupt programs, wait for each, and kill those that have not ended within ``seconds``, which is said."""
+    """Interrupt programs, wait for each, and kill those that have not ended within ``seconds``, with a message."""
     for process in processes.values():
         if process.poll() is None:
             process.send_signal(signal.SIGINT)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Small bags for the tests: a bright box that moves 4 px in each image, recorded in every format there is."""
+"""Small bags for the tests: a bright box that moves 4 px per image, recorded in every format."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ TOPIC = "/camera/image_raw"
 BEGIN = 1_700_000_000_000_000_000
 STEP = 100_000_000
 DELAY = 7_000_000
-"""By how much an image is recorded later than its stamp says, nanoseconds."""
+"""Time from an image's stamp to its recording, nanoseconds."""
 
 
 def picture(index: int) -> np.ndarray:
-    """Show a bright box 4 px further right in each picture."""
+    """Return image ``index``: a bright box that moves 4 px to the right per image."""
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     x, y, w, h = (int(value) for value in START)
     image[y : y + h, x + 4 * index : x + 4 * index + w] = (255, 200, 100)
@@ -47,12 +47,12 @@ class Shot:
 
 
 def shots(count: int = COUNT) -> list[Shot]:
-    """Return good images."""
+    """Return valid images."""
     return [Shot(picture(i), BEGIN + i * STEP, BEGIN + i * STEP + DELAY) for i in range(count)]
 
 
 def changed(index: int, **what: Any) -> list[Shot]:
-    """Return good images but for one."""
+    """Return valid images except one."""
     made = shots()
     made[index] = replace(made[index], **what)
     return made

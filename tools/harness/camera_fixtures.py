@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cameras, and depth images of known things before a wall, as plain objects with the fields of ROS messages."""
+"""Cameras, and depth images of known objects in front of a wall, as plain objects with the fields of ROS messages."""
 
 from __future__ import annotations
 

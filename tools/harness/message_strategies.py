@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image messages drawn by hypothesis, good ones and others, for the tests and for long runs.
+"""Image messages drawn by hypothesis, valid and invalid, for the tests and for long runs.
 
 A long run: `@settings(max_examples=10**6, deadline=None) @given(raw_messages() | compressed_messages())` on `examine`.
 """
@@ -38,7 +38,7 @@ def raw_message(encoding: str, width: int, height: int, data: Any, padding: int 
 
 @st.composite
 def good_messages(draw: st.DrawFn, encodings: tuple[str, ...] = SUPPORTED_ENCODINGS) -> SimpleNamespace:
-    """Draw a message of an encoding, of noise: any bits, NaN among them, in either byte order, with padding."""
+    """Draw a message of noise in any encoding: any bits, including NaN, in either byte order, with padding."""
     return raw_message(
         draw(st.sampled_from(encodings)),
         draw(st.integers(1, 24)),
@@ -51,7 +51,7 @@ def good_messages(draw: st.DrawFn, encodings: tuple[str, ...] = SUPPORTED_ENCODI
 
 @st.composite
 def raw_messages(draw: st.DrawFn) -> SimpleNamespace:
-    """Draw a good message, of which some fields are something else."""
+    """Draw a valid message with some fields replaced."""
     message = draw(good_messages())
     sizes = st.integers(-1, 30) | st.sampled_from([2**31, 2**32 - 1, 100_000, 2**70]) | _JUNK
     others = {
@@ -86,7 +86,7 @@ FILES = [
 
 @st.composite
 def compressed_messages(draw: st.DrawFn) -> SimpleNamespace:
-    """Draw a compressed message: a file with some bytes changed, or its end missing, or something else."""
+    """Draw a compressed message: a file with some bytes changed, a truncated one, or something else."""
     content = bytearray(draw(st.sampled_from(FILES)))
     for _ in range(draw(st.sampled_from([0, 1, 1, 2, 6]))):
         at = draw(st.integers(0, len(content) - 1) | st.integers(0, min(60, len(content) - 1)))
@@ -111,7 +111,7 @@ def compressed_messages(draw: st.DrawFn) -> SimpleNamespace:
 
 
 def examine(message: SimpleNamespace) -> bool:
-    """Open and look at a drawn message, and return whether it is a picture.
+    """Decode a drawn message, and return whether it is an image.
 
     :raises AssertionError: for a picture that is not as it says; what is examined may raise nothing but `BadImage`.
     """

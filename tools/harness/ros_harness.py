@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the ROS tests share: a tracker node over real DDS, a client that talks to it, and a tracker with a script."""
+"""Shared by the ROS tests: a tracker node over real DDS, a client, and a scripted tracker."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from dimp_ros.tracker.result import TrackResult  # noqa: E402
 from harness.tracker_double import TrackerDouble  # noqa: E402
 
 WAIT = 15.0
-"""Seconds for what normally takes milliseconds: the machine may be busy."""
+"""Timeout in seconds for what takes milliseconds on an idle machine."""
 
 WIDTH, HEIGHT = 64, 48
 BOX = (20.0, 10.0, 16.0, 12.0)
@@ -81,7 +81,7 @@ def number_of(picture: Picture) -> int:
 
 
 class ScriptedTracker(TrackerDouble):
-    """Records what it is given and answers as told, as slowly as told."""
+    """Records its inputs and returns what the test has set, as slowly as it has set."""
 
     def __init__(self, seconds: float = 0.0) -> None:
         super().__init__()
@@ -99,7 +99,7 @@ class ScriptedTracker(TrackerDouble):
         """Number of the image and names of the targets of each update."""
 
     def init(self, image: Picture, box: Sequence[float], *, target_id: str = "0") -> TrackResult:
-        """Start the target, unless told to fail."""
+        """Start the target, unless the test has set a failure."""
         time.sleep(self.init_seconds)
         if self.failure is not None:
             raise self.failure
@@ -108,7 +108,7 @@ class ScriptedTracker(TrackerDouble):
         return result
 
     def update_all(self, image: Picture, only: Collection[str] | None = None) -> dict[str, TrackResult]:
-        """Answer with the states that the test has set."""
+        """Return the states that the test has set."""
         self.busy.set()
         time.sleep(self.seconds)
         self.busy.clear()
@@ -129,7 +129,7 @@ class ScriptedTracker(TrackerDouble):
 
 
 class Client:
-    """The other side: publishes images, keeps what the tracker node says, calls its services."""
+    """A client: publishes images, records the tracker node's messages, calls its services."""
 
     def __init__(self, image_qos: QoSProfile = RELIABLE, node_name: str = "tracker_node") -> None:
         self.node = Node("client")
@@ -193,7 +193,7 @@ class Client:
         return wait_until(found, f"detections for the image of {image.header.stamp}")[-1]
 
     def show(self, image: Image) -> TargetState:
-        """Publish ``image`` and return what is said about it."""
+        """Publish ``image`` and return the result for it."""
         self.images.publish(image)
         end = time.monotonic() + 3.0
         while time.monotonic() < end and not any(state.header == image.header for state in list(self.states)):
@@ -203,7 +203,7 @@ class Client:
         return self.state_of(image)
 
     def wait_for(self, tracker: Node) -> None:
-        """Wait until the images reach ``tracker`` and what it says reaches this client."""
+        """Wait until ``tracker`` receives the images and this client its messages."""
         wait_until(lambda: self.images.get_subscription_count() > 0, "image subscription of the tracker")
 
         def connected() -> bool:
@@ -220,7 +220,7 @@ def is_zero(bbox: BoundingBox2D) -> bool:
 
 
 def start_target(client: Client, number: int = 1, target_id: str = "") -> TargetState:
-    """Show image ``number``, initialise on it, and return the state that comes of it."""
+    """Publish image ``number``, start a target on it, and return its first state."""
     image = numbered_image(number)
     client.show(image)
     answer = client.init(target_id=target_id)
@@ -233,7 +233,7 @@ def start_target(client: Client, number: int = 1, target_id: str = "") -> Target
 
 @contextmanager
 def context() -> Iterator[None]:
-    """Have rclpy initialised."""
+    """Initialise rclpy, and shut it down."""
     rclpy.init()
     try:
         yield

@@ -14,12 +14,15 @@ help: ## show this list
 setup: ## make .venv and build/ (the other targets do this by themselves)
 	@$(PYTHON) tools/bootstrap.py
 
-demo: ## track a target in a real video over ROS 2 topics; build/demo/
+demo: ## track a target in a real video over ROS 2 topics; build/demo/; ARGS="rate:=10 device:=cpu"
 	@$(PYTHON) tools/bootstrap.py --footage
 	@tools/env python tools/run_demo.py $(ARGS)
 
 demo-follow: setup ## a simulated robot follows a target that is hidden, and stops when the tracker is killed; build/demo-follow/
 	@tools/env python tools/run_loop_demo.py follow $(ARGS)
+
+follow-picture: setup ## record the moving image of the README, docs/images/follow.webp
+	@tools/env python tools/record_follow.py
 
 demo-servo: setup ## a simulated camera on an arm is kept over a part; build/demo-servo/
 	@tools/env python tools/run_loop_demo.py servo $(ARGS)

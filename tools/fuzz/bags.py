@@ -67,10 +67,11 @@ def _attempt(draw: Random, folder: Path, good: dict[str, bytes]) -> bool:
         if draw.random() < 0.2:
             (folder / "metadata.yaml").write_bytes(mutated(draw, _METADATA))
             path = folder
-    return _read(draw, path)
+    return read_bag(draw, path)
 
 
-def _read(draw: Random, path: Path) -> bool:
+def read_bag(draw: Random, path: Path) -> bool:
+    """Read a bag; return whether it gave an image."""
     span = Span() if draw.random() < 0.8 else Span(stamp=BEGIN + draw.choice((0, STEP, 7)))
     pictures = 0
     try:

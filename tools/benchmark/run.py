@@ -103,11 +103,11 @@ def _roofline(device: str, precision: str) -> Roofline:
 def _compare(scope: Scope, video: BenchmarkVideo, tell: Callable[[str], None]) -> list[dict[str, Any]]:
     """Run all candidates in scope on one video; a row of figures for each."""
     entries: list[tuple[BenchmarkCandidate, ModelChoice | None, int]] = []
-    baseline: dict[tuple[str, str], int] = {}
+    baselines: dict[tuple[str, str], int] = {}
     for model in scope.choices:
         entries += [(DimpCandidate(model, count), model, count) for count in scope.targets]
-        if (model.model, str(model.device)) not in baseline:
-            baseline[model.model, str(model.device)] = len(entries)
+        if (model.model, str(model.device)) not in baselines:
+            baselines[model.model, str(model.device)] = len(entries)
             entries.append((Baseline(model), None, 1))
     entries += [(OpenCVCandidate(name, scope.peer_files), None, 1) for name in scope.peers]
     size = f"{video.size[0]}x{video.size[1]}"
@@ -124,7 +124,7 @@ def _compare(scope: Scope, video: BenchmarkVideo, tell: Callable[[str], None]) -
             row |= {"model": Path(choice.model).stem, "device": str(choice.device), "precision": choice.precision}
             row |= {"random": choice.weights == "random", "stages": _stages(one, choice, count, timing)}
             single = timings[next(n for n, e in enumerate(entries) if e[1] is choice and e[2] == 1)]
-            baseline = timings[baseline[choice.model, str(choice.device)]]
+            baseline = timings[baselines[choice.model, str(choice.device)]]
             if count == 1:
                 row["baseline_ratio"] = ratio(baseline, timing)._asdict()
                 row["baseline_ratio_cpu"] = ratio(baseline, timing, cpu=True)._asdict()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from builtin_interfaces.msg import Time
 
+from dimp_ros.geometry.box import check_box
 from dimp_ros.images.conversion import BadImage
 from dimp_ros.images.stamps import NANOSECONDS
 from dimp_ros.node.catch_up import PendingReplay
@@ -92,6 +93,8 @@ class Requests:
             raise RequestRefused(str(error)) from error
         try:
             box = requested_box(bbox, normalized, picture.width, picture.height)
+            # As the tracker does, but at once: a wrong box is refused while an inference runs.
+            check_box(box, picture.width, picture.height, min_side=pipeline.tracker.config.min_target_side)
         except ValueError as error:
             raise BoxRefused(str(error)) from error
         known = pipeline.targets

@@ -42,7 +42,7 @@ def bounding_box(box: Sequence[float] | None) -> BoundingBox2D:
 def requested_box(bbox: BoundingBox2D, normalized: bool, width: int, height: int) -> Box:
     """Return the box of a request as (x, y, w, h) in pixels of a ``width`` x ``height`` image.
 
-    Whether a target can be learned from it is for the tracker to check.
+    Whether it lies in the image, and is large enough, is for `check_box`.
 
     :param normalized: ``bbox`` is in fractions of the image's width and height.
     :raises ValueError: for a box that is not upright, and for pixels that are said to be fractions.

@@ -45,12 +45,12 @@ NANOSECONDS = 10**9
 @contextmanager
 def short_waits() -> Iterator[None]:
     """Let requests wait for 20 ms instead of a second: no image will arrive."""
-    before = ImageBuffer.OVERTAKEN_SECONDS, requests_module.CATCH_UP_PATIENCE_SECONDS
-    ImageBuffer.OVERTAKEN_SECONDS = requests_module.CATCH_UP_PATIENCE_SECONDS = WAITING_SECONDS
+    before = ImageBuffer.OVERTAKEN_SECONDS, requests_module.CATCH_UP_SECONDS
+    ImageBuffer.OVERTAKEN_SECONDS = requests_module.CATCH_UP_SECONDS = WAITING_SECONDS
     try:
         yield
     finally:
-        ImageBuffer.OVERTAKEN_SECONDS, requests_module.CATCH_UP_PATIENCE_SECONDS = before
+        ImageBuffer.OVERTAKEN_SECONDS, requests_module.CATCH_UP_SECONDS = before
 
 
 class _Publisher:

@@ -185,3 +185,19 @@ def test_large_metadata_is_not_parsed(tmp_path: Path) -> None:
         file.write("# " + "x" * (5 * 2**20))
     with ImageBag(str(folder)) as bag:
         assert "metadata.yaml is of no use" in bag.notes[0] and bag.length == COUNT
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a0: &a0 [lol]\n" + "".join(f"a{n}: &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 40)),
+        "m0: &m0 {a: 1}\n" + "".join(f"m{n}: &m{n} {{<<: [*m{n - 1}, *m{n - 1}]}}\n" for n in range(1, 40)),
+        "x: " + "[" * 10_000 + "]" * 10_000,
+    ],
+    ids=["aliases", "merged", "nested"],
+)
+def test_metadata_that_expands_or_nests_is_not_used(tmp_path: Path, text: str) -> None:
+    folder = write_ros2(tmp_path / "bag", shots())
+    (folder / "metadata.yaml").write_text(text)
+    with ImageBag(str(folder)) as bag:
+        assert "metadata.yaml is of no use" in bag.notes[0] and bag.length == COUNT

@@ -6,6 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from dimp_ros.apps.bags.decompression import bound_rosbags
 from dimp_ros.apps.bags.mcap import MAGIC, SequentialMcap, has_end
 from dimp_ros.files.inputs import require_regular_file
@@ -13,6 +15,8 @@ from dimp_ros.files.inputs import require_regular_file
 STORAGE_SUFFIXES = (".mcap", ".db3")
 LARGEST_METADATA = 4 * 2**20
 """In bytes; metadata.yaml of a recording has a few kilobytes."""
+DEEPEST_METADATA = 50
+_YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BEGINS = {".mcap": MAGIC, ".db3": b"SQLite format 3\0", ".bag": b"#ROSBAG V"}
 
 
@@ -59,11 +63,20 @@ def open_readers(path: Path) -> tuple[list[Any], list[str]]:
 def _check_folder(folder: Path) -> None:
     """Check what metadata.yaml may name before it is opened.
 
-    :raises ValueError: if it is too large to be parsed, or something beside it is no regular file.
+    :raises ValueError: if it is too large to be parsed, refers to itself, is nested too deeply, or something beside it
+        is no regular file.
     """
-    size = (folder / "metadata.yaml").stat().st_size
+    path = require_regular_file(folder / "metadata.yaml")
+    size = path.stat().st_size
     if size > LARGEST_METADATA:
         raise ValueError(f"metadata.yaml has {size} bytes, and may have {LARGEST_METADATA}")
+    depth = 0
+    for event in yaml.parse(path.read_bytes(), Loader=_YamlLoader):
+        if isinstance(event, yaml.AliasEvent):  # a few of them can stand for more than any memory holds
+            raise ValueError("metadata.yaml has YAML aliases (*NAME), and a recording has none")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST_METADATA:
+            raise ValueError(f"metadata.yaml is nested more than {DEEPEST_METADATA} levels deep; a recording has 10")
     for file in folder.iterdir():
         if not file.is_dir():
             require_regular_file(file)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first frame seen in several ways: shifted, mirrored, blurred and turned views of one large crop."""
+"""Augmentation of the first frame: shifted, flipped, blurred and rotated views of one large crop (section 3.7)."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class View(NamedTuple):
 def first_frame_views(
     large: NDArray[np.uint8], box: Box, config: TrackerConfig, rng: np.random.Generator
 ) -> list[View]:
-    """Return the views of the first frame that the filter is learned from, the plain one first.
+    """Return the views that the filter is learned from, the plain one first.
 
-    The target's box moves with a view's shift only; turning and mirroring leave it as it is.
+    A box moves with its view's shift only; rotations and flips keep it.
 
-    :param large: ``[2S, 2S, 3]``, the first crop with as much again round it. :param box: the target in the plain crop.
+    :param large: ``[2S, 2S, 3]``, the crop at twice the size. :param box: the target in the plain crop.
     """
     size = config.crop_size
     views = [_view(large, box, size, (0, 0))]
@@ -54,6 +54,6 @@ def first_frame_views(
 
 
 def _view(large: NDArray[np.uint8], box: Box, size: int, shift: tuple[int, int]) -> View:
-    """Cut the view whose content is displaced by ``shift`` whole pixels."""
+    """Cut the view whose content is shifted by ``shift`` whole pixels."""
     x, y = size // 2 - shift[0], size // 2 - shift[1]
     return View(large[y : y + size, x : x + size], Box(box.x + shift[0], box.y + shift[1], box.w, box.h))

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Box refinement: gradient ascent of the predicted overlap from several starting boxes."""
+"""Box refinement: gradient ascent on the predicted overlap from several proposals (section 3.5, IoU-Net of ATOM).
+
+The error that refinement makes on the first frame, where the box is known, may be subtracted from reported boxes.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +28,7 @@ RefineBoxes = Callable[[Modulation, Features, Tensor, int, float], tuple[Tensor,
 
 
 def starting_boxes(box: Box, config: TrackerConfig, generator: torch.Generator) -> Tensor:
-    """Return the predicted box and jittered ones, ``Tensor[P, 4]`` in crop pixels."""
+    """Return the proposals ``Tensor[P, 4]`` in crop pixels: the predicted box, then jittered ones."""
     size, shortest = math.sqrt(box.area), min(box.w, box.h) / 3
     jitter = torch.rand((config.proposals - 1, 4), generator=generator).numpy() * 2 - 1
     boxes = np.tile(np.array(box, dtype=np.float32), (config.proposals, 1))
@@ -35,7 +38,7 @@ def starting_boxes(box: Box, config: TrackerConfig, generator: torch.Generator) 
     return torch.from_numpy(boxes)
 
 
-class Overlap(Protocol):
+class OverlapPredictor(Protocol):
     """Predicts ``2 * IoU - 1`` of boxes ``Tensor[B, P, 4]`` in the search windows of B targets."""
 
     def __call__(self, boxes: Tensor) -> Tensor:
@@ -48,12 +51,12 @@ class Overlap(Protocol):
 
 
 class FrameOverlap:
-    """The overlap with given targets in given pictures.
+    """The predicted overlap of boxes with B targets, each in its own search window.
 
-    On a CPU the network's features are computed only where the boxes are; when a box leaves that region, everywhere. A
-    GPU has time for all of them, but none to be asked where the boxes are.
+    On a CPU the overlap network's maps are computed around the boxes only, and as a whole once a box leaves that
+    region. On a GPU whole maps are computed: reading boxes back would synchronise.
 
-    :param backbone: of B pictures. :param boxes: ``Tensor[B, P, 4]`` in crop pixels, the first ones to be asked about.
+    :param backbone: of B windows. :param boxes: the proposals, ``Tensor[B, P, 4]`` in crop pixels.
     """
 
     def __init__(self, net: InferenceNet, modulation: Modulation, backbone: Features, boxes: Tensor) -> None:
@@ -65,35 +68,37 @@ class FrameOverlap:
             least = max((region.size if region else self._cells) for region in regions)
             if len(boxes) > 1:  # all of one size
                 regions = [Region.around(own, self._cells, least=least) for own in boxes]
-        self._look_at(regions)
+        self._compute_maps(regions)
 
     def __call__(self, boxes: Tensor) -> Tensor:
         """Predict ``2 * IoU - 1`` of boxes ``Tensor[B, P, 4]`` in crop pixels."""
-        self._follow(boxes)
+        self._ensure_covered(boxes)
         return self._overlap(boxes - self._corners)
 
     def value_and_gradient(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Predict, and differentiate in the boxes."""
-        self._follow(boxes)
+        """Return the predictions, and the gradient of each in its own box."""
+        self._ensure_covered(boxes)
         return self._overlap.value_and_gradient(boxes - self._corners)
 
-    def _follow(self, boxes: Tensor) -> None:
-        """Compute whole maps from now on if a box has left its region."""
-        if not all(r is None or r.holds(own, self._cells) for r, own in zip(self._regions, boxes, strict=True)):
-            self._look_at([None] * len(self._regions))
+    def _ensure_covered(self, boxes: Tensor) -> None:
+        """Compute whole maps if a box has left its region."""
+        if not all(r is None or r.covers(own, self._cells) for r, own in zip(self._regions, boxes, strict=True)):
+            self._compute_maps([None] * len(self._regions))
 
-    def _look_at(self, regions: list[Region | None]) -> None:
+    def _compute_maps(self, regions: list[Region | None]) -> None:
         self._regions = regions
-        self._overlap = self._net.overlap.of(self._modulation, self._net.overlap_features(self._backbone, regions))
+        self._overlap = self._net.overlap.for_targets(
+            self._modulation, self._net.overlap_features(self._backbone, regions)
+        )
         corners = [(*(region.corner if region else (0, 0)), 0, 0) for region in regions]
         self._corners = torch.tensor(corners, dtype=torch.float32)[:, None] if any(regions) else 0
 
 
-def ascend(overlap: Overlap, boxes: Tensor, steps: int, length: float) -> tuple[Tensor, Tensor]:
-    """Move boxes uphill on the predicted overlap: ``b <- b + length * gradient * (w, h, w, h)``, ``steps`` times.
+def ascend(overlap: OverlapPredictor, boxes: Tensor, steps: int, length: float) -> tuple[Tensor, Tensor]:
+    """Ascend the predicted overlap: ``b <- b + length * gradient * (w, h, w, h)``, ``steps`` times.
 
-    :param boxes: ``Tensor[B, P, 4]`` of B pictures.
-    :return: the boxes, and the prediction ``2 * IoU - 1`` of each where its last step began: one more look would take
+    :param boxes: ``Tensor[B, P, 4]``.
+    :return: the boxes, and the prediction ``2 * IoU - 1`` of each before its last step: another prediction would take
         a tenth of the time.
     """
     if not steps:
@@ -104,22 +109,22 @@ def ascend(overlap: Overlap, boxes: Tensor, steps: int, length: float) -> tuple[
     return boxes, value
 
 
-def choose(boxes: Tensor, overlaps: Tensor, config: TrackerConfig) -> Box | None:
-    """Average the best boxes of sane shape; None where there is none.
+def average_best(boxes: Tensor, overlaps: Tensor, config: TrackerConfig) -> Box | None:
+    """Return the mean of the ``best_boxes`` boxes with the highest overlap, without those of an extreme aspect ratio.
 
-    :param boxes: ``Tensor[P, 4]``. :param overlaps: ``Tensor[P]``, what was predicted for each.
+    :param boxes: ``Tensor[P, 4]``. :param overlaps: ``Tensor[P]``. :return: None where no box is left.
     """
-    sane = []
+    valid = []
     for (x, y, w, h), overlap in zip(boxes.tolist(), overlaps.tolist(), strict=True):
         box = Box(x, y, max(w, 1.0), max(h, 1.0))
         if all(map(math.isfinite, box)) and 1 / config.max_aspect < box.w / box.h < config.max_aspect:
-            sane.append((overlap, box))
-    best = [box for _, box in sorted(sane, key=lambda pair: pair[0], reverse=True)[: config.best_boxes]]
+            valid.append((overlap, box))
+    best = [box for _, box in sorted(valid, key=lambda pair: pair[0], reverse=True)[: config.best_boxes]]
     return Box(*(sum(values) / len(best) for values in zip(*best, strict=True))) if best else None
 
 
-def inside(box: Box, size: tuple[int, int], config: TrackerConfig) -> Box:
-    """Keep a box's sides within reason and its centre in, or only a little outside, an image of ``size`` (w, h)."""
+def clip_box(box: Box, size: tuple[int, int], config: TrackerConfig) -> Box:
+    """Limit a box's sides, and its distance from an image of ``size`` (w, h): see ``max_outside``."""
     least, outside = config.min_target_side, config.max_outside
     w, h = (min(max(side, least), 2.0 * max(size)) for side in (box.w, box.h))
     cx, cy = (
@@ -129,14 +134,14 @@ def inside(box: Box, size: tuple[int, int], config: TrackerConfig) -> Box:
     return Box.from_center(cx, cy, w, h)
 
 
-def starting_places(targets: Sequence[TrackedTarget], size: tuple[int, int], config: TrackerConfig) -> list[Box]:
-    """Return the boxes of targets at the peaks of their last frames, before refinement, in image pixels."""
+def peak_boxes(targets: Sequence[TrackedTarget], size: tuple[int, int], config: TrackerConfig) -> list[Box]:
+    """Return the boxes of targets at the score peaks of their last search results, in image pixels: not refined yet."""
     starts = []
     for target in targets:
         window, (row, column) = target.last.window, target.last.localization.cell
         last = window.box_to_crop(target.predicted_box(config))
         moved = window.box_to_image(Box.from_center(column * STRIDE, row * STRIDE, last.w, last.h))
-        starts.append(inside(moved, size, config))
+        starts.append(clip_box(moved, size, config))
     return starts
 
 
@@ -147,13 +152,13 @@ def refine(
     size: tuple[int, int],
     config: TrackerConfig,
 ) -> list[Box]:
-    """Return the boxes of targets at the peaks of their last frames, in image pixels, by ascent of the overlap.
+    """Refine the boxes of targets at the score peaks of their last search results; return them in image pixels.
 
     :param refine_boxes: see `InferenceEngine.refine_boxes`.
-    :param backbone: features of those frames' crops. :param size: width and height of the image.
+    :param backbone: features of those results' crops. :param size: width and height of the image.
     """
-    places = starting_places(targets, size, config)
-    starts = [target.last.window.box_to_crop(place) for target, place in zip(targets, places, strict=True)]
+    boxes_at_peaks = peak_boxes(targets, size, config)
+    starts = [target.last.window.box_to_crop(box) for target, box in zip(targets, boxes_at_peaks, strict=True)]
     proposals = torch.stack([starting_boxes(s, config, t.generator) for s, t in zip(starts, targets, strict=True)])
     modulation = Modulation(
         torch.cat([target.modulation.stride8 for target in targets]),
@@ -164,13 +169,13 @@ def refine(
     for n, target in enumerate(targets):
         frame = target.last
         frame.proposals, frame.boxes, frame.overlaps = proposals[n], boxes[n], overlaps[n]
-        best = choose(boxes[n], overlaps[n], config) or starts[n]
-        result.append(inside(frame.window.box_to_image(best), size, config))
+        best = average_best(boxes[n], overlaps[n], config) or starts[n]
+        result.append(clip_box(frame.window.box_to_image(best), size, config))
     return result
 
 
 def correction_share(frame: int, config: TrackerConfig) -> float:
-    """Return the share of the first frame's error that is taken back in a frame; 0 is the first one."""
+    """Return the share of the first frame's error that is subtracted in a frame; the first one has number 0."""
     kept = config.first_frame_correction if frame else 0.0
     if not kept or not config.correction_frames:
         return kept
@@ -178,16 +183,16 @@ def correction_share(frame: int, config: TrackerConfig) -> float:
 
 
 def reported(box: Box, target: TrackedTarget, config: TrackerConfig, frame: int) -> Box:
-    """Return a target's box in a frame with the first frame's error taken back.
+    """Return a target's box in a frame with its first frame's error subtracted.
 
-    Only what is reported is changed: where the target is sought next, and what is learned of it, does not depend on it.
+    Only the reported box changes; search window and learning do not depend on it.
     """
     share = correction_share(frame, config)
     return corrected(box, target.edge_errors, share) if share else box
 
 
 def corrected(box: Box, errors: Sequence[float], share: float) -> Box:
-    """Take a share of the errors of a box's edges (left, top, right, bottom, in its sides) back."""
+    """Subtract a share of the errors of a box's edges (left, top, right, bottom, in box sides)."""
     left, top, right, bottom = (share * error for error in errors)
     return Box(
         box.x - left * box.w,

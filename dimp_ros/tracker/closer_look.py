@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Box refinement by a closer look: the box refiner sees a small window round the target, in one pass."""
+"""Box refinement by a closer look: the box refiner sees a small window around the target, in one pass."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from dimp_ros.images.picture import Picture
 from dimp_ros.model.backbone import Features
 from dimp_ros.model.box_refiner import CONTEXT, WINDOW_SIZE
 from dimp_ros.model.inference.network import InferenceNet
-from dimp_ros.tracker.box_refinement import edge_errors, inside, starting_places
+from dimp_ros.tracker.box_refinement import clip_box, edge_errors, peak_boxes
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.device import upload
 from dimp_ros.tracker.target_state import TrackedTarget
 
 FIRST_LOOKS = ((0.0, 0.0, 1.0, 1.0), (0.06, -0.06, 1.1, 0.92), (-0.06, 0.06, 0.92, 1.1), (0.04, 0.04, 1.08, 1.08))
-"""Wrong boxes round the first frame's true one whose refinement tells the errors: shift and size in its sides."""
+"""Perturbed boxes of the first frame from which the errors are measured: shift and size in box sides."""
 
 
 def _features(net: InferenceNet, picture: Picture, windows: Sequence[CloserWindow], device: torch.device) -> Features:
@@ -30,7 +30,7 @@ def _features(net: InferenceNet, picture: Picture, windows: Sequence[CloserWindo
 
 
 def remember_target(net: InferenceNet, picture: Picture, box: Box, device: torch.device) -> Tensor:
-    """Return what the box refiner remembers of a target, ``Tensor[1, T, C]``."""
+    """Return the box refiner's tokens of a target, ``Tensor[1, T, C]``."""
     assert net.box_refiner is not None
     window = CloserWindow.around(box, CONTEXT, WINDOW_SIZE)
     own = torch.tensor([window.box_to_window(box)], dtype=torch.float32, device=device)
@@ -49,27 +49,27 @@ def look_closer(
     edges = net.box_refiner(_features(net, picture, windows, device), tokens).edges.tolist()
     refined = []
     for box, window, (left, top, right, bottom) in zip(boxes, windows, edges, strict=True):
-        sane = all(map(math.isfinite, (left, top, right, bottom))) and left < right and top < bottom
-        refined.append(window.edges_to_image((left, top, right, bottom)) if sane else box)
+        valid = all(map(math.isfinite, (left, top, right, bottom))) and left < right and top < bottom
+        refined.append(window.edges_to_image((left, top, right, bottom)) if valid else box)
     return refined
 
 
 def refine_closer(
     targets: Sequence[TrackedTarget], net: InferenceNet, picture: Picture, config: TrackerConfig, device: torch.device
 ) -> list[Box]:
-    """Return the boxes of targets at the peaks of their last frames, in image pixels."""
+    """Refine the boxes of targets at the score peaks of their last search results; return them in image pixels."""
     size = (picture.width, picture.height)
-    boxes = starting_places(targets, size, config)
+    boxes = peak_boxes(targets, size, config)
     tokens = torch.cat([target.tokens for target in targets if target.tokens is not None])
     for _ in range(config.closer_looks):
-        boxes = [inside(box, size, config) for box in look_closer(net, picture, boxes, tokens, device)]
+        boxes = [clip_box(box, size, config) for box in look_closer(net, picture, boxes, tokens, device)]
     return boxes
 
 
 def measure_errors_closer(
     target: TrackedTarget, net: InferenceNet, picture: Picture, config: TrackerConfig, device: torch.device
 ) -> None:
-    """Refine wrong boxes of a target in its first frame and keep the mean errors of the edges."""
+    """Refine perturbed boxes of a target in its first frame and keep the mean errors of the edges."""
     assert target.tokens is not None
     truth = target.box
     cx, cy = truth.center

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The search window: a square piece of the image, resampled to the network's input size."""
+"""The search window: a square part of the image, resampled to the network's input size."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dimp_ros.images.picture import Picture, as_picture
 
 
 class SearchWindow(NamedTuple):
-    """A square window with top-left corner ``(x, y)`` and side ``side`` image pixels, seen as ``size`` crop pixels.
+    """A square window: corner ``(x, y)`` and ``side`` in image pixels, resampled to ``size`` x ``size`` crop pixels.
 
     Image and crop coordinates are continuous: the window's corner is crop coordinate 0, its far side ``size``.
     """
@@ -26,7 +26,7 @@ class SearchWindow(NamedTuple):
 
     @classmethod
     def around(cls, center: tuple[float, float], side: float, size: int) -> SearchWindow:
-        """Make the window whose middle is ``center`` (image pixels)."""
+        """Return the window centred on ``center`` (image pixels)."""
         return cls(center[0] - side / 2, center[1] - side / 2, side, size)
 
     @property
@@ -49,10 +49,10 @@ class SearchWindow(NamedTuple):
 
 
 def crop(image: NDArray[np.uint8] | Picture, window: SearchWindow) -> NDArray[np.uint8]:
-    """Resample the window from an image, the image's border being replicated outside it.
+    """Resample the window from an image; outside, the image's border is replicated.
 
-    Only the part of the image under the window is asked for. A window much larger than its crop is averaged down by a
-    whole factor first, so that nothing aliases.
+    Only the part of the image under the window is read. A window at least twice as large as its crop is averaged by an
+    integer factor first, to avoid aliasing.
 
     :param image: ``[H, W, C]`` or ``[H, W]`` uint8, or a picture.
     :return: ``[size, size, C]`` (or ``[size, size]``), contiguous.
@@ -76,10 +76,9 @@ def crop(image: NDArray[np.uint8] | Picture, window: SearchWindow) -> NDArray[np
 
 
 def _under(picture: Picture, window: SearchWindow) -> tuple[NDArray[np.uint8], SearchWindow]:
-    """Return the part of a picture that the window needs, and the window seen from that part's corner.
+    """Return the part of an image that the window needs, and the window relative to that part's corner.
 
-    A pixel more on each side for the interpolation; never empty, so that a window beside the picture still has a border
-    to replicate.
+    It has a margin of one pixel for the interpolation, and is never empty: there must be a border to replicate.
     """
     x0 = int(np.clip(np.floor(window.x) - 1, 0, picture.width - 1))
     y0 = int(np.clip(np.floor(window.y) - 1, 0, picture.height - 1))
@@ -90,7 +89,7 @@ def _under(picture: Picture, window: SearchWindow) -> tuple[NDArray[np.uint8], S
 
 
 def _reduce(part: NDArray[np.uint8], window: SearchWindow, factor: int) -> tuple[NDArray[np.uint8], SearchWindow]:
-    """Average what is under the window down by a whole ``factor``, in blocks that begin at its corner or the border."""
+    """Average the window by an integer ``factor``, in blocks that begin at its corner or the border."""
     height, width = part.shape[:2]
     x0 = int(np.clip(np.floor(window.x), 0, width - 1))
     y0 = int(np.clip(np.floor(window.y), 0, height - 1))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CUDA graphs: a function of tensors whose launches a GPU has recorded, to be replayed as one.
+"""CUDA graphs: the kernel launches of a function of tensors, recorded once and replayed as one.
 
-A frame is some two hundred small kernels, and on a fast GPU launching them takes longer than running them. A graph is
-recorded for each set of shapes when it is first met, so for each number of targets. On a CPU functions are just called.
+A frame has about two hundred small kernels; on a fast GPU their launches take longer than their work. One graph is
+recorded for each set of input shapes, so for each number of targets. On a CPU functions are called directly.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch import Tensor
 MOST_RECORDINGS = 16
 """Graphs kept of a function. Shapes beyond that are computed without one."""
 WARM_UP_RUNS = 3
-"""Libraries choose their algorithms and take their memory in the first runs, which must not be recorded."""
+"""In the first runs libraries choose algorithms and allocate memory, which must not be recorded."""
 
 
 class Replay(Protocol):
-    """What has been recorded: computes from its inputs into its outputs."""
+    """A recorded graph: computes from its inputs into its outputs."""
 
     def replay(self) -> None:
         """Compute."""
@@ -29,7 +29,7 @@ class Replay(Protocol):
 
 
 class Recording(NamedTuple):
-    """A graph with the tensors that it reads from and writes to."""
+    """A graph with the tensors that it reads and writes."""
 
     inputs: Sequence[Tensor]
     outputs: tuple[Tensor, ...]
@@ -41,7 +41,7 @@ Recorder = Callable[[Function, Sequence[Tensor]], Recording]
 
 
 def record(function: Function, inputs: Sequence[Tensor]) -> Recording:
-    """Record what a function does with CUDA tensors of these shapes."""
+    """Record a function for CUDA tensors of these shapes."""
     kept = [tensor.clone() for tensor in inputs]
     stream = torch.cuda.Stream(kept[0].device)
     stream.wait_stream(torch.cuda.current_stream(kept[0].device))
@@ -56,11 +56,11 @@ def record(function: Function, inputs: Sequence[Tensor]) -> Recording:
 
 
 class GraphedFunction:
-    """A function of tensors to tensors, without any choice that depends on their values.
+    """A function of tensors to tensors whose control flow does not depend on their values.
 
-    Publishers on a GPU hold until the next call: what is to be kept longer has to be copied.
+    On a GPU the outputs are valid until the next call: copy what is kept longer.
 
-    :param function: what is recorded. :param recorder: see `record`.
+    :param recorder: see `record`.
     """
 
     def __init__(
@@ -82,11 +82,11 @@ class GraphedFunction:
         return recording.outputs
 
     def records(self, device: torch.device) -> bool:
-        """Say whether there are graphs on a device."""
+        """Tell whether graphs are used on a device."""
         return device.type == "cuda"
 
     def _recording(self, inputs: Sequence[Tensor]) -> Recording | None:
-        """Return the recording for inputs of these shapes; None where there is none to be had."""
+        """Return the recording for inputs of these shapes; None where none can be made."""
         key = tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in inputs)
         if key not in self._recordings:
             if len(self._recordings) >= MOST_RECORDINGS:
@@ -96,6 +96,6 @@ class GraphedFunction:
             except torch.cuda.OutOfMemoryError:
                 raise
             except RuntimeError as error:
-                logging.getLogger(__name__).warning("no CUDA graph (%s): each kernel is launched by itself", error)
+                logging.getLogger(__name__).warning("no CUDA graph (%s); kernels are launched one by one", error)
                 self._recordings[key] = None
         return self._recordings[key]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The choice of the device, and the way of pixels onto it, in one place."""
+"""Choice of device and precision, and upload of crops."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """Return what the networks are computed with on a device.
+    """Return the type that the networks are computed in on a device.
 
-    :param name: ``float32``, ``bfloat16``, ``float16``, or ``auto``: float16 on a GPU, and on a CPU bfloat16 where it
-        has instructions for it, else float32.
+    :param name: ``float32``, ``bfloat16``, ``float16``, or ``auto``: float16 on a GPU, on a CPU bfloat16 if it has
+        instructions for it, else float32.
     :raises ValueError: if the name is unknown, or float16 is asked for on a CPU.
     """
     if name == "auto":
@@ -59,7 +59,7 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
 
 @functools.cache
 def _multiplies_bfloat16() -> bool:
-    """Say whether the CPU has instructions for bfloat16; without them it is slower than float32."""
+    """Tell whether the CPU has bfloat16 instructions; without them bfloat16 is slower than float32."""
     names = ("avx512_bf16", "amx_bf16")
     known = getattr(torch.cpu, "get_capabilities", None)
     if known is not None:
@@ -72,7 +72,7 @@ def _multiplies_bfloat16() -> bool:
 
 
 def limit_threads(count: int) -> None:
-    """Let the CPU compute with ``count`` threads, from this thread and those that start later."""
+    """Set the number of CPU threads, for this thread and those that start later."""
     torch.set_num_threads(count)
 
 
@@ -80,6 +80,6 @@ def upload(crops: Sequence[NDArray[np.uint8]], device: torch.device) -> Tensor:
     """Return BGR crops ``[S, S, 3]``, N of them, as RGB images ``Tensor[N, 3, S, S]`` uint8 on the device."""
     rgb = np.stack([cv2.cvtColor(crop, cv2.COLOR_BGR2RGB) for crop in crops])
     images = torch.from_numpy(rgb)
-    if device.type == "cuda":  # from pinned memory it goes on its way without being waited for
+    if device.type == "cuda":  # from pinned memory the copy is asynchronous
         images = images.pin_memory().to(device, non_blocking=True)
     return images.permute(0, 3, 1, 2)

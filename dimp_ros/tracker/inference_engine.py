@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network's part in a frame, run as the device at hand runs it best.
+"""The network's part of a frame: features and scores, refined boxes, filter updates.
 
-A CPU takes one window after the other and only the parts of feature maps that are needed. A GPU takes all windows as
-one batch and replays recorded graphs; it is waited for twice a frame, where scores and where boxes are read.
+On a CPU windows are computed one after the other, and the overlap network's maps only where boxes are. On a GPU all
+windows are one batch and CUDA graphs are replayed; it is synchronised twice a frame, to read scores and to read boxes.
 """
 
 from __future__ import annotations
@@ -28,10 +28,9 @@ from dimp_ros.tracker.stage_timer import StageTimer
 
 
 class FrameFeatures(NamedTuple):
-    """What the network makes of N windows; tensors on the device, which hold until the next frame.
+    """Features and scores of N search windows; tensors on the device, valid until the next frame.
 
-    :param backbone: of N windows. :param features: for the classifier, ``Tensor[N, C, H, W]``.
-    :param scores: ``[N, R, C]``, on the host.
+    :param features: of the classifier, ``Tensor[N, C, H, W]``. :param scores: ``[N, R, C]``, on the host.
     """
 
     backbone: Features
@@ -40,9 +39,9 @@ class FrameFeatures(NamedTuple):
 
 
 class InferenceEngine:
-    """Runs a network with fixed weights.
+    """Runs a network with fixed weights on one device.
 
-    :param net: in evaluation mode; later changes of its weights are not noticed, see `up_to_date`.
+    :param net: in evaluation mode; its weights are copied, see `up_to_date`.
     :param precision: see `choose_precision`.
     """
 
@@ -53,7 +52,7 @@ class InferenceEngine:
         self._filter_updates: dict[int, GraphedFunction] = {}
 
     def up_to_date(self) -> bool:
-        """Say whether the network still has the weights that this was made with."""
+        """Tell whether the network still has the weights that were copied."""
         return self.net.up_to_date()
 
     def extract_and_score(
@@ -83,7 +82,7 @@ class InferenceEngine:
         """Refine the boxes of B targets; see `ascend`.
 
         :param boxes: ``Tensor[B, P, 4]`` in crop pixels, on the host.
-        :return: the boxes and the overlaps predicted at the last step, ``Tensor[B, P]``, both on the host.
+        :return: the boxes, and the overlaps predicted before the last step, ``Tensor[B, P]``, both on the host.
         """
         key = (steps, length)
         if key not in self._refinements:
@@ -92,24 +91,24 @@ class InferenceEngine:
         return refined.cpu(), overlaps.cpu()
 
     def update_filter(self, weights: Tensor, memory: SampleMemory, steps: int) -> Tensor:
-        """Return a filter ``Tensor[1, C, k, k]`` after some steps of the optimiser on all samples."""
+        """Return the filter ``Tensor[1, C, k, k]`` after ``steps`` optimiser steps on all samples."""
         optimizer = self.net.net.classifier.filter_optimizer
         if steps not in self._filter_updates:
             self._filter_updates[steps] = GraphedFunction(lambda *inputs: (optimizer(*inputs, steps)[-1],))
         update = self._filter_updates[steps]
-        # A graph is for one number of samples: places without one weigh nothing.
+        # A graph is for a fixed number of samples: empty slots have weight 0.
         samples = memory.slots() if update.records(self._device) else memory.samples()
         (better,) = update(weights, *(part[None] for part in samples))
         return better.clone()
 
     def _extract_and_score(self, images: Tensor, filters: Tensor) -> tuple[Tensor, ...]:
-        """Compute a `FrameFeatures` of ``Tensor[N, 3, S, S]``."""
+        """Compute both feature maps, classification features and scores of images ``Tensor[N, 3, S, S]``."""
         backbone = self.net.extract(images)
         features = self.net.target_features(backbone.stride16)
         return *backbone, features, apply_filter(features[:, None], filters)
 
     def _refine_boxes(self, steps: int, length: float, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """Compute `refine_boxes` with modulation, backbone and boxes as five tensors."""
+        """Compute `refine_boxes`; the inputs are modulation, backbone and boxes as five tensors."""
         *maps, boxes = inputs
         overlap = FrameOverlap(self.net, Modulation(*maps[:2]), Features(*maps[2:]), boxes)
         return ascend(overlap, boxes, steps, length)

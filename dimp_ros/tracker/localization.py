@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a score map to a decision: where the target is, and whether something else looks like it."""
+"""From a score map to a decision: where the target is, and whether a distractor competes with it (section 3.7)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dimp_ros.tracker.config import TrackerConfig
 
 
 class Outcome(Enum):
-    """The four outcomes of localisation."""
+    """The four outcomes of localisation: only NORMAL and HARD_NEGATIVE frames are learned."""
 
     NORMAL = "normal"
     HARD_NEGATIVE = "hard negative"
@@ -22,7 +22,7 @@ class Outcome(Enum):
 
 
 class Localization(NamedTuple):
-    """A decision: the score cell ``(row, column)`` taken for the target, the highest score, second peak / first."""
+    """The target's score cell ``(row, column)``, the highest score, and second peak / first peak."""
 
     outcome: Outcome
     cell: tuple[int, int]
@@ -31,7 +31,7 @@ class Localization(NamedTuple):
 
 
 def highest(scores: NDArray[np.float32]) -> Localization:
-    """Return the highest score of the first frame, where the target is known and nothing is decided."""
+    """Return the maximum of a score map, without any decision: for the first frame."""
     cell = _argmax(scores)
     return Localization(Outcome.NORMAL, cell, float(scores[cell]), 0.0)
 
@@ -44,8 +44,11 @@ def localize(
 ) -> Localization:
     """Decide where the target is.
 
+    The second peak is the highest score outside a neighbourhood of the first. If it is nearly as high, the one of both
+    that is within reach of the last position is the target, and the other a hard negative.
+
     :param scores: ``[R, C]``. :param target_cells: height and width of the target in score cells.
-    :param last_cell: row and column where it was last, in score cells; None where that says nothing of where it is now.
+    :param last_cell: row and column of its last position; None where the last position is not used, as in a tile.
     """
     first = _argmax(scores)
     peak = float(scores[first])
@@ -77,6 +80,6 @@ def localize(
 
 
 def _argmax(scores: NDArray[np.float32]) -> tuple[int, int]:
-    """Return row and column of the highest score."""
+    """Return row and column of the maximum."""
     row, column = np.unravel_index(int(np.argmax(scores)), scores.shape)
     return int(row), int(column)

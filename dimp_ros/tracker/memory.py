@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The samples that the target filter is learned from, with their weights."""
+"""The sample memory that the target filter is optimised on (section 3.7)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import Tensor
 class SampleMemory:
     """A fixed number of samples: classification features, target boxes and weights that sum to 1.
 
-    The first frame's samples are never replaced, and together never count less than a given share.
+    The first frame's samples are never replaced, and together keep at least a given share of the weight.
 
     :param features: of the first frame, ``Tensor[N, C, H, W]``. :param boxes: ``Tensor[N, 4]`` in crop pixels.
-    :param capacity: samples kept at most. :param first_share: least weight of the first frame's samples together.
+    :param capacity: maximum number of samples. :param first_share: least weight of the first frame's samples together.
     """
 
     def __init__(self, features: Tensor, boxes: Tensor, capacity: int, first_share: float) -> None:
@@ -50,7 +50,7 @@ class SampleMemory:
         return self.features, self.boxes, self.weights
 
     def slots(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the same of all places; those without a sample weigh nothing, and their features are zeros."""
+        """Return the same of all slots; empty ones have weight 0 and zero features."""
         return self._features, self._boxes, self._weights.to(self._features)
 
     def to(self, device: torch.device) -> None:
@@ -58,10 +58,10 @@ class SampleMemory:
         self._features, self._boxes = self._features.to(device), self._boxes.to(device)
 
     def add(self, features: Tensor, box: Tensor, rate: float) -> None:
-        """Add a sample, in place of the lightest later one when full.
+        """Add a sample; when full it replaces the one with the least weight that is not from the first frame.
 
         :param features: ``Tensor[C, H, W]``. :param box: ``Tensor[4]``.
-        :param rate: the new sample counts its predecessor's weight / (1 - rate), the very first one ``rate``.
+        :param rate: its weight is the previous sample's / (1 - rate), that of the very first one ``rate``.
         """
         if self.count < len(self._weights):
             slot = self.count

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lost and found: where a lost target is sought, and when a find is believed.
+"""Re-detection of a lost target: where to search, and when a detection counts as the target again.
 
-A lost target is sought at its last place in every frame, and in the rest of the frame tile by tile, outward from there,
-in the size that it had while it was well in sight: what slides behind something, or out of the picture, is a smaller
-and smaller piece before it is lost, and the windows for a piece are too narrow to find the whole.
-What is found at the last place soon after the loss is the target. Any other find is a *candidate*: the search window
-moves there and nothing is learned until it has held for some frames. One that does not hold is dropped, and the search
-goes on from the last place. Frames are counted, there is no clock here: how long to search is for the caller to decide.
+The paper's procedure (section 3.7) only reports a low score; what follows is this package's own.
+
+- A lost target is searched for at its last position in every frame, and in the rest of the image tile by tile, outward
+  from there. Windows have the size for the target's usual size: a target that is occluded gradually shrinks before it
+  is lost, and windows for the last piece would be too small to find the whole.
+- A detection at the last position within ``trusted_frames`` of the loss is the target (CONFIRMED).
+- Any other detection is a candidate (TENTATIVE): the search window moves there, nothing is learned, and it is CONFIRMED
+  after ``find_frames`` consecutive frames. A candidate that fails is dropped.
+
+Frames are counted, not seconds: how long to search is the caller's decision.
 """
 
 from __future__ import annotations
@@ -26,24 +30,24 @@ from dimp_ros.tracker.localization import Localization, Outcome
 
 
 class TrackStatus(Enum):
-    """What is made of a target's frame."""
+    """Status of a track after a frame."""
 
     CONFIRMED = "confirmed"
-    """What was found is the target, as far as its `Outcome` goes."""
+    """The detection is the target, subject to its `Outcome`."""
     TENTATIVE = "tentative"
-    """What was found may be the target."""
+    """The detection is a re-detection that is not confirmed yet."""
     LOST = "lost"
 
 
 class Candidate(NamedTuple):
-    """A find that may be the target: its last box, and in how many frames it has held."""
+    """A re-detection that is not confirmed yet: its last box, and the number of frames it was seen in."""
 
     box: Box
     frames: int
 
 
 class SizeSample(NamedTuple):
-    """How the target was seen in a frame: its box's sides, and the score's peak."""
+    """The target's box sides and score peak in a frame."""
 
     w: float
     h: float
@@ -52,10 +56,10 @@ class SizeSample(NamedTuple):
 
 @dataclass
 class RedetectionState:
-    """Where the search for one target stands.
+    """State of the search for one target.
 
-    :param frames_lost: frames since the target was last CONFIRMED, 0 while it is. :param tile_index: of the next tile.
-    :param candidate: a re-detection that is not yet confirmed. :param size_samples: of the last CONFIRMED frames.
+    :param frames_lost: frames since the target was last CONFIRMED, 0 while it is.
+    :param tile_index: of the next tile to search. :param size_samples: of the last CONFIRMED frames.
     """
 
     frames_lost: int = 0
@@ -64,26 +68,26 @@ class RedetectionState:
     size_samples: deque[SizeSample] = field(default_factory=deque)
 
     def remember_size(self, box: Box, peak: float, config: TrackerConfig) -> None:
-        """Note how the target, which is believed in, was seen."""
+        """Add the size sample of a CONFIRMED frame."""
         self.size_samples.append(SizeSample(box.w, box.h, peak))
         while len(self.size_samples) > config.remembered_frames:
             self.size_samples.popleft()
 
     def search_box(self, last: Box, config: TrackerConfig) -> Box:
-        """Return the box that is looked for: ``last``, and when the last place is no longer trusted, in another size.
+        """Return the box to search for: ``last``; after ``trusted_frames`` with the target's usual size.
 
-        That is the median of the better half of the frames that are remembered, those with the higher peaks.
+        The usual size is the median over the remembered frames whose score peak is at least the median peak.
         """
         if self.frames_lost <= config.trusted_frames or not self.size_samples or not config.remembered_frames:
             return last
-        usual = median(sight.peak for sight in self.size_samples)
-        clear = [sight for sight in self.size_samples if sight.peak >= usual]
+        median_peak = median(sample.peak for sample in self.size_samples)
+        clear = [sample for sample in self.size_samples if sample.peak >= median_peak]
         return Box.from_center(*last.center, median(s.w for s in clear), median(s.h for s in clear))
 
     def next_tiles(self, box: Box, size: tuple[int, int], count: int, config: TrackerConfig) -> list[SearchWindow]:
-        """Return the next ``count`` tiles, none of them twice; none while the target is believed in or a find watched.
+        """Return the next ``count`` tiles, each at most once; none while CONFIRMED or while there is a candidate.
 
-        :param box: the last one believed in. :param size: width and height of the image.
+        :param box: the last confirmed one. :param size: width and height of the image.
         """
         if not self.frames_lost or self.candidate or count <= 0:
             return []
@@ -92,25 +96,30 @@ class RedetectionState:
         self.tile_index = (self.tile_index + len(chosen)) % max(len(every), 1)
         return chosen
 
-    def classify(self, places: Sequence[Localization], config: TrackerConfig) -> tuple[TrackStatus, int]:
-        """Say what to make of a frame, and in which of its windows the target is.
+    def classify(self, localizations: Sequence[Localization], config: TrackerConfig) -> tuple[TrackStatus, int]:
+        """Return a frame's status, and the index of the window that the target is in.
 
-        A candidate is TENTATIVE until its box is known: see `confirm`.
+        TENTATIVE is preliminary until the box is known: see `confirm`.
 
-        :param places: of the usual window first, then of the tiles.
+        :param localizations: in the search area first, then in the tiles.
         """
-        here = places[0]
+        at_last = localizations[0]
         trusted = not self.candidate and (self.frames_lost <= config.trusted_frames or not config.search_tiles)
-        if trusted and here.outcome is not Outcome.NOT_FOUND:
+        if trusted and at_last.outcome is not Outcome.NOT_FOUND:
             return TrackStatus.CONFIRMED, 0
-        best = max(range(len(places)), key=lambda i: (is_find(places[i], config), places[i].peak))
-        return (TrackStatus.TENTATIVE, best) if is_find(places[best], config) else (TrackStatus.LOST, 0)
+        best = max(
+            range(len(localizations)),
+            key=lambda n: (is_redetection(localizations[n], config), localizations[n].peak),
+        )
+        if is_redetection(localizations[best], config):
+            return TrackStatus.TENTATIVE, best
+        return TrackStatus.LOST, 0
 
     def confirm(self, status: TrackStatus, last: Box, box: Box | None, config: TrackerConfig) -> TrackStatus:
-        """Note how a frame ended, and return what is believed now that the box is known.
+        """Update the state at the end of a frame, and return the final status.
 
-        :param last: the target's box before, a candidate's where there is one.
-        :param box: the refined one, None if LOST.
+        :param status: from `classify`. :param last: the box before this frame, the candidate's where there is one.
+        :param box: the refined one; None if LOST.
         """
         if status is TrackStatus.TENTATIVE and box is not None:
             frames = 1 if self.candidate is None else self.candidate.frames + 1
@@ -130,33 +139,33 @@ class RedetectionState:
         return status
 
 
-def is_find(place: Localization, config: TrackerConfig) -> bool:
-    """Tell whether a peak is high and lonely enough to be the target that was lost."""
+def is_redetection(localization: Localization, config: TrackerConfig) -> bool:
+    """Tell whether a peak is high and unambiguous enough to be the lost target."""
     return (
-        place.outcome is not Outcome.NOT_FOUND
-        and place.peak >= config.find_threshold
-        and place.distractor_ratio <= config.find_distractor_ratio
+        localization.outcome is not Outcome.NOT_FOUND
+        and localization.peak >= config.find_threshold
+        and localization.distractor_ratio <= config.find_distractor_ratio
     )
 
 
 def continues(last: Box, box: Box, config: TrackerConfig, *, moved: bool) -> bool:
-    """Tell whether ``box`` may be the next one of what was in ``last``; ``moved``: however far away it is."""
+    """Tell whether ``box`` can follow ``last`` in the next frame; with ``moved`` only sizes are compared."""
     (x, y), (last_x, last_y) = box.center, last.center
     near = math.hypot(x - last_x, y - last_y) <= config.find_motion * math.sqrt(last.area)
-    alike = 1 / config.find_growth <= box.area / last.area <= config.find_growth
-    return alike and (moved or near)
+    similar = 1 / config.find_growth <= box.area / last.area <= config.find_growth
+    return similar and (moved or near)
 
 
 def search_area(box: Box, config: TrackerConfig) -> SearchWindow:
-    """Return the search window round the last box."""
+    """Return the search window around a box."""
     return SearchWindow.around(box.center, config.search_scale * math.sqrt(box.area), config.crop_size)
 
 
 def tiles(box: Box, size: tuple[int, int], config: TrackerConfig) -> list[SearchWindow]:
-    """Return windows that together show every place of an image, nearest to ``box`` first.
+    """Return windows that together cover an image, nearest to ``box`` first.
 
-    Every place lies in the inner part of a tile, by at least half a target's size from its edge, or in the usual
-    window, or at the image's border. Tiles reach over the border only where the image is smaller than they are.
+    Every position is at least half a target size inside a tile, the search area of ``box``, or the image border. Tiles
+    extend beyond the border only where the image is smaller than they are.
 
     :param size: width and height of the image.
     """
@@ -166,14 +175,14 @@ def tiles(box: Box, size: tuple[int, int], config: TrackerConfig) -> list[Search
     here = tuple(min(max(at, 0.0), float(extent)) for at, extent in zip(box.center, size, strict=True))
     columns, rows = (_positions(at, extent, side, step) for at, extent in zip(here, size, strict=True))
     centers = [(x, y) for y in rows for x in columns]
-    if side == usual and here == box.center:  # the first one is the usual window itself
+    if side == usual and here == box.center:  # the first one is the search area itself
         centers = centers[1:]
     centers.sort(key=lambda center: math.dist(center, here))
     return [SearchWindow.around(center, side, config.crop_size) for center in centers]
 
 
 def _positions(start: float, extent: float, side: float, step: float) -> list[float]:
-    """Return where the middles of tiles lie along one axis: ``start``, and from there outward to both borders."""
+    """Return the centres of tiles along one axis: ``start``, and from there outward to both borders."""
     low, high = min(side / 2, extent / 2), max(extent - side / 2, extent / 2)
     positions = [start]
     at = start

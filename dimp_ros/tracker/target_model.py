@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first frame: from a picture and a box to a target that can be followed."""
+"""The target model: a filter predicted from the first frame and updated online (sections 3.1 to 3.3 and 3.7).
+
+`init_target_model` runs the model initialiser and the steepest-descent optimiser on augmented views of the first frame.
+`update_target_model` adds a frame to the sample memory and runs the optimiser on all samples.
+"""
 
 from __future__ import annotations
 
@@ -31,9 +35,9 @@ FITTED_VIEWS = 3
 def init_target_model(
     net: InferenceNet, picture: Picture, box: Box, config: TrackerConfig, device: torch.device, timer: StageTimer
 ) -> TrackedTarget:
-    """Learn a target's filter from views of its first frame, and what the overlap network has to know of it.
+    """Learn a target's filter and the overlap network's modulation vectors from the first frame.
 
-    :param box: one that `check_box` has accepted. :param timer: records how long each stage took.
+    :param box: the target in image pixels, already checked. :param timer: records the stages.
     """
     window = search_area(box, config)
     large = crop(picture, SearchWindow.around(box.center, 2 * window.side, 2 * config.crop_size))
@@ -48,9 +52,10 @@ def init_target_model(
     boxes = torch.cat((boxes, boxes[:1].expand(config.dropout_copies, -1)))
     features = net.target_features(stride16)
     classifier = net.net.classifier
-    first = classifier.filter_initializer(features[None], boxes[None])
-    weights = classifier.filter_optimizer(first, features[None], boxes[None], steps=config.init_steps)[-1]
+    initial = classifier.filter_initializer(features[None], boxes[None])
+    weights = classifier.filter_optimizer(initial, features[None], boxes[None], steps=config.init_steps)[-1]
     timer.record("learn")
+
     plain = Features(*(maps[:1].float() for maps in backbone))
     modulation = net.net.bb_regressor.modulation(plain, boxes[:1])
     if config.box_fit_steps:
@@ -58,13 +63,13 @@ def init_target_model(
         modulation = fit_modulation(net.net.bb_regressor, modulation, fitted, boxes[:FITTED_VIEWS], config)
     memory = SampleMemory(features, boxes, config.memory_size, config.first_frame_share)
     scores = apply_filter(features[None, :1], weights)[0, 0].cpu().numpy()
-    frame = SearchResult(window, views[0].image, scores, weights, highest(scores))
+    result = SearchResult(window, views[0].image, scores, weights, highest(scores))
     timer.record("modulate")
-    return TrackedTarget(box, weights, modulation, memory, generator, frame)
+    return TrackedTarget(box, weights, modulation, memory, generator, result)
 
 
 def _dropout_copies(plain: Tensor, config: TrackerConfig, generator: torch.Generator) -> Tensor:
-    """Return copies of features ``Tensor[1, C, H, W]`` with some channels zeroed and the others scaled up."""
+    """Return copies of features ``Tensor[1, C, H, W]`` with 2-D channel dropout."""
     keep = 1 - config.dropout_rate
     kept = torch.rand((config.dropout_copies, plain.shape[1], 1, 1), generator=generator) < keep
     return plain * kept.to(plain) / keep
@@ -73,7 +78,9 @@ def _dropout_copies(plain: Tensor, config: TrackerConfig, generator: torch.Gener
 def update_target_model(
     target: TrackedTarget, features: Tensor, engine: InferenceEngine, config: TrackerConfig
 ) -> None:
-    """Add a target's last frame to its memory and improve its filter, as the outcome tells.
+    """Add a target's last frame to its memory and optimise its filter, as the localisation's outcome demands.
+
+    A hard negative is optimised at once, a normal frame every ``update_interval`` frames, an uncertain one never.
 
     :param features: classification features of the frame's crop, ``Tensor[C, H, W]``.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tracker keeps of a target, and what it shows of it to those who compare or debug."""
+"""State of one tracked target, and a read-only copy of it for debugging and comparison."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from dimp_ros.tracker.redetection import RedetectionState, TrackStatus
 
 @dataclass
 class SearchResult:
-    """A target in one window of a frame; references to what was computed anyway, nothing is copied for it.
+    """A target in one search window of a frame; references only, nothing is copied.
 
-    :param image: the crop, ``[S, S, 3]`` BGR. :param scores: ``[R, C]``, of ``filter`` as it was before the frame was
-        learned. :param localization: what was made of them. The last three are None where no box was refined.
+    :param image: the crop, ``[S, S, 3]`` BGR. :param scores: ``[R, C]``, of ``filter``, before this frame was learned.
+    :param localization: the decision made from them. The last three are None where no box was refined.
     """
 
     window: SearchWindow
@@ -39,12 +39,13 @@ class SearchResult:
 
 @dataclass
 class TrackedTarget:
-    """What is known of one target: its last box, its filter, the overlap network's modulation, its samples.
+    """A target: its last box, target filter, modulation vectors of the overlap network, and training samples.
 
-    :param box: the last one believed in. :param last: the window of the last frame in which it was, or else was sought.
-    :param tokens: what the box refiner remembers, ``Tensor[1, T, C]``; None where the weights have none.
-    :param reported_box: the same as ``box`` with the first frame's error taken back.
-    :param edge_errors: of the refined box in the first frame: left, top, right, bottom, in its sides.
+    :param box: the last CONFIRMED one. :param generator: for jittered boxes. :param last: the result of the last frame.
+    :param frame: 0 on the first frame, incremented by every update.
+    :param tokens: of the box refiner, ``Tensor[1, T, C]``; None where the weights have none.
+    :param edge_errors: of the refined box in the first frame: left, top, right, bottom, in box sides.
+    :param reported_box: ``box`` with the first frame's error subtracted.
     """
 
     box: Box
@@ -64,15 +65,12 @@ class TrackedTarget:
         self.reported_box = self.box
 
     def predicted_box(self, config: TrackerConfig) -> Box:
-        """Return where the target is looked for: at the candidate's box, where there is one, else at the last one."""
-        return (
-            self.redetection.candidate.box
-            if self.redetection.candidate
-            else self.redetection.search_box(self.box, config)
-        )
+        """Return the box that the next search window is centred on: the candidate's, where there is one."""
+        candidate = self.redetection.candidate
+        return candidate.box if candidate else self.redetection.search_box(self.box, config)
 
     def to(self, device: torch.device) -> None:
-        """Move everything that is computed with to a device."""
+        """Move all tensors to a device."""
         self.filter = self.filter.to(device)
         self.modulation = Modulation(*(vector.to(device) for vector in self.modulation))
         self.memory.to(device)
@@ -80,7 +78,7 @@ class TrackedTarget:
         self.last.filter = self.last.filter.to(device)
 
     def inspect(self) -> FrameInspection:
-        """Return copies of everything that the last frame was decided with."""
+        """Return copies of everything behind the last result."""
         last, memory = self.last, self.memory
         return FrameInspection(
             frame=self.frame,
@@ -105,19 +103,18 @@ class TrackedTarget:
 class FrameInspection:
     """Everything behind a target's last `TrackResult`; boxes are (x, y, w, h) in crop pixels, tensors on the CPU.
 
-    :param frame: 0 on the first frame, counted up by every update.
-    :param image: the crop that the network saw, ``[S, S, 3]`` BGR uint8. :param window: where it is in the image.
-    :param scores: ``[R, C]``; cell (row, column) stands for a target centred at crop pixel (16 column, 16 row).
-    :param localization: what was made of the scores; on the first frame just the highest one.
-    :param filter: ``Tensor[C, 4, 4]``, the filter behind ``scores``. :param next_filter: after the frame was learned.
+    :param frame: 0 on the first frame, incremented by every update.
+    :param image: the network's input, ``[S, S, 3]`` BGR uint8. :param window: its position in the image.
+    :param scores: ``[R, C]``; cell (row, column) is a target centre at crop pixel (16 column, 16 row).
+    :param localization: the decision made from them; on the first frame their maximum.
+    :param filter: ``Tensor[C, 4, 4]``, the filter behind ``scores``. :param next_filter: after this frame was learned.
     :param modulation: the overlap network's, two vectors.
-    :param proposals: ``Tensor[P, 4]``, the boxes that refinement started from; None on the first frame
-        and where the target was not found.
-    :param refined_boxes: ``Tensor[P, 4]``, where it ended.
-    :param overlaps: ``Tensor[P]``, the prediction ``2 * IoU - 1`` where its last step began.
-    :param box: the box believed in after the frame, in image pixels.
+    :param proposals: ``Tensor[P, 4]``, where refinement started; None on the first frame and where the target was not
+        found. :param refined_boxes: ``Tensor[P, 4]``, where it ended.
+    :param overlaps: ``Tensor[P]``, the prediction ``2 * IoU - 1`` before its last step.
+    :param box: the confirmed box after this frame, in image pixels.
     :param sample_features: the memory's, ``Tensor[N, C, H, W]``, with ``sample_boxes`` ``Tensor[N, 4]`` and
-        ``sample_weights`` ``Tensor[N]``, after the frame was added.
+        ``sample_weights`` ``Tensor[N]``, after this frame was added.
     """
 
     frame: int

@@ -1,5 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`DimpTracker`: the online procedure of DiMP for one or more targets."""
+"""`DimpTracker`: the online procedure of DiMP (section 3.7 of the paper) for one or more targets.
+
+`DimpTracker.init` learns a target model from the first frame: `target_model`. `DimpTracker.update_all` is one frame:
+
+1. cut a search window around each target's last box: `crop`, and for lost targets `redetection`
+2. extract features and correlate them with each target's filter: `inference_engine`
+3. find the score peak and decide: `localization`, `redetection`
+4. refine the box by gradient ascent on the predicted overlap: `box_refinement`; by the box refiner, where weights have one: `closer_look`
+5. add the frame to the sample memory and optimise the filter: `memory`, `target_model`
+"""
 
 from __future__ import annotations
 
@@ -22,7 +31,7 @@ from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
 from dimp_ros.tracker.device import choose_device, choose_precision, upload
 from dimp_ros.tracker.inference_engine import InferenceEngine
-from dimp_ros.tracker.localization import Localization, Outcome, localize
+from dimp_ros.tracker.localization import Outcome, localize
 from dimp_ros.tracker.redetection import TrackStatus, search_area
 from dimp_ros.tracker.result import TargetState, TrackResult
 from dimp_ros.tracker.stage_timer import StageTimer
@@ -37,14 +46,14 @@ STATES = {
 
 
 class DimpTracker:
-    """Follow targets given by a box through a stream of images.
+    """Track targets, each given by a box, through a stream of images.
 
     :param model: ``dimp_lite``, ``dimp18``, ``dimp50``, or the path of a weights file.
     :param device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-    :param config: the procedure's constants; crop size and search scale come from the weights where it is None.
-    :param weights: ``random`` builds the named model without weights, for tests and benchmarks.
+    :param config: the procedure's constants; None for the defaults with the weights' crop size and search scale.
+    :param weights: ``random`` for random weights, for tests and benchmarks.
     :param precision: of the networks: ``float32``, ``bfloat16``, ``float16`` or ``auto``; see `choose_precision`.
-    :raises FileNotFoundError: if the weights are not there. :raises ValueError: if they do not fit.
+    :raises FileNotFoundError: if there are no weights. :raises ValueError: if they do not fit.
     """
 
     def __init__(
@@ -58,7 +67,7 @@ class DimpTracker:
     ) -> None:
         self.device = choose_device(device)
         self._precision = precision
-        choose_precision(precision, self.device)  # refuses, before anything is loaded
+        choose_precision(precision, self.device)  # raises before anything is loaded
         if weights == "random":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config.seed if config else 0)
@@ -79,10 +88,10 @@ class DimpTracker:
 
     @property
     def config(self) -> TrackerConfig:
-        """The procedure's constants. Another configuration may be set between any two frames.
+        """The procedure's constants. They may be set between any two frames.
 
-        :raises ValueError: when set, if targets are followed and a field differs that is not ``live``; see
-            `TrackerConfig`. The old configuration then stays.
+        :raises ValueError: when set while there are targets, if a field differs that is not ``live``, see
+            `TrackerConfig`. The old configuration stays.
         """
         return self._config
 
@@ -92,18 +101,18 @@ class DimpTracker:
             old, new = getattr(self._config, item.name), getattr(config, item.name)
             if self._targets and old != new and not item.metadata["live"]:
                 raise ValueError(
-                    f"{item.name} cannot change from {old!r} to {new!r} while targets are followed that were "
+                    f"{item.name} cannot change from {old!r} to {new!r} while there are targets that were "
                     f"learned with it: drop {', '.join(map(repr, self._targets))} first"
                 )
         self._config = config
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """Ids of the targets being followed, oldest first."""
+        """Ids of the targets, oldest first."""
         return tuple(self._targets)
 
     def drop(self, target_id: str | None = None) -> None:
-        """Forget a target, or all of them.
+        """Drop a target, or all of them.
 
         :raises KeyError: if there is no such target.
         """
@@ -113,9 +122,9 @@ class DimpTracker:
             del self._targets[target_id]
 
     def to(self, device: str) -> None:
-        """Go on with another device, targets and all: the CPU, where a GPU has run out of memory.
+        """Move network and targets to another device, such as the CPU after a GPU ran out of memory.
 
-        :raises ValueError: if there is no such device; everything stays where it is.
+        :raises ValueError: if there is no such device; nothing changes.
         """
         self.device = choose_device(device)
         self.net = self.net.to(self.device)
@@ -124,11 +133,11 @@ class DimpTracker:
         self._engine = InferenceEngine(self.net, self.device, self._precision)
 
     def device_bytes(self) -> int | None:
-        """Return how much of the device's memory is taken by this program; None where that is not known (the CPU)."""
+        """Return the device memory that this program has reserved; None on a CPU."""
         return torch.cuda.memory_reserved(self.device) if self.device.type == "cuda" else None
 
     def warm_up(self) -> None:
-        """Run every stage once on an empty picture, so that the first frame is not slower than the others."""
+        """Run every stage once on a blank image, so that the first frame is not slower than the others."""
         kept = self._targets
         self._targets = {}
         try:
@@ -140,16 +149,16 @@ class DimpTracker:
 
     @torch.inference_mode()
     def init(self, image: NDArray[np.uint8] | Picture, box: Sequence[float], *, target_id: str = "0") -> TrackResult:
-        """Start to follow what is in ``box``; an id that is already followed starts over.
+        """Start tracking the target in ``box``; an id that is already tracked starts over.
 
         :param image: ``[H, W, 3]`` BGR or ``[H, W]`` grey, uint8, or a `Picture`.
         :param box: ``(x, y, w, h)`` in its pixels.
-        :raises ValueError: if image or box cannot be used; targets being followed are left alone.
+        :raises ValueError: if image or box is invalid; no target changes.
         """
         timer = StageTimer()
         picture = as_picture(image)
         checked = check_box(box, picture.width, picture.height, min_side=self.config.min_target_side)
-        if not self._engine.up_to_date():  # somebody has put other weights into `net`
+        if not self._engine.up_to_date():  # other weights were loaded into `net`
             self._engine = InferenceEngine(self.net, self.device, self._precision)
         target = init_target_model(self._engine.net, picture, checked, self.config, self.device, timer)
         self._learn_box(target, picture)
@@ -157,7 +166,7 @@ class DimpTracker:
         return self._result(target_id, target, timer.stages)
 
     def update(self, image: NDArray[np.uint8] | Picture) -> TrackResult:
-        """Find the one target in the next image.
+        """Track the one target in the next image.
 
         :raises RuntimeError: if there is no target, or more than one (use `update_all`).
         """
@@ -172,49 +181,40 @@ class DimpTracker:
     def update_all(
         self, image: NDArray[np.uint8] | Picture, only: Collection[str] | None = None
     ) -> dict[str, TrackResult]:
-        """Find targets in the next image, all search windows together; the results are by id.
+        """Track targets in the next image, all search windows in one batch; the results are by id.
 
         :param image: as for `init`; its size may differ from the last one's.
-        :param only: ids of the targets to be updated, the others being left as they are; None for all.
-        :raises ValueError: if the image cannot be used. :raises KeyError: if ``only`` names a target that is not there.
-            Either way the targets are left as they were.
+        :param only: ids of the targets to update; None for all.
+        :raises ValueError: if the image is invalid. :raises KeyError: if ``only`` names an unknown target. Either way
+            no target changes.
         """
         timer = StageTimer()
         picture = as_picture(image)
-        chosen = self._chosen(only)
-        if not chosen:
+        selected = self._select(only)
+        if not selected:
             return {}
-        targets, size = list(chosen.values()), (picture.width, picture.height)
-        windows = self._windows(targets, size)
-        owners = [n for n, own in enumerate(windows) for _ in own]
+        targets, size = list(selected.values()), (picture.width, picture.height)
+        windows = self._search_windows(targets, size)
         crops = [to_color(crop(picture, window)) for own in windows for window in own]
+        filters = torch.cat([target.filter for target, own in zip(targets, windows, strict=True) for _ in own])
         timer.record("crop")
-        backbone, features, maps = self._engine.extract_and_score(
-            crops, torch.cat([targets[n].filter for n in owners]), timer
-        )
-        seen = []  # for each target, the number of the window in which it is
-        first = 0
-        for target, own in zip(targets, windows, strict=True):
-            places = [self._localize(target, window, maps[first + n], n > 0) for n, window in enumerate(own)]
-            target.status, n = target.redetection.classify(places, self.config)
-            target.last = SearchResult(own[n], crops[first + n], maps[first + n], target.filter, places[n])
-            seen.append(first + n)
-            first += len(own)
+        backbone, features, maps = self._engine.extract_and_score(crops, filters, timer)
+        rows = self._localize_targets(targets, windows, crops, maps)
         timer.record("localize")
-        self._refine_and_confirm(targets, backbone, seen, picture)
+        self._refine_and_confirm(targets, backbone, rows, picture)
         timer.record("refine")
-        for target, at in zip(targets, seen, strict=True):
+        for target, row in zip(targets, rows, strict=True):
             target.frame += 1
             if target.status is TrackStatus.CONFIRMED:
-                update_target_model(target, features[at], self._engine, self.config)
+                update_target_model(target, features[row], self._engine, self.config)
         timer.record("update")
-        return {target_id: self._result(target_id, target, timer.stages) for target_id, target in chosen.items()}
+        return {target_id: self._result(target_id, target, timer.stages) for target_id, target in selected.items()}
 
     def inspect(self, target_id: str | None = None) -> FrameInspection:
         """Return copies of everything behind a target's last result: crop, scores, filter, proposals, samples.
 
-        :param target_id: may be left out where there is one target.
-        :raises KeyError: if there is no such target, or none or several to choose from.
+        :param target_id: may be omitted where there is one target.
+        :raises KeyError: if there is no such target, or if it is omitted and there is not exactly one.
         """
         if target_id is None and len(self._targets) == 1:
             return next(iter(self._targets.values())).inspect()
@@ -223,11 +223,11 @@ class DimpTracker:
         return self._targets[target_id].inspect()
 
     def confidence(self, peak: float) -> float:
-        """Return the confidence for a score peak, by the map that is kept with the weights."""
+        """Return the confidence for a score peak, by the map that is stored with the weights."""
         return self._confidence(peak)
 
-    def _chosen(self, only: Collection[str] | None) -> dict[str, TrackedTarget]:
-        """Return the targets to be updated, oldest first."""
+    def _select(self, only: Collection[str] | None) -> dict[str, TrackedTarget]:
+        """Return the targets to update, oldest first."""
         if only is None:
             return self._targets
         wanted = {only} if isinstance(only, str) else set(only)
@@ -235,28 +235,45 @@ class DimpTracker:
             raise KeyError(f"there is no target {', '.join(map(repr, unknown))}; targets are {list(self._targets)}")
         return {target_id: target for target_id, target in self._targets.items() if target_id in wanted}
 
-    def _windows(self, targets: list[TrackedTarget], size: tuple[int, int]) -> list[list[SearchWindow]]:
-        """Return each target's search windows: the usual one, then the tiles that a lost one gets in this frame."""
+    def _search_windows(self, targets: list[TrackedTarget], size: tuple[int, int]) -> list[list[SearchWindow]]:
+        """Return each target's search windows: its search area, then a lost one's share of ``search_tiles`` tiles."""
         config = self.config
         searching = sum(1 for target in targets if target.redetection.frames_lost and not target.redetection.candidate)
         share = max(config.search_tiles // searching, min(config.search_tiles, 1)) if searching else 0
-        places = [target.predicted_box(config) for target in targets]
+        boxes = [target.predicted_box(config) for target in targets]
         return [
-            [search_area(place, config), *target.redetection.next_tiles(place, size, share, config)]
-            for target, place in zip(targets, places, strict=True)
+            [search_area(box, config), *target.redetection.next_tiles(box, size, share, config)]
+            for target, box in zip(targets, boxes, strict=True)
         ]
 
-    def _localize(
-        self, target: TrackedTarget, window: SearchWindow, scores: NDArray[np.float32], tile: bool
-    ) -> Localization:
-        """Decide where a target is in its scores; in a tile the last place says nothing."""
-        last = window.box_to_crop(target.predicted_box(self.config))
-        cells = (last.h / STRIDE, last.w / STRIDE)
-        center = None if tile else (last.center[1] / STRIDE, last.center[0] / STRIDE)
-        return localize(scores, cells, center, self.config)
+    def _localize_targets(
+        self,
+        targets: list[TrackedTarget],
+        windows: list[list[SearchWindow]],
+        crops: Sequence[NDArray[np.uint8]],
+        maps: NDArray[np.float32],
+    ) -> list[int]:
+        """Set every target's status and search result from the score maps ``[N, R, C]`` of its windows.
+
+        :return: for each target, the number of the window that it was found in, of all N.
+        """
+        rows, first = [], 0
+        for target, own in zip(targets, windows, strict=True):
+            localizations = []
+            for n, window in enumerate(own):
+                last = window.box_to_crop(target.predicted_box(self.config))
+                center = (last.center[1] / STRIDE, last.center[0] / STRIDE) if n == 0 else None  # not used in tiles
+                scores, cells = maps[first + n], (last.h / STRIDE, last.w / STRIDE)
+                localizations.append(localize(scores, cells, center, self.config))
+            target.status, n = target.redetection.classify(localizations, self.config)
+            row = first + n
+            target.last = SearchResult(own[n], crops[row], maps[row], target.filter, localizations[n])
+            rows.append(row)
+            first += len(own)
+        return rows
 
     def _learn_box(self, target: TrackedTarget, picture: Picture) -> None:
-        """Learn from the first frame what box refinement has to know of a target."""
+        """Compute from the first frame what box refinement needs: the box refiner's tokens, the errors of the edges."""
         config, net = self.config, self._engine.net
         if net.box_refiner is not None:
             target.tokens = remember_target(net, picture, target.box, self.device)
@@ -269,43 +286,42 @@ class DimpTracker:
             size = (picture.width, picture.height)
             measure_edge_errors(target, self._engine.refine_boxes, backbone, size, config)
 
-    def _refined(
+    def _refine(
         self, targets: list[TrackedTarget], backbone: Features, rows: list[int], picture: Picture
     ) -> list[Box]:
-        """Return the boxes of targets that were found, by what the weights have for it."""
+        """Return the refined boxes of targets, by the box refiner where the weights have one."""
         config, net = self.config, self._engine.net
         if config.closer_looks and all(target.tokens is not None for target in targets):
             return refine_closer(targets, net, picture, config, self.device)
-        chosen = Features(*(f[rows] for f in backbone))
+        chosen = Features(*(maps[rows] for maps in backbone))
         return refine(targets, self._engine.refine_boxes, chosen, (picture.width, picture.height), config)
 
     def _refine_and_confirm(
-        self, targets: list[TrackedTarget], backbone: Features, seen: list[int], picture: Picture
+        self, targets: list[TrackedTarget], backbone: Features, rows: list[int], picture: Picture
     ) -> None:
-        """Give targets that were found their boxes, and say of each what is believed.
+        """Refine the boxes of targets that were found, and set every target's final status.
 
-        :param backbone: features of all windows. :param seen: for each target, the number of its window.
+        :param backbone: features of all windows. :param rows: for each target, the number of its window.
         """
         found = [n for n, target in enumerate(targets) if target.status is not TrackStatus.LOST]
         boxes: dict[int, Box] = {}
         if found:
-            rows = [seen[n] for n in found]
-            boxes = dict(zip(found, self._refined([targets[n] for n in found], backbone, rows, picture), strict=True))
+            refined = self._refine([targets[n] for n in found], backbone, [rows[n] for n in found], picture)
+            boxes = dict(zip(found, refined, strict=True))
         for n, target in enumerate(targets):
             box = boxes.get(n)
-            target.status = target.redetection.confirm(
-                target.status, target.predicted_box(self.config), box, self.config
-            )
+            last = target.predicted_box(self.config)
+            target.status = target.redetection.confirm(target.status, last, box, self.config)
             if target.status is TrackStatus.CONFIRMED and box is not None:
                 target.box = box
                 target.reported_box = reported(box, target, self.config, target.frame + 1)
                 target.redetection.remember_size(box, target.last.localization.peak, self.config)
 
     def _result(self, target_id: str, target: TrackedTarget, stages: dict[str, float]) -> TrackResult:
-        """Say what was found."""
-        window, place = target.last.window, target.last.localization
+        """Return the result of a target's last frame."""
+        window, localization = target.last.window, target.last.localization
         if target.status is TrackStatus.CONFIRMED:
-            state = STATES[place.outcome]
+            state = STATES[localization.outcome]
         else:
             state = TargetState.UNCERTAIN if target.status is TrackStatus.TENTATIVE else TargetState.LOST
         box = target.predicted_box(self.config)
@@ -315,9 +331,9 @@ class DimpTracker:
             state,
             None if state is TargetState.LOST else box,
             target.reported_box,
-            self.confidence(place.peak),
-            place.peak,
-            place.distractor_ratio,
+            self.confidence(localization.peak),
+            localization.peak,
+            localization.distractor_ratio,
             window.box,
             stages,
             target.status is TrackStatus.TENTATIVE,

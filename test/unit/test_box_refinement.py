@@ -8,7 +8,7 @@ import torch
 
 from dimp_ros.geometry.box import Box
 from dimp_ros.model.iou_net import overlap_and_gradient
-from dimp_ros.tracker.box_refinement import ascend, choose, starting_boxes
+from dimp_ros.tracker.box_refinement import ascend, average_best, starting_boxes
 from dimp_ros.tracker.config import TrackerConfig
 
 CONFIG = TrackerConfig()
@@ -64,10 +64,10 @@ def test_ascent_goes_uphill_by_gradient_times_size():
 def test_the_best_boxes_are_averaged():
     boxes = torch.tensor([[0.0, 0, 10, 10], [1, 1, 10, 10], [2, 2, 10, 10], [50, 50, 10, 10]])
     config = dataclasses.replace(CONFIG, best_boxes=3)
-    assert choose(boxes, torch.tensor([0.5, 0.6, 0.7, 0.1]), config) == pytest.approx((1, 1, 10, 10))
+    assert average_best(boxes, torch.tensor([0.5, 0.6, 0.7, 0.1]), config) == pytest.approx((1, 1, 10, 10))
 
 
 def test_boxes_of_absurd_shape_or_value_are_dropped():
     boxes = torch.tensor([[0.0, 0, 70, 10], [5, 5, 20, 10], [0, 0, 10, 70], [float("nan"), 0, 10, 10]])
-    assert choose(boxes, torch.tensor([0.9, 0.1, 0.9, 0.9]), CONFIG) == (5, 5, 20, 10)
-    assert choose(boxes[:1], torch.tensor([0.9]), CONFIG) is None
+    assert average_best(boxes, torch.tensor([0.9, 0.1, 0.9, 0.9]), CONFIG) == (5, 5, 20, 10)
+    assert average_best(boxes[:1], torch.tensor([0.9]), CONFIG) is None

@@ -43,7 +43,7 @@ def made_target(net, batch=2):
 
 def compare(net, boxes):
     modulation, maps = made_target(net, len(boxes))
-    overlap = OverlapHead(net).of(modulation, maps)
+    overlap = OverlapHead(net).for_targets(modulation, maps)
     value, gradient = overlap.value_and_gradient(boxes)
     wanted, slope = overlap_and_gradient(net, modulation, maps, boxes)
     torch.testing.assert_close(value, wanted, rtol=1e-9, atol=1e-9)
@@ -71,7 +71,7 @@ def test_a_degenerate_box_has_no_gradient(box):
     net = made_net("dimp_lite")
     modulation, maps = made_target(net, 1)
     boxes = torch.tensor([[box]], dtype=torch.float64)
-    value, gradient = OverlapHead(net).of(modulation, maps).value_and_gradient(boxes)
+    value, gradient = OverlapHead(net).for_targets(modulation, maps).value_and_gradient(boxes)
     torch.testing.assert_close(gradient, torch.zeros_like(gradient), rtol=0.0, atol=1e-12)  # -0 and 3e-20 on some CPUs
     torch.testing.assert_close(value, net(modulation, maps, boxes))
 

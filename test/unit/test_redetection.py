@@ -15,7 +15,7 @@ from dimp_ros.tracker.redetection import (
     RedetectionState,
     TrackStatus,
     continues,
-    is_find,
+    is_redetection,
     search_area,
     tiles,
 )
@@ -156,7 +156,7 @@ def test_of_several_tiles_the_highest_peak_that_is_a_find_is_taken():
     ],
 )
 def test_a_find_is_a_peak_that_is_high_and_alone(place, config, found):
-    assert is_find(place, config) is found
+    assert is_redetection(place, config) is found
 
 
 def test_a_find_that_holds_is_the_target_in_its_third_frame():

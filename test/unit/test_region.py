@@ -20,7 +20,7 @@ def test_pooling_sees_nothing_outside_the_region(given_boxes):
     region = Region.around(boxes, CELLS)
     if region is None:
         return
-    if region.holds(boxes, CELLS):
+    if region.covers(boxes, CELLS):
         maps = torch.rand(1, 2, CELLS, CELLS, generator=torch.Generator().manual_seed(0)).double()
         part = maps[..., region.row : region.row + region.size, region.column : region.column + region.size]
         whole = precise_roi_pool(maps, boxes[None].double(), 3, 1 / 16)
@@ -38,8 +38,8 @@ def test_boxes_in_the_window_lie_in_their_region_with_room_to_move(cx, cy, w, h)
     assert 0 <= region.column <= CELLS - region.size and 0 <= region.row <= CELLS - region.size
     room = 0.1 * max(w, h)
     for dx, dy in ((-room, 0), (room, 0), (0, -room), (0, room)):
-        assert region.holds(box + torch.tensor([dx, dy, 0, 0]), CELLS)
-    assert not region.holds(box + torch.tensor([-160.0 if region.column else 160, 0, 0, 0]), CELLS)
+        assert region.covers(box + torch.tensor([dx, dy, 0, 0]), CELLS)
+    assert not region.covers(box + torch.tensor([-160.0 if region.column else 160, 0, 0, 0]), CELLS)
 
 
 def test_a_region_is_not_larger_than_the_window():
@@ -51,4 +51,4 @@ def test_a_region_is_not_larger_than_the_window():
 
 def test_a_box_that_is_no_number_is_not_held():
     region = Region.around(torch.tensor([[100.0, 100, 20, 20]]), CELLS)
-    assert not region.holds(torch.tensor([[float("nan"), 100, 20, 20]]), CELLS)
+    assert not region.covers(torch.tensor([[float("nan"), 100, 20, 20]]), CELLS)

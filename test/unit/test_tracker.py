@@ -446,7 +446,7 @@ def test_a_target_that_shrank_before_it_was_lost_is_sought_with_windows_of_its_u
     random_tracker.config = dataclasses.replace(BLIND, trusted_frames=2)
     sides = []
     for _ in range(5):
-        (windows,) = random_tracker._windows([target], (640, 480))
+        (windows,) = random_tracker._search_windows([target], (640, 480))
         sides.append({round(window.side) for window in windows})
         result = random_tracker.update(SCENE.frame(300, 200))
         assert result.state is TargetState.LOST and result.last_box == piece

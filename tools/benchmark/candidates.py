@@ -175,21 +175,12 @@ class OpenCVCandidate:
 @contextmanager
 def stages_by_cpu_time() -> Iterator[None]:
     """Have stages tell how long this process was given a CPU instead of how long they took: for busy machines."""
-    before = StageTimer.__init__, StageTimer.record
-
-    def init(clock: StageTimer) -> None:
-        clock.stages, clock._last = {}, time.process_time()
-
-    def record(clock: StageTimer, stage: str) -> None:
-        now = time.process_time()
-        clock.stages[stage] = clock.stages.get(stage, 0.0) + (now - clock._last) * 1e3
-        clock._last = now
-
-    StageTimer.__init__, StageTimer.record = init, record  # type: ignore[method-assign, assignment]
+    before = StageTimer.now
+    StageTimer.now = staticmethod(time.process_time)
     try:
         yield
     finally:
-        StageTimer.__init__, StageTimer.record = before  # type: ignore[method-assign]
+        StageTimer.now = staticmethod(before)
 
 
 def _wait_at_laps(device: torch.device) -> None:

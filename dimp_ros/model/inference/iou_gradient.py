@@ -59,7 +59,7 @@ class OverlapHead:
         self.bias = net.iou_predictor.bias.detach()
         self.hat = _Hat(self.heads, self.weight)
 
-    def of(self, modulation: Modulation, features: Features) -> TargetOverlap:
+    def for_targets(self, modulation: Modulation, features: Features) -> TargetOverlap:
         """Return the overlap of boxes with B targets in B pictures.
 
         :param modulation: of the targets. :param features: of the pictures, from `IoUNet.features`.
@@ -68,7 +68,7 @@ class OverlapHead:
 
 
 class TargetOverlap:
-    """The predicted overlap of boxes ``Tensor[B, P, 4]`` (x, y, w, h) in crop pixels; see `OverlapHead.of`."""
+    """The predicted overlap of boxes ``Tensor[B, P, 4]`` (x, y, w, h) in crop pixels; see `OverlapHead.for_targets`."""
 
     def __init__(self, head: OverlapHead, modulation: Modulation, features: Features) -> None:
         self._head = head

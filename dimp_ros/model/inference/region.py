@@ -44,7 +44,7 @@ class Region(NamedTuple):
         column, row = (min(max((a + b + 1 - size) // 2, 0), cells - size) for a, b in zip(first, last, strict=True))
         return cls(column, row, size)
 
-    def holds(self, boxes: Tensor, cells: int) -> bool:
+    def covers(self, boxes: Tensor, cells: int) -> bool:
         """Say whether boxes ``Tensor[P, 4]`` (crop pixels) can be pooled in it as in the whole search window."""
         x0, y0, x1, y1 = _bounds(boxes)
         # Pooling reaches to the next pixel on each side, and beyond the search window there is nothing.

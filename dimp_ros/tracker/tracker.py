@@ -6,7 +6,7 @@
 1. cut a search window around each target's last box: `crop`, and for lost targets `redetection`
 2. extract features and correlate them with each target's filter: `inference_engine`
 3. find the score peak and decide: `localization`, `redetection`
-4. refine the box by gradient ascent on the predicted overlap: `box_refinement`; by the box refiner, where weights have one: `closer_look`
+4. refine the box, by gradient ascent on the predicted overlap: `box_refinement`; or by a box refiner: `closer_look`
 5. add the frame to the sample memory and optimise the filter: `memory`, `target_model`
 """
 
@@ -286,9 +286,7 @@ class DimpTracker:
             size = (picture.width, picture.height)
             measure_edge_errors(target, self._engine.refine_boxes, backbone, size, config)
 
-    def _refine(
-        self, targets: list[TrackedTarget], backbone: Features, rows: list[int], picture: Picture
-    ) -> list[Box]:
+    def _refine(self, targets: list[TrackedTarget], backbone: Features, rows: list[int], picture: Picture) -> list[Box]:
         """Return the refined boxes of targets, by the box refiner where the weights have one."""
         config, net = self.config, self._engine.net
         if config.closer_looks and all(target.tokens is not None for target in targets):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""DiMP's networks as plain functions of their weights: float32, one operation after the other, nothing folded or fused.
+"""DiMP's networks as plain functions of their weights, written from the formulas, nothing folded or fused.
 
-The baseline of the benchmark. It shares no code with `dimp_ros.model`, so that it stays what it is while that gets
-faster.
+In float32 it is the baseline of the benchmark, in float64 the reference of the tests. It shares no code with
+`dimp_ros.model`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ SPACING = 0.1
 
 def pool_weights(start: Tensor, length: Tensor, bins: int, size: int) -> Tensor:
     """Return how much each of ``size`` pixels counts in each bin of intervals: ``[P, bins, size]``."""
-    edges = start[:, None] + length[:, None] * torch.arange(bins + 1, device=start.device) / bins
+    ends = torch.arange(bins + 1, device=start.device, dtype=start.dtype) / bins
+    edges = start[:, None] + length[:, None] * ends
     t = (edges[:, :, None] - torch.arange(size, device=start.device)).clamp(-1, 1)
     integral = torch.where(t < 0, (t + 1) ** 2 / 2, 1 - (1 - t) ** 2 / 2)
     return (integral[:, 1:] - integral[:, :-1]) * bins / length[:, None, None]
 
 
 def pool(features: Tensor, boxes: Tensor, bins: int, scale: float) -> Tensor:
-    """Pool box n ``boxes[n]`` ``[4]`` (x, y, w, h) from picture n, or all from the one: ``[P, C, bins, bins]``."""
+    """Pool box n ``boxes[n]`` ``[4]`` (x, y, w, h) from image n, or all from the one: ``[P, C, bins, bins]``."""
     x, y, w, h = (boxes * scale).unbind(1)
     rows = pool_weights(y, h, bins, features.shape[2])
     columns = pool_weights(x, w, bins, features.shape[3])
@@ -37,12 +38,17 @@ def pool(features: Tensor, boxes: Tensor, bins: int, scale: float) -> Tensor:
 
 
 class BaselineNet:
-    """The network that ``tensors`` belong to; images are RGB ``[N, 3, H, W]``, 0..255, boxes in their pixels."""
+    """The network that ``tensors`` belong to; images are RGB ``[N, 3, H, W]``, 0..255, boxes in their pixels.
 
-    def __init__(self, tensors: Mapping[str, Tensor], architecture: str, device: torch.device) -> None:
-        self.architecture = architecture
+    :param dtype: of weights, images and boxes.
+    """
+
+    def __init__(
+        self, tensors: Mapping[str, Tensor], architecture: str, device: torch.device, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.architecture, self.dtype = architecture, dtype
         self.tensors = {
-            key: value.to(device, torch.float32 if value.is_floating_point() else value.dtype).contiguous()
+            key: value.to(device, dtype if value.is_floating_point() else value.dtype).contiguous()
             for key, value in tensors.items()
         }
 
@@ -122,15 +128,16 @@ class BaselineNet:
         maps = self._conv(features, "classifier.filter_initializer.filter_conv", padding=1)
         return pool(maps, boxes, 4, 1 / 16).mean(0, keepdim=True)
 
-    def optimize(self, weights: Tensor, features: Tensor, boxes: Tensor, gamma: Tensor, steps: int) -> Tensor:
-        """Return the filter after steps of steepest descent; the gradient is autograd's, the length Gauss-Newton's."""
+    def optimize(self, weights: Tensor, features: Tensor, boxes: Tensor, gamma: Tensor, steps: int) -> list[Tensor]:
+        """Return the iterates of steepest descent (autograd, Gauss-Newton step length), the given filter first."""
         label, mask, spatial = self._loss_maps(boxes, features.shape[-1] + 1)
         name = "classifier.filter_optimizer"
         reg = self.tensors[f"{name}.filter_reg"].abs().clamp(min=1e-3) ** 2
         length = self.tensors[f"{name}.log_step_length"].exp()
+        iterates = [weights]
         for _ in range(steps):
             with torch.enable_grad():
-                variable = weights.detach().requires_grad_(True)
+                variable = iterates[-1].detach().requires_grad_(True)
                 scores = F.conv2d(features, variable, padding=2)
                 residual = spatial * (mask * scores + (1 - mask) * scores.clamp(min=0) - label)
                 loss = (gamma.view(-1, 1, 1, 1) * residual**2).sum() + reg * (variable**2).sum()
@@ -140,16 +147,16 @@ class BaselineNet:
             h = slope * F.conv2d(features, gradient, padding=2)
             squared = (gradient**2).sum()
             curvature = (gamma.view(-1, 1, 1, 1) * h**2).sum() + reg * squared
-            weights = weights - length * squared / curvature.clamp(min=1e-8) * gradient
-        return weights
+            iterates.append(iterates[-1] - length * squared / curvature.clamp(min=1e-8) * gradient)
+        return iterates
 
     def _loss_maps(self, boxes: Tensor, cells: int) -> tuple[Tensor, Tensor, Tensor]:
         """Return label, mask and spatial weight ``[N, 1, cells, cells]``: 1x1 convolutions of the distance's basis."""
         centre = (boxes[:, :2] + boxes[:, 2:] / 2) / 16
-        at = torch.arange(cells, device=boxes.device, dtype=torch.float32)
+        at = torch.arange(cells, device=boxes.device, dtype=self.dtype)
         dx, dy = at - centre[:, 0, None], at - centre[:, 1, None]
         distance = (dx[:, None, :] ** 2 + dy[:, :, None] ** 2).sqrt()[:, None] / SPACING
-        knots = torch.arange(BINS, device=boxes.device, dtype=torch.float32).view(1, -1, 1, 1)
+        knots = torch.arange(BINS, device=boxes.device, dtype=self.dtype).view(1, -1, 1, 1)
         basis = (1 - (distance - knots).abs()).clamp(min=0)
         basis[:, -1] = (1 + (distance[:, 0] - (BINS - 1))).clamp(0, 1)
         name = "classifier.filter_optimizer"
@@ -169,19 +176,19 @@ class BaselineNet:
         return F.relu(self._norm(x, f"{name}.bn"))
 
     def modulation(self, backbone: Pair, box: Tensor) -> Pair:
-        """Return the modulation vectors ``[1, C, 1, 1]`` of a target ``box`` ``[1, 4]`` in one picture."""
+        """Return the modulation vectors ``[1, C, 1, 1]`` of a target ``box`` ``[1, 4]`` in one image."""
         pooled3 = pool(self._block(backbone[0], "conv3_1r"), box, 3, 1 / 8)
         pooled4 = pool(self._block(backbone[1], "conv4_1r"), box, 1, 1 / 16)
         joint = torch.cat((self._block(pooled3, "fc3_1r", padding=0), pooled4), dim=1)
         return self._block(joint, "fc34_3r", padding=0), self._block(joint, "fc34_4r", padding=0)
 
     def overlap_features(self, backbone: Pair) -> Pair:
-        """Return the test branch's maps of one picture."""
+        """Return the test branch's maps of one image."""
         stride8 = self._block(self._block(backbone[0], "conv3_1t"), "conv3_2t")
         return stride8, self._block(self._block(backbone[1], "conv4_1t"), "conv4_2t")
 
     def overlap(self, modulation: Pair, features: Pair, boxes: Tensor) -> Tensor:
-        """Predict ``2 * IoU - 1`` of ``boxes`` ``[P, 4]``: ``[P]``; whole maps are modulated, as the text has it."""
+        """Predict ``2 * IoU - 1`` of ``boxes`` ``[P, 4]``: ``[P]``, with modulated whole maps."""
         pooled3 = pool(features[0] * modulation[0], boxes, 5, 1 / 8)
         pooled4 = pool(features[1] * modulation[1], boxes, 3, 1 / 16)
         joint = torch.cat((self._linear(pooled3, "fc3_rt"), self._linear(pooled4, "fc4_rt")), dim=1)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Target classification: discriminative features and the initialiser of the target filter."""
+"""Target classification: features, and the initialiser of the target filter (sections 3.3 and 3 of the paper)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dimp_ros.model.target_filter import STRIDE
 
 
 class InstanceL2Norm(nn.Module):
-    """Scale each picture's features to a fixed L2 norm: ``x * scale * sqrt(C*H*W / (sum x^2 + 1e-5))``."""
+    """Scale each image's features to a fixed L2 norm: ``x * scale * sqrt(C*H*W / (sum x^2 + 1e-5))``."""
 
     def __init__(self, scale: float) -> None:
         super().__init__()
@@ -27,7 +27,7 @@ class InstanceL2Norm(nn.Module):
 
 
 class FilterInitializer(nn.Module):
-    """Predict a first filter: convolve the features, pool the target box to the kernel's size, average the pictures."""
+    """Predict the initial filter (section 3.3): convolution, pooling of the target box, mean over images."""
 
     def __init__(self, channels: int, kernel: int = 4) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Overlap prediction (the IoU-Net of ATOM): how well a proposed box overlaps a target known from one picture.
+"""Overlap prediction (the IoU-Net of ATOM): how well a proposed box overlaps a target known from one image.
 
-A reference branch turns the first picture and its box into two modulation vectors; a test branch pools proposals
-from the current picture's features, modulates them and predicts ``2 * IoU - 1``.
+A reference branch turns the first image and its box into two modulation vectors; a test branch pools proposals
+from the current image's features, modulates them and predicts ``2 * IoU - 1``.
 """
 
 from __future__ import annotations
@@ -82,23 +82,23 @@ class IoUNet(nn.Module):
         self.pool4_t = PreciseRoiPool2d(3, 1 / 16)
 
     def modulation(self, backbone: Features, boxes: Tensor) -> Modulation:
-        """Return the modulation vectors of targets ``boxes`` ``Tensor[B, 4]`` (crop pixels) in B reference pictures."""
+        """Return the modulation vectors of targets ``boxes`` ``Tensor[B, 4]`` (crop pixels) in B reference images."""
         pooled3 = self.pool3_r(self.conv3_1r(backbone.stride8), boxes[:, None])[:, 0]
         pooled4 = self.pool4_r(self.conv4_1r(backbone.stride16), boxes[:, None])[:, 0]
         joint = torch.cat((self.fc3_1r(pooled3), pooled4), dim=1)
         return Modulation(self.fc34_3r(joint).flatten(1), self.fc34_4r(joint).flatten(1))
 
     def features(self, backbone: Features) -> Features:
-        """Return the test branch's features of B pictures, before modulation."""
+        """Return the test branch's features of B images, before modulation."""
         return Features(
             self.conv3_2t(self.conv3_1t(backbone.stride8)),
             self.conv4_2t(self.conv4_1t(backbone.stride16)),
         )
 
     def forward(self, modulation: Modulation, features: Features, boxes: Tensor) -> Tensor:
-        """Predict ``2 * IoU - 1`` of P proposals a picture.
+        """Predict ``2 * IoU - 1`` of P proposals an image.
 
-        :param modulation: of B targets. :param features: of B pictures, from `features`.
+        :param modulation: of B targets. :param features: of B images, from `features`.
         :param boxes: ``Tensor[B, P, 4]`` (x, y, w, h) in crop pixels.
         :return: ``Tensor[B, P]``.
         """

@@ -105,7 +105,7 @@ class DiscriminativeOptimizer(nn.Module):
 
         :param weights: filters ``Tensor[B, C, k, k]``.
         :param features: ``Tensor[B, N, C, H, W]``. :param maps: see `loss_maps`.
-        :param sample_weight: gamma, ``Tensor[B, N]``, summing to 1 over a sequence's pictures.
+        :param sample_weight: gamma, ``Tensor[B, N]``, summing to 1 over a sequence's images.
         :return: the new filters.
         """
         gradient, alpha = self.gradient_and_step_length(weights, features, maps, sample_weight)

@@ -34,10 +34,10 @@ def bin_weights(start: Tensor, length: Tensor, bins: int, size: int) -> Tensor:
 
 
 def precise_roi_pool(features: Tensor, boxes: Tensor, output_size: int, spatial_scale: float) -> Tensor:
-    """Pool ``output_size`` x ``output_size`` bins of every box from the feature map of its own picture.
+    """Pool ``output_size`` x ``output_size`` bins of every box from the feature map of its own image.
 
     :param features: ``Tensor[B, C, H, W]``.
-    :param boxes: ``Tensor[B, P, 4]``, P boxes (x, y, w, h) a picture, in input pixels. Degenerate boxes give 0.
+    :param boxes: ``Tensor[B, P, 4]``, P boxes (x, y, w, h) an image, in input pixels. Degenerate boxes give 0.
     :param spatial_scale: feature pixels per input pixel, e.g. 1/16.
     :return: ``Tensor[B, P, C, output_size, output_size]``.
     """
@@ -51,7 +51,7 @@ def precise_roi_pool(features: Tensor, boxes: Tensor, output_size: int, spatial_
     valid = ((w > 0) & (h > 0))[..., None, None]
     wx = (bin_weights(x, w, output_size, width) * valid).to(features.dtype)  # [B, P, k, W]
     wy = (bin_weights(y, h, output_size, height) * valid).to(features.dtype)  # [B, P, k, H]
-    # Rows first: one product per picture for all its boxes. Channels come last, so that features in that memory format
+    # Rows first: one product per image for all its boxes. Channels come last, so that features in that memory format
     # are read where they lie; then one small product per row of bins.
     lines = features.permute(0, 2, 3, 1).reshape(batch, height, width * channels)
     rows = torch.matmul(wy.flatten(1, 2), lines).view(batch, count, output_size, width, channels)

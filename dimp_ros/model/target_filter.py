@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The correlation of features with a target filter, and its adjoint, each as one matrix product.
 
-Shapes: a batch holds B sequences with N pictures each. Features are ``Tensor[B, N, C, H, W]``, filters
+Shapes: a batch holds B sequences with N images each. Features are ``Tensor[B, N, C, H, W]``, filters
 ``Tensor[B, C, k, k]``, scores ``Tensor[B, N, H', W']``; an even k gives H' = H + 1. Score cell (i, j) stands for a
 target whose centre is at crop coordinate (16 j, 16 i).
 """
@@ -16,7 +16,7 @@ STRIDE = 16
 
 
 def apply_filter(features: Tensor, weights: Tensor) -> Tensor:
-    """Correlate every picture's features with its sequence's filter, padded by half the kernel.
+    """Correlate every image's features with its sequence's filter, padded by half the kernel.
 
     One matrix product gives every kernel tap's response at every feature pixel; summing them shifted gives the scores.
 
@@ -34,7 +34,7 @@ def apply_filter(features: Tensor, weights: Tensor) -> Tensor:
 
 
 def apply_filter_adjoint(features: Tensor, residuals: Tensor, kernel: int) -> Tensor:
-    """Apply the adjoint of `apply_filter` with respect to the filter, summed over a sequence's pictures.
+    """Apply the adjoint of `apply_filter` with respect to the filter, summed over a sequence's images.
 
     :param features: ``Tensor[B, N, C, H, W]``.
     :param residuals: ``Tensor[B, N, H', W']``, shaped like the scores.

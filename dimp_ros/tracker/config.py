@@ -15,7 +15,7 @@ def _setting(default: Any, low: float | None, high: float | None, text: str, *, 
 
 @dataclass(frozen=True)
 class TrackerConfig:
-    """Settings of `DimpTracker`; the defaults are those of the paper's reference. Checked when made.
+    """Settings of `DimpTracker`; the defaults are those of the paper's reference. Checked on construction.
 
     The metadata of every field holds ``range`` (inclusive; None where unbounded), ``text``, and ``live``: whether it
     may change while targets are followed, by giving the tracker another configuration between two frames. What concerns
@@ -27,83 +27,81 @@ class TrackerConfig:
     search_scale: float = _setting(5.0, 2.0, 10.0, "side of the search window in target sizes, sqrt(w * h)", live=False)
     min_target_side: float = _setting(4.0, 2.0, 100.0, "shortest side of a box that is accepted or kept, pixels")
     # First frame
-    augment: bool = _setting(True, None, None, "learn the first frame from shifted, flipped, blurred and turned views")
+    augment: bool = _setting(True, None, None, "learn the first frame from shifted, flipped, blurred and rotated views")
     augment_shift: float = _setting(0.6, 0.0, 0.9, "shift of the four shifted views, in half crops")
     augment_extra_shift: float = _setting(1 / 6, 0.0, 0.25, "largest random shift of the other views, in crops")
-    augment_flip: bool = _setting(True, None, None, "one view is mirrored")
+    augment_flip: bool = _setting(True, None, None, "add a flipped view")
     augment_blurs: tuple[float, ...] = _setting(
         (3.0, 1.0, 1.0, 3.0, 2.0, 2.0), 0.1, 50.0, "sigma x, sigma y of each blurred view in turn, crop pixels"
     )
     augment_rotations: tuple[float, ...] = _setting(
-        (10.0, -10.0, 45.0, -45.0), -180.0, 180.0, "angles of the turned views, degrees"
+        (10.0, -10.0, 45.0, -45.0), -180.0, 180.0, "angles of the rotated views, degrees"
     )
-    dropout_copies: int = _setting(2, 0, 10, "copies of the plain view with features dropped")
-    dropout_rate: float = _setting(0.2, 0.0, 0.9, "share of feature channels dropped in those copies")
+    dropout_copies: int = _setting(2, 0, 10, "copies of the plain view with channel dropout")
+    dropout_rate: float = _setting(0.2, 0.0, 0.9, "dropout rate of those copies")
     init_steps: int = _setting(10, 0, 100, "optimiser steps on the first frame")
     # Localisation
     not_found_threshold: float = _setting(0.25, -1.0, 1.0, "score peak below which the target is not found")
-    distractor_threshold: float = _setting(
-        0.8, 0.0, 1.0, "second peak / first above which it may be the target instead"
-    )
-    hard_negative_threshold: float = _setting(
-        0.5, 0.0, 1.0, "second peak / first above which it is learned as background"
-    )
-    neighborhood: float = _setting(2.2, 0.5, 10.0, "area round the first peak where no second is sought, target sizes")
-    displacement_share: float = _setting(0.8, 0.0, 2.0, "share of half the score map a target moves in a frame at most")
+    distractor_threshold: float = _setting(0.8, 0.0, 1.0, "ambiguous if second peak / first peak exceeds this")
+    hard_negative_threshold: float = _setting(0.5, 0.0, 1.0, "hard negative if second peak / first peak exceeds this")
+    neighborhood: float = _setting(2.2, 0.5, 10.0, "neighbourhood of the first peak without a second one, target sizes")
+    displacement_share: float = _setting(0.8, 0.0, 2.0, "largest displacement in a frame, in half score maps")
     max_outside: float = _setting(0.3, 0.0, 0.5, "how far the centre may leave the image, in target sizes")
     # Lost and found
     search_tiles: int = _setting(
-        4, 0, 64, "windows sought through a frame for lost targets, the usual ones not counted; 0: only the last place"
+        4, 0, 64, "tiles searched per frame for lost targets, besides their last position; 0: only the last position"
     )
-    search_tile_scale: float = _setting(1.0, 1.0, 4.0, "side of such a window in sides of the usual one")
+    search_tile_scale: float = _setting(1.0, 1.0, 4.0, "side of a tile, in sides of the search window")
     trusted_frames: int = _setting(
-        10, 0, 10000, "for so many frames after a loss, what is found at the last place is taken for the target at once"
+        10, 0, 10000, "frames after a loss in which a detection at the last position is confirmed at once"
     )
     find_threshold: float = _setting(
-        0.5, -1.0, 1.0, "score peak for a find anywhere else or later; not_found_threshold holds where that is higher"
+        0.5, -1.0, 1.0, "least score peak of other re-detections; not_found_threshold if that is higher"
     )
-    find_distractor_ratio: float = _setting(0.6, 0.0, 1.0, "second peak / first above which such a find is dropped")
-    find_frames: int = _setting(3, 1, 100, "consecutive frames that a find has to hold before it is the target")
-    find_motion: float = _setting(1.0, 0.0, 10.0, "how far a find may move between those frames, target sizes")
-    find_growth: float = _setting(2.0, 1.0, 10.0, "how many times larger or smaller it may become in a frame, area")
+    find_distractor_ratio: float = _setting(
+        0.6, 0.0, 1.0, "second peak / first peak above which such a re-detection is dropped"
+    )
+    find_frames: int = _setting(3, 1, 100, "consecutive frames until a re-detection is confirmed")
+    find_motion: float = _setting(1.0, 0.0, 10.0, "largest displacement between those frames, target sizes")
+    find_growth: float = _setting(2.0, 1.0, 10.0, "largest ratio of areas between those frames")
     remembered_frames: int = _setting(
         60,
         0,
         10000,
-        "a lost target is sought in the size it had in the clearer half of so many frames; 0: its last size",
+        "a lost target is searched in its median size over the clearer half of so many frames; 0: its last size",
     )
     # Box refinement
-    proposals: int = _setting(10, 1, 64, "boxes refined; the first is the predicted one, the others are jittered")
+    proposals: int = _setting(10, 1, 64, "boxes to refine; the first is the predicted one, the others are jittered")
     jitter_center: float = _setting(0.05, 0.0, 1.0, "largest displacement of a jittered box, target sizes")
     jitter_size: float = _setting(0.25, 0.0, 1.0, "largest change of a jittered box's sides, target sizes")
     refine_steps: int = _setting(5, 0, 50, "gradient ascent steps on the predicted overlap")
     refine_step_length: float = _setting(1.0, 0.0, 10.0, "length of those steps")
-    max_aspect: float = _setting(6.0, 1.0, 100.0, "refined boxes longer than this many times their width are dropped")
+    max_aspect: float = _setting(6.0, 1.0, 100.0, "refined boxes with a larger aspect ratio are dropped")
     box_fit_steps: int = _setting(
-        0, 0, 100, "steps with which the overlap network's modulation is fitted to the first frame; 0: as it comes"
+        0, 0, 100, "steps that fit the overlap network's modulation to the first frame; 0: no fit"
     )
     box_fit_rate: float = _setting(0.1, 0.0, 1.0, "learning rate of those steps")
     closer_looks: int = _setting(
-        1, 0, 4, "passes of the box refiner, where the weights have one; 0: ascent of the predicted overlap instead"
+        1, 0, 4, "passes of the box refiner, where the weights have one; 0: gradient ascent on the overlap instead"
     )
     first_frame_correction: float = _setting(
         0.0,
         0.0,
         1.0,
-        "share of the box's error on the first frame that is taken back in every reported box; 0: none, ever",
+        "share of the first frame's box error that is subtracted from every reported box; 0: no correction",
     )
     correction_frames: float = _setting(
-        30.0, 0.0, 10000.0, "the rest is taken back less and less: by 1/e of it after so many frames; 0: not at all"
+        30.0, 0.0, 10000.0, "time constant of the decay of the remaining correction, frames; 0: no remaining correction"
     )
-    best_boxes: int = _setting(3, 1, 64, "how many of the best refined boxes are averaged")
+    best_boxes: int = _setting(3, 1, 64, "number of best boxes that are averaged")
     # Memory and learning
-    memory_size: int = _setting(50, 16, 1000, "samples kept", live=False)
+    memory_size: int = _setting(50, 16, 1000, "capacity of the sample memory", live=False)
     learning_rate: float = _setting(0.01, 0.0, 0.5, "weight of a new sample relative to the others")
-    hard_negative_rate: float = _setting(0.02, 0.0, 0.5, "the same for a frame with a distractor")
-    first_frame_share: float = _setting(0.25, 0.0, 1.0, "weight that the first frame's samples keep together")
+    hard_negative_rate: float = _setting(0.02, 0.0, 0.5, "the same for a hard negative")
+    first_frame_share: float = _setting(0.25, 0.0, 1.0, "least total weight of the first frame's samples")
     update_interval: int = _setting(20, 1, 10000, "frames between two optimiser runs")
-    update_steps: int = _setting(2, 0, 50, "optimiser steps of such a run; 0 switches learning off")
-    hard_negative_steps: int = _setting(1, 0, 50, "optimiser steps at once on a frame with a distractor")
+    update_steps: int = _setting(2, 0, 50, "optimiser steps of such a run; 0: no learning")
+    hard_negative_steps: int = _setting(1, 0, 50, "optimiser steps at once on a hard negative")
     # Randomness
     seed: int = _setting(0, 0, 2**31 - 1, "seed of the first frame's shifts and dropout and of the jittered boxes")
 

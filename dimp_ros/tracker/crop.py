@@ -54,7 +54,7 @@ def crop(image: NDArray[np.uint8] | Picture, window: SearchWindow) -> NDArray[np
     Only the part of the image under the window is read. A window at least twice as large as its crop is averaged by an
     integer factor first, to avoid aliasing.
 
-    :param image: ``[H, W, C]`` or ``[H, W]`` uint8, or a picture.
+    :param image: ``[H, W, C]`` or ``[H, W]`` uint8, or a `Picture`.
     :return: ``[size, size, C]`` (or ``[size, size]``), contiguous.
     """
     part, window = _under(as_picture(image), window)

@@ -21,7 +21,7 @@ def test_features_have_the_specified_strides_and_channels(make, channels):
 
 
 @pytest.mark.parametrize("make", [resnet18, EfficientNetLite0])
-def test_moving_the_picture_by_a_stride_moves_the_features_by_one_pixel(make):
+def test_shift_by_a_stride_shifts_features_by_one_pixel(make):
     torch.manual_seed(0)
     net = make().eval()
     scene = torch.randn(1, 3, 320, 320)
@@ -33,7 +33,7 @@ def test_moving_the_picture_by_a_stride_moves_the_features_by_one_pixel(make):
     )
 
 
-def test_a_feature_pixel_is_centred_on_its_multiple_of_the_stride():
+def test_feature_pixels_are_centred_on_multiples_of_the_stride():
     """With all weights of a convolution alike, what a stride-16 feature looks at is centred on pixel 16 * i."""
     net = EfficientNetLite0().eval()  # not a ResNet: the gradient of its max pooling depends on ties
     for module in net.modules():

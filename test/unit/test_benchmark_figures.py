@@ -32,7 +32,7 @@ def test_the_work_of_a_stage_is_that_of_its_layers():
     assert work["upload"].upload == 288 * 288 * 3
 
 
-def test_twice_the_targets_are_twice_the_operations_but_not_twice_the_weights():
+def test_two_targets_double_operations_but_not_weights():
     one, two = (stage_work("dimp_lite", TrackerConfig(), targets=n) for n in (1, 2))
     for stage in ("backbone", "classify", "refine", "optimize"):
         assert two[stage].flops == pytest.approx(2 * one[stage].flops)
@@ -102,7 +102,7 @@ class Numbered:
         return []
 
 
-def test_contestants_see_the_same_frames_by_turns_and_ratios_are_of_medians():
+def test_candidates_alternate_and_ratios_are_of_medians():
     shown = []
     fast, slow = run(
         [Runner("fast", 0.002, shown), Runner("slow", 0.01, shown)],
@@ -151,7 +151,7 @@ def test_stages_can_be_told_by_cpu_time():
 
 
 @pytest.mark.parametrize("size", [(320, 240), (640, 480), (1920, 1080)])
-def test_patches_stay_apart_and_inside_and_look_the_same_in_each_frame(size):
+def test_patches_stay_apart_inside_and_unchanged(size):
     video = SyntheticVideo(size, side=40)
     for number in (0, 17, 59, 1000):
         boxes, image = video.boxes(number, 8), video.frame(number)

@@ -15,7 +15,7 @@ CONFIG = TrackerConfig()
 BOX = Box(100.0, 110.0, 60.0, 40.0)
 
 
-def test_the_first_starting_box_is_the_predicted_one_and_the_others_are_near():
+def test_first_proposal_is_the_predicted_box_others_are_near():
     boxes = starting_boxes(BOX, CONFIG, torch.Generator().manual_seed(0))
     assert boxes.shape == (10, 4)
     assert boxes[0].tolist() == list(BOX)

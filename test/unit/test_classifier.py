@@ -65,7 +65,7 @@ def test_the_initial_filter_is_the_mean_over_the_pictures():
 
 
 @pytest.mark.parametrize("name", ["dimp_lite", "dimp18"])
-def test_a_centred_target_peaks_at_cell_nine_and_sixteen_pixels_are_one_cell(name):
+def test_centred_target_peaks_at_cell_9_and_16_px_are_one_cell(name):
     torch.manual_seed(0)
     model = build_model(name).eval().requires_grad_(False)
     rng = np.random.default_rng(0)

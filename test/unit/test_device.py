@@ -60,7 +60,7 @@ def test_a_tracker_that_is_moved_goes_on_where_it_was():
     assert moved.device_bytes() is None, "what a program takes of the CPU's memory is for the system to tell"
 
 
-def test_a_device_that_is_not_there_is_refused_and_the_tracker_stays_where_it_is():
+def test_missing_device_is_refused_and_nothing_moves():
     tracker = DimpTracker(weights="random", device="cpu", config=CONFIG)
     pictures = frames(2)
     tracker.init(pictures[0], (60, 40, 30, 30))
@@ -69,7 +69,7 @@ def test_a_device_that_is_not_there_is_refused_and_the_tracker_stays_where_it_is
     assert tracker.device.type == "cpu" and tracker.update(pictures[1]).box is not None
 
 
-def test_auto_takes_half_precision_where_the_device_computes_in_it(monkeypatch):
+def test_auto_takes_half_precision_where_supported(monkeypatch):
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert choose_precision("auto", gpu) is torch.float16
     for has, expected in ((True, torch.bfloat16), (False, torch.float32)):

@@ -9,7 +9,7 @@ from torch import nn
 
 from dimp_ros.model.backbone import Features
 from dimp_ros.model.dimp import ARCHITECTURES, build_model
-from dimp_ros.model.inference.fused_conv import NONE, RELU, RELU6, FoldedConvolution, folded, onednn_fuses
+from dimp_ros.model.inference.fused_conv import NONE, RELU, RELU6, FusedConvolution, fold_batch_norm, onednn_fuses
 from dimp_ros.model.inference.network import InferenceNet
 from dimp_ros.model.inference.region import Region
 
@@ -100,12 +100,12 @@ def test_weights_that_were_written_to_are_noticed():
 @pytest.mark.parametrize("fused", [True, False])
 @pytest.mark.parametrize("activation", [NONE, RELU, RELU6])
 @torch.no_grad()
-def test_a_folded_convolution_is_convolution_norm_residual_and_activation(activation, fused):
+def test_fused_convolution_equals_its_parts(activation, fused):
     torch.manual_seed(2)
     conv, norm = nn.Conv2d(6, 12, 3, 2, 1, groups=3), nn.BatchNorm2d(12).eval()
     norm.running_mean.normal_()
     norm.running_var.uniform_(0.5, 2)
-    ours = FoldedConvolution(conv, norm, activation)
+    ours = FusedConvolution(conv, norm, activation)
     if fused and not ours._onednn:
         pytest.skip("this torch has no fused convolution of oneDNN")
     ours._onednn = fused
@@ -119,9 +119,9 @@ def test_a_folded_convolution_is_convolution_norm_residual_and_activation(activa
 
 def test_what_cannot_be_folded_is_refused():
     with pytest.raises(ValueError, match=r"call eval\(\)"):
-        folded(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+        fold_batch_norm(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
     with pytest.raises(ValueError, match="'tanh' is unknown; choose one of"):
-        FoldedConvolution(nn.Conv2d(3, 3, 1), activation="tanh")
+        FusedConvolution(nn.Conv2d(3, 3, 1), activation="tanh")
 
 
 def test_a_torch_without_fused_convolutions_does_without(monkeypatch):

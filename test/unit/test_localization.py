@@ -44,7 +44,7 @@ def test_a_second_peak_close_to_the_first_is_the_same_target():
     assert run((9, 9, 0.9), (9, 14, 0.85)).outcome is not Outcome.NORMAL
 
 
-def test_a_strong_distractor_far_away_is_a_hard_negative_and_the_near_peak_is_taken():
+def test_far_distractor_is_a_hard_negative_near_peak_is_taken():
     place = run((9, 10, 0.9), (1, 2, 0.85))
     assert (place.outcome, place.cell) == (Outcome.HARD_NEGATIVE, (9, 10))
     place = run((1, 2, 0.9), (9, 10, 0.85))
@@ -57,7 +57,7 @@ def test_distances_are_measured_from_where_the_target_was():
     assert run((1, 2, 0.9), (9, 10, 0.85), last=(1.0, 2.0)).cell == (1, 2)
 
 
-def test_two_alike_peaks_that_are_both_near_or_both_far_are_uncertain():
+def test_two_peaks_both_near_or_both_far_are_uncertain():
     near = run((9, 6, 0.9), (9, 12, 0.85))
     assert (near.outcome, near.cell) == (Outcome.UNCERTAIN, (9, 6))
     assert run((0, 0, 0.9), (18, 18, 0.85)).outcome is Outcome.UNCERTAIN
@@ -68,7 +68,7 @@ def test_a_weaker_distractor_is_learned_as_background():
     assert run((9, 9, 0.9), (2, 2, 0.4)).outcome is Outcome.NORMAL
 
 
-def test_a_distractor_below_the_not_found_threshold_does_not_matter():
+def test_distractor_below_not_found_threshold_is_ignored():
     assert run((9, 9, 0.4), (2, 2, 0.24)).outcome is Outcome.NORMAL
     assert run((9, 9, 0.4), (2, 2, 0.26)).outcome is Outcome.HARD_NEGATIVE
 

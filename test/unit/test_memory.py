@@ -25,7 +25,7 @@ def test_the_first_frames_samples_weigh_the_same():
     torch.testing.assert_close(make(4).weights, torch.full((4,), 0.25))
 
 
-def test_the_first_sample_added_gets_the_rate_and_the_next_a_little_more_than_its_predecessor():
+def test_first_sample_gets_the_rate_later_ones_slightly_more():
     memory = make()
     add(memory, 1)
     torch.testing.assert_close(memory.weights, torch.tensor([0.33, 0.33, 0.33, 0.01]))
@@ -52,7 +52,7 @@ def test_weights_sum_to_one_and_the_first_frame_keeps_its_share(rates, share):
         assert (memory.weights >= 0).all()
 
 
-def test_when_full_the_lightest_later_sample_makes_room_and_the_first_frame_stays():
+def test_full_memory_replaces_the_lightest_later_sample():
     memory = make()
     for number in range(1, 6):
         add(memory, number)

@@ -86,7 +86,7 @@ def test_the_step_length_minimises_the_gauss_newton_model(case):
     assert (model(alpha) < model(alpha * 0.9)).all() and (model(alpha) < model(alpha * 1.1)).all()
 
 
-def test_a_step_goes_along_the_gradient_by_the_learned_share_of_that_length(case):
+def test_step_is_the_learned_share_of_the_step_length(case):
     optimizer, features, weights, boxes, gamma = case
     maps = optimizer.loss_maps(boxes, (19, 19))
     gradient, alpha = optimizer.gradient_and_step_length(weights, features, maps, gamma)

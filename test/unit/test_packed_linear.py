@@ -32,7 +32,7 @@ def test_products_are_those_of_torch(monkeypatch, packs, dtype, rows):
     torch.testing.assert_close(cut.double(), (plain + offset.double()).clamp(min=0), **bound)
 
 
-def test_later_changes_of_the_matrix_are_not_noticed_and_inputs_of_another_type_are_taken():
+def test_matrix_is_copied_and_inputs_are_converted():
     matrix, offset, x = made(torch.float32)
     product = PackedLinear(matrix, offset, False, torch.float32)
     before = product(x.double())

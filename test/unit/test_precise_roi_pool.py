@@ -44,7 +44,7 @@ def test_pooling_is_the_integral_of_the_interpolated_feature(box, bins, seed):
     np.testing.assert_allclose(pooled[0, 0, 0].numpy(), integrate(feature[0, 0].numpy(), box, bins), atol=5e-3)
 
 
-def test_each_box_is_pooled_from_its_own_picture_in_its_own_channels():
+def test_each_box_is_pooled_from_its_own_image():
     features = torch.arange(2 * 3, dtype=torch.float32).view(2, 3, 1, 1).expand(2, 3, 20, 20).contiguous()
     boxes = torch.tensor([[[16.0, 16, 64, 64], [32, 32, 32, 48]]] * 2)
     pooled = precise_roi_pool(features, boxes, 2, 1 / 16)

@@ -48,7 +48,7 @@ boxes = st.tuples(st.floats(-0.2, 1.2), st.floats(-0.2, 1.2), st.floats(8, 300),
 
 @settings(deadline=None, max_examples=200)
 @given(sizes, boxes, st.sampled_from([1.0, 1.5, 2.0]), st.floats(0, 1), st.floats(0, 1))
-def test_every_place_of_a_picture_is_well_inside_a_tile_or_the_usual_window(size, place, scale, u, v):
+def test_every_position_is_well_inside_a_tile_or_search_area(size, place, scale, u, v):
     config = TrackerConfig(search_tile_scale=scale)
     box = Box.from_center(place[0] * size[0], place[1] * size[1], *place[2:])
     point, half = (u * size[0], v * size[1]), math.sqrt(box.area) / 2
@@ -65,7 +65,7 @@ def test_every_place_of_a_picture_is_well_inside_a_tile_or_the_usual_window(size
 
 @settings(deadline=None)
 @given(sizes, boxes)
-def test_tiles_come_nearest_first_and_reach_over_the_border_only_where_the_picture_is_small(size, place):
+def test_tiles_are_nearest_first_and_inside_large_images(size, place):
     box = Box.from_center(place[0] * size[0], place[1] * size[1], *place[2:])
     here = [min(max(at, 0), extent) for at, extent in zip(box.center, size, strict=True)]
     found = tiles(box, size, CONFIG)
@@ -89,11 +89,11 @@ def test_a_picture_that_the_usual_window_shows_has_no_tile():
     assert RedetectionState(frames_lost=5).next_tiles(Box(80, 80, 40, 40), (200, 200), 4, CONFIG) == []
 
 
-def test_a_target_of_fifty_pixels_is_sought_through_a_whole_720p_picture_in_less_than_ten_frames():
+def test_a_720p_image_is_searched_in_less_than_ten_frames():
     assert 20 < len(tiles(Box(600, 300, 50, 50), SIZE, CONFIG)) < 40
 
 
-def test_the_tiles_of_following_frames_are_the_whole_picture_and_then_begin_again():
+def test_tiles_of_consecutive_frames_cover_the_image_and_repeat():
     search, every = RedetectionState(frames_lost=1), tiles(BOX, SIZE, CONFIG)
     frames = [search.next_tiles(BOX, SIZE, 4, CONFIG) for _ in range(-(-len(every) // 4) + 1)]
     assert all(len(frame) == 4 for frame in frames)
@@ -102,7 +102,7 @@ def test_the_tiles_of_following_frames_are_the_whole_picture_and_then_begin_agai
     assert sought[len(every) :] == every[: len(sought) - len(every)]
 
 
-def test_no_tile_is_sought_twice_in_a_frame_that_has_more_turns_than_tiles():
+def test_no_tile_is_searched_twice_in_a_frame():
     every = tiles(BOX, (400, 300), CONFIG)
     assert RedetectionState(frames_lost=1, tile_index=1).next_tiles(BOX, (400, 300), 64, CONFIG) == [
         *every[1:],
@@ -110,25 +110,25 @@ def test_no_tile_is_sought_twice_in_a_frame_that_has_more_turns_than_tiles():
     ]
 
 
-def test_a_picture_that_shrinks_during_the_search_is_sought_as_it_is_now():
+def test_tiles_follow_a_changed_image_size():
     search = RedetectionState(frames_lost=1)
     for size in (SIZE, (160, 120), (16, 16), (5000, 3000), SIZE):
         every = tiles(BOX, size, CONFIG)
         assert set(search.next_tiles(BOX, size, 4, CONFIG)) <= set(every)
 
 
-def test_no_tile_is_sought_while_the_target_is_believed_in_or_a_find_is_watched():
+def test_no_tile_is_searched_while_confirmed_or_tentative():
     assert RedetectionState().next_tiles(BOX, SIZE, 4, CONFIG) == []
     assert RedetectionState(frames_lost=3, candidate=Candidate(BOX, 1)).next_tiles(BOX, SIZE, 4, CONFIG) == []
     assert RedetectionState(frames_lost=3).next_tiles(BOX, SIZE, 0, CONFIG) == []
 
 
 @pytest.mark.parametrize("outcome", [Outcome.NORMAL, Outcome.HARD_NEGATIVE, Outcome.UNCERTAIN])
-def test_a_target_that_is_not_lost_is_believed_in_however_low_its_peak(outcome):
+def test_a_tracked_target_is_confirmed_however_low_its_peak(outcome):
     assert RedetectionState().classify([peak(0.26, 0.95, outcome)], CONFIG) == (TrackStatus.CONFIRMED, 0)
 
 
-def test_soon_after_a_loss_the_last_place_is_trusted_and_later_what_is_there_has_to_hold():
+def test_last_position_is_trusted_only_soon_after_a_loss():
     assert lost_for(10).classify([peak(0.3)], CONFIG)[0] is TrackStatus.CONFIRMED
     assert lost_for(11).classify([peak(0.3)], CONFIG)[0] is TrackStatus.LOST
     assert lost_for(11).classify([peak(0.5)], CONFIG)[0] is TrackStatus.TENTATIVE
@@ -139,7 +139,7 @@ def test_without_a_search_the_last_place_is_always_trusted():
     assert lost_for(500, off).classify([peak(0.26)], off) == (TrackStatus.CONFIRMED, 0)
 
 
-def test_of_several_tiles_the_highest_peak_that_is_a_find_is_taken():
+def test_of_several_tiles_the_highest_redetection_is_taken():
     places = [NOWHERE, peak(0.5), peak(0.9, ratio=0.9), peak(0.7), peak(0.2)]
     assert lost_for(2).classify(places, CONFIG) == (TrackStatus.TENTATIVE, 3)
 
@@ -170,7 +170,7 @@ def test_a_find_that_holds_is_the_target_in_its_third_frame():
 
 
 @pytest.mark.parametrize("after", [NOWHERE, peak(0.39), peak(0.9, ratio=0.9)])
-def test_a_find_that_does_not_hold_is_dropped_and_the_search_goes_on_where_it_was(after):
+def test_a_failed_candidate_is_dropped_and_search_continues(after):
     search = lost_for(2)
     search.next_tiles(BOX, SIZE, 4, CONFIG)
     search.confirm(TrackStatus.TENTATIVE, BOX, Box(100, 100, 60, 50), CONFIG)
@@ -217,7 +217,7 @@ def seen(frames, lost, config=CONFIG):
 SLID_AWAY = [*[(22, 54, 0.9)] * 40, *[(20, 30, 0.6)] * 10, *[(16, 13, 0.5)] * 10]
 
 
-def test_what_slid_behind_something_is_sought_in_its_whole_size_once_its_last_place_is_not_trusted():
+def test_occluded_target_is_searched_in_its_usual_size():
     piece, config = Box(100, 200, 16, 13), CONFIG
     assert seen(SLID_AWAY, 0).search_box(piece, config) == piece
     assert seen(SLID_AWAY, config.trusted_frames).search_box(piece, config) == piece
@@ -225,7 +225,7 @@ def test_what_slid_behind_something_is_sought_in_its_whole_size_once_its_last_pl
     assert whole.center == piece.center and (whole.w, whole.h) == (22, 54)
 
 
-def test_a_target_that_came_nearer_is_sought_in_the_size_of_the_remembered_frames_only():
+def test_usual_size_is_of_the_remembered_frames_only():
     config = TrackerConfig(remembered_frames=5)
     frames = [(20, 20, 0.9)] * 50 + [(80, 80, 0.8)] * 5
     found = seen(frames, 50, config).search_box(Box(0, 0, 80, 80), config)

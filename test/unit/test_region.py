@@ -31,7 +31,7 @@ def test_pooling_sees_nothing_outside_the_region(given_boxes):
 @given(
     st.floats(70, 218, width=32), st.floats(70, 218, width=32), st.floats(8, 80, width=32), st.floats(8, 80, width=32)
 )
-def test_boxes_in_the_window_lie_in_their_region_with_room_to_move(cx, cy, w, h):
+def test_boxes_lie_in_their_region_with_room_to_move(cx, cy, w, h):
     box = torch.tensor([[cx - w / 2, cy - h / 2, w, h]])
     region = Region.around(box, CELLS)
     assert region is not None and region.size % 2 == 0

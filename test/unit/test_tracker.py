@@ -89,7 +89,7 @@ def test_update_before_init_says_what_to_call(random_tracker):
         (np.zeros((0, 640, 3), np.uint8), r"\[0, 640, 3\]"),
     ],
 )
-def test_an_image_that_cannot_be_used_is_refused_and_the_target_stays(random_tracker, image, words):
+def test_invalid_image_is_refused_and_the_target_stays(random_tracker, image, words):
     random_tracker.init(SCENE.frame(300, 200), SCENE.box(300, 200))
     with pytest.raises(ValueError, match=words):
         random_tracker.init(image, SCENE.box(300, 200))
@@ -98,7 +98,7 @@ def test_an_image_that_cannot_be_used_is_refused_and_the_target_stays(random_tra
     assert random_tracker.targets == ("0",)
 
 
-def test_a_box_that_cannot_be_used_is_refused_and_the_old_target_stays(random_tracker):
+def test_invalid_box_is_refused_and_the_old_target_stays(random_tracker):
     random_tracker.init(SCENE.frame(300, 200), SCENE.box(300, 200))
     for box in ((1000, 10, 50, 50), (10, 10, 0, 0), (10, 10, float("nan"), 5)):
         with pytest.raises(ValueError):
@@ -119,7 +119,7 @@ def test_a_box_that_cannot_be_used_is_refused_and_the_old_target_stays(random_tr
         ((1920, 1080), (1900, 1060, 50, 50)),
     ],
 )
-def test_a_target_at_the_border_tiny_or_huge_is_followed_without_an_exception(random_tracker, size, box):
+def test_targets_at_the_border_tiny_or_huge_are_tracked(random_tracker, size, box):
     rng = np.random.default_rng(0)
     for image in (rng.integers(0, 255, (size[1], size[0], 3), np.uint8), rng.integers(0, 255, size[::-1], np.uint8)):
         assert random_tracker.init(image, box).box == box
@@ -171,7 +171,7 @@ def run_with(tracker, config, frames=2):
         tracker.config = kept
 
 
-def test_without_random_elements_the_seed_makes_no_difference_to_any_bit(random_tracker):
+def test_deterministic_results_do_not_depend_on_the_seed(random_tracker):
     config = TrackerConfig.deterministic(not_found_threshold=-1.0, update_interval=2)
     assert config.first_samples == 13
     first, one = run_with(random_tracker, config)
@@ -324,7 +324,7 @@ def test_a_moving_target_is_followed(tracker):
 
 
 @shipped
-def test_a_target_that_vanishes_is_lost_at_once_and_found_where_it_comes_back(tracker):
+def test_hidden_target_is_lost_and_redetected(tracker):
     tracker.init(SCENE.frame(300, 200), SCENE.box(300, 200))
     for i in range(10):
         tracker.update(SCENE.frame(300 + 3 * i, 200))
@@ -362,7 +362,7 @@ def test_only_the_named_targets_are_updated(random_tracker):
     assert random_tracker.update_all(SCENE.frame(310, 200), only=()) == {}
 
 
-def test_a_target_that_is_not_there_is_named_and_no_other_is_updated(random_tracker):
+def test_unknown_target_is_named_and_nothing_is_updated(random_tracker):
     start(random_tracker, PAIR)
     with pytest.raises(KeyError, match=r"no target 'c'; targets are \['a', 'b'\]"):
         random_tracker.update_all(SCENE.frame(310, 200), only=["a", "c"])
@@ -390,9 +390,7 @@ def batches(random_tracker, monkeypatch):
 
 
 @pytest.mark.parametrize(("tiles", "expected"), [(4, [2, 6, 6]), (1, [2, 4, 4]), (0, [2, 2, 2])])
-def test_lost_targets_share_the_tiles_of_a_frame_and_all_go_through_the_backbone_together(
-    random_tracker, batches, tiles, expected
-):
+def test_lost_targets_share_tiles_in_one_batch(random_tracker, batches, tiles, expected):
     start(random_tracker, PAIR)
     random_tracker.config = dataclasses.replace(BLIND, search_tiles=tiles)
     batches.clear()
@@ -402,7 +400,7 @@ def test_lost_targets_share_the_tiles_of_a_frame_and_all_go_through_the_backbone
     assert batches == expected
 
 
-def test_targets_in_sight_cost_no_tile_and_are_followed_as_without_the_search(random_tracker, batches):
+def test_targets_in_sight_cost_no_tile(random_tracker, batches):
     def track(tiles):
         random_tracker.config = dataclasses.replace(CONFIG, search_tiles=tiles)
         start(random_tracker, PAIR)
@@ -414,7 +412,7 @@ def test_targets_in_sight_cost_no_tile_and_are_followed_as_without_the_search(ra
     assert track(4) == track(0)
 
 
-def test_a_find_is_watched_before_it_is_the_target_and_nothing_is_learned_from_it(random_tracker, batches):
+def test_nothing_is_learned_from_a_candidate(random_tracker, batches):
     start(random_tracker, {"0": SCENE.box(300, 200)})
     random_tracker.config = BLIND
     assert random_tracker.update(SCENE.frame(300, 200)).state is TargetState.LOST
@@ -432,7 +430,7 @@ def test_a_find_is_watched_before_it_is_the_target_and_nothing_is_learned_from_i
     assert batches[-3:] == [2, 1, 1]
 
 
-def test_a_target_that_shrank_before_it_was_lost_is_sought_with_windows_of_its_usual_size(random_tracker, batches):
+def test_shrunk_target_is_searched_with_its_usual_size(random_tracker, batches):
     """Its last place in its last size while that is trusted; then that place and the tiles in the remembered one."""
     box = SCENE.box(300, 200)
     start(random_tracker, {"0": box})
@@ -485,7 +483,7 @@ def test_a_lost_target_survives_pictures_of_every_size(random_tracker, batches, 
 
 
 @shipped
-def test_a_target_that_comes_back_elsewhere_is_found_and_confirmed(tracker):
+def test_target_that_returns_elsewhere_is_confirmed(tracker):
     tracker.init(SCENE.frame(120, 120), SCENE.box(120, 120))
     for i in range(10):
         tracker.update(SCENE.frame(120 + 3 * i, 120))
@@ -501,7 +499,7 @@ def test_a_target_that_comes_back_elsewhere_is_found_and_confirmed(tracker):
 
 
 @shipped
-def test_a_target_that_comes_back_late_at_its_last_place_is_confirmed_first(tracker):
+def test_late_return_at_the_last_position_is_confirmed_first(tracker):
     tracker.init(SCENE.frame(300, 200), SCENE.box(300, 200))
     for _ in range(tracker.config.trusted_frames + 2):
         assert tracker.update(SCENE.frame(0, 0, visible=False)).state is TargetState.LOST
@@ -548,7 +546,7 @@ def test_a_live_setting_may_change_between_two_frames(random_tracker, field):
         random_tracker.config = CONFIG
 
 
-def test_a_setting_that_changes_under_a_running_target_has_its_effect_in_the_next_frame(random_tracker):
+def test_a_live_setting_acts_on_the_next_frame(random_tracker):
     random_tracker.drop()
     random_tracker.config = CONFIG
     random_tracker.init(SCENE.frame(300, 200), SCENE.box(300, 200))
@@ -564,7 +562,7 @@ def test_a_setting_that_changes_under_a_running_target_has_its_effect_in_the_nex
 
 
 @pytest.mark.parametrize("change", [{"crop_size": 320}, {"search_scale": 4.0}, {"memory_size": 60}])
-def test_a_setting_that_targets_were_learned_with_stays_until_they_are_dropped(random_tracker, change):
+def test_a_setting_learned_with_cannot_change(random_tracker, change):
     start(random_tracker, PAIR)
     with pytest.raises(ValueError, match=f"{next(iter(change))} cannot change .* drop 'a', 'b' first"):
         random_tracker.config = dataclasses.replace(CONFIG, **change)

@@ -34,7 +34,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--against", type=_names, default=["csrt", "kcf"], help="OpenCV's trackers: csrt,kcf,nanotrack_v2"
     )
     parser.add_argument("--peers", type=Path, help="folder that holds NanoTrack's model files")
-    parser.add_argument("--frames", type=Path, help="folder with pictures to use instead of made ones; needs --box")
+    parser.add_argument("--frames", type=Path, help="folder of images to use instead of synthetic ones; needs --box")
     parser.add_argument("--box", type=_box, help="x,y,w,h in pixels of the target in the first of --frames")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--length", type=int, default=24, help="frames of a repeat, a multiple of 8")
@@ -45,7 +45,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Measure, print the tables and write them; return the exit code: 2 for arguments that nothing can be made of."""
+    """Measure, print the tables and write them; return the exit code: 2 for invalid arguments."""
     given = build_parser().parse_args(argv)
     try:
         return _bench(given)
@@ -95,7 +95,7 @@ def _videos(given: argparse.Namespace) -> list[BenchmarkVideo]:
     if given.frames is None:
         return [SyntheticVideo(size) for size in given.sizes]
     if given.box is None:
-        raise ValueError("--frames needs --box x,y,w,h, the target in its first picture")
+        raise ValueError("--frames needs --box x,y,w,h, the target in its first image")
     return [ImageFolderVideo(given.frames, given.box)]
 
 

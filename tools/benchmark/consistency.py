@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a device and a precision give what the CPU gives in float32: a fast wrong answer is none."""
+"""Whether a device and a precision agree with the CPU in float32."""
 
 from __future__ import annotations
 

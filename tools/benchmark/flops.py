@@ -93,9 +93,9 @@ def _under(config: TrackerConfig) -> tuple[int, int]:
     return at8, at16
 
 
-def _correlation(features: Tensor, pictures: int, itemsize: int, kernel: int = 4) -> Work:
-    """Count a correlation of ``pictures`` times features ``[N, C, H, W]`` with a filter, or its adjoint."""
-    numbers = features.numel() * pictures
+def _correlation(features: Tensor, images: int, itemsize: int, kernel: int = 4) -> Work:
+    """Count a correlation of ``images`` times features ``[N, C, H, W]`` with a filter, or its adjoint."""
+    numbers = features.numel() * images
     return Work(2 * numbers * kernel**2, (numbers + features.shape[1] * kernel**2) * itemsize)
 
 

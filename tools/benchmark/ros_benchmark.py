@@ -169,7 +169,7 @@ def memory(pid: int, name: str) -> float:
 
 
 def measure(length: float, folder: Path) -> dict[str, Any]:
-    """Measure everything; the result is made of what JSON has."""
+    """Measure everything; the result consists of JSON types."""
     took, resident, most = first_box(folder)
     null = streams(0.0, (30.0,), max(2 * length, 5.0), folder)[0]
     split = {

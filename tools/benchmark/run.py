@@ -47,7 +47,7 @@ class Scope(NamedTuple):
 def measure(
     scope: Scope, videos: Sequence[BenchmarkVideo], tell: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
-    """Measure everything in scope on each video; the result is made of what JSON has.
+    """Measure everything in scope on each video; the result consists of JSON types.
 
     :raises ValueError: if numbers of targets or of repeats cannot be used.
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the benchmark looks at: made pictures of textured patches that move over a textured ground, or a folder's."""
+"""Test videos of the benchmark: synthetic ones of textured patches that move over a textured ground, or a folder."""
 
 from __future__ import annotations
 
@@ -82,16 +82,16 @@ class SyntheticVideo:
 
 
 class ImageFolderVideo:
-    """The pictures of a folder in the order of their names, there and back again.
+    """The images of a folder in the order of their names, forwards and backwards.
 
     :param box: the target in the first one, (x, y, w, h) in pixels; more targets are as many copies of it.
-    :raises ValueError: if there are no pictures, or the box is not in the first one.
+    :raises ValueError: if there are no images, or the box is not in the first one.
     """
 
     def __init__(self, folder: Path, box: Box) -> None:
         self._paths = sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)
         if not self._paths:
-            raise ValueError(f"no pictures ({', '.join(SUFFIXES)}) in {str(folder)!r}; give a folder that holds some")
+            raise ValueError(f"no images ({', '.join(SUFFIXES)}) in {str(folder)!r}; give a folder that holds some")
         first = self.frame(0)
         self.size = (first.shape[1], first.shape[0])
         self._box = check_box(box, *self.size, min_side=4.0)
@@ -107,5 +107,5 @@ class ImageFolderVideo:
         path = self._paths[min(at if at <= last else 2 * last - at, len(self._paths) - 1)]
         image = cv2.imread(str(path), cv2.IMREAD_COLOR)
         if image is None:
-            raise ValueError(f"picture {str(path)!r} cannot be read; remove it or fetch it again")
+            raise ValueError(f"image {str(path)!r} cannot be read; remove it or fetch it again")
         return image

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Running candidates against each other, in short blocks by turns: whatever else a machine does, it hits all alike."""
+"""Interleaved timing: candidates run in short alternating blocks, so that other load affects all of them alike."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Plan(NamedTuple):
     """How much to run.
 
     :param repeats: each gives a ratio. :param frames: of a repeat, a multiple of ``block``.
-    :param block: frames that a candidate has before it is another's turn.
+    :param block: frames of a candidate before the next one's turn.
     :param warm: frames before the first that counts: the memory of samples fills. :param inits: how often is learned.
     """
 

@@ -43,7 +43,7 @@ def convert(source: str, output: Path, *, half: bool = False, like: Path | None 
         raise ValueError(f"{output}: a weights file must end in {', '.join(checkpoint.SUFFIXES)}")
     to_reference = output.name.endswith(checkpoint.TORCH_SUFFIXES)
     if like is not None and not to_reference:
-        raise ValueError("--like says what a checkpoint is completed with; safetensors hold nothing of that")
+        raise ValueError("--like completes a .pth file; it has no effect on safetensors")
     path = checkpoint.find_weights(source)
     check_outputs([("OUT", output)], [("IN", path), ("--like", like)])
     weights = checkpoint.read_weights(path)

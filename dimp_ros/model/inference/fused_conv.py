@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Convolutions as tracking runs them: batch norm folded in, and the activation applied while the result is in cache.
+"""Convolutions with batch norm, residual and activation in one call, for networks in evaluation mode.
 
-A network in evaluation mode computes ``activation(norm(conv(x)))``. The norm is a factor and an offset for each
-channel, so it becomes part of the convolution's weights; on a CPU oneDNN also applies the activation, and adds a
-residual, before a result leaves the cache, and gets the weights in the layout of its kernels, so that it does not have
-to bring them there in every frame. What comes out is the same up to the order of sums.
+Batch norm is a factor and an offset for each channel: it is folded into the convolution's weights. On a CPU oneDNN also
+applies the activation and adds a residual while a result is in cache, from weights that are packed for its kernels
+once. The result is the same up to the order of sums.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ RELU, RELU6, NONE = "relu", "relu6", "none"
 _ONEDNN = {RELU: ("relu", []), RELU6: ("hardtanh", [0.0, 6.0]), NONE: ("none", [])}
 
 
-class FoldedConvolution:
-    """``activation(norm(conv(x)) + residual)`` in one go, with fixed weights.
+class FusedConvolution:
+    """``activation(norm(conv(x)) + residual)`` in one call, with fixed weights.
 
     :param conv: an `nn.Conv2d`. :param norm: an `nn.BatchNorm2d` in evaluation mode, or None.
     :param activation: ``relu``, ``relu6`` or ``none``. :param dtype: what is computed with.
@@ -37,7 +36,7 @@ class FoldedConvolution:
             raise ValueError(f"activation {activation!r} is unknown; choose one of {', '.join(_ONEDNN)}")
         assert isinstance(conv, nn.Conv2d)
         assert norm is None or isinstance(norm, nn.BatchNorm2d)
-        weight, bias = folded(conv, norm)
+        weight, bias = fold_batch_norm(conv, norm)
         self.weight = weight.to(dtype).contiguous(memory_format=torch.channels_last)
         self.bias = bias.to(dtype)
         assert not isinstance(conv.padding, str), "the networks here pad by numbers"
@@ -47,7 +46,7 @@ class FoldedConvolution:
         self._packed: Tensor | None = None
 
     def __call__(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        """Map ``Tensor[N, C, H, W]``, as `nn.Conv2d` does; ``residual`` is shaped like what comes out."""
+        """Map ``Tensor[N, C, H, W]``, as `nn.Conv2d` does; ``residual`` has the output's shape."""
         if self._onednn:
             return self._fused(x, residual)
         out = F.conv2d(x, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
@@ -56,10 +55,7 @@ class FoldedConvolution:
         return self._activate(out)
 
     def _fused(self, x: Tensor, residual: Tensor | None) -> Tensor:
-        """Let oneDNN do all of it.
-
-        The layout of the weights is chosen for the first picture's size; others may make it reorder them, no more.
-        """
+        """Compute with oneDNN; the layout of the weights is chosen for the first image's size."""
         shape = (self.padding, self.stride, self.dilation, self.groups)
         if self._packed is None:
             self._packed = torch.ops.mkldnn._reorder_convolution_weight(self.weight, *shape, list(x.shape))
@@ -77,8 +73,8 @@ class FoldedConvolution:
         return x.clamp_(0, 6) if self.activation == RELU6 else x
 
 
-def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor]:
-    """Return weight and bias of the one convolution that does what ``conv`` and then ``norm`` do.
+def fold_batch_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of one convolution that equals ``conv`` followed by ``norm``.
 
     :raises ValueError: if the norm is in training mode, where it depends on the batch.
     """
@@ -96,9 +92,9 @@ def folded(conv: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor
 
 @functools.cache
 def onednn_fuses(dtype: torch.dtype) -> bool:
-    """Say whether this torch has oneDNN's fused convolution, which is no public interface, and it is right.
+    """Tell whether this torch has oneDNN's fused convolution and computes an example correctly with it.
 
-    It is tried on a small example, so that another version of torch can be slower but not wrong.
+    It is no public interface: with another version of torch the package may be slower, but not wrong.
     """
     if not torch.backends.mkldnn.is_available():
         return False

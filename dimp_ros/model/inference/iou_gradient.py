@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The overlap network's prediction and its gradient in the boxes, in closed form.
+"""The predicted overlap and its gradient in the boxes, in closed form (section 3.5).
 
-Refinement climbs this gradient several times a frame. With autograd most of that time goes into building and walking a
-graph of small operations on whole feature maps. Here a network in evaluation mode is reduced to what depends on the
-box: pooling of features that have been modulated before, one linear layer per stride (batch norm folded into it), ReLU
-and a weighted sum. The pooling weights' derivatives are written out, since the hat function is the derivative of its
-integral. What is small is done for both strides and both axes at once: there a call costs more than what it computes.
+Box refinement needs this gradient several times a frame, and autograd would spend most of the time on small operations.
+Here a network in evaluation mode is reduced to the part that depends on the box: pooling of features that are already
+modulated, one linear layer per stride (batch norm folded in), ReLU and a weighted sum. The derivative of the pooling
+weights is known, as that of the hat function's integral. Small tensors of both strides and axes are computed together.
 """
 
 from __future__ import annotations
@@ -40,8 +39,8 @@ class _Head(NamedTuple):
 class OverlapHead:
     """The part of an `IoUNet` that depends on the box, with its batch norm folded in.
 
-    :param net: in evaluation mode; later changes of its weights are not noticed.
-    :param dtype: what the linear layers are computed with; None for that of the weights.
+    :param net: in evaluation mode; its weights are copied.
+    :param dtype: of the linear layers; None for that of the weights.
     """
 
     def __init__(self, net: IoUNet, dtype: torch.dtype | None = None) -> None:
@@ -60,9 +59,9 @@ class OverlapHead:
         self.hat = _Hat(self.heads, self.weight)
 
     def for_targets(self, modulation: Modulation, features: Features) -> TargetOverlap:
-        """Return the overlap of boxes with B targets in B pictures.
+        """Return the overlap of boxes with B targets in B images.
 
-        :param modulation: of the targets. :param features: of the pictures, from `IoUNet.features`.
+        :param modulation: of the targets. :param features: of the images, from `IoUNet.features`.
         """
         return TargetOverlap(self, modulation, features)
 
@@ -127,7 +126,7 @@ def _fold(layer: LinearBlock, bins: int, scale: float, dtype: torch.dtype | None
 class _Stride:
     """A stride's pooling and linear layer for B targets.
 
-    Weights are ``[B, P, 2, bins, pixels]``, along x and along y; what is beyond its bins and pixels is not looked at.
+    Weights are ``[B, P, 2, bins, pixels]``, along x and along y; entries beyond its bins and pixels are ignored.
     """
 
     def __init__(self, head: _Head, modulation: Tensor, features: Tensor) -> None:

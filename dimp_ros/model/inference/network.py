@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network as tracking runs it: `DimpNet`'s functions with folded convolutions, in the precision of the device."""
+"""The network for tracking: the functions of `DimpNet` with fused convolutions, in the precision of the device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dimp_ros.model.backbone import (
     ResNet,
 )
 from dimp_ros.model.dimp import DimpNet
-from dimp_ros.model.inference.fused_conv import NONE, RELU, RELU6, FoldedConvolution
+from dimp_ros.model.inference.fused_conv import NONE, RELU, RELU6, FusedConvolution
 from dimp_ros.model.inference.iou_gradient import OverlapHead
 from dimp_ros.model.inference.region import Region
 
@@ -27,7 +27,7 @@ Layer = Callable[[Tensor], Tensor]
 
 
 class InferenceNet:
-    """What the tracker asks of a `DimpNet`, with weights that are fixed.
+    """The functions of a `DimpNet` that the tracker needs, with fixed weights.
 
     :param net: in evaluation mode, on its device; its weights are copied, see `up_to_date`.
     :param dtype: of convolutions and linear layers. Pooling, scores and the filter's optimiser are float32 always.
@@ -43,7 +43,7 @@ class InferenceNet:
         )
         self._to_stride8, self._to_stride16 = _backbone(net.feature_extractor, dtype)
         *blocks, convolution, self._norm = net.classifier.feature_extractor
-        self._classify = _chain([*(_residual(b, dtype) for b in blocks), FoldedConvolution(convolution, dtype=dtype)])
+        self._classify = _chain([*(_residual(b, dtype) for b in blocks), FusedConvolution(convolution, dtype=dtype)])
         overlap = net.bb_regressor
         self._overlap8 = _chain([_conv_block(part, dtype) for part in (overlap.conv3_1t, overlap.conv3_2t)])
         self._overlap16 = _chain([_conv_block(part, dtype) for part in (overlap.conv4_1t, overlap.conv4_2t)])
@@ -51,14 +51,13 @@ class InferenceNet:
         self.overlap = OverlapHead(overlap, dtype)
 
     def up_to_date(self) -> bool:
-        """Say whether the network still has the weights that were copied."""
+        """Tell whether the network still has the weights that were copied."""
         return self._versions == _versions(self.net)
 
     def extract(self, images: Tensor) -> Features:
         """Return the backbone's features of RGB images ``Tensor[N, 3, H, W]`` with values 0..255.
 
-        A CPU is given one picture after the other: what lies between the layers then stays in its cache, which made
-        five crops 1.8 times as fast as their batch, with the same bits.
+        On a CPU images are computed one after the other: intermediate results stay in cache, the bits are the same.
         """
         if images.device.type != "cpu" or len(images) == 1:
             return self._extract(images)
@@ -70,7 +69,7 @@ class InferenceNet:
         return Features(stride8, self._to_stride16(stride8))
 
     def _normalized(self, images: Tensor) -> Tensor:
-        """Do what `Backbone.normalize` does, by whole lines: three channels are too few for a loop of their own."""
+        """Equal `Backbone.normalize`, on whole rows: the inner loop over three channels would be slow."""
         count, channels, height, width = images.shape
         lines = images.permute(0, 2, 3, 1).reshape(count, height, width * channels).float()
         lines = ((lines - self._mean.repeat(width)) / self._std.repeat(width)).to(self.dtype)
@@ -82,9 +81,9 @@ class InferenceNet:
         return features
 
     def overlap_features(self, backbone: Features, regions: Sequence[Region | None]) -> Features:
-        """Return the overlap network's features of N pictures, float32; of a region of each where it is not None.
+        """Return the overlap network's features of N images, float32; of a region of each where it is not None.
 
-        :param regions: N of them, all of one size. What they contain is what the whole maps have there.
+        :param regions: N of them, all of one size; the result equals that part of the whole maps.
         """
         if all(region is None for region in regions):
             return Features(self._overlap8(backbone.stride8).float(), self._overlap16(backbone.stride16).float())
@@ -101,7 +100,7 @@ class InferenceNet:
 
 
 def _in_region(layers: Layer, maps: Tensor, region: Region | None, per_cell: int) -> Tensor:
-    """Apply two 3x3 convolutions to a region of ``maps`` ``Tensor[1, C, H, W]``, with what they see beside it.
+    """Apply two 3x3 convolutions to a region of ``maps`` ``Tensor[1, C, H, W]`` and its halo.
 
     :param per_cell: pixels of the maps per cell of the region.
     """
@@ -111,13 +110,13 @@ def _in_region(layers: Layer, maps: Tensor, region: Region | None, per_cell: int
     height, width = maps.shape[-2:]
     (y0, y1), (x0, x1) = ((start * per_cell, (start + region.size) * per_cell) for start in (region.row, region.column))
     top, left = max(y0 - halo, 0), max(x0 - halo, 0)
-    # Where the halo is cut off, it is by the border of the maps, beyond which both see zeros.
+    # At the border of the maps there is no halo: the convolutions pad with zeros there in both cases.
     out = layers(maps[..., top : min(y1 + halo, height), left : min(x1 + halo, width)])
     return out[..., y0 - top : y1 - top, x0 - left : x1 - left]
 
 
 def _versions(net: nn.Module) -> list[tuple[int, int]]:
-    """Return what changes when a weight is written to or replaced."""
+    """Return values that change when a weight is written to or replaced."""
     return [(tensor.data_ptr(), tensor._version) for tensor in (*net.parameters(), *net.buffers())]
 
 
@@ -135,15 +134,15 @@ def _chain(layers: Sequence[Layer]) -> Layer:
 def _conv_block(block: nn.Sequential, dtype: torch.dtype) -> Layer:
     """Fold the overlap network's convolution, batch norm and ReLU."""
     convolution, norm, _ = block
-    return FoldedConvolution(convolution, norm, RELU, dtype)
+    return FusedConvolution(convolution, norm, RELU, dtype)
 
 
 def _inverted(block: nn.Module, dtype: torch.dtype) -> Layer:
     """Fold a block of EfficientNet-Lite."""
     assert isinstance(block, InvertedResidual)
-    first = [FoldedConvolution(block.expand_conv, block.bn0, RELU6, dtype)] if block.has_expand else []
-    expand = _chain([*first, FoldedConvolution(block.depthwise_conv, block.bn1, RELU6, dtype)])
-    project = FoldedConvolution(block.project_conv, block.bn2, NONE, dtype)
+    first = [FusedConvolution(block.expand_conv, block.bn0, RELU6, dtype)] if block.has_expand else []
+    expand = _chain([*first, FusedConvolution(block.depthwise_conv, block.bn1, RELU6, dtype)])
+    project = FusedConvolution(block.project_conv, block.bn2, NONE, dtype)
     return lambda x: project(expand(x), x if block.residual else None)
 
 
@@ -154,22 +153,22 @@ def _residual(block: nn.Module, dtype: torch.dtype) -> Layer:
     if isinstance(block, Bottleneck):
         pairs.append((block.conv3, block.bn3))
     *inner, last = pairs
-    begin = _chain([FoldedConvolution(conv, norm, RELU, dtype) for conv, norm in inner])
-    end = FoldedConvolution(last[0], last[1], RELU, dtype)
+    begin = _chain([FusedConvolution(conv, norm, RELU, dtype) for conv, norm in inner])
+    end = FusedConvolution(last[0], last[1], RELU, dtype)
     if block.downsample is None:
         return lambda x: end(begin(x), x)
-    shortcut = FoldedConvolution(block.downsample[0], block.downsample[1], NONE, dtype)
+    shortcut = FusedConvolution(block.downsample[0], block.downsample[1], NONE, dtype)
     return lambda x: end(begin(x), shortcut(x))
 
 
 def _backbone(net: Backbone, dtype: torch.dtype) -> tuple[Layer, Layer]:
     """Return a backbone's `to_stride8` and `to_stride16`, folded."""
     if isinstance(net, EfficientNetLite0):
-        stem = FoldedConvolution(net.conv_stem, net.bn0, RELU6, dtype)
+        stem = FusedConvolution(net.conv_stem, net.bn0, RELU6, dtype)
         blocks = [_inverted(block, dtype) for block in net.blocks]
         return _chain([stem, *blocks[: net.STRIDE8_BLOCK + 1]]), _chain(blocks[net.STRIDE8_BLOCK + 1 :])
     assert isinstance(net, ResNet)
-    stem = FoldedConvolution(net.conv1, net.bn1, RELU, dtype)
+    stem = FusedConvolution(net.conv1, net.bn1, RELU, dtype)
     early = [_residual(block, dtype) for layer in (net.layer1, net.layer2) for block in layer]
     late = [_residual(block, dtype) for block in net.layer3]
     return _chain([stem, lambda x: F.max_pool2d(x, 3, 2, 1), *early]), _chain(late)

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Products with a matrix that stays the same, for a few rows at a time.
+"""Products of a few rows with a fixed matrix.
 
-Few rows share one reading of the matrix, so that its layout decides: on a CPU oneDNN lays it out once as its kernels
-want it, where a plain product does so every time.
+With few rows the layout of the matrix decides the speed: on a CPU oneDNN packs it for its kernels once.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 ROWS = 10
-"""The number of rows that the layout is chosen for; others are right too."""
+"""The number of rows that the layout is chosen for; any number is correct."""
 
 
 class PackedLinear:
-    """``x @ matrix + offset``, without its negative part if ``relu``.
+    """``x @ matrix + offset``, with ReLU if ``relu``.
 
-    :param matrix: ``Tensor[K, M]``; it is copied. :param offset: ``Tensor[M]`` or None. :param relu: see above.
-    :param dtype: what is computed with.
+    :param matrix: ``Tensor[K, M]``; it is copied. :param offset: ``Tensor[M]`` or None.
+    :param dtype: of the computation.
     """
 
     def __init__(self, matrix: Tensor, offset: Tensor | None, relu: bool, dtype: torch.dtype) -> None:
@@ -40,22 +39,22 @@ class PackedLinear:
 
 
 def _pack(weight: Tensor) -> Tensor:
-    """Lay ``Tensor[M, K]`` out for oneDNN's kernels."""
+    """Pack ``Tensor[M, K]`` for oneDNN's kernels."""
     packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, ROWS)
     return packed
 
 
 def _product(x: Tensor, packed: Tensor, offset: Tensor | None, relu: bool) -> Tensor:
-    """Let oneDNN multiply, add and cut."""
+    """Multiply, add and apply ReLU with oneDNN."""
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, packed, offset, "relu" if relu else "none", [], "")
     return out
 
 
 @functools.cache
 def onednn_packs(dtype: torch.dtype) -> bool:
-    """Say whether this torch has oneDNN's products with packed matrices, which are no public interface, and is right.
+    """Tell whether this torch has oneDNN's products with packed matrices and computes an example correctly.
 
-    They are tried on a small example, so that another version of torch can be slower but not wrong.
+    They are no public interface: with another version of torch the package may be slower, but not wrong.
     """
     if not torch.backends.mkldnn.is_available() or dtype is torch.float64:
         return False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The part of a search window that box refinement looks at."""
+"""The part of a search window that box refinement needs feature maps of."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ class Region(NamedTuple):
 
     @classmethod
     def around(cls, boxes: Tensor, cells: int, growth: float = 0.15, least: int = 0) -> Region | None:
-        """Return the region in which boxes can be pooled, and can move and grow a little; None where that is all.
+        """Return the region in which boxes can be pooled, move and grow a little; None for the whole window.
 
         :param boxes: ``Tensor[P, 4]`` in crop pixels. :param cells: side of the search window in cells.
-        :param growth: how much room is left on each side, as a share of the longest side.
-        :param least: size that it has at least.
+        :param growth: margin on each side, as a share of the longest side. :param least: least size, in cells.
         """
         bounds = _bounds(boxes)
         room = growth * max(bounds[2] - bounds[0], bounds[3] - bounds[1])
@@ -37,7 +36,7 @@ class Region(NamedTuple):
             return None
         first = [math.floor((low - room) / STRIDE) for low in bounds[:2]]
         last = [math.ceil((high + room) / STRIDE) for high in bounds[2:]]
-        # Even sizes only: convolutions are prepared for each size anew.
+        # Even sizes only: convolutions are prepared for each size.
         size = max(2 * math.ceil((max(b - a for a, b in zip(first, last, strict=True)) + 1) / 2), least)
         if size >= cells:
             return None
@@ -45,9 +44,9 @@ class Region(NamedTuple):
         return cls(column, row, size)
 
     def covers(self, boxes: Tensor, cells: int) -> bool:
-        """Say whether boxes ``Tensor[P, 4]`` (crop pixels) can be pooled in it as in the whole search window."""
+        """Tell whether boxes ``Tensor[P, 4]`` (crop pixels) are pooled in it as in the whole search window."""
         x0, y0, x1, y1 = _bounds(boxes)
-        # Pooling reaches to the next pixel on each side, and beyond the search window there is nothing.
+        # Pooling reads one more pixel on each side; beyond the search window there is none.
         return all(
             (start == 0 or low >= start * STRIDE)
             and (start + self.size == cells or high <= (start + self.size - 1) * STRIDE)
@@ -56,7 +55,7 @@ class Region(NamedTuple):
 
 
 def _bounds(boxes: Tensor) -> list[float]:
-    """Return the left, top, right and bottom end of boxes."""
-    corners, sides = boxes.numpy()[:, :2], boxes.numpy()[:, 2:]  # a fifth of the time that tensors take for so little
+    """Return the left, top, right and bottom end of all boxes."""
+    corners, sides = boxes.numpy()[:, :2], boxes.numpy()[:, 2:]  # takes a fifth of the time of tensors
     ends: list[float] = [*corners.min(0).tolist(), *(corners + sides).max(0).tolist()]
     return ends

@@ -168,7 +168,7 @@ def test_patches_stay_apart_inside_and_unchanged(size):
         video.boxes(0, 9)
 
 
-def test_a_folders_pictures_are_shown_there_and_back_again(tmp_path):
+def test_a_folders_images_are_shown_forwards_and_backwards(tmp_path):
     import cv2
 
     for n in range(3):
@@ -179,5 +179,5 @@ def test_a_folders_pictures_are_shown_there_and_back_again(tmp_path):
     with pytest.raises(ValueError, match="inside"):
         ImageFolderVideo(tmp_path, Box(100, 100, 20, 20))
     (tmp_path / "none").mkdir()
-    with pytest.raises(ValueError, match="no pictures"):
+    with pytest.raises(ValueError, match="no images"):
         ImageFolderVideo(tmp_path / "none", Box(10, 10, 20, 20))

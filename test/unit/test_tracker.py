@@ -270,24 +270,25 @@ def test_several_targets_are_followed_as_each_would_be_alone(random_tracker):
 def test_nothing_is_learned_while_the_target_is_not_found(random_tracker):
     blind = DimpTracker(weights="random", device="cpu", config=TrackerConfig(not_found_threshold=1.0))
     blind.init(SCENE.frame(300, 200), SCENE.box(300, 200))
-    before = blind._targets["0"].filter.clone()
+    before = blind.inspect()
     for _ in range(25):
         result = blind.update(SCENE.frame(400, 300))
     assert result.state is TargetState.LOST
     assert result.box is None
     assert result.last_box == SCENE.box(300, 200)
-    assert torch.equal(blind._targets["0"].filter, before)
-    assert blind._targets["0"].memory.count == blind.config.first_samples
+    after = blind.inspect()
+    assert torch.equal(after.next_filter, before.next_filter)
+    assert len(after.sample_weights) == blind.config.first_samples
 
 
 def test_the_filter_is_updated_every_so_many_frames(random_tracker):
     config = dataclasses.replace(CONFIG, update_interval=3, hard_negative_threshold=1.0, distractor_threshold=1.0)
     learner = DimpTracker(weights="random", device="cpu", config=config)
     learner.init(SCENE.frame(300, 200), SCENE.box(300, 200))
-    filters = [learner._targets["0"].filter]
+    filters = [learner.inspect().next_filter]
     for _ in range(6):
         learner.update(SCENE.frame(300, 200))
-        filters.append(learner._targets["0"].filter)
+        filters.append(learner.inspect().next_filter)
     changed = [not torch.equal(a, b) for a, b in itertools.pairwise(filters)]
     assert changed == [False, False, True, False, False, True]
 
@@ -417,13 +418,14 @@ def test_nothing_is_learned_from_a_candidate(random_tracker, batches):
     random_tracker.config = BLIND
     assert random_tracker.update(SCENE.frame(300, 200)).state is TargetState.LOST
     random_tracker.config = dataclasses.replace(EAGER, trusted_frames=0, search_tiles=1, find_frames=3)
-    target = random_tracker._targets["0"]
-    before, samples = target.filter, target.memory.count
+    before = random_tracker.inspect()
     for _ in range(2):
         result = random_tracker.update(SCENE.frame(300, 200))
         assert result.state is TargetState.UNCERTAIN and result.confirming
         assert result.box is not None and result.last_box == SCENE.box(300, 200) != result.box
-        assert target.filter is before and target.memory.count == samples
+        after = random_tracker.inspect()
+        assert torch.equal(after.next_filter, before.next_filter)
+        assert len(after.sample_weights) == len(before.sample_weights)
     result = random_tracker.update(SCENE.frame(300, 200))
     assert result.state is not TargetState.LOST and not result.confirming
     assert result.last_box == result.box != SCENE.box(300, 200)
@@ -431,24 +433,21 @@ def test_nothing_is_learned_from_a_candidate(random_tracker, batches):
 
 
 def test_shrunk_target_is_searched_with_its_usual_size(random_tracker, batches):
-    """Its last place in its last size while that is trusted; then that place and the tiles in the remembered one."""
     box = SCENE.box(300, 200)
     start(random_tracker, {"0": box})
     random_tracker.config = dataclasses.replace(EAGER, refine_steps=0, jitter_size=0.0)
     for _ in range(4):
         assert random_tracker.update(SCENE.frame(300, 200)).state is not TargetState.LOST
     target = random_tracker._targets["0"]
-    assert len(target.redetection.size_samples) == 4  # every frame that was believed in
     piece = Box.from_center(*target.box.center, box.w / 4, box.h / 4)
-    target.box = piece
+    target.box = target.reported_box = piece
     random_tracker.config = dataclasses.replace(BLIND, trusted_frames=2)
     sides = []
     for _ in range(5):
-        (windows,) = random_tracker._search_windows([target], (640, 480))
-        sides.append({round(window.side) for window in windows})
         result = random_tracker.update(SCENE.frame(300, 200))
+        sides.append(round(result.search_window.w))
         assert result.state is TargetState.LOST and result.last_box == piece
-    narrow, wide = ({round(5 * math.sqrt(size.area))} for size in (piece, box))
+    narrow, wide = (round(5 * math.sqrt(size.area)) for size in (piece, box))
     assert sides == [narrow, narrow, narrow, wide, wide]
 
 

@@ -60,7 +60,7 @@ def init_target_model(
     modulation = net.net.bb_regressor.modulation(plain, boxes[:1])
     if config.box_fit_steps:
         fitted = Features(*(maps[:FITTED_VIEWS] for maps in backbone))
-        modulation = fit_modulation(net.net.bb_regressor, modulation, fitted, boxes[:FITTED_VIEWS], config)
+        modulation = fit_modulation(net.net.bb_regressor, modulation, fitted, boxes[: len(fitted[0])], config)
     memory = SampleMemory(features, boxes, config.memory_size, config.first_frame_share)
     scores = apply_filter(features[None, :1], weights)[0, 0].cpu().numpy()
     result = SearchResult(window, views[0].image, scores, weights, highest(scores))

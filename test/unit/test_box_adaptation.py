@@ -8,6 +8,7 @@ import torch
 from dimp_ros.geometry.box import iou
 from dimp_ros.model.backbone import Features
 from dimp_ros.model.iou_net import IoUNet, Modulation
+from dimp_ros.tracker import DimpTracker
 from dimp_ros.tracker.box_adaptation import PROPOSALS, draw_proposals, fit_modulation, overlap
 from dimp_ros.tracker.config import TrackerConfig
 
@@ -61,3 +62,10 @@ def test_without_steps_nothing_changes_and_a_seed_repeats(example):
     first, second = (fit_modulation(net, modulation, views, BOXES, TrackerConfig(box_fit_steps=3)) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
     assert all(parameter.grad is None for parameter in net.parameters())
+
+
+def test_a_single_view_with_dropout_copies_is_fitted():
+    config = TrackerConfig(crop_size=96, augment=False, dropout_copies=2, init_steps=1, box_fit_steps=1)
+    tracker = DimpTracker("dimp_lite", "cpu", config, weights="random")
+    image = np.random.default_rng(0).integers(0, 256, (120, 160, 3), np.uint8)
+    assert tracker.init(image, (60.0, 40.0, 30.0, 24.0)).box is not None

@@ -49,13 +49,15 @@ Attempt: TypeAlias = Callable[[random.Random], bool]
 class Surface(NamedTuple):
     """Where a surface's context manager is, which yields its `Attempt`, and its share of all inputs.
 
-    :param share: of all inputs, 0 to 1. :param needs: a module without which it cannot be tried.
+    :param share: of all inputs, 0 to 1. :param needs: a module without which it is skipped.
+    :param limit: seconds that an input may take; more where a process is started for it, which other programs delay.
     """
 
     module: str
     function: str
     share: float
     needs: str
+    limit: float = LIMIT_SECONDS
 
     def open(self) -> AbstractContextManager[Attempt]:
         """Return the surface's context manager."""
@@ -66,8 +68,8 @@ class Surface(NamedTuple):
 SURFACES = {
     "raw-images": Surface("fuzz.images", "raw_images", 0.19, "cv2"),
     "compressed-images": Surface("fuzz.images", "compressed_images", 0.14, "cv2"),
-    "contradictions": Surface("fuzz.contradictions", "contradictions", 0.05, "rosbags"),
-    "complexity": Surface("fuzz.complexity", "complexity", 0.005, "rosbags"),
+    "contradictions": Surface("fuzz.contradictions", "contradictions", 0.05, "rosbags", 3.0),
+    "complexity": Surface("fuzz.complexity", "complexity", 0.005, "rosbags", 3.0),
     "outputs": Surface("fuzz.outputs", "outputs", 0.015, "rosbags"),
     "position": Surface("fuzz.position", "positions", 0.16, "numpy"),
     "requests": Surface("fuzz.targets", "requests", 0.11, "rclpy"),
@@ -75,7 +77,7 @@ SURFACES = {
     "sequences": Surface("fuzz.sequences", "sequences", 0.04, "rclpy"),
     "parameters": Surface("fuzz.parameters", "parameters", 0.09, "rclpy"),
     "tracker": Surface("fuzz.tracker", "trackers", 0.01, "torch"),
-    "checkpoints": Surface("fuzz.checkpoints", "checkpoints", 0.07, "torch"),
+    "checkpoints": Surface("fuzz.checkpoints", "checkpoints", 0.07, "torch", 3.0),
     "bags": Surface("fuzz.bags", "bags", 0.04, "rosbags"),
 }
 
@@ -124,12 +126,12 @@ def outcomes(
         for number in numbers:
             if hang is not None:
                 faulthandler.dump_traceback_later(hang, exit=True)
-            outcome = _outcome(attempt, f"{name}/{seed}/{number}", number)
+            outcome = _outcome(attempt, f"{name}/{seed}/{number}", number, surface.limit)
             faulthandler.cancel_dump_traceback_later()
             yield outcome
 
 
-def _outcome(attempt: Attempt, key: str, number: int) -> Outcome:
+def _outcome(attempt: Attempt, key: str, number: int, limit: float) -> Outcome:
     before = _reset_peak()
     taken, seconds, failure = False, float("inf"), ""
     for _ in range(3):
@@ -140,7 +142,7 @@ def _outcome(attempt: Attempt, key: str, number: int) -> Outcome:
             failure = traceback.format_exc()
         took, lost = clock() - begin, starved_seconds() - starved
         seconds = min(seconds, max(0.0, took - max(0.0, lost)))
-        if failure or seconds <= LIMIT_SECONDS:
+        if failure or seconds <= limit:
             break
     else:
         failure = f"it took {seconds:.2f} s, the shortest of three attempts"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from harness.ros_harness import Parameter, context, spinning, tracker_node, wait_until
-from helpers.console_fixture import SIDE, SIZE, Camera, SquareTracker
+from helpers.console_fixture import SIDE, SIZE, FakeCamera, SquareTracker
 
 pytest.importorskip("pymavlink", reason="pymavlink is not installed: pip install pymavlink")
 mavsdk = pytest.importorskip("mavsdk", reason="mavsdk is not installed: pip install mavsdk")
@@ -42,7 +42,7 @@ def free_port() -> int:
 def world(connection: str, *, tracker: bool = True, **parameters: Any) -> Iterator[SimpleNamespace]:
     """Run a camera that sees a square, a tracker node, and the MAVLink node."""
     with context():
-        camera, squares = Camera(rate=20.0), StartTracker()
+        camera, squares = FakeCamera(rate=20.0), StartTracker()
         node = tracker_node(squares) if tracker else None
         overrides = [Parameter(k, value=v) for k, v in {"connection": connection, **parameters}.items()]
         mavlink = MavlinkNode(parameter_overrides=overrides)

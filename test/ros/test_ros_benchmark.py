@@ -29,7 +29,7 @@ NOTES = {
 }
 
 
-def test_the_parts_of_an_image_add_up_to_its_time_without_the_inference():
+def test_parts_add_up_to_the_time_without_inference():
     split = parts([NOTES, NOTES | {"whole": 7.0}])
     assert split["all of it"] == pytest.approx([1.25, 2.0])
     assert split["handing over"] == pytest.approx([0.4, 0.4]) and split["the rest"] == pytest.approx([0.1, 0.85])
@@ -71,7 +71,7 @@ def test_images_between_two_processes_are_accounted_for(tmp_path):
     assert min(split["all of it"]) > 0 and min(split["conversion"]) > 0 and min(split["publishing"]) > 0
 
 
-def test_figures_of_a_transport_run_count_what_was_received_of_what_was_published():
+def test_transport_figures_count_received_of_published():
     calls = np.array([[100.0 + n / 10, float(n), n / 10] for n in range(31)])
     receipts = np.array([[100.0 + n / 10, 0.01 * n] for n in range(0, 31, 2)])
     run = summarize((640, 480), 0.0, "reliable", calls, receipts)
@@ -95,7 +95,7 @@ print(json.dumps([measure((640, 480), 0.0, kind, 2.0, folder) for kind in ("best
 
 
 @pytest.mark.slow
-def test_a_reliable_subscription_receives_more_images_of_another_process(tmp_path):
+def test_reliable_subscription_receives_more_images(tmp_path):
     """The choice that the node makes, measured as in docs/performance.md."""
     command = [sys.executable, "-c", TRANSPORT, str(tmp_path)]
     answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)

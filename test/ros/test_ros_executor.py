@@ -12,7 +12,7 @@ from rclpy.task import Future
 from dimp_ros.ros_utils.executor import START_SECONDS, FairExecutor, FairThreadPool
 
 
-def test_what_waits_for_a_thread_is_run_once_however_often_it_is_submitted():
+def test_waiting_work_runs_once_however_often_submitted():
     pool, go, runs = FairThreadPool(1), threading.Event(), []
     pool.submit(go.wait, 10)
     late = lambda: runs.append(1)  # noqa: E731 - one object, as rclpy submits the same task
@@ -26,7 +26,7 @@ def test_what_waits_for_a_thread_is_run_once_however_often_it_is_submitted():
     assert runs == [1]
 
 
-def test_who_submits_waits_until_a_free_thread_has_begun_and_no_longer():
+def test_submit_returns_when_a_free_thread_has_begun():
     pool, begun = FairThreadPool(2), []
     for number in range(50):
         pool.submit(begun.append, number).result(5)
@@ -38,7 +38,7 @@ def test_who_submits_waits_until_a_free_thread_has_begun_and_no_longer():
     pool.shutdown(wait=True)
 
 
-def test_the_same_function_may_be_submitted_again_once_it_has_begun():
+def test_function_may_be_submitted_again_once_begun():
     pool, runs = FairThreadPool(2), []
     for _ in range(3):
         pool.submit(runs.append, 0).result(5)

@@ -98,7 +98,7 @@ raise SystemExit(main(arguments, tracker_factory=lambda parameters: Slow()))
 """
 
 
-def test_of_a_node_that_is_killed_nothing_more_is_heard_and_its_successor_says_that_there_is_no_target():
+def test_killed_node_is_silent_and_its_successor_has_no_target():
     with context():
         client = Client()
         with spinning(client.node):
@@ -127,7 +127,7 @@ def test_of_a_node_that_is_killed_nothing_more_is_heard_and_its_successor_says_t
 
 
 @pytest.mark.parametrize("phase", ["unconfigured", "request", "twice"])
-def test_a_signal_in_any_other_phase_ends_the_node_within_two_seconds_too(phase):
+def test_signal_in_any_phase_ends_the_node_in_two_seconds(phase):
     with program(NODE, phase) as process, context():
         client = Client()
         with spinning(client.node):
@@ -166,7 +166,7 @@ raise SystemExit(run(lambda finish: Failing(), []))
 """
 
 
-def test_an_error_that_escapes_into_the_executor_ends_the_program_as_a_failure_with_its_traceback():
+def test_error_in_the_executor_ends_the_program_with_traceback():
     with program(FAILING) as process:
         _, errors = process.communicate(timeout=20)
         assert process.returncode == 1 and "nobody has foreseen this" in errors
@@ -187,7 +187,7 @@ raise SystemExit(run(lambda finish: Plain(), []))
 """
 
 
-def test_a_program_answers_a_parameter_of_a_type_that_does_not_exist_and_goes_on():
+def test_program_survives_parameter_of_unknown_type():
     with program(PLAIN) as process, context():
         asker = Client()
         with spinning(asker.node):

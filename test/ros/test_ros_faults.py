@@ -78,7 +78,7 @@ def seconds_until(condition: Callable[[], Any], what: str) -> float:
 # Images
 
 
-def test_a_camera_that_stops_is_reported_and_one_that_starts_again_is_followed_at_once():
+def test_camera_that_stops_is_reported_and_may_start_again():
     tracker = ScriptedTracker()
     with running(tracker, no_image_warning=0.3, diagnostics_period=0.1) as client:
         told = Diagnostics(client)
@@ -97,7 +97,7 @@ def test_a_camera_that_stops_is_reported_and_one_that_starts_again_is_followed_a
         told.wait("input", DiagnosticStatus.OK)
 
 
-def test_another_resolution_or_encoding_amid_the_stream_changes_nothing_but_the_picture():
+def test_resolution_or_encoding_may_change_while_tracking():
     tracker = ScriptedTracker()
     with running(tracker) as client:
         start_target(client, target_id="cup")
@@ -127,7 +127,7 @@ def test_images_with_one_and_the_same_stamp_are_each_worked_on():
         assert client.show(numbered_image(5)).seconds_since_seen == 0.0
 
 
-def test_a_clock_that_is_set_forward_and_back_again_is_no_search_in_vain():
+def test_clock_set_forward_and_back_drops_no_target():
     tracker = ScriptedTracker()
     with running(tracker, give_up_after=1.0) as client:
         start_target(client, target_id="cup")
@@ -145,7 +145,7 @@ def test_a_clock_that_is_set_forward_and_back_again_is_no_search_in_vain():
         assert client.init(stamp=numbered_image(5).header.stamp).success
 
 
-def test_simulated_time_that_stands_still_and_jumps_back_stops_neither_images_nor_requests_nor_diagnostics():
+def test_simulated_time_that_stands_or_jumps_stops_nothing():
     tracker = ScriptedTracker()
     with running(tracker, use_sim_time=True, diagnostics_period=0.1) as client:
         told = Diagnostics(client)
@@ -170,7 +170,7 @@ def test_simulated_time_that_stands_still_and_jumps_back_stops_neither_images_no
 # The tracker
 
 
-def test_a_tracker_that_fails_for_ever_has_lost_its_targets_until_it_works_again():
+def test_failing_tracker_is_lost_until_it_works_again():
     tracker = ScriptedTracker()
     with running(tracker, diagnostics_period=0.1) as client:
         told = Diagnostics(client)
@@ -204,7 +204,7 @@ class OnGpu(ScriptedTracker):
 
 
 @pytest.mark.parametrize("recovers", [True, False], ids=["moves", "cannot move"])
-def test_out_of_memory_at_run_time_costs_one_image_and_the_cpu_goes_on(recovers, capfd):
+def test_gpu_out_of_memory_costs_one_image_then_the_cpu_runs(recovers, capfd):
     tracker = OnGpu(recovers)
     with running(tracker, diagnostics_period=0.1) as client:
         told = Diagnostics(client)
@@ -245,7 +245,7 @@ class Dying(ScriptedTracker):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("moment", ["update", "init"])
-def test_a_worker_s_thread_that_dies_is_replaced_and_the_target_is_said_to_be_gone(moment, capfd):
+def test_worker_thread_that_dies_is_replaced(moment, capfd):
     tracker = Dying()
     with running(tracker, diagnostics_period=0.2) as client:
         start_target(client, target_id="cup")
@@ -266,7 +266,7 @@ def test_a_worker_s_thread_that_dies_is_replaced_and_the_target_is_said_to_be_go
 
 
 @pytest.mark.parametrize("box", [(math.nan, 1.0, 5.0, 5.0), (1.0, 1.0, math.inf, 5.0), (1.0, 1.0, 0.0, 5.0)], ids=str)
-def test_numbers_that_are_none_are_published_as_lost_and_cost_the_other_targets_nothing(box, capfd):
+def test_nan_result_is_published_as_lost(box, capfd):
     tracker = ScriptedTracker()
     with running(tracker, diagnostics_period=0.1) as client:
         told = Diagnostics(client)
@@ -283,7 +283,7 @@ def test_numbers_that_are_none_are_published_as_lost_and_cost_the_other_targets_
         assert client.targets_of(numbered_image(3))["cup"].state == State.TRACKING
 
 
-def test_a_tracker_that_hangs_is_reported_while_requests_are_answered(monkeypatch):
+def test_hanging_tracker_is_reported_and_requests_answered(monkeypatch):
     monkeypatch.setattr("dimp_ros.node.diagnostics.stream_checks.WINDOW_SECONDS", 0.6)  # 5 s
     tracker = ScriptedTracker()
     with running(tracker, diagnostics_period=0.1, request_timeout=0.3) as client:
@@ -334,7 +334,7 @@ def _request() -> InitTarget.Request:
 # The node itself
 
 
-def test_an_error_that_nobody_has_foreseen_in_a_callback_is_logged_and_the_next_message_is_served(monkeypatch, capfd):
+def test_unexpected_error_in_a_callback_is_logged(monkeypatch, capfd):
     from dimp_ros.node.image_buffer import ImageBuffer
 
     with running(ScriptedTracker(), diagnostics_period=0.1) as client:
@@ -362,7 +362,7 @@ def test_an_error_that_nobody_has_foreseen_in_a_callback_is_logged_and_the_next_
 
 
 @pytest.mark.parametrize("topic", ["camera_info.subscription", "target.publisher"])
-def test_a_qos_override_that_is_none_fails_a_transition_with_its_reason_and_leaves_nothing_open(topic):
+def test_invalid_qos_override_fails_the_transition(topic):
     overrides = {f"qos_overrides./{topic}.reliability": "perhaps"}
     with context():
         node = tracker_node(ScriptedTracker(), autostart=False, **overrides)
@@ -390,7 +390,7 @@ def test_a_flood_of_requests_is_answered_and_the_images_go_on():
         assert client.show(numbered_image(3)).state == State.TRACKING
 
 
-def test_a_parameter_of_a_type_that_does_not_exist_is_refused_in_words_and_does_not_end_the_node(capfd):
+def test_parameter_of_unknown_type_is_refused(capfd):
     """The services are rclpy's, which raise for it: that would end the executor."""
     good = Parameter(name="give_up_after", value=ParameterValue(type=3, double_value=5.0))
     strange = Parameter(name="give_up_after", value=ParameterValue(type=255))

@@ -59,7 +59,7 @@ def test_a_bad_image_loses_the_target_for_that_image_only(what, capfd):
     assert "image is not used" in capfd.readouterr().err
 
 
-def test_an_exception_in_the_tracker_loses_the_target_for_that_image_and_is_logged(capfd):
+def test_tracker_exception_loses_the_target_in_that_image(capfd):
     tracker = ScriptedTracker()
     with running(tracker) as client:
         start_target(client)
@@ -96,7 +96,7 @@ def test_the_debug_image_is_made_only_while_somebody_looks():
         client.node.destroy_subscription(subscription)
 
 
-def test_resolution_and_encoding_may_change_in_the_middle_of_the_stream():
+def test_stream_may_change_resolution_and_encoding():
     tracker = ScriptedTracker()
     with running(tracker) as client:
         start_target(client)
@@ -121,7 +121,7 @@ def thermal_image(number: int) -> Image:
     return image
 
 
-def test_a_thermal_image_is_shown_to_the_tracker_over_the_whole_range_of_grey():
+def test_thermal_image_uses_the_whole_range_of_grey():
     seen = []
 
     class Looking(ScriptedTracker):
@@ -144,7 +144,7 @@ def compressed(number: int, grey: int = 0) -> CompressedImage:
     return message
 
 
-def test_compressed_images_are_followed_and_a_damaged_one_loses_the_target_for_that_image_only(capfd):
+def test_damaged_compressed_image_is_lost_in_that_image_only(capfd):
     tracker = ScriptedTracker()
     with context():
         node = tracker_node(tracker, image_transport="compressed", max_megapixels=1.0)
@@ -170,7 +170,7 @@ def test_compressed_images_are_followed_and_a_damaged_one_loses_the_target_for_t
     assert "image is not used" in capfd.readouterr().err
 
 
-def test_a_damaged_file_that_only_the_debug_image_opens_is_a_bad_image_and_no_failure_of_the_tracker(capfd):
+def test_damaged_file_opened_by_debug_image_is_a_bad_image(capfd):
     damaged = compressed(2)
     damaged.data = damaged.data[:50] + array.array("B", bytes(len(damaged.data) - 66)) + damaged.data[-16:]
     tracker = ScriptedTracker()

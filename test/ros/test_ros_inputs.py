@@ -65,7 +65,7 @@ def messages(client: Client) -> Iterator[dict[str, str]]:
     client.node.destroy_subscription(subscription)
 
 
-def test_images_are_subscribed_reliable_where_every_publisher_offers_it():
+def test_images_are_reliable_where_every_publisher_offers_it():
     with running(ScriptedTracker(), RELIABLE, **QUICK) as client:
         wait_until(lambda: asks_for(client, ReliabilityPolicy.RELIABLE), "the reliable subscription")
         assert asked_for(client).durability == DurabilityPolicy.VOLATILE
@@ -83,7 +83,7 @@ def test_a_best_effort_camera_is_subscribed_best_effort():
 
 
 @pytest.mark.parametrize("wanted", ["best_effort", "reliable"])
-def test_an_override_of_the_reliability_stays_whatever_publishers_offer(wanted):
+def test_reliability_override_stays_whatever_is_offered(wanted):
     override = {"qos_overrides./image.subscription.reliability": wanted}
     with running(ScriptedTracker(), RELIABLE, **QUICK, **override) as client, messages(client) as said:
         wait_until(lambda: len(said) == 3, "diagnostics")
@@ -92,7 +92,7 @@ def test_an_override_of_the_reliability_stays_whatever_publishers_offer(wanted):
 
 
 @pytest.mark.parametrize("policy", ["reliability", "durability"])
-def test_an_override_that_does_not_exist_is_refused_with_the_choices(policy, capfd):
+def test_unknown_override_is_refused_with_the_choices(policy, capfd):
     name = f"qos_overrides./camera_info.subscription.{policy}"
     with ros_context():
         node = tracker_node(ScriptedTracker(), autostart=False, **{name: "sometimes"})
@@ -103,7 +103,7 @@ def test_an_override_that_does_not_exist_is_refused_with_the_choices(policy, cap
     assert "'sometimes', but must be one of automatic, " in capfd.readouterr().err
 
 
-def test_a_qos_override_without_effect_is_reported_with_the_nearest(capfd):
+def test_override_without_effect_is_reported_with_the_nearest(capfd):
     overrides = {"qos_overrides./camera_inf.subscription.depth": 2, "qos_overrides./image.subscription.depth": 2}
     with running(ScriptedTracker(), **overrides):
         pass
@@ -111,7 +111,7 @@ def test_a_qos_override_without_effect_is_reported_with_the_nearest(capfd):
     assert len(lines) == 1 and "did you mean qos_overrides./camera_info.subscription.depth?" in lines[0]
 
 
-def test_a_camera_info_that_was_published_once_and_latched_is_received():
+def test_latched_camera_info_is_received():
     with ros_context():
         client = Client()
         latched = client.node.create_publisher(CameraInfo, "camera_info", LATCHED)
@@ -124,7 +124,7 @@ def test_a_camera_info_that_was_published_once_and_latched_is_received():
             wait_until(lambda: client.show(numbered_image(next(number))).bearing.z > 0, "a bearing")
 
 
-def test_a_camera_info_that_was_published_once_before_the_start_is_explained():
+def test_camera_info_sent_once_before_the_start_is_explained():
     with ros_context():
         client = Client()
         volatile = client.node.create_publisher(CameraInfo, "camera_info", RELIABLE)

@@ -38,7 +38,7 @@ def image_subscriptions(node) -> int:
     return sum(subscription.topic_name == "/image" for subscription in node.subscriptions)
 
 
-def test_twenty_round_trips_leave_no_thread_no_subscription_and_no_publisher_behind():
+def test_twenty_round_trips_leave_nothing_behind():
     tracker = ScriptedTracker()
     with context():
         node = tracker_node(tracker, autostart=False)
@@ -63,7 +63,7 @@ def test_twenty_round_trips_leave_no_thread_no_subscription_and_no_publisher_beh
             assert [number for number, _, _ in tracker.inits] == [2 * number for number in range(1, 21)]
 
 
-def test_round_trips_amid_a_stream_of_images_do_not_stop_the_executor():
+def test_round_trips_during_a_stream_keep_the_executor():
     with context():
         node = tracker_node(ScriptedTracker(), autostart=False)
         client = Client()
@@ -88,7 +88,7 @@ def test_round_trips_amid_a_stream_of_images_do_not_stop_the_executor():
             assert "not active" in client.init().message
 
 
-def test_images_and_targets_do_not_outlive_deactivation_and_the_model_not_cleanup():
+def test_deactivation_releases_targets_and_cleanup_the_model():
     trackers = []
 
     def factory(_parameters):
@@ -134,7 +134,7 @@ def test_the_life_cycle_services_drive_the_node():
                 assert client._call(state, GetState.Request()).current_state.label == label
 
 
-def test_missing_weights_leave_the_node_unconfigured_and_requests_are_told_the_remedy(capfd):
+def test_missing_weights_leave_the_node_unconfigured(capfd):
     remedy = "weights are missing: copy them to /somewhere"
 
     def factory(_parameters):
@@ -152,7 +152,7 @@ def test_missing_weights_leave_the_node_unconfigured_and_requests_are_told_the_r
     assert len(errors) == 1 and remedy in errors[0]
 
 
-def test_a_wrong_tracker_config_is_refused_on_configure_and_can_be_corrected(tmp_path):
+def test_wrong_tracker_config_is_refused_and_can_be_corrected(tmp_path):
     path = tmp_path / "settings.yaml"
     path.write_text("best_boxes: 200")
     with context():
@@ -164,7 +164,7 @@ def test_a_wrong_tracker_config_is_refused_on_configure_and_can_be_corrected(tmp
             assert node.trigger_configure() == TransitionCallbackReturn.SUCCESS
 
 
-def test_an_unexpected_error_in_a_transition_is_logged_with_its_traceback(capfd):
+def test_unexpected_error_in_a_transition_is_logged(capfd):
     def factory(_parameters):
         return {}["no such key"]
 
@@ -193,7 +193,7 @@ def test_requests_are_answered_while_the_model_is_being_loaded():
             client.wait_for(node)
 
 
-def test_deactivation_waits_for_the_inference_in_progress_and_its_result_is_not_published():
+def test_deactivation_waits_for_inference_and_drops_its_result():
     tracker = ScriptedTracker()
     with context():
         node = tracker_node(tracker)
@@ -213,7 +213,7 @@ def test_deactivation_waits_for_the_inference_in_progress_and_its_result_is_not_
             assert not [state for state in client.states if state.header == numbered_image(2).header and state.id]
 
 
-def test_a_tracker_that_hangs_is_given_up_and_the_node_can_be_configured_anew(monkeypatch, capfd):
+def test_hanging_tracker_is_abandoned_at_deactivation(monkeypatch, capfd):
     monkeypatch.setattr("dimp_ros.node.tracker_node.DEACTIVATE_SECONDS", 0.2)
     trackers = [ScriptedTracker(), ScriptedTracker()]
     waiting = iter(trackers)
@@ -240,7 +240,7 @@ def test_a_tracker_that_hangs_is_given_up_and_the_node_can_be_configured_anew(mo
     assert "given up" in capfd.readouterr().err
 
 
-def test_parameters_are_declared_with_descriptors_and_fixed_while_configured():
+def test_parameters_have_descriptors_and_are_fixed_if_configured():
     with context():
         node = tracker_node(ScriptedTracker(), autostart=False, history_seconds=3)
         assert node.get_parameter("history_seconds").value == 3

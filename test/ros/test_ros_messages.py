@@ -41,7 +41,7 @@ ESTIMATES = st.builds(
 
 
 @given(u=PLACE, v=PLACE, w=SIDE, h=SIDE)
-def test_a_box_comes_back_from_a_request_in_pixels_and_in_fractions(u, v, w, h):
+def test_box_of_a_request_in_pixels_and_in_fractions(u, v, w, h):
     box = Box(u * min(w, 100.0), v * min(h, 100.0), w, h)
     message = bounding_box(box)
     assert requested_box(message, False, 300, 200) == pytest.approx(box)
@@ -75,7 +75,7 @@ def test_a_box_turned_by_a_quarter_has_its_sides_swapped(theta, normalized):
     assert requested_box(message, normalized, 100, 100) == pytest.approx((5.0, 15.0, 30.0, 20.0))
 
 
-def test_an_estimate_without_a_box_has_no_detection_and_a_zero_size_box():
+def test_estimate_without_a_box_has_no_detection():
     header = TargetState().header
     header.stamp = stamp_of(3)
     estimate = TargetEstimate("ball", State.LOST, frames_since_seen=4, seconds_since_seen=0.5, age=0.125)

@@ -100,7 +100,7 @@ def test_diagnostics_say_what_is_missing_and_then_how_it_goes():
         assert values["target ball"].startswith("TRACKING") and float(values["age median (ms)"]) < 1000
 
 
-def test_wrong_stamps_are_logged_once_with_the_remedy_and_told_by_diagnostics(capfd):
+def test_wrong_stamps_are_logged_once_and_in_diagnostics(capfd):
     with running(ScriptedTracker(), **QUICK) as client, listening(client) as status:
         for number in range(5):  # stamps of 1970
             client.show(numbered_image(number))
@@ -121,7 +121,7 @@ def test_two_cameras_on_one_topic_are_told():
         assert "remap" in message
 
 
-def test_a_live_change_reaches_the_tracker_between_images_and_a_refused_batch_does_not():
+def test_live_change_reaches_the_tracker_between_images():
     tracker = ConfiguredTracker()
     with running(tracker) as client:
         start_target(client)
@@ -150,7 +150,7 @@ def test_changes_amid_a_stream_stop_nothing():
         assert client.show(numbered_image(50)).id and tracker.config.seed == 39
 
 
-def test_a_wrong_value_at_the_start_leaves_the_node_unconfigured_and_everybody_told_until_it_is_mended(capfd):
+def test_wrong_start_value_leaves_the_node_unconfigured(capfd):
     with context():
         node = tracker_node(ScriptedTracker(), **{"max_targets": 1000, **QUICK})
         client = Client()
@@ -198,7 +198,7 @@ def documented_qualities() -> dict[str, tuple[str, ...]]:
     return {name: row[1:] for row in rows for name in names[row[0]]}
 
 
-def test_the_documented_qualities_of_service_are_those_of_the_topics():
+def test_documented_qos_is_that_of_the_topics():
     with context():
         node = tracker_node(ScriptedTracker(), autostart=False, use_depth=True, max_targets=3)
         assert node.trigger_configure() == node.trigger_activate() == TransitionCallbackReturn.SUCCESS

@@ -53,7 +53,7 @@ def test_a_batch_is_accepted_as_a_whole_and_told_once():
     assert change.config == TrackerConfig(refine_steps=2) and parameters["give_up_after"] == 5.0
 
 
-def test_of_a_batch_with_one_wrong_value_nothing_is_taken_and_nobody_is_told():
+def test_batch_with_one_wrong_value_changes_nothing():
     node, parameters = handler()
     told = []
     parameters.on_change(told.append)
@@ -90,7 +90,7 @@ def test_tracker_config_sets_what_no_parameter_sets(settings_file):
     assert parameters.tracker_settings() == {"seed": 7}
 
 
-def test_tracker_config_with_a_wrong_value_is_refused_with_its_path(settings_file):
+def test_wrong_value_in_tracker_config_is_refused_with_path(settings_file):
     path = settings_file("best_boxes: 60\n")
     _, parameters = handler(tracker_config=path)
     with pytest.raises(ValueError, match="best_boxes is 60") as error:
@@ -98,7 +98,7 @@ def test_tracker_config_with_a_wrong_value_is_refused_with_its_path(settings_fil
     assert path in str(error.value) and "tracker_config" in str(error.value)
 
 
-def test_a_change_that_changes_nothing_and_one_of_others_parameters_are_accepted_and_not_told():
+def test_unchanged_and_foreign_parameters_are_not_reported():
     node, parameters = handler()
     told = []
     parameters.on_change(told.append)
@@ -116,7 +116,7 @@ def test_only_a_change_of_the_tracker_comes_with_its_configuration():
     assert [change.config for change in told] == [None, TrackerConfig(search_tiles=0)]
 
 
-def test_while_configured_live_parameters_may_change_and_others_are_refused_with_the_transition_needed():
+def test_only_live_parameters_change_while_configured():
     node, parameters = handler()
     parameters.frozen = True
     assert node.set_parameters_atomically(batch(tracker__not_found_threshold=0.3, request_timeout=1.0)).successful
@@ -146,7 +146,7 @@ def test_while_configured_live_parameters_may_change_and_others_are_refused_with
     ],
     ids=str,
 )
-def test_whatever_is_wrong_is_refused_quickly_with_text_and_changes_nothing(change):
+def test_any_wrong_value_is_refused_quickly_with_text(change):
     node, parameters = handler()
     name = next(iter(change)).replace("__", ".")
     before = parameters[name]
@@ -166,7 +166,7 @@ def test_whatever_is_wrong_is_refused_quickly_with_text_and_changes_nothing(chan
     ],
     ids=str,
 )
-def test_a_wrong_value_at_the_start_is_told_until_it_is_mended_and_ends_nothing(overrides, words):
+def test_wrong_start_value_is_reported_until_corrected(overrides, words):
     node, parameters = handler(**overrides)
     with pytest.raises(ValueError, match=r"parameter") as error:
         parameters.require_valid()
@@ -184,7 +184,7 @@ def test_a_setting_that_is_given_counts_even_if_it_is_the_default():
     assert parameters.tracker_settings() == {"crop_size": TrackerConfig().crop_size, "seed": TrackerConfig().seed}
 
 
-def test_what_the_weights_ask_for_is_shown_and_is_no_setting_of_the_users():
+def test_settings_of_the_weights_are_shown_but_not_set():
     node, parameters = handler(tracker__seed=7)
     told = []
     parameters.on_change(told.append)

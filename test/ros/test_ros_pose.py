@@ -45,7 +45,7 @@ def located() -> PositionEstimator:
     return where
 
 
-def test_a_target_is_at_its_place_in_the_image_s_own_frame_and_time():
+def test_pose_has_the_frame_and_stamp_of_the_image():
     position = located().position(HEADER, 640, 480, BOX)
     message = pose_stamped(HEADER, position)
     assert message.header == HEADER
@@ -78,7 +78,7 @@ def test_only_a_target_that_is_tracked_for_sure_has_a_pose():
     assert pose_target([]) is None
 
 
-def test_of_several_targets_the_one_that_is_named_has_a_pose_and_none_without_a_name():
+def test_only_the_named_one_of_several_targets_has_a_pose():
     estimates = [seen("a"), seen("b"), seen("c", TargetState.UNCERTAIN)]
     assert pose_target(estimates) is None
     assert pose_target(estimates, "b").target_id == "b"

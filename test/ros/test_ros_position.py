@@ -51,7 +51,7 @@ def middle() -> tuple[float, float]:
     return (BOX[0] + BOX[2] / 2 - WIDTH / 2) / FOCAL, (BOX[1] + BOX[3] / 2 - HEIGHT / 2) / FOCAL
 
 
-def test_a_target_has_a_bearing_once_the_camera_is_known_and_none_while_it_is_lost():
+def test_bearing_exists_once_calibrated_and_not_while_lost():
     tracker = ScriptedTracker()
     with running(tracker) as client:
         state = start_target(client)
@@ -71,7 +71,7 @@ def test_a_target_has_a_bearing_once_the_camera_is_known_and_none_while_it_is_lo
         assert (lost.bearing.x, lost.bearing.y, lost.bearing.z) == (0.0, 0.0, 0.0)
 
 
-def test_a_tracked_target_has_a_pose_from_depth_and_a_lost_one_has_none():
+def test_tracked_target_has_a_pose_from_depth():
     tracker = ScriptedTracker()
     with running(tracker, use_depth=True) as client:
         poses: list[PoseStamped] = []
@@ -109,7 +109,7 @@ def test_a_tracked_target_has_a_pose_from_depth_and_a_lost_one_has_none():
             assert max(stamps) < (stamp_of(200).sec, 0), f"a pose while {state.name}"
 
 
-def test_diagnostics_tell_rates_targets_and_what_is_wrong_with_the_camera():
+def test_diagnostics_have_rates_targets_and_camera_faults():
     with running(ScriptedTracker(), diagnostics_period=0.1) as client:
         told: list[DiagnosticArray] = []
         client.node.create_subscription(DiagnosticArray, "/diagnostics", told.append, RELIABLE)

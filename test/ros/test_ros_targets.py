@@ -33,7 +33,7 @@ def ends_of(client: Client, target_id: str) -> list[TargetState]:
     return [state for state in list(client.states) if state.state == State.UNINITIALIZED and state.id == target_id]
 
 
-def test_targets_are_followed_at_once_and_told_apart_by_their_names():
+def test_targets_are_tracked_together_by_name():
     tracker = ScriptedTracker()
     with running(tracker) as client:
         start_target(client, target_id="cup")
@@ -84,7 +84,7 @@ def test_a_dropped_target_leaves_the_others_as_they_are():
         assert client.targets_of(numbered_image(4)) == {}
 
 
-def test_a_target_that_was_just_taken_is_told_of_when_another_is_dropped_before_the_next_image():
+def test_new_target_is_published_when_another_is_dropped():
     tracker = ScriptedTracker()
     with running(tracker, history_seconds=60.0) as client:
         start_target(client, target_id="cup")
@@ -111,7 +111,7 @@ def test_a_target_that_was_just_taken_is_told_of_when_another_is_dropped_before_
         assert is_zero(about[0].targets[0].bbox)
 
 
-def test_more_targets_than_allowed_are_refused_and_the_limit_is_named():
+def test_too_many_targets_are_refused_with_the_limit():
     with running(ScriptedTracker(), max_targets=2) as client:
         start_target(client, target_id="a")
         assert client.init(target_id="b").success
@@ -130,7 +130,7 @@ def test_unnamed_targets_get_names_that_are_not_taken():
         assert list(client.targets_of(numbered_image(2))) == ["1", "2", "3"]
 
 
-def test_a_late_request_starts_on_its_image_and_catches_up_through_those_since():
+def test_request_on_a_past_image_replays_the_images_since():
     tracker = ScriptedTracker()
     with running(tracker) as client:
         for number in range(1, 9):
@@ -144,7 +144,7 @@ def test_a_late_request_starts_on_its_image_and_catches_up_through_those_since()
         assert client.show(numbered_image(9)).state == State.TRACKING and tracker.updates[-1] == 9
 
 
-def test_a_late_request_does_not_hold_up_the_stream_and_says_how_far_it_is():
+def test_replay_does_not_delay_the_stream():
     tracker = ScriptedTracker()
     with running(tracker, catch_up_images=2, history_seconds=60.0) as client:
         start_target(client, target_id="old")
@@ -277,7 +277,7 @@ def detections(number: int, *found: tuple[str, float, tuple[float, float, float,
     return array
 
 
-def test_a_detection_starts_a_target_and_starts_it_again_only_when_it_is_lost():
+def test_detection_starts_a_target_again_only_when_lost():
     tracker = ScriptedTracker()
     settings = {"detector.classes": ["person"], "detector.min_score": 0.6, "detector.target_id": "who"}
     with running(tracker, **settings) as client:
@@ -298,7 +298,7 @@ def test_a_detection_starts_a_target_and_starts_it_again_only_when_it_is_lost():
         wait_until(lambda: tracker.inits[1:] == [(5, OTHER, "who")], "a new start")
 
 
-def test_a_detection_that_cannot_be_taken_is_told_in_the_log_and_does_no_harm(capfd):
+def test_unusable_detection_is_logged_and_skipped(capfd):
     tracker = ScriptedTracker()
     with running(tracker, **{"detector.min_score": 0.0}) as client:
         publisher = client.node.create_publisher(Detection2DArray, "init_detections", RELIABLE)
@@ -314,7 +314,7 @@ def test_a_detection_that_cannot_be_taken_is_told_in_the_log_and_does_no_harm(ca
         assert client.show(numbered_image(2)).id == "cup" and len(tracker.inits) == 1
 
 
-def test_stamps_at_the_end_of_time_with_more_nanoseconds_than_a_second_has_are_told_as_they_are():
+def test_stamps_beyond_their_range_are_returned_unchanged():
     images = [numbered_image(number) for number in range(1, 4)]
     for image, billions in zip(images, (1, 2, 3), strict=True):
         image.header.stamp = Time(sec=2**31 - 1, nanosec=billions * 10**9)

@@ -48,7 +48,7 @@ def followed(client: Client) -> list:
     return [state for state in list(client.states) if state.state != State.UNINITIALIZED]
 
 
-def test_with_a_slow_model_the_newest_image_wins_and_ages_do_not_grow():
+def test_slow_model_takes_the_newest_image_and_ages_stay():
     tracker = ScriptedTracker(seconds=0.1)
     with running(tracker) as client:
         client.show(numbered_image(0))
@@ -65,7 +65,7 @@ def test_with_a_slow_model_the_newest_image_wins_and_ages_do_not_grow():
 
 
 @pytest.mark.slow
-def test_with_the_real_network_at_thrice_its_rate_an_image_is_at_most_two_and_a_half_inferences_old():
+def test_real_network_at_triple_rate_keeps_ages_bounded():
     pytest.importorskip("torch", reason="torch is not installed: the real network cannot be tried")
     with running(load_tracker, BEST_EFFORT, weights="random", **{"tracker.not_found_threshold": -1.0}) as client:
         client.show(numbered_image(0, width=320, height=240))
@@ -81,7 +81,7 @@ def test_with_the_real_network_at_thrice_its_rate_an_image_is_at_most_two_and_a_
         assert all(state.bbox.size_x > 0 for state in states if state.state != State.LOST)
 
 
-def test_requests_are_answered_while_an_inference_runs_and_its_result_is_void():
+def test_requests_during_inference_discard_its_result():
     tracker = ScriptedTracker()
     with running(tracker) as client:
         client.show(numbered_image(1))
@@ -103,7 +103,7 @@ def test_requests_are_answered_while_an_inference_runs_and_its_result_is_void():
         assert not any(array.detections for array in client.detections if array.header == numbered_image(2).header)
 
 
-def test_a_request_that_waits_too_long_for_the_tracker_is_refused_and_has_no_effect():
+def test_request_that_waits_too_long_is_refused():
     tracker = ScriptedTracker()
     with running(tracker, request_timeout=0.3) as client:
         client.show(numbered_image(1))
@@ -172,7 +172,7 @@ def test_a_signal_ends_the_node_within_two_seconds(number, moment):
             process.communicate()
 
 
-def test_the_end_of_the_node_is_told_to_those_who_follow_its_target():
+def test_end_of_the_node_is_published():
     tracker = ScriptedTracker()
     with context():
         node = tracker_node(tracker)

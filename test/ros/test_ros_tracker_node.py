@@ -36,7 +36,7 @@ def test_states_have_the_numbers_of_the_message():
     }
 
 
-def test_before_any_target_every_image_is_answered_with_nothing_in_sight():
+def test_images_without_targets_have_empty_results():
     tracker = ScriptedTracker()
     with running(tracker) as client:
         assert client.states[0].state == State.UNINITIALIZED and client.states[0].header.stamp == Time()
@@ -47,7 +47,7 @@ def test_before_any_target_every_image_is_answered_with_nothing_in_sight():
 
 
 @pytest.mark.parametrize("image_qos", [RELIABLE, BEST_EFFORT], ids=["reliable", "best-effort"])
-def test_a_target_is_followed_whatever_the_reliability_of_the_camera(image_qos):
+def test_target_is_tracked_with_any_reliability_of_the_camera(image_qos):
     tracker = ScriptedTracker()
     with running(tracker, image_qos) as client:
         client.show(numbered_image(1))
@@ -64,7 +64,7 @@ def test_a_target_is_followed_whatever_the_reliability_of_the_camera(image_qos):
         assert detection.results[0].hypothesis.score == 0.75
 
 
-def test_the_image_s_own_header_is_in_the_array_the_detection_and_the_state():
+def test_every_message_has_the_header_of_its_image():
     with running(ScriptedTracker()) as client:
         start_target(client)
         image = numbered_image(2)
@@ -74,7 +74,7 @@ def test_the_image_s_own_header_is_in_the_array_the_detection_and_the_state():
         assert state.header == array.header == array.detections[0].header == image.header
 
 
-def test_a_lost_target_gives_no_box_and_counts_until_it_is_found_again():
+def test_lost_target_has_no_box_and_counts_frames():
     tracker = ScriptedTracker()
     with running(tracker) as client:
         start_target(client)
@@ -156,7 +156,7 @@ BAD_BOXES = {
 
 
 @pytest.mark.parametrize(("box", "more", "word"), BAD_BOXES.values(), ids=BAD_BOXES.keys())
-def test_a_bad_request_is_refused_with_a_reason_and_the_old_target_stays(box, more, word):
+def test_invalid_request_is_refused_and_the_old_target_stays(box, more, word):
     tracker = ScriptedTracker()
     with running(tracker) as client:
         start_target(client, target_id="old")
@@ -168,7 +168,7 @@ def test_a_bad_request_is_refused_with_a_reason_and_the_old_target_stays(box, mo
 
 
 @pytest.mark.parametrize("failure", [ValueError("box is too small: 2 px"), RuntimeError("out of memory")], ids=repr)
-def test_what_the_tracker_refuses_is_handed_on_and_the_old_target_stays(failure):
+def test_refusal_of_the_tracker_is_returned_to_the_client(failure):
     tracker = ScriptedTracker()
     with running(tracker) as client:
         start_target(client, target_id="old")
@@ -179,7 +179,7 @@ def test_what_the_tracker_refuses_is_handed_on_and_the_old_target_stays(failure)
         assert client.show(numbered_image(2)).id == "old"
 
 
-def test_a_name_that_would_be_a_burden_to_every_message_is_refused_and_shown_in_short():
+def test_too_long_name_is_refused_and_shortened_in_the_text():
     with running(ScriptedTracker()) as client:
         start_target(client, target_id="x" * MAX_NAME)
         for answer in (client.init(target_id="y" * 70_000), client.drop("y" * 70_000)):
@@ -205,7 +205,7 @@ def test_a_normalized_box_is_in_fractions_of_the_image():
         assert tracker.inits[0][1] == pytest.approx((0.25 * WIDTH, 0.5 * HEIGHT, 0.5 * WIDTH, 0.25 * HEIGHT))
 
 
-def test_a_target_of_a_name_that_is_followed_starts_over_and_the_answer_says_so():
+def test_target_of_a_known_name_starts_over():
     tracker = ScriptedTracker()
     with running(tracker) as client:
         start_target(client, target_id="ball")
@@ -233,7 +233,7 @@ def test_a_dropped_target_is_gone_at_once_for_late_joiners_too():
         assert client.show(numbered_image(2)).state == State.UNINITIALIZED and tracker.updates == []
 
 
-def test_disabled_nothing_is_computed_the_target_is_lost_and_comes_back_when_enabled():
+def test_disabled_node_computes_nothing_and_resumes():
     tracker = ScriptedTracker()
     with running(tracker) as client:
         start_target(client, target_id="ball")

@@ -119,7 +119,7 @@ def test_a_stamp_that_no_image_has_is_refused_with_the_nearest(tmp_path: Path) -
         read(write_ros2(tmp_path / "made", shots()), Span(stamp=BEGIN + 320_000_000))
 
 
-def test_without_a_topic_the_only_one_is_taken_and_several_are_listed(tmp_path: Path) -> None:
+def test_only_image_topic_is_default_and_several_are_listed(tmp_path: Path) -> None:
     path = write_ros2(tmp_path / "made", shots(), topics=("/left/image", "/right/image"))
     with pytest.raises(ValueError, match=r"Give --topic NAME; .*\n  /left/image \(sensor_msgs/Image, 10 mess") as error:
         ImageBag(str(path))
@@ -155,7 +155,7 @@ def test_a_folder_without_metadata_is_read_file_by_file(tmp_path: Path, storage:
     assert damage == "" and [frame.time for frame in frames] == [shot.stamp for shot in shots()]
 
 
-def test_a_folder_of_a_recorder_that_was_killed_is_told_from_a_folder_of_pictures(tmp_path: Path) -> None:
+def test_bag_of_a_killed_recorder_is_no_folder_of_images(tmp_path: Path) -> None:
     assert not is_bag(str(tmp_path)) and not is_bag("0") and not is_bag("ride.mp4") and not is_bag("not_there")
     assert is_bag("not_there.mcap") and is_bag("x.db3.zstd")
     (tmp_path / "x_0.mcap").write_bytes(b"")
@@ -304,17 +304,17 @@ def test_a_broken_compressed_image_is_a_frame_without_a_picture(tmp_path: Path) 
     assert frames[4].picture is None and "no image file" in frames[4].problem and frames[5].picture is not None
 
 
-def test_images_come_in_the_order_in_which_they_were_recorded_whatever_their_stamps(tmp_path: Path) -> None:
+def test_images_come_in_the_order_of_recording(tmp_path: Path) -> None:
     frames, _ = read(write_ros2(tmp_path / "made", changed(4, stamp=BEGIN)))
     assert [frame.time for frame in frames][3:6] == [BEGIN + 3 * STEP, BEGIN, BEGIN + 5 * STEP]
 
 
-def test_an_image_without_a_stamp_has_the_time_at_which_it_was_recorded(tmp_path: Path) -> None:
+def test_image_without_a_stamp_has_its_recording_time(tmp_path: Path) -> None:
     frames, _ = read(write_ros2(tmp_path / "made", changed(4, stamp=0)))
     assert frames[4].time == BEGIN + 4 * STEP + DELAY
 
 
-def test_a_bag_of_humble_has_no_definitions_and_is_read_all_the_same(tmp_path: Path) -> None:
+def test_bag_of_humble_without_definitions_is_read(tmp_path: Path) -> None:
     folder = write_ros2(tmp_path / "made", shots(), "sqlite3")
     with sqlite3.connect(folder / "made.db3") as database:
         for statement in (
@@ -396,9 +396,7 @@ def test_mcap_file_of_another_profile_is_read(tmp_path: Path) -> None:
         ("UPDATE messages SET data = 'text' WHERE id = 6", "damaged after 5 images"),
     ],
 )
-def test_a_database_with_numbers_for_texts_is_refused_or_read_up_to_there(
-    tmp_path: Path, change: str, words: str
-) -> None:
+def test_database_with_numbers_for_texts_is_refused(tmp_path: Path, change: str, words: str) -> None:
     file = write_ros2(tmp_path / "made", shots(), "sqlite3") / "made.db3"
     database = sqlite3.connect(file)
     database.execute(change)

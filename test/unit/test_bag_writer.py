@@ -166,7 +166,7 @@ def test_a_broken_image_is_reported_and_the_target_lost_in_it(
     assert cv2.VideoCapture(str(tmp_path / "out.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == COUNT
 
 
-def test_a_broken_image_to_start_on_is_refused_and_another_can_be_taken(
+def test_broken_first_image_is_refused(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_ros2(tmp_path / "made", changed(0, data=b"short"))
@@ -176,7 +176,7 @@ def test_a_broken_image_to_start_on_is_refused_and_another_can_be_taken(
     assert run(path, "--init=14,20,16,12", "--out-bag", tmp_path / "out", "--start", 1) == 0
 
 
-def test_a_clock_that_is_set_back_neither_stops_the_run_nor_the_counting(
+def test_clock_set_back_does_not_stop_the_run(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = [*shots(3), *changed(1, picture=np.zeros((HEIGHT, WIDTH, 3), np.uint8))[:3]]
@@ -188,7 +188,7 @@ def test_a_clock_that_is_set_back_neither_stops_the_run_nor_the_counting(
     assert states[4].seconds_since_seen == pytest.approx(0.1)
 
 
-def test_images_of_another_size_are_followed_and_scaled_into_the_video(run: Callable[..., int], tmp_path: Path) -> None:
+def test_images_of_another_size_are_scaled_into_the_video(run: Callable[..., int], tmp_path: Path) -> None:
     large = np.zeros((2 * HEIGHT, 2 * WIDTH, 3), np.uint8)
     large[50:60, 100:110] = 255
     path = write_ros2(tmp_path / "made", changed(4, picture=large))
@@ -224,7 +224,7 @@ def test_a_tracker_that_fails_leaves_a_bag_that_can_be_read(
     assert len(contents(tmp_path / "out")["/targets"]) == 1
 
 
-def test_a_damaged_bag_is_used_up_to_the_damage_and_the_status_tells(
+def test_damaged_bag_is_used_up_to_the_damage(
     run: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = write_ros2(tmp_path / "made", [*shots(120)])
@@ -254,7 +254,7 @@ def test_a_damaged_bag_is_used_up_to_the_damage_and_the_status_tells(
         ([], "give the target as --init x,y,w,h"),
     ],
 )
-def test_a_request_it_cannot_serve_ends_with_2_and_one_line_and_no_bag(
+def test_impossible_request_ends_with_2_and_writes_no_bag(
     run: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str], arguments: list[Any], reason: str
 ) -> None:
     (tmp_path / "there").mkdir()

@@ -46,7 +46,7 @@ def test_every_pixel_of_the_picture_comes_back_from_its_direction(lens):
 
 
 @pytest.mark.parametrize("lens", LENSES)
-def test_points_are_seen_where_opencv_sees_them_but_for_the_half_pixel(lens):
+def test_projection_is_that_of_opencv_but_for_half_a_pixel(lens):
     model, d = LENSES[lens]
     rng = np.random.default_rng(1)
     points = np.stack([rng.uniform(-1, 1, 200), rng.uniform(-0.8, 0.8, 200), rng.uniform(2, 9, 200)], -1)
@@ -71,7 +71,7 @@ TANGENTIAL = st.floats(-0.01, 0.01)
     share=st.floats(0.0, 0.9),
     turn=st.floats(0.0, 2 * math.pi),
 )
-def test_whatever_the_distortion_a_direction_well_within_the_lens_limit_comes_back(k, share, turn):
+def test_direction_within_the_lens_limit_comes_back(k, share, turn):
     camera = Camera.from_matrix(640, 480, K, make_lens("plumb_bob", k))
     angle = share * min(camera.lens.limit, 1.0)
     ray = [math.sin(angle) * math.cos(turn), math.sin(angle) * math.sin(turn), math.cos(angle)]
@@ -79,7 +79,7 @@ def test_whatever_the_distortion_a_direction_well_within_the_lens_limit_comes_ba
     np.testing.assert_allclose(camera.project(camera.bearing(*pixel)), pixel, atol=0.01)
 
 
-def test_the_middle_of_an_ideal_image_is_straight_ahead_and_pixel_0_is_half_a_pixel_inside():
+def test_centre_of_an_ideal_image_is_straight_ahead():
     camera = Camera.from_matrix(640, 480, [500, 0, 319.5, 0, 500, 239.5, 0, 0, 1])
     assert camera.bearing(320.0, 240.0).tolist() == [0.0, 0.0, 1.0]
     left, right = camera.bearing(0.0, 240.0), camera.bearing(640.0, 240.0)
@@ -95,7 +95,7 @@ def test_x_is_to_the_right_y_down_and_z_forward():
 
 
 @pytest.mark.parametrize("lens", LENSES)
-def test_beyond_what_the_lens_can_show_there_is_a_direction_at_its_limit_and_no_nan(lens):
+def test_beyond_the_lens_limit_the_direction_is_at_the_limit(lens):
     camera = camera_with(lens)
     rng = np.random.default_rng(2)
     x, y = rng.uniform(-1e7, 1e7, (2, 500))
@@ -132,7 +132,7 @@ def test_pixels_that_are_none_are_refused(x):
 
 
 @pytest.mark.parametrize("lens", LENSES)
-def test_a_region_of_interest_in_bins_sees_what_the_full_image_sees(lens):
+def test_binned_region_of_interest_matches_the_full_image(lens):
     model, d = LENSES[lens]
     full = Camera.from_info(camera_info(model=model, d=d))
     part = Camera.from_info(camera_info(model=model, d=d, roi=(100, 60, 400, 300), binning=(2, 4)))
@@ -141,7 +141,7 @@ def test_a_region_of_interest_in_bins_sees_what_the_full_image_sees(lens):
         np.testing.assert_allclose(part.bearing(x, y), full.bearing(100 + 2 * x, 60 + 4 * y), atol=1e-12)
 
 
-def test_another_resolution_of_the_same_shape_is_scaled_and_another_shape_refused():
+def test_same_aspect_ratio_is_scaled_and_another_refused():
     camera = Camera.from_info(camera_info())
     for width, height in ((320, 240), (1280, 960), (213, 160), (640, 480)):
         other = camera.resized(width, height)
@@ -159,7 +159,7 @@ def test_an_image_shrunk_by_any_whole_number_has_the_same_shape(width, height, d
     assert same_shape(width, height, width // divisor, height // divisor)
 
 
-def test_rectified_images_are_described_by_p_and_raw_ones_by_k_and_d():
+def test_rectified_images_use_p_and_raw_ones_k_and_d():
     p = [700.0, 0, 300.0, -70.0, 0, 710.0, 200.0, 0, 0, 0, 1, 0]
     info = camera_info(model="plumb_bob", d=LENSES["barrel"][1], p=p)
     rectified = Camera.from_info(info, rectified=True)
@@ -193,7 +193,7 @@ def test_a_camera_that_is_not_calibrated_says_so_with_the_remedy():
         ({"binning": (1000, 1)}, "binning"),
     ],
 )
-def test_a_camera_info_that_makes_no_sense_is_refused_with_what_it_says(fields, words):
+def test_invalid_camera_info_is_refused_with_its_values(fields, words):
     with pytest.raises(ValueError, match=words):
         Camera.from_info(camera_info(**fields))
 
@@ -217,7 +217,7 @@ INFO = st.builds(
 
 @settings(max_examples=300)
 @given(info=INFO, rectified=st.booleans(), x=st.floats(-1e6, 1e6), y=st.floats(-1e6, 1e6))
-def test_whatever_a_message_holds_there_is_a_unit_vector_or_a_refusal(info, rectified, x, y):
+def test_any_message_gives_a_unit_vector_or_a_refusal(info, rectified, x, y):
     try:
         camera = Camera.from_info(info, rectified=rectified)
     except ValueError:
@@ -227,7 +227,7 @@ def test_whatever_a_message_holds_there_is_a_unit_vector_or_a_refusal(info, rect
 
 @settings(max_examples=300)
 @given(k=st.lists(st.floats(-1e3, 1e3), max_size=8), x=st.floats(-1e4, 1e4), y=st.floats(-1e4, 1e4), fish=st.booleans())
-def test_whatever_the_coefficients_there_is_a_unit_vector_or_a_refusal(k, x, y, fish):
+def test_any_coefficients_give_a_unit_vector_or_a_refusal(k, x, y, fish):
     try:
         lens = make_lens("equidistant" if fish else "", k)
     except ValueError:

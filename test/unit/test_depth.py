@@ -43,7 +43,7 @@ def place_of(found: object) -> np.ndarray:
 @pytest.mark.parametrize("encoding", ["16UC1", "32FC1"])
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("padding", [0, 6, 7])
-def test_a_target_is_found_where_it_is_whatever_the_encoding_byte_order_and_padding(encoding, big, padding):
+def test_position_holds_for_encodings_byte_orders_and_padding(encoding, big, padding):
     where = positioner()
     where.on_depth(depth_image(DEPTH, encoding, big, padding))
     found = where.position(header(), 640, 480, BOX)
@@ -55,7 +55,7 @@ def test_a_target_is_found_where_it_is_whatever_the_encoding_byte_order_and_padd
 @given(
     x=st.floats(-1.0, 1.0), y=st.floats(-0.7, 0.7), z=st.floats(2.0, 7.0), w=st.floats(0.1, 1.0), h=st.floats(0.1, 1.0)
 )
-def test_a_target_anywhere_in_view_is_found_there_and_its_error_is_within_three_deviations(x, y, z, w, h):
+def test_position_error_is_within_three_deviations(x, y, z, w, h):
     camera = Camera.from_matrix(320, 240, [300.0, 0, 160, 0, 300, 120, 0, 0, 1])
     depth, box = scene(camera, (x, y, z), (w, h))
     seen = foreground(depths_inside(depth_image(depth), Box(*box), 320, 240))
@@ -80,7 +80,7 @@ def test_depth_is_along_the_axis_and_the_range_along_the_ray():
     ("model", "d"),
     [("plumb_bob", [-0.3, 0.1, 0.001, -0.001, 0.0]), ("equidistant", [-0.02, 0.005, -0.003, 0.0005])],
 )
-def test_a_target_seen_through_a_distorting_lens_is_found_where_it_is(model, d):
+def test_position_through_a_distorting_lens(model, d):
     place = (1.1, -0.7, 3.0)
     depth, box = scene(Camera.from_matrix(640, 480, K, make_lens(model, d)), place, SIZE)
     where = positioner(camera_info(model=model, d=d))
@@ -95,7 +95,7 @@ def test_depth_of_another_resolution_serves_as_well(divisor):
     np.testing.assert_allclose(place_of(where.position(header(), 640, 480, BOX)), PLACE, atol=0.002)
 
 
-def test_a_region_of_interest_in_bins_is_placed_like_the_full_image():
+def test_position_in_a_binned_region_of_interest():
     where = positioner(camera_info(roi=(200, 40, 400, 400), binning=(2, 2)))
     where.on_depth(depth_image(DEPTH[40:440:2, 200:600:2]))
     box = ((BOX[0] - 200) / 2, (BOX[1] - 40) / 2, BOX[2] / 2, BOX[3] / 2)
@@ -117,7 +117,7 @@ def test_the_largest_number_of_a_depth_in_millimetres_is_a_hole():
     assert depths_inside(depth_image(depth - 0.001), Box(*BOX), 640, 480).all()
 
 
-def test_where_nearly_all_is_holes_there_is_no_position_and_the_reason_is_told():
+def test_mostly_holes_give_no_position_and_a_reason():
     depth = np.zeros_like(DEPTH)
     depth[::10, ::10] = 3.0
     where = positioner()
@@ -131,7 +131,7 @@ def test_where_nearly_all_is_holes_there_is_no_position_and_the_reason_is_told()
 
 
 @given(share=st.floats(0.2, 1.0), target=st.floats(0.5, 5.0), gap=st.floats(0.4, 30.0), seed=st.integers(0, 99))
-def test_a_thin_target_counts_and_not_the_wall_behind_it_nor_scattered_depths_before_it(share, target, gap, seed):
+def test_depth_of_a_thin_target_ignores_wall_and_outliers(share, target, gap, seed):
     rng = np.random.default_rng(seed)
     depths = np.where(rng.permutation(1000) < share * 1000, target, target * 1.15 + gap)
     depths *= rng.normal(1.0, 0.01, 1000).clip(0.97, 1.03)
@@ -158,7 +158,7 @@ def test_a_box_outside_of_the_image_has_no_depths():
         assert depths_inside(depth_image(DEPTH), box, 640, 480).size == 0
 
 
-def test_only_the_middle_of_the_box_is_looked_at_and_a_bounded_number_of_pixels():
+def test_only_the_middle_of_the_box_is_sampled():
     depth = np.full((480, 640), np.nan)
     depth[100:200, 100:200] = 2.0
     assert np.isfinite(depths_inside(depth_image(depth, "32FC1"), Box(60, 60, 180, 180), 640, 480)).all()
@@ -168,7 +168,7 @@ def test_only_the_middle_of_the_box_is_looked_at_and_a_bounded_number_of_pixels(
 # Which depth image
 
 
-def test_the_depth_image_nearest_in_time_is_used_and_none_that_is_too_far_off():
+def test_depth_image_nearest_in_time_is_used():
     where = positioner(depth_tolerance=0.05)
     for stamp, z in ((9.90, 1.0), (10.03, 3.0), (10.10, 6.0)):
         where.on_depth(depth_image(np.full((480, 640), z), stamp=stamp))
@@ -178,7 +178,7 @@ def test_the_depth_image_nearest_in_time_is_used_and_none_that_is_too_far_off():
     assert "0.1 s older" in where.complaint and "depth_tolerance" in where.complaint
 
 
-def test_of_depth_images_with_one_stamp_the_last_counts_so_that_a_bad_one_is_overcome():
+def test_last_depth_image_of_one_stamp_is_used():
     where = positioner()
     where.on_depth(depth_image(DEPTH, encoding="32FC1"))
     bad = depth_image(DEPTH)
@@ -197,7 +197,7 @@ def test_depth_of_another_frame_is_not_taken_for_aligned():
     assert "'depth_lens'" in where.complaint and "aligned" in where.complaint
 
 
-def test_only_so_many_depth_images_and_bytes_are_held_but_always_the_newest():
+def test_held_depth_images_are_bounded_but_keep_the_newest():
     image = depth_image(np.ones((10, 10)))
     held = DepthBuffer(max_bytes=len(image.data) * 3, max_images=100)
     for _ in range(10):
@@ -224,7 +224,7 @@ def test_only_so_many_depth_images_and_bytes_are_held_but_always_the_newest():
         ({"width": 320, "height": 480}, "another shape"),
     ],
 )
-def test_a_depth_message_that_contradicts_itself_is_refused_and_told(fields, words):
+def test_contradictory_depth_message_is_refused_and_reported(fields, words):
     image = SimpleNamespace(**{**vars(depth_image(DEPTH)), **fields})
     with pytest.raises(BadImage, match=words):
         depths_inside(image, Box(*BOX), 640, 480)
@@ -238,7 +238,7 @@ def test_a_depth_message_that_contradicts_itself_is_refused_and_told(fields, wor
 
 
 @pytest.mark.parametrize("place", [(0.0, 0.0, 3.0), (0.8, 0.4, 4.0), (-0.5, -0.5, 2.0)])
-def test_without_depth_the_range_follows_from_the_width_and_is_called_approximate(place):
+def test_range_from_the_width_is_marked_approximate(place):
     box = scene(CAMERA, place, SIZE)[1]
     found = positioner(target_width=SIZE[0]).position(header(), 640, 480, box)
     np.testing.assert_allclose(place_of(found), place, rtol=0.05, atol=0.02)
@@ -248,13 +248,13 @@ def test_without_depth_the_range_follows_from_the_width_and_is_called_approximat
     assert ray @ found.covariance @ ray > 20 * (ray @ measured.covariance @ ray)
 
 
-def test_a_target_at_the_side_of_the_picture_has_no_range_from_its_width():
+def test_target_at_the_border_has_no_range_from_its_width():
     for x in (-20.0, 0.0, 2.0, 540.0, 600.0):
         assert range_from_width(CAMERA, Box(x, 100, 98, 200), 0.4) is None
     assert range_from_width(CAMERA, Box(100, -50, 98, 200), 0.4) is not None
 
 
-def test_depth_is_preferred_and_the_width_steps_in_with_the_reason_told():
+def test_depth_is_preferred_to_the_width():
     where = positioner(target_width=0.5)  # it is 0.4
     assert where.position(header(), 640, 480, BOX).z == pytest.approx(3.0 * 5 / 4, rel=0.02)
     where.on_depth(depth_image(DEPTH))
@@ -263,7 +263,7 @@ def test_depth_is_preferred_and_the_width_steps_in_with_the_reason_told():
     assert "1 s older" in where.complaint
 
 
-def test_without_depth_and_width_there_is_no_position_and_nothing_to_complain_of():
+def test_no_depth_and_no_width_give_no_position_silently():
     where = positioner()
     assert where.position(header(), 640, 480, BOX) is None
     assert where.bearing(header(), 640, 480, BOX) is not None
@@ -273,7 +273,7 @@ def test_without_depth_and_width_there_is_no_position_and_nothing_to_complain_of
 # Covariance
 
 
-def test_the_uncertainty_is_long_along_the_ray_grows_with_the_range_and_is_a_share_of_the_target_across():
+def test_uncertainty_is_largest_along_the_ray():
     def axes(place):
         box = Box(*scene(CAMERA, place, SIZE)[1])
         found = position(CAMERA, box, range_from_width(CAMERA, box, SIZE[0]))
@@ -292,7 +292,7 @@ def test_the_uncertainty_is_long_along_the_ray_grows_with_the_range_and_is_a_sha
 # Camera info as it comes in
 
 
-def test_the_bearing_follows_the_camera_info_and_the_size_of_the_image():
+def test_bearing_follows_camera_info_and_image_size():
     where = PositionEstimator()
     assert where.bearing(header(), 640, 480, BOX) is None and not where.complaint
     where.on_camera_info(camera_info())
@@ -306,7 +306,7 @@ def test_the_bearing_follows_the_camera_info_and_the_size_of_the_image():
     assert where.bearing(header(), 640, 480, BOX)[0] > full[0]
 
 
-def test_an_uncalibrated_camera_has_no_bearing_and_says_so_until_it_is_calibrated():
+def test_uncalibrated_camera_has_no_bearing_and_a_complaint():
     where = positioner(camera_info(k=[0.0] * 9))
     assert where.bearing(header(), 640, 480, BOX) is None
     assert "not calibrated" in where.complaint or "calibrate the camera" in where.complaint

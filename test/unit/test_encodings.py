@@ -17,7 +17,7 @@ NEITHER = [f"{kind}C2" for kind in ("8U", "8S", "16U", "16S", "32S", "32F", "64F
 SIGNED_COLOR = [f"{kind}C{channels}" for kind in ("8S", "16S", "32S") for channels in (3, 4)]
 
 
-def test_every_encoding_of_ros_is_known_or_refused_for_its_channels():
+def test_every_encoding_of_ros_is_known_or_refused():
     if not HEADER.exists():
         pytest.skip(f"{HEADER} is not installed")
     names = set(re.findall(r'^const char \w+\[\] = "(\w+)";', HEADER.read_text(), re.MULTILINE))
@@ -26,7 +26,7 @@ def test_every_encoding_of_ros_is_known_or_refused_for_its_channels():
 
 
 @pytest.mark.parametrize("name", [*NEITHER, *SIGNED_COLOR, "8UC5", "32FC17"])
-def test_channels_that_mean_neither_grey_nor_colour_are_refused_with_a_remedy(name):
+def test_channels_of_no_meaning_are_refused_with_a_remedy(name):
     with pytest.raises(BadImage, match=rf"'{name}' does not say what its channels show.*publish one such as bgr8"):
         find_encoding(name)
 
@@ -62,7 +62,7 @@ def test_an_endless_name_is_not_repeated_in_full():
         ("bayer_grbg16", 10, 3),
     ],
 )
-def test_a_picture_of_5_x_3_needs_so_many_bytes_a_row_and_so_many_rows(name, row, rows):
+def test_bytes_and_rows_of_an_image_of_5_x_3(name, row, rows):
     assert ENCODINGS[name].row_bytes(5) == row
     assert ENCODINGS[name].data_rows(3) == rows
 

@@ -28,7 +28,7 @@ def test_every_test_named_in_the_table_exists():
     assert len(named) >= len(ROWS) and [name for name in named if name not in existing] == []
 
 
-def test_every_fault_of_the_table_has_what_happens_how_long_and_a_test():
+def test_every_row_of_the_table_is_complete():
     assert len(ROWS) >= 35
     for row in ROWS:
         cells = [cell.strip() for cell in row.strip("|").split("|")]
@@ -52,7 +52,7 @@ def state(**changes: Any) -> Any:
     return SimpleNamespace(**{**good, **changes})
 
 
-def test_a_robot_may_follow_what_is_tracked_in_a_fresh_image_and_for_as_long_as_it_is_fresh():
+def test_robot_may_follow_while_the_state_is_fresh():
     clock, names = Times(), rule()
     guard = names.Guard("cup", clock)
     assert not guard.may_follow(), "nothing was heard yet"
@@ -81,14 +81,14 @@ def test_a_robot_may_follow_what_is_tracked_in_a_fresh_image_and_for_as_long_as_
     ],
     ids=str,
 )
-def test_a_robot_may_not_follow_what_is_not_tracked_not_fresh_or_not_sure(change):
+def test_robot_may_not_follow_other_states(change):
     guard = rule().Guard("cup", Times())
     guard.hear(state())
     guard.hear(state(**change))
     assert not guard.may_follow()
 
 
-def test_what_is_said_about_another_target_neither_stops_a_robot_nor_keeps_it_going():
+def test_states_of_other_targets_do_not_matter():
     clock, names = Times(), rule()
     guard = names.Guard("cup", clock)
     guard.hear(state())

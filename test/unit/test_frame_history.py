@@ -26,7 +26,7 @@ def frame(seconds: float, size: int = 10) -> SimpleNamespace:
     return SimpleNamespace(header=SimpleNamespace(stamp=stamp(seconds)), data=bytes(size))
 
 
-def test_the_very_image_of_a_stamp_is_found_and_a_zero_stamp_means_the_newest():
+def test_image_is_found_by_stamp_and_zero_is_the_newest():
     history = ImageBuffer(seconds=2.0, max_bytes=10**6)
     frames = [frame(100 + 0.1 * number) for number in range(10)]
     for one in frames:
@@ -35,7 +35,7 @@ def test_the_very_image_of_a_stamp_is_found_and_a_zero_stamp_means_the_newest():
     assert history.find(ZERO) is frames[-1]
 
 
-def test_a_stamp_that_lost_its_last_digits_is_found_and_one_that_is_off_by_more_is_not():
+def test_stamp_without_its_last_digits_is_found():
     history = ImageBuffer(seconds=2.0, max_bytes=10**6)
     history.add(frame(100.0))
     history.add(held := frame(100.033333333))
@@ -52,7 +52,7 @@ def test_with_two_images_of_one_stamp_the_later_one_is_meant():
     assert history.find(stamp(100.0)) is later
 
 
-def test_images_older_than_the_span_are_let_go_and_the_refusal_says_what_is_held():
+def test_images_older_than_the_span_are_released():
     history = ImageBuffer(seconds=1.0, max_bytes=10**6)
     for number in range(30):
         history.add(frame(100 + 0.1 * number))
@@ -82,7 +82,7 @@ def test_a_request_that_overtakes_its_image_waits_for_it():
     camera.join()
 
 
-def test_an_image_far_ahead_is_not_waited_for_and_one_that_does_not_come_only_for_a_while():
+def test_image_to_come_is_awaited_for_a_bounded_time():
     history = ImageBuffer(seconds=2.0, max_bytes=10**6)
     history.add(frame(100.0))
     begin = time.monotonic()
@@ -94,7 +94,7 @@ def test_an_image_far_ahead_is_not_waited_for_and_one_that_does_not_come_only_fo
     assert 0.9 < time.monotonic() - begin < 30.0
 
 
-def test_after_the_stamps_jump_back_only_images_since_then_are_held():
+def test_stamps_that_jump_back_release_older_images():
     history = ImageBuffer(seconds=2.0, max_bytes=10**6)
     history.add(frame(100.0))
     history.add(again := frame(50.0))
@@ -102,7 +102,7 @@ def test_after_the_stamps_jump_back_only_images_since_then_are_held():
 
 
 @given(st.lists(st.tuples(st.floats(0, 5), st.integers(0, 400)), min_size=1, max_size=60))
-def test_neither_bytes_nor_number_nor_span_are_exceeded_and_the_newest_is_always_held(arrivals):
+def test_buffer_is_bounded_but_keeps_the_newest_image(arrivals):
     history = ImageBuffer(seconds=3.0, max_bytes=1000, max_frames=7)
     held: list[SimpleNamespace] = []
     now = 10.0

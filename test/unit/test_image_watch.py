@@ -43,7 +43,7 @@ def publisher(name: str = "camera", kind: str = "Image", **qos: Any) -> Any:
     )
 
 
-def test_a_condition_is_said_when_it_begins_and_when_it_ends_and_not_in_between():
+def test_condition_is_logged_at_begin_and_end_only():
     now = 0.0
     watchdog = ConditionLog(hold=0.0, clock=lambda: now)
     assert watchdog.check({"stamps": "", "slowness": ""}) == []
@@ -56,7 +56,7 @@ def test_a_condition_is_said_when_it_begins_and_when_it_ends_and_not_in_between(
     assert watchdog.check({}) == []
 
 
-def test_what_has_ended_cannot_be_mistaken_for_what_has_begun_and_tells_how_long_it_lasted():
+def test_end_of_a_condition_is_logged_with_its_duration():
     assert Notice("7 s old").line == "7 s old"
     assert Notice("7 s old", 37.4).line == "OK again after 37 s; what is over: 7 s old"
     assert Notice("7 s old", 0.0).line.startswith("OK again after 1 s")
@@ -73,12 +73,12 @@ def test_what_comes_and_goes_is_said_once():
     assert said == [Notice("slow"), Notice("slow", 39.0)]
 
 
-def test_without_a_publisher_the_remedy_is_to_start_one_or_to_remap():
+def test_no_publisher_gives_the_remedy():
     text = explain_silence(graph(), "/image", ASKED, Image)
     assert "nobody publishes on /image" in text and "image:=" in text
 
 
-def test_without_a_publisher_the_image_topics_that_exist_are_listed():
+def test_no_publisher_lists_the_existing_image_topics():
     topics = {"/front/image_raw": "Image", "/front/image_raw/compressed": "CompressedImage", "/points": "PointCloud2"}
     text = explain_silence(camera_graph(topics), "/image", ASKED, Image)
     assert "/front/image_raw (raw), /front/image_raw (compressed)" in text and "/points" not in text
@@ -93,7 +93,7 @@ def test_only_compressed_images_are_suggested_with_their_transport():
     assert "debug_image" not in text and "/quiet" not in text
 
 
-def test_many_image_topics_are_not_all_listed_and_the_most_similar_is_suggested():
+def test_most_similar_of_many_image_topics_is_suggested():
     topics = {f"/camera{n}/color": "Image" for n in range(20)} | {"/camera/image_raw": "Image"}
     text = explain_silence(camera_graph(topics), "/camera/image", ASKED, Image)
     assert "and 13 more" in text and "-r image:=/camera/image_raw" in text
@@ -113,7 +113,7 @@ def test_many_image_topics_are_not_all_listed_and_the_most_similar_is_suggested(
         ),
     ],
 )
-def test_a_publisher_that_does_not_fit_is_explained_in_silence_and_beside_one_that_fits(offered, asked, kind, word):
+def test_publisher_that_does_not_fit_is_explained(offered, asked, kind, word):
     assert word in explain_silence(graph(offered), "/image", asked, kind)
     text = publisher_trouble(graph(offered), "/image", asked, kind)
     assert word in text and "/camera" in text

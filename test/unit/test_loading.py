@@ -109,7 +109,7 @@ def test_a_wrong_parameter_becomes_one_line_that_names_it(wrong, word):
 
 
 @pytest.mark.parametrize("size", [0, 100, 100_000])
-def test_weights_that_are_cut_off_become_one_line_that_names_the_file(tmp_path, size):
+def test_truncated_weights_give_one_line_with_the_file(tmp_path, size):
     pytest.importorskip("torch", reason="torch is not installed")
     path = tmp_path / "cut.safetensors"
     path.write_bytes(WEIGHTS.read_bytes()[:size])
@@ -117,7 +117,7 @@ def test_weights_that_are_cut_off_become_one_line_that_names_the_file(tmp_path, 
     assert str(path) in text and "fetch it again" in text
 
 
-def test_the_networks_get_as_many_threads_as_wanted_in_threads_that_start_later_too():
+def test_thread_count_applies_to_later_threads_too():
     import torch
 
     before, seen = torch.get_num_threads(), []
@@ -131,7 +131,7 @@ def test_the_networks_get_as_many_threads_as_wanted_in_threads_that_start_later_
     assert seen == [1]
 
 
-def test_changed_settings_reach_the_tracker_and_the_others_stay_as_the_weights_ask():
+def test_changed_settings_reach_the_tracker_alone():
     pytest.importorskip("torch", reason="torch is not installed")
     from dimp_ros.tracker import DimpTracker
 
@@ -142,7 +142,7 @@ def test_changed_settings_reach_the_tracker_and_the_others_stay_as_the_weights_a
     assert (changed.crop_size, changed.search_scale, changed.seed) == (plain.crop_size, plain.search_scale, plain.seed)
 
 
-def test_without_a_gpu_the_cpu_is_used_and_noted_or_the_remedy_told_if_that_is_not_wanted(monkeypatch):
+def test_no_gpu_falls_back_to_the_cpu_or_gives_the_remedy(monkeypatch):
     torch = pytest.importorskip("torch", reason="torch is not installed")
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
@@ -168,7 +168,7 @@ def test_without_a_gpu_the_cpu_is_used_and_noted_or_the_remedy_told_if_that_is_n
     ids=["out of memory", "no kernel", "driver", "cuDNN"],
 )
 @pytest.mark.parametrize("device", ["auto", "cuda"])
-def test_where_a_gpu_fails_the_cpu_takes_over_and_says_so_or_the_remedy_is_told(gpu, failure, device):
+def test_failing_gpu_falls_back_to_the_cpu_or_gives_the_remedy(gpu, failure, device):
     failure = failure or out_of_memory()
     tried = gpu(failure)
     parameters = Parameters(device=device)
@@ -181,7 +181,7 @@ def test_where_a_gpu_fails_the_cpu_takes_over_and_says_so_or_the_remedy_is_told(
     assert "device to cpu" in text and ("memory" in text) == is_out_of_memory(failure)
 
 
-def test_an_error_that_is_not_the_gpus_does_not_move_anything_to_the_cpu(gpu):
+def test_other_errors_do_not_fall_back_to_the_cpu(gpu):
     tried = gpu(KeyError("a mistake"))
     with pytest.raises(KeyError, match="a mistake"):
         load_tracker(Parameters(device="cuda"))

@@ -20,7 +20,7 @@ def is_colour(picture: np.ndarray, x: int, y: int, colour: tuple[int, int, int])
 
 
 @pytest.mark.parametrize("state", ["TRACKING", "UNCERTAIN"])
-def test_the_box_is_drawn_on_the_target_s_border_in_the_colour_of_the_state(state):
+def test_box_is_drawn_in_the_colour_of_the_state(state):
     picture = draw_target(grey(), state, box=(100.0, 80.0, 60.0, 40.0), confidence=0.5)
     for x, y in ((100, 80), (160, 80), (100, 120), (160, 120), (130, 80), (100, 100), (160, 100), (130, 120)):
         assert is_colour(picture, x, y, COLOURS[state]), (x, y)

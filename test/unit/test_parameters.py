@@ -43,7 +43,7 @@ def test_about_ten_settings_of_the_tracker_are_parameters():
     assert len(tracker_parameters()) <= 12 and len({row.name for row in ROWS}) == len(ROWS)
 
 
-def test_tuning_is_live_and_what_shapes_the_network_and_its_memory_is_not():
+def test_tuning_is_live_and_structure_is_not():
     assert BY_NAME["tracker.not_found_threshold"].live and BY_NAME["detector.min_score"].live
     assert not BY_NAME["tracker.crop_size"].live and not BY_NAME["tracker.search_scale"].live
     assert not BY_NAME["model"].live and not BY_NAME["max_targets"].live and BY_NAME["autostart"].read_only
@@ -98,7 +98,7 @@ def test_the_table_is_made_without_rclpy_and_without_torch():
         (Parameter("a", (), ""), ["person", 3], "str"),
     ],
 )
-def test_a_wrong_value_is_refused_naming_parameter_value_and_what_is_allowed(row, value, word):
+def test_refusal_names_parameter_value_and_range(row, value, word):
     with pytest.raises(ValueError, match="parameter a is") as error:
         row.checked(value)
     assert word in str(error.value)
@@ -130,7 +130,7 @@ VALUES = st.one_of(
 
 
 @given(st.sampled_from(ALL), VALUES)
-def test_any_value_is_either_refused_with_text_or_taken_in_the_right_type_and_range(row, value):
+def test_any_value_is_refused_or_has_the_right_type_and_range(row, value):
     try:
         taken = row.checked(value)
     except ValueError as error:

@@ -45,7 +45,7 @@ def has_box(frame: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize("words_first", [False, True])
-def test_every_image_is_written_once_in_order_with_its_own_box_and_at_its_rate(tmp_path, words_first):
+def test_images_are_written_in_order_with_their_own_boxes(tmp_path, words_first):
     with AnnotatedVideo(tmp_path / "made" / "video.mp4") as video:
         for number in range(30):
             said = LOST if number % 3 == 2 else FOUND
@@ -62,7 +62,7 @@ def test_every_image_is_written_once_in_order_with_its_own_box_and_at_its_rate(t
     assert (video.written, video.passed_over) == (30, 0)
 
 
-def test_an_image_that_was_passed_over_is_written_without_pretending_to_have_a_box(tmp_path):
+def test_skipped_image_is_written_without_a_current_box(tmp_path):
     with AnnotatedVideo(tmp_path / "video.mp4") as video:
         for number in range(20):
             video.add_image(number * PERIOD, picture(number))
@@ -91,7 +91,7 @@ def test_a_run_without_a_word_has_figures_too():
     assert (summary.frames, summary.lost, summary.tracker_fps, summary.age_ms_median) == (0, 0, 0.0, 0.0)
 
 
-def test_a_video_in_the_background_holds_nobody_up_and_is_complete_when_it_is_closed(tmp_path):
+def test_background_video_blocks_nothing_and_is_complete(tmp_path):
     video = BackgroundVideo(tmp_path / "video.mp4")
     gate = threading.Event()
 
@@ -112,7 +112,7 @@ def test_a_video_in_the_background_holds_nobody_up_and_is_complete_when_it_is_cl
     assert [number_of(frame) for frame in frames] == list(range(12)) and all(map(has_box, frames))
 
 
-def test_an_error_of_a_video_in_the_background_comes_out_when_it_is_closed(tmp_path):
+def test_error_of_a_background_video_is_raised_at_close(tmp_path):
     video = BackgroundVideo(tmp_path / "video.mp4")
 
     def fail() -> np.ndarray:

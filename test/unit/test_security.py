@@ -34,7 +34,7 @@ def complaints(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(path.parents[2])))
-def test_no_source_runs_what_it_was_given_or_reaches_for_the_network(path):
+def test_no_source_executes_input_or_uses_the_network(path):
     assert complaints(path.read_text(encoding="utf-8")) == EXCEPTIONS.get(path.name, [])
 
 

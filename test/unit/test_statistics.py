@@ -71,7 +71,7 @@ def test_what_is_past_the_window_is_forgotten_but_counted(clock):
     assert figures.since_received == pytest.approx(7.0) and figures.last_error == "worse"
 
 
-def test_rates_are_right_above_what_can_be_remembered_and_memory_is_bounded(clock):
+def test_rates_are_right_in_bounded_memory(clock):
     statistics = Statistics(clock=clock)
     stream(statistics, clock, seconds=5.0, hz=2000.0)
     figures = statistics.snapshot()
@@ -89,7 +89,7 @@ def test_ages_and_stages_are_medians_and_percentiles(clock):
     assert figures.stage_ms == {"crop": 50.5, "learn": 7.0}
 
 
-def test_jitter_is_nothing_for_a_steady_camera_and_what_it_is_for_another(clock):
+def test_jitter_is_zero_for_a_steady_camera_only(clock):
     steady, shaky = Statistics(clock=clock), Statistics(clock=clock)
     for number in range(100):
         clock.now += 0.02 + (0.01 if number % 5 == 0 else 0.0)
@@ -141,7 +141,7 @@ def test_threads_lose_no_count():
 
 
 @given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60), st.floats(0.0, 1.0))
-def test_a_percentile_is_the_least_value_that_so_many_do_not_exceed(values, share):
+def test_percentile_is_the_least_value_not_exceeded(values, share):
     ordered = sorted(values)
     found = percentile(ordered, share)
     assert found in ordered

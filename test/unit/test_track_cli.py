@@ -153,7 +153,7 @@ def test_a_request_it_cannot_serve_ends_with_2_and_one_line(
 
 
 @pytest.mark.parametrize("box", ["1,2,3", "1,2,3,0", "1,2,-3,4", "1,2,nan,4", "a,b,c,d", "1,2,inf,4"])
-def test_a_text_that_is_no_box_is_refused_before_anything_is_loaded(
+def test_invalid_box_is_refused_before_anything_is_loaded(
     run: Callable[..., int], video: Path, capsys: pytest.CaptureFixture[str], box: str
 ) -> None:
     with pytest.raises(SystemExit) as stop:

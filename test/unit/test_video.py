@@ -81,7 +81,7 @@ def test_what_is_not_a_video_is_refused_by_name(tmp_path, name, reason):
         Video(str(tmp_path / name))
 
 
-def test_an_empty_name_is_not_the_current_folder_and_a_number_is_a_camera():
+def test_empty_name_is_refused_and_a_number_is_a_camera():
     with pytest.raises(ValueError, match="no such file or folder: ''"):
         Video("")
     with pytest.raises(ValueError, match="camera 987 cannot be opened"):

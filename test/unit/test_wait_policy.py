@@ -40,7 +40,7 @@ def test_one_slow_image_among_fast_ones_changes_nothing():
     assert pace.wait_time(0.09, 1.0) == 0
 
 
-def test_nothing_is_waited_for_before_enough_is_known_or_where_it_is_switched_off():
+def test_no_wait_before_enough_is_known_or_if_switched_off():
     assert WaitPolicy().wait_time(0.0, 1.0) == 0
     assert made(images=2).wait_time(0.09, 1.0) == 0
     assert made().wait_time(0.09, 0.0) == 0
@@ -73,7 +73,7 @@ def ages(share, interval, duration, images=400):
 
 
 @given(st.floats(1.05, 6.0))
-def test_boxes_are_of_fresher_images_at_a_rate_that_falls_by_a_quarter_at_most(slower):
+def test_waiting_gives_fresher_boxes_at_most_a_quarter_fewer(slower):
     """A duration of so many intervals; all in intervals."""
     with_wait, rate = ages(0.5, 1.0, slower)
     without, full = ages(0.0, 1.0, slower)

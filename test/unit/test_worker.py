@@ -45,7 +45,7 @@ def wait_for(condition) -> None:
         time.sleep(0.001)
 
 
-def test_while_a_frame_is_processed_only_the_newest_of_those_that_come_waits(bench):
+def test_only_the_newest_frame_waits(bench):
     bench.worker.offer(0)
     assert bench.busy.wait(10)
     assert [bench.worker.offer(frame) for frame in range(1, 6)] == [False, True, True, True, True]
@@ -53,7 +53,7 @@ def test_while_a_frame_is_processed_only_the_newest_of_those_that_come_waits(ben
     wait_for(lambda: bench.done == [0, 5])
 
 
-def test_jobs_run_in_order_before_the_frame_that_waits_and_hand_back_what_they_return(bench):
+def test_jobs_run_in_order_before_the_waiting_frame(bench):
     bench.worker.offer("first")
     assert bench.busy.wait(10)
     bench.worker.offer("second")
@@ -63,7 +63,7 @@ def test_jobs_run_in_order_before_the_frame_that_waits_and_hand_back_what_they_r
     wait_for(lambda: bench.done == ["first", 1, 2, 3, "second"])
 
 
-def test_the_error_of_a_job_goes_to_its_owner_and_that_of_a_frame_to_the_handler_and_work_goes_on(bench):
+def test_errors_go_to_the_job_or_the_handler(bench):
     bench.go.set()
     with pytest.raises(ZeroDivisionError):
         bench.worker.submit(lambda: 1 / 0).result(10)
@@ -84,7 +84,7 @@ def test_a_job_that_is_cancelled_before_its_turn_is_not_run(bench):
     assert bench.done == [0]
 
 
-def test_stop_releases_everyone_who_waits_even_if_the_work_in_progress_does_not_end(bench):
+def test_stop_releases_all_waiting_callers(bench):
     started = threading.Event()
 
     def hang() -> None:
@@ -108,7 +108,7 @@ def test_a_worker_that_was_never_started_can_be_stopped():
     assert Worker(lambda frame: None, lambda error: None).stop(1)
 
 
-def test_what_can_wait_is_done_while_nothing_else_is_there_until_it_says_that_it_is_done():
+def test_background_work_runs_while_idle_until_done():
     left, calls, frames = [3], threading.Event(), []
 
     def idle() -> bool:
@@ -153,7 +153,7 @@ def test_a_frame_comes_before_what_can_wait():
         assert worker.stop(10)
 
 
-def test_an_error_of_what_can_wait_goes_to_the_handler_and_it_is_not_tried_again_at_once():
+def test_error_of_background_work_is_not_retried_at_once():
     errors: list[Exception] = []
 
     def idle() -> bool:
@@ -170,7 +170,7 @@ def test_an_error_of_what_can_wait_goes_to_the_handler_and_it_is_not_tried_again
         assert worker.stop(10)
 
 
-def test_where_frames_come_faster_than_they_are_processed_the_next_is_waited_for_if_it_is_due():
+def test_next_frame_is_awaited_if_it_is_due():
     """Every 40 ms one, 60 ms for each: the one at hand is 20 ms old, the next due in 20; none older is used."""
     used: list[float] = []
 
@@ -193,7 +193,7 @@ def test_where_frames_come_faster_than_they_are_processed_the_next_is_waited_for
     assert middle[0.6] < 0.008 and max(ages[0.0]) > 0.012
 
 
-def test_a_job_does_not_wait_for_the_next_frame_and_neither_does_stopping():
+def test_jobs_and_stopping_do_not_wait_for_the_next_frame():
     done: list[str] = []
     worker: Worker[str] = Worker(lambda frame: time.sleep(0.03), lambda error: None, wait_share=lambda: 1.0)
     worker.start()

@@ -178,6 +178,12 @@ def test_depth_image_nearest_in_time_is_used():
     assert "0.1 s older" in where.complaint and "depth_tolerance" in where.complaint
 
 
+def test_complaint_about_long_frame_ids_is_bounded():
+    where = positioner(camera_info(frame_id="x" * 70_000))
+    where.bearing(header(), 640, 480, BOX)
+    assert "camera_info has frame_id" in where.complaint and len(where.complaint) <= 1000
+
+
 def test_last_depth_image_of_one_stamp_is_used():
     where = positioner()
     where.on_depth(depth_image(DEPTH, encoding="32FC1"))

@@ -11,6 +11,7 @@ from dimp_ros.geometry.box import Box
 from dimp_ros.geometry.camera import Camera
 from dimp_ros.geometry.ranging import Position, Range, foreground, position, range_from_depth, range_from_width
 from dimp_ros.node.position.depth_buffer import DepthBuffer, depths_inside
+from dimp_ros.ros_utils.text import shortened
 
 if TYPE_CHECKING:
     from sensor_msgs.msg import CameraInfo, Image
@@ -51,9 +52,9 @@ class PositionEstimator:
 
     @property
     def complaint(self) -> str:
-        """What is wrong with camera_info and depth at this moment; empty if nothing is."""
+        """What is wrong with camera_info and depth at this moment, in at most 1,000 characters; empty if nothing is."""
         with self._lock:
-            return "; ".join(text for text in self._troubles.values() if text)
+            return shortened("; ".join(text for text in self._troubles.values() if text))
 
     def on_camera_info(self, info: CameraInfo) -> None:
         """Take a camera_info; one that says the same as the last costs next to nothing."""

@@ -27,6 +27,7 @@ def test_page_is_served_with_strict_security_headers():
                 policy = response.headers["Content-Security-Policy"]
                 assert "default-src 'self'" in policy and "unsafe" not in policy and "frame-ancestors 'none'" in policy
                 assert response.headers["X-Content-Type-Options"] == "nosniff"
+                assert response.headers["X-Frame-Options"] == "DENY"
                 text = await response.text()
                 assert "http://" not in text.replace("http://www.w3.org", "") and "https://" not in text
 

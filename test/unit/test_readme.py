@@ -98,6 +98,33 @@ def test_every_named_module_and_tool_exists(page: Path) -> None:
     assert not missing and [name for name in tools if not (ROOT / name).exists()] == []
 
 
+PROGRAMS = {
+    "dimp-track": ["dimp_ros/apps/track/cli.py"],
+    "dimp-eval": ["dimp_ros/evaluation/cli.py"],
+    "dimp-train": ["dimp_ros/training/cli.py"],
+    "dimp-convert": ["dimp_ros/model/checkpoints/convert_cli.py"],
+    "make bench": [
+        "tools/run_benchmark.py",
+        *(f"tools/benchmark/{n}.py" for n in ("cli", "ros_benchmark", "transport")),
+    ],
+    "make fuzz": ["tools/run_fuzz.py"],
+    "make soak": ["tools/run_soak.py"],
+}
+"""Commands, and the files that know their options."""
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_named_option_exists(program: str) -> None:
+    source = "".join(read(ROOT / path) for path in PROGRAMS[program])
+    commands = [
+        command.partition("#")[0]
+        for page in PAGES
+        for command in re.findall(rf"^    {program} (.*(?:\\\n.*)*)", read(page), re.MULTILINE)
+    ]
+    named = set(re.findall(r"(?<![\w-])(--[a-z][a-z-]*)", " ".join(commands)))
+    assert commands and {name for name in named if f'"{name}"' not in source} == set()
+
+
 def module_exists(name: str) -> bool:
     if name in ("dimp_ros.msg", "dimp_ros.srv"):
         return True

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 import pytest
 from fuzz import run as fuzzing
 from fuzz.draw import mutated, odd_text
-from fuzz.run import SURFACES, Attempt, Surface, Tally, inputs_of, missing, outcomes, supervise, table
+from fuzz.run import SURFACES, Attempt, FuzzSurface, FuzzTally, inputs_of, missing, outcomes, supervise, table
 
 INPUTS = 2000
 """Number of inputs, all surfaces together."""
@@ -24,7 +24,7 @@ def test_unexpected_inputs_are_accepted_or_refused(name):
     surface = SURFACES[name]
     if missing(surface):
         pytest.skip(f"{surface.needs} is not installed")
-    tally = Tally()
+    tally = FuzzTally()
     for outcome in outcomes(name, surface, 11, range(inputs_of(surface, INPUTS))):
         tally.add(outcome)
     again = f"tools/env python tools/run_fuzz.py --surface {name} --seed 11 --only"
@@ -57,7 +57,7 @@ def failing_surface() -> Iterator[Attempt]:
     yield attempt
 
 
-FAILING = Surface("test_fuzz", "failing_surface", 1.0, "os")
+FAILING = FuzzSurface("test_fuzz", "failing_surface", 1.0, "os")
 
 
 def test_failures_are_reported_by_number_and_the_rest_goes_on(tmp_path):

@@ -46,7 +46,7 @@ Attempt: TypeAlias = Callable[[random.Random], bool]
 """Draws one input and uses it; returns whether it was accepted, or refused as documented; anything else raises."""
 
 
-class Surface(NamedTuple):
+class FuzzSurface(NamedTuple):
     """Where a surface's context manager is, which yields its `Attempt`, and its share of all inputs.
 
     :param share: of all inputs, 0 to 1. :param needs: a module without which it is skipped.
@@ -66,23 +66,23 @@ class Surface(NamedTuple):
 
 
 SURFACES = {
-    "raw-images": Surface("fuzz.images", "raw_images", 0.19, "cv2"),
-    "compressed-images": Surface("fuzz.images", "compressed_images", 0.14, "cv2"),
-    "contradictions": Surface("fuzz.contradictions", "contradictions", 0.05, "rosbags", 3.0),
-    "complexity": Surface("fuzz.complexity", "complexity", 0.005, "rosbags", 3.0),
-    "outputs": Surface("fuzz.outputs", "outputs", 0.015, "rosbags"),
-    "position": Surface("fuzz.position", "positions", 0.16, "numpy"),
-    "requests": Surface("fuzz.targets", "requests", 0.11, "rclpy"),
-    "detections": Surface("fuzz.targets", "detections", 0.08, "rclpy"),
-    "sequences": Surface("fuzz.sequences", "sequences", 0.04, "rclpy"),
-    "parameters": Surface("fuzz.parameters", "parameters", 0.09, "rclpy"),
-    "tracker": Surface("fuzz.tracker", "trackers", 0.01, "torch"),
-    "checkpoints": Surface("fuzz.checkpoints", "checkpoints", 0.07, "torch", 3.0),
-    "bags": Surface("fuzz.bags", "bags", 0.04, "rosbags"),
+    "raw-images": FuzzSurface("fuzz.images", "raw_images", 0.19, "cv2"),
+    "compressed-images": FuzzSurface("fuzz.images", "compressed_images", 0.14, "cv2"),
+    "contradictions": FuzzSurface("fuzz.contradictions", "contradictions", 0.05, "rosbags", 3.0),
+    "complexity": FuzzSurface("fuzz.complexity", "complexity", 0.005, "rosbags", 3.0),
+    "outputs": FuzzSurface("fuzz.outputs", "outputs", 0.015, "rosbags"),
+    "position": FuzzSurface("fuzz.position", "positions", 0.16, "numpy"),
+    "requests": FuzzSurface("fuzz.targets", "requests", 0.11, "rclpy"),
+    "detections": FuzzSurface("fuzz.targets", "detections", 0.08, "rclpy"),
+    "sequences": FuzzSurface("fuzz.sequences", "sequences", 0.04, "rclpy"),
+    "parameters": FuzzSurface("fuzz.parameters", "parameters", 0.09, "rclpy"),
+    "tracker": FuzzSurface("fuzz.tracker", "trackers", 0.01, "torch"),
+    "checkpoints": FuzzSurface("fuzz.checkpoints", "checkpoints", 0.07, "torch", 3.0),
+    "bags": FuzzSurface("fuzz.bags", "bags", 0.04, "rosbags"),
 }
 
 
-class Outcome(NamedTuple):
+class FuzzOutcome(NamedTuple):
     """Result of one input; ``failure`` is empty if it was accepted or refused as documented."""
 
     number: int
@@ -92,7 +92,7 @@ class Outcome(NamedTuple):
 
 
 @dataclass
-class Tally:
+class FuzzTally:
     """Results of a surface's inputs so far; `failures` by the input's number."""
 
     inputs: int = 0
@@ -105,7 +105,7 @@ class Tally:
         """Inputs that were refused as documented."""
         return self.inputs - self.taken - len(self.failures)
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: FuzzOutcome) -> None:
         """Count an input."""
         self.inputs += 1
         self.slowest = max(self.slowest, outcome.seconds)
@@ -116,8 +116,8 @@ class Tally:
 
 
 def outcomes(
-    name: str, surface: Surface, seed: int, numbers: Iterable[int], hang: float | None = None
-) -> Iterator[Outcome]:
+    name: str, surface: FuzzSurface, seed: int, numbers: Iterable[int], hang: float | None = None
+) -> Iterator[FuzzOutcome]:
     """Use the inputs of these numbers in this process and yield the result of each.
 
     :param hang: seconds after which the process is ended; None for never.
@@ -131,7 +131,7 @@ def outcomes(
             yield outcome
 
 
-def _outcome(attempt: Attempt, key: str, number: int, limit: float) -> Outcome:
+def _outcome(attempt: Attempt, key: str, number: int, limit: float) -> FuzzOutcome:
     before = _reset_peak()
     taken, seconds, failure = False, float("inf"), ""
     for _ in range(3):
@@ -149,7 +149,7 @@ def _outcome(attempt: Attempt, key: str, number: int, limit: float) -> Outcome:
     growth = _peak_bytes() - before
     if not failure and number and growth > MEMORY_BYTES:  # the first one may load what all of them need
         failure = f"memory grew by {growth / 2**20:.0f} MiB"
-    return Outcome(number, taken, seconds, failure)
+    return FuzzOutcome(number, taken, seconds, failure)
 
 
 def _reset_peak() -> int:
@@ -176,13 +176,15 @@ def starved_seconds() -> float:
     return total / 1e9
 
 
-def supervise(name: str, surface: Surface, seed: int, count: int, log: Path, hang: float = HANG_SECONDS) -> Tally:
+def supervise(
+    name: str, surface: FuzzSurface, seed: int, count: int, log: Path, hang: float = HANG_SECONDS
+) -> FuzzTally:
     """Use inputs 0 to ``count`` in a process of its own, and in a new one after an input that ended it.
 
     :param log: receives the output of that process: warnings of libraries, and stacks after a hang or a crash.
     :param hang: seconds after which an input counts as hanging.
     """
-    tally, first = Tally(), 0
+    tally, first = FuzzTally(), 0
     context = multiprocessing.get_context("spawn")
     log.write_bytes(b"")
     while first < count and len(tally.failures) < MOST_FAILURES:
@@ -192,7 +194,7 @@ def supervise(name: str, surface: Surface, seed: int, count: int, log: Path, han
         sender.close()
         with suppress(EOFError):
             while len(tally.failures) < MOST_FAILURES:
-                outcome: Outcome = receiver.recv()
+                outcome: FuzzOutcome = receiver.recv()
                 tally.add(outcome)
                 first = outcome.number + 1
         if len(tally.failures) >= MOST_FAILURES:
@@ -200,12 +202,14 @@ def supervise(name: str, surface: Surface, seed: int, count: int, log: Path, han
         process.join()
         if first < count and len(tally.failures) < MOST_FAILURES:
             end = f"signal {-process.exitcode}" if (process.exitcode or 0) < 0 else f"exit code {process.exitcode}"
-            tally.add(Outcome(first, False, 0.0, f"it hung, or ended the process with {end}:\n{_tail(log)}"))
+            tally.add(FuzzOutcome(first, False, 0.0, f"it hung, or ended the process with {end}:\n{_tail(log)}"))
             first += 1
     return tally
 
 
-def _child(sender: Connection, name: str, surface: Surface, seed: int, numbers: range, log: Path, hang: float) -> None:
+def _child(
+    sender: Connection, name: str, surface: FuzzSurface, seed: int, numbers: range, log: Path, hang: float
+) -> None:
     """Use inputs and send the result of each."""
     with log.open("ab") as file:
         for stream in (1, 2):
@@ -222,15 +226,15 @@ def _tail(log: Path) -> str:
     return log.read_text(encoding="utf-8", errors="replace")[-4000:]
 
 
-def inputs_of(surface: Surface, total: int) -> int:
+def inputs_of(surface: FuzzSurface, total: int) -> int:
     """Return how many of ``total`` inputs a surface gets, rounded up."""
     return -int(-total * surface.share // 1)
 
 
-def table(tallies: dict[str, Tally]) -> str:
+def table(tallies: dict[str, FuzzTally]) -> str:
     """Return the tallies as a Markdown table, with a line for all."""
     rows = ["| surface | inputs | refused | taken | slowest | failures |", "|---|---:|---:|---:|---:|---:|"]
-    whole = Tally()
+    whole = FuzzTally()
     for name, tally in tallies.items():
         rows.append(_row(name, tally, len(tally.failures)))
         whole.inputs += tally.inputs
@@ -242,18 +246,18 @@ def table(tallies: dict[str, Tally]) -> str:
     return "\n".join(rows)
 
 
-def _row(name: str, tally: Tally, failures: int) -> str:
+def _row(name: str, tally: FuzzTally, failures: int) -> str:
     return f"| {name} | {tally.inputs:,} | {tally.refused:,} | {_share(tally)} | {_ms(tally)} | {failures} |"
 
 
-def _share(tally: Tally) -> str:
+def _share(tally: FuzzTally) -> str:
     return f"{tally.taken:,} ({tally.taken / max(1, tally.inputs):.0%})"
 
 
-def _ms(tally: Tally) -> str:
+def _ms(tally: FuzzTally) -> str:
     return f"{1000 * tally.slowest:.0f} ms"
 
 
-def missing(surface: Surface) -> bool:
+def missing(surface: FuzzSurface) -> bool:
     """Return whether a module that a surface needs is missing."""
     return importlib.util.find_spec(surface.needs) is None

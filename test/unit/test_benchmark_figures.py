@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from benchmark.candidates import Step, stages_by_cpu_time
-from benchmark.flops import StageWork, Work, stage_work
+from benchmark.flops import StageWork, Operation, stage_work
 from benchmark.roofline import Roofline, measure_roofline, shortest
 from benchmark.sequences import ImageFolderVideo, SyntheticVideo
 from benchmark.timing import Plan, Timing, ratio, run
@@ -46,8 +46,8 @@ def test_half_the_bytes_of_a_number_are_half_the_bytes_moved():
 
 def test_the_floor_of_an_operation_is_the_ceiling_it_meets_first():
     roofline = Roofline(flops=100.0, bandwidth=10.0, upload=5.0)
-    assert StageWork([Work(200.0, 1.0)]).floor(roofline) == 2.0
-    assert StageWork([Work(200.0, 40.0), Work(100.0, 0.0)]).floor(roofline) == 5.0
+    assert StageWork([Operation(200.0, 1.0)]).floor(roofline) == 2.0
+    assert StageWork([Operation(200.0, 40.0), Operation(100.0, 0.0)]).floor(roofline) == 5.0
     assert StageWork([], upload=10.0).floor(roofline) == 2.0
     assert StageWork([], upload=10.0).floor(roofline._replace(upload=math.inf)) == 0.0
 

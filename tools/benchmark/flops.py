@@ -25,7 +25,7 @@ from dimp_ros.tracker.config import TrackerConfig
 T = TypeVar("T")
 
 
-class Work(NamedTuple):
+class Operation(NamedTuple):
     """An operation that has to be finished before the next: floating-point operations, and bytes read and written."""
 
     flops: float
@@ -35,7 +35,7 @@ class Work(NamedTuple):
 class StageWork(NamedTuple):
     """All operations of a stage, one after the other, and the bytes that go to the device."""
 
-    operations: list[Work]
+    operations: list[Operation]
     upload: float = 0.0
 
     @property
@@ -77,7 +77,7 @@ def stage_work(
     crop = targets * 3 * (window**2 + config.crop_size**2)
     step = [_correlation(features[:1], config.memory_size, 4)] * 3  # scores, gradient, curvature
     return {
-        "crop": StageWork([Work(0, crop)]),
+        "crop": StageWork([Operation(0, crop)]),
         "upload": StageWork([], upload=targets * 3 * config.crop_size**2),
         "backbone": StageWork(backbone),
         "classify": StageWork(classify),
@@ -93,19 +93,21 @@ def _under(config: TrackerConfig) -> tuple[int, int]:
     return at8, at16
 
 
-def _correlation(features: Tensor, images: int, itemsize: int, kernel: int = 4) -> Work:
+def _correlation(features: Tensor, images: int, itemsize: int, kernel: int = 4) -> Operation:
     """Count a correlation of ``images`` times features ``[N, C, H, W]`` with a filter, or its adjoint."""
     numbers = features.numel() * images
-    return Work(2 * numbers * kernel**2, (numbers + features.shape[1] * kernel**2) * itemsize)
+    return Operation(2 * numbers * kernel**2, (numbers + features.shape[1] * kernel**2) * itemsize)
 
 
-def _ascent(net: DimpNet, config: TrackerConfig, targets: int, itemsize: int) -> Iterator[Work]:
+def _ascent(net: DimpNet, config: TrackerConfig, targets: int, itemsize: int) -> Iterator[Operation]:
     """Count the overlap network's end: there and back in each step; the pooling is left out."""
     boxes = targets * config.proposals
     for layer in (net.bb_regressor.fc3_rt.linear, net.bb_regressor.fc4_rt.linear):
         weights = layer.in_features * layer.out_features
         for _ in range(2 * config.refine_steps):
-            yield Work(2 * boxes * weights, itemsize * (weights + boxes * (layer.in_features + layer.out_features)))
+            yield Operation(
+                2 * boxes * weights, itemsize * (weights + boxes * (layer.in_features + layer.out_features))
+            )
 
 
 class _Counter:
@@ -113,14 +115,14 @@ class _Counter:
 
     def __init__(self, itemsize: int) -> None:
         self._itemsize = itemsize
-        self._noted: list[Work] = []
+        self._noted: list[Operation] = []
 
     def __call__(self, module: nn.Module, run: Callable[[], T]) -> T:
         """Run something that calls parts of ``module``, and note what they do."""
         with self._watching(module):
             return run()
 
-    def taken(self) -> list[Work]:
+    def taken(self) -> list[Operation]:
         """Return what was noted since the last time."""
         noted, self._noted = self._noted, []
         return noted
@@ -139,4 +141,4 @@ class _Counter:
         weight = layer.weight
         assert isinstance(weight, Tensor)
         moved = inputs[0].numel() + output.numel() + weight.numel()
-        self._noted.append(Work(2 * output.numel() * weight[0].numel(), moved * self._itemsize))
+        self._noted.append(Operation(2 * output.numel() * weight[0].numel(), moved * self._itemsize))

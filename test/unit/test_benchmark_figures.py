@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from benchmark.candidates import Step, stages_by_cpu_time
-from benchmark.flops import StageWork, Operation, stage_work
+from benchmark.flops import Operation, StageWork, stage_work
 from benchmark.roofline import Roofline, measure_roofline, shortest
 from benchmark.sequences import ImageFolderVideo, SyntheticVideo
 from benchmark.timing import Plan, Timing, ratio, run

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,12 +46,23 @@ STATES = {
 }
 
 
+def config_of(info: WeightsInfo) -> TrackerConfig:
+    """Return the tracker's settings that a weights file asks for, over the defaults.
+
+    :raises ValueError: if it names a setting that is not known, or a value out of range.
+    """
+    own: dict[str, Any] = {"crop_size": info.crop_size, "search_scale": info.search_scale, **info.tracker}
+    if unknown := sorted(own.keys() - {item.name for item in dataclasses.fields(TrackerConfig)}):
+        raise ValueError(f"the weights ask for unknown tracker settings: {', '.join(unknown)!r:.200}")
+    return TrackerConfig(**own)
+
+
 class DimpTracker:
     """Track targets, each given by a box, through a stream of images.
 
     :param model: ``dimp_lite``, ``dimp18``, ``dimp50``, or the path of a weights file.
     :param device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-    :param config: the procedure's constants; None for the defaults with the weights' crop size and search scale.
+    :param config: the procedure's constants; None for the defaults with what the weights ask for.
     :param weights: ``random`` for random weights, for tests and benchmarks.
     :param precision: of the networks: ``float32``, ``bfloat16``, ``float16`` or ``auto``; see `choose_precision`.
     :raises FileNotFoundError: if there are no weights. :raises ValueError: if they do not fit.
@@ -78,11 +90,7 @@ class DimpTracker:
             raise ValueError(f"weights is {weights!r}; it must be None or 'random' (give a file as the model)")
         self.info, self._confidence = info, info.confidence
         self._targets: dict[str, TrackedTarget] = {}
-        self._config = config or TrackerConfig(
-            crop_size=info.crop_size,
-            search_scale=info.search_scale,
-            first_frame_correction=info.first_frame_correction,
-        )
+        self._config = config or config_of(info)
         self.net = net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._engine = InferenceEngine(self.net, self.device, self._precision)
 

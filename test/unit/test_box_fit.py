@@ -22,6 +22,7 @@ from dimp_ros.tracker import DimpTracker, TrackerConfig
 from dimp_ros.tracker.box_refinement import corrected, correction_share, edge_errors
 from dimp_ros.tracker.inference_engine import InferenceEngine
 from dimp_ros.tracker.result import TargetState
+from dimp_ros.tracker.tracker import config_of
 
 ROOT = Path(__file__).resolve().parents[2]
 BOX = Box(100.0, 80.0, 60.0, 40.0)
@@ -140,15 +141,23 @@ def test_the_share_that_is_taken_back_falls_to_what_is_kept():
     assert correction_share(1, TrackerConfig()) == 0
 
 
-def test_a_weights_file_says_how_much_is_taken_back(tmp_path):
-    net = build_model("dimp_lite").eval()
-    save_weights(
-        tmp_path / "net.safetensors", net, WeightsInfo("dimp_lite", first_frame_correction=0.25), torch.float16
-    )
-    tracker = DimpTracker(str(tmp_path / "net.safetensors"), "cpu")
-    assert tracker.config.first_frame_correction == 0.25
-    with pytest.raises(ValueError, match="first_frame_correction is 'all'"):
-        WeightsInfo("dimp_lite", first_frame_correction="all")
+def test_a_weights_file_says_how_the_tracker_is_set(tmp_path):
+    net, wanted = build_model("dimp_lite").eval(), {"first_frame_correction": 0.25, "box_fit_steps": 3}
+    path = tmp_path / "net.safetensors"
+    save_weights(path, net, WeightsInfo("dimp_lite", tracker=wanted), torch.float16)
+    config = DimpTracker(str(path), "cpu").config
+    assert (config.first_frame_correction, config.box_fit_steps) == (0.25, 3)
+    assert DimpTracker(str(path), "cpu", TrackerConfig()).config.box_fit_steps == 0
+    for nonsense, message in (({"box_fit": 1}, "unknown tracker settings: 'box_fit'"), ({"proposals": 0}, "proposals")):
+        with pytest.raises(ValueError, match=message):
+            config_of(WeightsInfo("dimp_lite", tracker=nonsense))
+    with pytest.raises(ValueError, match="mapping of names to numbers"):
+        WeightsInfo("dimp_lite", tracker={"box_fit_steps": "all"})
+
+
+def test_models_without_such_settings_keep_the_papers_refinement():
+    config = config_of(WeightsInfo("dimp18"))
+    assert (config.box_fit_steps, config.first_frame_correction) == (0, 0)
 
 
 class AlwaysAt(torch.nn.Module):

@@ -51,6 +51,7 @@ class WeightsError(ValueError):
 class WeightsInfo:
     """What a file says about its weights.
 
+    :param tracker: settings of the tracker with which the weights work best, by the names of `TrackerConfig`.
     :param confidence_knots: pairs (score peak, confidence) of the fitted `ConfidenceMap`; empty where none was fitted,
         `DEFAULT_CONFIDENCE` is used then.
     """
@@ -58,7 +59,6 @@ class WeightsInfo:
     architecture: str
     crop_size: int = 288
     search_scale: float = 5.0
-    first_frame_correction: float = 0.0
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     confidence_knots: Knots = ()
@@ -66,6 +66,7 @@ class WeightsInfo:
     licence: str = ""
     commit: str = ""
     details: dict[str, object] = field(default_factory=dict)
+    tracker: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check what is computed with, which may be anything in a file; knots come as lists.
@@ -76,10 +77,14 @@ class WeightsInfo:
             raise ValueError(f"architecture is {self.architecture!r}; it must be the name of a model")
         if type(self.crop_size) is not int:
             raise ValueError(f"crop_size is {self.crop_size!r}; it must be a whole number of pixels")
-        for name in ("crop_size", "search_scale", "first_frame_correction"):
+        for name in ("crop_size", "search_scale"):
             value = getattr(self, name)
             if type(value) not in (int, float) or not abs(value) <= _LARGEST:
                 raise ValueError(f"{name} is {value!r}; it must be a number from {-_LARGEST:g} to {_LARGEST:g}")
+        if not isinstance(self.tracker, dict) or not all(
+            isinstance(key, str) and type(value) in (int, float, bool) for key, value in self.tracker.items()
+        ):
+            raise ValueError(f"tracker is {self.tracker!r:.200}; it must be a mapping of names to numbers")
         object.__setattr__(self, "confidence_knots", read_knots(self.confidence_knots))
 
     @property

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boxes: the one place that knows their conventions and converts between them.
+"""Boxes and their conventions.
 
 A box is ``(x, y, w, h)`` in float pixels, x to the right, y down, ``(x, y)`` the top-left corner. Pixel i covers the
-interval [i, i + 1) of an image, so a box round the whole of a W x H image is ``(0, 0, W, H)``.
+interval [i, i + 1) of an image, so a box around the whole of a W x H image is ``(0, 0, W, H)``.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ def check_box(box: Sequence[float], width: int, height: int, *, min_side: float,
     if result.w < min_side or result.h < min_side:
         raise ValueError(
             f"box {shown} is {result.w:g} x {result.h:g} px; both sides must be at least {min_side:g} px: "
-            "draw a larger box or use a picture of higher resolution"
+            "draw a larger box or use an image of higher resolution"
         )
     visible = result.clipped(width, height).area / result.area
     if visible < min_visible:
         raise ValueError(
             f"box {shown} has {visible:.0%} of its area inside the {width} x {height} image; at least "
-            f"{min_visible:.0%} must be: draw it round a visible object, in pixels of this very image"
+            f"{min_visible:.0%} must be: draw it around a visible object, in pixels of this image"
         )
     return result
 

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A calibrated camera: from pixels to directions in space and back, as sensor_msgs/CameraInfo describes it.
+"""A calibrated camera as sensor_msgs/CameraInfo describes it: pixels to directions in space and back.
 
-Directions are in the optical frame: x right, y down, z forward along the optical axis. Pixels are this package's: pixel
-i covers [i, i + 1), so the middle of a W pixels wide image is at W / 2. Camera matrices put the centre of pixel i at i,
-half a pixel lower; `Camera.from_matrix` is the one place that knows.
+Directions are in the optical frame: x right, y down, z forward along the optical axis. Pixel i covers [i, i + 1), so
+the middle of an image that is W pixels wide is at W / 2. Camera matrices put the centre of pixel i at i, half a pixel
+lower; `Camera.from_matrix` converts.
 """
 
 from __future__ import annotations
@@ -23,18 +23,19 @@ if TYPE_CHECKING:
 
 _HALF_PIXEL = 0.5
 _MOST_PIXELS = 1e7
-"""Coordinates beyond are refused: nothing that far out of an image means anything."""
+"""Largest coordinate accepted, in pixels."""
 
 
 class NotCalibrated(ValueError):
-    """A camera without a calibration: its driver says so by a matrix of zeros."""
+    """A camera without a calibration, which drivers report by a matrix of zeros."""
 
 
 @dataclass(frozen=True)
 class Camera:
     """A camera whose images are ``width`` x ``height`` pixels.
 
-    ``fx``, ``fy``: focal length in pixels. ``cx``, ``cy``: principal point in this package's pixels.
+    ``fx``, ``fy``: focal length in pixels. ``cx``, ``cy``: principal point, where pixel i covers
+    [i, i + 1).
     """
 
     width: int
@@ -47,13 +48,13 @@ class Camera:
 
     @classmethod
     def from_matrix(cls, width: int, height: int, matrix: Sequence[float], lens: Lens | None = None) -> Camera:
-        """Make a camera of a matrix as calibrations have it, with the centre of the first pixel at (0, 0).
+        """Return the camera of a calibration's matrix, which has the centre of the first pixel at (0, 0).
 
-        :param matrix: row by row, 9 numbers of a 3x3 K or 12 of a 3x4 P. Only focal lengths and principal point count:
-            what else P may hold is where the camera sits beside another one, and directions do not depend on that.
-        :param lens: None for a perfect one.
+        :param matrix: row by row, 9 numbers of a 3x3 K or 12 of a 3x4 P. Only focal lengths and principal point are
+            used; the baseline in P does not change directions.
+        :param lens: None for one without distortion.
         :raises NotCalibrated: for a matrix of zeros.
-        :raises ValueError: for a size or a matrix that no camera has.
+        :raises ValueError: for an invalid size or matrix.
         """
         columns = len(matrix) // 3
         if len(matrix) not in (9, 12):
@@ -75,12 +76,12 @@ class Camera:
 
     @classmethod
     def from_info(cls, info: CameraInfo, *, rectified: bool = False) -> Camera:
-        """Make a camera of a CameraInfo, or of anything with its fields; region of interest and binning count.
+        """Return the camera of a CameraInfo, or of anything with its fields; region of interest and binning apply.
 
         :param rectified: the images are rectified: P describes them. Otherwise K and D do, and directions are in the
-            axes of the camera as it is, before the rotation R of its rectification.
-        :raises NotCalibrated: where the matrix is all zeros.
-        :raises ValueError: where the message makes no sense; the text says what was received.
+            axes of the unrectified camera, before the rotation R.
+        :raises NotCalibrated: if the matrix is all zeros.
+        :raises ValueError: for an invalid message, with the value received.
         """
         width, height = int(info.width), int(info.height)
         matrix, name = (info.p, "P") if rectified else (info.k, "K")
@@ -108,9 +109,9 @@ class Camera:
         return replace(self, width=width, height=height, cx=self.cx - x, cy=self.cy - y)
 
     def binned(self, x: int, y: int) -> Camera:
-        """Return the camera of images in which ``x`` by ``y`` pixels are made one; what is left over is cut off.
+        """Return the camera of images binned by ``x`` x ``y`` pixels; the remainder is cut off.
 
-        :raises ValueError: where no pixel is left.
+        :raises ValueError: if no pixel is left.
         """
         if not (1 <= x <= self.width and 1 <= y <= self.height):
             raise ValueError(f"binning {x} x {y} leaves nothing of a {self.width} x {self.height} image")
@@ -118,10 +119,9 @@ class Camera:
         return replace(scaled, width=self.width // x, height=self.height // y)
 
     def resized(self, width: int, height: int) -> Camera:
-        """Return the camera of the same images shrunk or enlarged to ``width`` x ``height``.
+        """Return the camera of the same images resized to ``width`` x ``height``.
 
-        :raises ValueError: where the ratio of the sides is another one, by more than a pixel: then part of the image
-            was cut off, and there is no telling which.
+        :raises ValueError: if the aspect ratio differs by more than a pixel: then an unknown part was cut off.
         """
         if (width, height) == (self.width, self.height):
             return self
@@ -134,12 +134,12 @@ class Camera:
         return replace(self, width=width, height=height, fx=self.fx * x, fy=self.fy * y, cx=self.cx * x, cy=self.cy * y)
 
     def bearing(self, x: ArrayLike, y: ArrayLike) -> NDArray[np.float64]:
-        """Return unit vectors [..., 3] from the camera to pixels ``x``, ``y`` [...], inside of the image or not.
+        """Return unit vectors [..., 3] from the camera to pixels ``x``, ``y`` [...], inside or outside the image.
 
-        A pixel beyond the lens's limit, where its distortion would fold the picture back, gets the direction at the
+        A pixel beyond the lens's limit, where its distortion would fold the image back, gets the direction at the
         limit on its side; never a NaN.
 
-        :raises ValueError: for coordinates that are not finite, or beyond 10 million pixels.
+        :raises ValueError: for coordinates that are not finite, or beyond +-10 million pixels.
         """
         pixels = np.broadcast_arrays(np.asarray(x, np.float64), np.asarray(y, np.float64))
         if not all((np.abs(values) <= _MOST_PIXELS).all() for values in pixels):
@@ -150,8 +150,8 @@ class Camera:
     def project(self, points: ArrayLike) -> NDArray[np.float64]:
         """Return the pixels [..., 2] of ``points`` [..., 3] in the optical frame, in any unit of length.
 
-        A point beyond the lens's limit, such as one behind the camera, gets the pixel at the limit on its side: far
-        out of the picture of most lenses, and never a NaN.
+        A point beyond the lens's limit, such as one behind the camera, gets the pixel at the limit on its side, which
+        lies far outside the image of most lenses; never a NaN.
 
         :raises ValueError: for points that are not finite, or at the camera's centre.
         """
@@ -166,7 +166,7 @@ class Camera:
 
 
 def same_shape(width: float, height: float, other_width: float, other_height: float) -> bool:
-    """Say whether two images have the same ratio of their sides, up to a pixel of the smaller one."""
+    """Return whether two images have the same aspect ratio, up to a pixel of the smaller one."""
     if width > other_width:
         width, height, other_width, other_height = other_width, other_height, width, height
     return math.isclose(height, width * other_height / other_width, rel_tol=0.0, abs_tol=max(1.0, height / width))

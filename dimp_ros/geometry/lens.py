@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lenses: between directions in space and normalized image coordinates, for the distortion models of ROS.
+"""Lenses with the distortion models of ROS: directions in space to normalized image coordinates and back.
 
-Normalized coordinates are pixels less the principal point, over the focal length. A lens is trusted only up to the
-angle from the optical axis where its polynomial stops to rise: beyond, it folds the picture back on itself. What lies
-beyond that angle, in space or in the picture, is taken to be *at* that angle, in its direction: finite, and outside of
-what the lens was calibrated for.
+Normalized coordinates are (pixel - principal point) / focal length. A lens model is valid up to the angle from the
+optical axis where its polynomial stops to rise; beyond, it would fold the image back on itself. Directions and
+coordinates beyond that limit are moved to the limit, on their side of the axis: finite, but not calibrated.
 """
 
 from __future__ import annotations
@@ -20,21 +19,21 @@ Array = NDArray[np.float64]
 
 _SAMPLES = 1024
 _PLANE_LIMIT = math.radians(89.9)
-"""A picture on a plane never shows what is at right angles to the axis; it would be infinitely far out."""
+"""Image coordinates on a plane are infinite at 90 degrees from the axis."""
 _DISTORTED_PLANE_LIMIT = math.radians(85.0)
 _LEAST_LIMIT = math.radians(1.0)
 _LARGEST = 1e9
-"""Coefficient; those of long lenses are large, since their pictures are small in normalized coordinates."""
+"""Largest coefficient. Those of long lenses are large, since their normalized coordinates are small."""
 
 _TAYLOR = {"plumb_bob": 5, "rational_polynomial": 8}
 _FISHEYE = ("equidistant", "fisheye")
 
 
 class Lens(Protocol):
-    """What a camera needs of its lens."""
+    """Interface of a lens."""
 
     limit: float
-    """Angle from the optical axis up to which the lens is trusted, radians."""
+    """Angle from the optical axis up to which the lens is valid, radians."""
 
     def directions(self, x: Array, y: Array) -> Array:
         """Return unit vectors [N, 3] of normalized coordinates [N], z forward."""
@@ -48,11 +47,11 @@ class Lens(Protocol):
 def make_lens(model: str, coefficients: Sequence[float]) -> Lens:
     """Return the lens that a CameraInfo describes by ``distortion_model`` and ``d``.
 
-    :param model: plumb_bob, rational_polynomial, equidistant (its other name fisheye), or empty: then the number of
-        coefficients says which.
-    :param coefficients: (k1, k2, p1, p2, k3, k4, k5, k6) of the first two models, (k1, k2, k3, k4) of the third. Those
-        that are missing are 0, further ones must be 0.
-    :raises ValueError: for another model, for coefficients that are too many, too large, or make no lens.
+    :param model: plumb_bob, rational_polynomial, equidistant (also called fisheye), or empty: then plumb_bob or
+        rational_polynomial, by the number of coefficients.
+    :param coefficients: (k1, k2, p1, p2, k3, k4, k5, k6) of the first two models, (k1, k2, k3, k4) of the third.
+        Missing ones are 0, further ones must be 0.
+    :raises ValueError: for another model, and for coefficients that are too many, too large or invalid.
     """
     values = [float(value) for value in coefficients]
     if not all(abs(value) <= _LARGEST for value in values):
@@ -62,7 +61,7 @@ def make_lens(model: str, coefficients: Sequence[float]) -> Lens:
     if model in _FISHEYE:
         most = 4
     elif not values:
-        return PlaneLens(())  # whatever the model is called
+        return PlaneLens(())  # no distortion, whatever the model
     elif model in _TAYLOR or not model:
         most = _TAYLOR.get(model, 8)
     else:
@@ -94,7 +93,7 @@ class PlaneLens:
         self._most = math.tan(self.limit)
 
     def directions(self, x: Array, y: Array) -> Array:
-        """Return unit vectors [N, 3] of normalized coordinates [N], each of which is solved by Newton's method."""
+        """Return unit vectors [N, 3] of normalized coordinates [N], solved by Newton's method."""
         u, v = self._within_limit(x, y) if self._straight else self._undistorted(x, y)
         rays = np.stack([u, v, np.ones_like(u)], axis=-1)
         return np.asarray(rays / np.sqrt(u * u + v * v + 1.0)[:, None])
@@ -108,7 +107,7 @@ class PlaneLens:
         return self._distort(across * distance, along * distance)[:2]
 
     def _factor(self, r2: Array) -> tuple[Array, Array]:
-        """Return the radial factor at squared radii, and its derivative by the squared radius."""
+        """Return the radial factor at squared radii, and its derivative with respect to the squared radius."""
         above = 1.0 + r2 * (self.k1 + r2 * (self.k2 + r2 * self.k3))
         below = 1.0 + r2 * (self.k4 + r2 * (self.k5 + r2 * self.k6))
         rise_above = self.k1 + r2 * (2.0 * self.k2 + r2 * 3.0 * self.k3)
@@ -117,12 +116,12 @@ class PlaneLens:
         return factor, (rise_above - factor * rise_below) / below
 
     def _radial_distance(self, radii: Array) -> Array:
-        """Return where radii get to without the tangential part; NaN where the radial factor has no meaning."""
+        """Return the distorted radii without the tangential part; NaN where the radial factor is undefined."""
         below = 1.0 + radii**2 * (self.k4 + radii**2 * (self.k5 + radii**2 * self.k6))
         return np.where(below > 0.0, radii * self._factor(radii**2)[0], np.nan)
 
     def _distort(self, x: Array, y: Array) -> tuple[Array, Array, Array, Array, Array]:
-        """Return distorted coordinates and their derivatives: x by x, either by the other, y by y."""
+        """Return distorted coordinates (x, y) and their derivatives dx/dx, dx/dy = dy/dx, dy/dy."""
         r2, xy = x * x + y * y, x * y
         factor, rise = self._factor(r2)
         p1, p2 = self.p1, self.p2
@@ -135,7 +134,7 @@ class PlaneLens:
         )
 
     def _undistorted(self, x: Array, y: Array) -> tuple[Array, Array]:
-        """Invert `_distort`: the radial part by its table, then Newton's method, kept where it comes nearer."""
+        """Invert `_distort`: the radial part by table, then Newton's method; the best iterate is kept."""
         radius = np.hypot(x, y)
         scale = np.interp(radius, self._distorted, self._radii) / np.where(radius > 0.0, radius, 1.0)
         u, v = x * scale, y * scale
@@ -150,7 +149,7 @@ class PlaneLens:
             if not np.any(better & (error > 1e-12)):
                 break
             area = xx * yy - xy * xy
-            area = np.maximum(area, 1e-6)  # at the edge of what can be inverted, no leap
+            area = np.maximum(area, 1e-6)  # bounds the step where the Jacobian is nearly singular
             u, v = u + (yy * wrong_x - xy * wrong_y) / area, v + (xx * wrong_y - xy * wrong_x) / area
             u, v = self._within_limit(u, v)
         return best_u, best_v
@@ -161,7 +160,7 @@ class PlaneLens:
 
 
 class FisheyeLens:
-    """An equidistant lens, r = angle, times 1 + k1 angle^2 + ... + k4 angle^8; may look beyond 90 degrees."""
+    """An equidistant lens, r = angle, times 1 + k1 angle^2 + ... + k4 angle^8; may see beyond 90 degrees."""
 
     def __init__(self, coefficients: Sequence[float]) -> None:
         self._k = (*coefficients, *(0.0,) * 4)[:4]
@@ -201,7 +200,7 @@ class _Distance(Protocol):
 
 
 def _rising(angles: Array, values: Array, distance: _Distance) -> tuple[Array, Array, float]:
-    """Return ``values`` from 0 on while ``distance`` of them rises, those distances, and the last one's angle."""
+    """Return ``values`` up to where ``distance`` stops to rise, their distances, and the angle there."""
     with np.errstate(all="ignore"):
         reached = distance(values)
         rises = np.diff(reached) > 1e-3 * np.diff(values)  # a NaN does not rise
@@ -210,9 +209,9 @@ def _rising(angles: Array, values: Array, distance: _Distance) -> tuple[Array, A
 
 
 def _polar(rays: Array) -> tuple[Array, Array, Array]:
-    """Return cosine and sine of the direction across the optical axis, and the distance from it."""
+    """Return cosine and sine of the azimuth about the optical axis, and the distance from it."""
     x, y = rays[:, 0], rays[:, 1]
     radius = np.hypot(x, y)
     off_axis = radius > 0.0
     divisor = np.where(off_axis, radius, 1.0)
-    return np.where(off_axis, x / divisor, 1.0), y / divisor, radius  # straight behind: to the right, as good as any
+    return np.where(off_axis, x / divisor, 1.0), y / divisor, radius  # azimuth 0 on the axis

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How far away a target is, from depths or from its known width, and where that puts it in space."""
+"""Range of a target from depths or from its known width, and its position in space."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from dimp_ros.geometry.camera import Camera
 
 _LEAST_PIXELS = 4
 _LEAST_VALID = 0.05
-"""Share of the pixels looked at that must have a depth at all."""
+"""Least share of the sampled pixels with a valid depth."""
 
 _FOREGROUND_SHARE = 0.15
-"""A target covers at least this share of the middle of its box; what covers less, in front, is noise."""
+"""A target covers at least this share of the middle of its box; smaller groups in front are noise."""
 
 _CLUSTER = 0.10
 _CLUSTER_METRES = 0.05
-"""Depths belong together within 10 % and 5 cm of the nearest: noise of stereo cameras, curvature of the target."""
+"""Depths within 10 % + 5 cm of the nearest form a group: noise of stereo cameras, depth of the target itself."""
 
 _DEPTH_NOISE = 0.01
-"""Least relative standard deviation of a depth: calibration errors do not show in the spread."""
+"""Least relative standard deviation of a depth; the spread does not contain calibration errors."""
 
 _WIDTH_NOISE = 0.2
-"""Relative standard deviation of how wide the target shows itself: it turns, bends, and boxes have habits."""
+"""Relative standard deviation of the apparent width: the target turns and deforms, and boxes are biased."""
 
 _EDGE_NOISE = 0.05
 _EDGE_NOISE_PIXELS = 0.5
-"""Assumed standard deviation of a box's edges and middle: a share of the box's side, and at least so many pixels."""
+"""Assumed standard deviation of a box's edges and middle: a share of its side, and at least so many pixels."""
 
 _CALIBRATION_NOISE = 1e-3
-"""Standard deviation of any direction, radians."""
+"""Standard deviation of every direction, radians."""
 
 _LEAST_FORWARD = 0.1
-"""Depth is measured along the optical axis; for rays nearly at right angles to it, it says nothing about the range."""
+"""Least z of a ray: depth is along the optical axis, and gives no range for rays nearly perpendicular to it."""
 
 
 class Range(NamedTuple):
@@ -46,22 +46,22 @@ class Range(NamedTuple):
     distance: float
     deviation: float
     source: str
-    """``depth``: measured. ``width``: approximate, from how large the target looks."""
+    """``depth``: measured. ``width``: approximate, from the apparent size of the target."""
 
 
 class Foreground(NamedTuple):
-    """What is in front among some depths: median and robust standard deviation, metres, along the optical axis."""
+    """The nearest surface among depths: median and robust standard deviation, metres, along the optical axis."""
 
     depth: float
     deviation: float
     pixels: int
-    """How many depths it is made of."""
+    """Number of depths in the group."""
     valid: int
-    """How many of the depths were valid at all."""
+    """Number of valid depths."""
 
 
 class Position(NamedTuple):
-    """A place in the optical frame in metres, and how sure it is."""
+    """A position in the optical frame in metres, with covariance."""
 
     x: float
     y: float
@@ -72,19 +72,19 @@ class Position(NamedTuple):
 
     @property
     def approximate(self) -> bool:
-        """Whether the range was not measured, but follows from how large the target looks."""
+        """Whether the range is estimated from the apparent size instead of measured."""
         return self.range.source != "depth"
 
 
 def foreground(depths: NDArray[np.floating]) -> Foreground | None:
-    """Return the nearest group of depths that is large enough to be a target, None where there is none.
+    """Return the nearest group of depths that is large enough to be a target, None if there is none.
 
-    Of the valid depths, sorted, the first is sought from which on 15 % of all lie within 10 % and 5 cm; then the group
-    is moved to its median until it stays. So a wall behind a target does not count, however much of it is seen, nor do
-    scattered wrong depths in front. A thing in front that covers 15 % of the middle of the box does count: for whoever
-    follows the target, what is nearest is what to stop for.
+    The group starts at the first of the sorted valid depths that has 15 % of all within 10 % + 5 cm behind it; then it
+    is centred on its median three times. A wall behind the target does not count, however much of it is visible, nor
+    do scattered wrong depths in front. An object in front that covers 15 % of the middle of the box does count: a robot
+    that follows the target must stop for it.
 
-    :param depths: metres along the optical axis, any shape; what is not finite or not above 0 is not valid.
+    :param depths: metres along the optical axis, any shape; values that are not finite or not above 0 are invalid.
     """
     flat = np.asarray(depths, np.float64).ravel()
     valid = np.sort(flat[np.isfinite(flat) & (flat > 0.0)])
@@ -94,7 +94,7 @@ def foreground(depths: NDArray[np.floating]) -> Foreground | None:
     ends = np.searchsorted(valid, valid * (1.0 + _CLUSTER) + _CLUSTER_METRES, side="right")
     counts = ends - np.arange(len(valid))
     if counts.max() < needed:
-        return None  # depths all over the place: there is no surface
+        return None  # scattered depths: there is no surface
     first = int(np.argmax(counts >= needed))
     group = valid[first : ends[first]]
     for _ in range(3):
@@ -107,7 +107,7 @@ def foreground(depths: NDArray[np.floating]) -> Foreground | None:
 
 
 def range_from_depth(camera: Camera, box: Box, found: Foreground) -> Range | None:
-    """Return the range of a target of which ``found`` was seen, None where its ray hardly goes forward.
+    """Return the range of a target with the foreground ``found``, None if its ray is nearly perpendicular to the axis.
 
     Depths are measured along the optical axis; the range is along the ray, which is longer.
     """
@@ -120,8 +120,8 @@ def range_from_depth(camera: Camera, box: Box, found: Foreground) -> Range | Non
 def range_from_width(camera: Camera, box: Box, width: float) -> Range | None:
     """Return the range of a target that is ``width`` metres wide, from the angle between the sides of its box.
 
-    None where a side of the box is at the image's border: a target that leaves the picture looks narrower, and would
-    seem to be farther away just when it may be near.
+    None if a side of the box is at the image's border: a target that leaves the image looks narrower, and would seem
+    farther away than it is.
     """
     border = max(1.0, camera.width / 100)
     if box.x < border or box.x + box.w > camera.width - border or box.w < 1.0:
@@ -137,11 +137,11 @@ def range_from_width(camera: Camera, box: Box, width: float) -> Range | None:
 
 
 def position(camera: Camera, box: Box, found: Range) -> Position:
-    """Return the place at a range along the bearing of a box's middle, with its covariance.
+    """Return the position at a range along the bearing of a box's middle, with its covariance.
 
-    Along the ray the variance is the range's. Across, it is the box's jitter seen from the camera (5 % of the box's
-    side or half a pixel, whichever is more) times the range, plus a milliradian for the calibration. Both are rotated
-    into the optical frame.
+    Along the ray the variance is the range's. Across it, the standard deviation is the range times the angle of the
+    box's jitter (5 % of its side, at least half a pixel) and, in quadrature, 1 mrad for the calibration. Both are
+    rotated into the optical frame.
     """
     x, y = box.center
     step_x, step_y = (max(_EDGE_NOISE_PIXELS, _EDGE_NOISE * side) for side in (box.w, box.h))

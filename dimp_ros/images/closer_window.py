@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The window of box refinement: a rectangle round the target, resampled to a square.
+"""The window of box refinement: a rectangle around the target, resampled to a square.
 
-Its side is a multiple of the target's size, sqrt(w * h), stretched by the square root of the target's aspect ratio, so
-that a long target neither leaves the window nor becomes a line in it.
+Its side is a multiple of the target's size, sqrt(w * h), with the square root of the target's aspect ratio, so that
+an elongated target neither leaves the window nor becomes too thin in it.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from dimp_ros.geometry.box import Box
 from dimp_ros.images.picture import Picture, as_picture, to_color
 
 LARGEST_STRETCH = 2.0
-"""Largest ratio of the window's sides to those of a square of the same area."""
+"""Largest ratio of a side of the window to that of a square of the same area."""
 
 
 class CloserWindow(NamedTuple):
-    """A rectangle ``(x, y, w, h)`` in image pixels, seen as ``size`` x ``size`` pixels."""
+    """A rectangle ``(x, y, w, h)`` in image pixels, resampled to ``size`` x ``size`` pixels."""
 
     x: float
     y: float
@@ -32,7 +32,7 @@ class CloserWindow(NamedTuple):
 
     @classmethod
     def around(cls, box: Box, context: float, size: int) -> CloserWindow:
-        """Make the window for a target's ``box``, ``context`` times as large."""
+        """Return the window for a target's ``box``, ``context`` times as large."""
         side = context * math.sqrt(box.area)
         stretch = min(max((box.w / box.h) ** 0.25, 1 / LARGEST_STRETCH), LARGEST_STRETCH)
         w, h = side * stretch, side / stretch
@@ -45,13 +45,13 @@ class CloserWindow(NamedTuple):
         return Box((box.x - self.x) * x, (box.y - self.y) * y, box.w * x, box.h * y)
 
     def edges_to_image(self, edges: tuple[float, float, float, float]) -> Box:
-        """Convert left, top, right, bottom in window sides to a box in image pixels."""
+        """Convert left, top, right, bottom, as fractions of the window's sides, to a box in image pixels."""
         left, top, right, bottom = edges
         return Box(self.x + left * self.w, self.y + top * self.h, (right - left) * self.w, (bottom - top) * self.h)
 
 
 def crop_window(image: NDArray[np.uint8] | Picture, window: CloserWindow) -> NDArray[np.uint8]:
-    """Resample a window from an image, whose border is replicated outside: ``[size, size, 3]`` BGR."""
+    """Resample a window of an image to ``[size, size, 3]`` BGR; the border is replicated outside the image."""
     picture = as_picture(image)
     x0 = int(np.clip(math.floor(window.x) - 1, 0, picture.width - 1))
     y0 = int(np.clip(math.floor(window.y) - 1, 0, picture.height - 1))
@@ -68,7 +68,7 @@ def resample(
 ) -> NDArray[np.uint8]:
     """Sample ``image`` at ``matrix @ (u, v) + corner`` for the centres (u, v) of ``size`` x ``size`` pixels.
 
-    Coordinates are continuous: pixel i covers [i, i + 1). An image that is reduced by more than 2 is averaged first.
+    Coordinates are continuous: pixel i covers [i, i + 1). An image that is reduced by 2 or more is averaged first.
     """
     factors = np.maximum(np.floor(np.hypot(matrix[:, 0], matrix[:, 1])), 1).astype(int)
     factors = np.minimum(factors, image.shape[1::-1])
@@ -79,7 +79,7 @@ def resample(
         matrix, corner = matrix * ratio[:, None], corner * ratio
     if image.shape[:2] == (1, 1):
         return np.full((size, size, *image.shape[2:]), image[0, 0])
-    offset = matrix @ [0.5, 0.5] + corner - 0.5  # cv2 counts from the centres of pixels
+    offset = matrix @ [0.5, 0.5] + corner - 0.5  # in cv2, whole coordinates are pixel centres
     sampled = cv2.warpAffine(
         image,
         np.column_stack((matrix, offset)),

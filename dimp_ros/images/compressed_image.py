@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sensor_msgs/CompressedImage to pictures: checked when they arrive, decoded when they are looked at."""
+"""sensor_msgs/CompressedImage to images: the header is checked at once, pixels are decoded on first use."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 def compressed_picture(
     message: CompressedImage, contrast: Contrast | None = None, max_megapixels: float = MAX_MEGAPIXELS
 ) -> Picture:
-    """Return the picture in a compressed image: JPEG, PNG or TIFF of 8 or 16 bits, TIFF of floating point, or WebP.
+    """Return the image in a message: JPEG, PNG or TIFF of 8 or 16 bits, TIFF of floating point, or WebP.
 
-    Its size is read from the file's header at once, its pixels are decoded once, when a region is asked for. The file's
-    own signature says how it is compressed; of ``format`` only what image_transport says of the pixels counts.
+    The size is read from the file's header at once; the pixels are decoded once, when a region is requested. The file's
+    signature gives the compression; of ``format`` only image_transport's description of the pixels is used.
 
     :param message: anything with the fields of sensor_msgs/CompressedImage.
-    :param contrast: that of the stream which the image belongs to; its own alone by default.
-    :param max_megapixels: larger pictures are refused before anything is allocated for them.
-    :raises BadImage: for what is no such file, ends early or is too large; `Picture.region` raises it for a file that
-        turns out to be damaged when it is decoded.
+    :param contrast: of the stream that the image belongs to; by default the image has its own.
+    :param max_megapixels: larger images are refused before memory is allocated.
+    :raises BadImage: for other files, truncated ones and images that are too large; `Picture.region` raises it if
+        decoding finds damage.
     """
     try:
         description, data = message.format, message.data
@@ -42,7 +42,7 @@ def compressed_picture(
         raise BadImage(f"format must be a text such as 'jpeg', got {type(description).__name__}")
     if "compresseddepth" in description.lower():
         raise BadImage(
-            f"format {description[:60]!r} is a depth image, not a camera's picture; "
+            f"format {description[:60]!r} is a depth image, not a camera's image; "
             "remap to the colour or infrared image's topic"
         )
     content = image_bytes(data)
@@ -51,7 +51,7 @@ def compressed_picture(
 
 
 class CompressedPicture(WholePicture):
-    """A picture file that is decoded when its pixels are asked for the first time."""
+    """An image file that is decoded when its pixels are requested for the first time."""
 
     def __init__(self, content: NDArray[np.uint8], header: FileHeader, description: str, contrast: Contrast) -> None:
         self.width, self.height = header.width, header.height
@@ -73,7 +73,7 @@ class CompressedPicture(WholePicture):
 
 
 def file_encoding(pixels: NDArray[Any], description: str = "") -> Encoding:
-    """Tell what decoded pixels are by their type and by image_transport's text, ``<of the camera>; <of the file>``.
+    """Return the encoding of decoded pixels, from their type and image_transport's ``<raw encoding>; <file's>``.
 
     :raises BadImage: for a type that no encoding has.
     """
@@ -85,7 +85,7 @@ def file_encoding(pixels: NDArray[Any], description: str = "") -> Encoding:
             return known
         names = {"uint8": "8UC1", "uint16": "16UC1", "int16": "16SC1", "int32": "32SC1", "float32": "32FC1"}
     elif camera.startswith(("rgb", "bgr")) and known is not None and "compressed bgr" not in file:
-        # image_transport takes such a file's first channel for red whatever the file's format says
+        # image_transport takes the first channel of such a file as red, whatever the file's format
         names = {"uint8": "rgb8", "uint16": "rgb16"}
     else:
         names = {"uint8": "8UC3", "uint16": "16UC3", "float32": "32FC3"}

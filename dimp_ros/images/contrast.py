@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Contrast of a stream: the values that become black and white in grey images of more than 8 bits, without flicker."""
+"""Contrast of a stream: black and white level of grey images of more than 8 bits, without flicker."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 SAMPLES_PER_SIDE = 64
-"""The limits of an image are taken from at most so many of its rows and columns."""
+"""The limits of an image are computed from at most so many rows and columns."""
 PERCENTILES = (0.5, 99.5)
 FOLLOW = 0.05
-"""Share of the way to a new image's limits that the stream's limits move."""
+"""Gain of the exponential average of the stream's limits."""
 FULL_SCALES = {"f": (1.0, 255.0), "u": (1023.0, 4095.0, 16383.0, 65535.0)}
-"""Values of full brightness that colour may have, by numpy's kind of type."""
-_LARGEST = 1e38  # differences of values as large are finite, in single precision too
-_SMALLEST_SPAN = 1e-30  # and so is what a span as small is multiplied with
+"""Possible values of full brightness of colour, by numpy's kind of type."""
+_LARGEST = 1e38  # so that differences are finite, also in single precision
+_SMALLEST_SPAN = 1e-30  # so that 255 / span is finite
 
 
 class Limits(NamedTuple):
-    """Values that become black and white."""
+    """Values that are shown black and white."""
 
     low: float
     high: float
 
 
 class Contrast:
-    """Limits that the images of one stream share, so that an object looks the same in each; thread-safe.
+    """Limits shared by the images of one stream, so that an object looks the same in each; thread-safe.
 
     The limits of one image are robust percentiles of a bounded sample; NaN and infinity are ignored. Those of the
-    stream follow slowly: something hot that enters a thermal image must not change how the target looks from one image
-    to the next. If more than half of an image lies outside (the camera changed its gain), they start over with it.
+    stream follow slowly: a hot object that enters a thermal image must not change the target's appearance from one
+    image to the next. If more than half of an image lies outside (the camera's gain changed), they start again from it.
     """
 
     def __init__(self) -> None:
@@ -42,7 +42,7 @@ class Contrast:
         self._full_scale: dict[str, float] = {}
 
     def grey(self, samples: NDArray[Any]) -> Limits:
-        """Move the stream's limits towards those of a new image, and return the limits to show it with.
+        """Move the stream's limits towards those of a new image, and return them.
 
         :param samples: ``[H, W]`` of any real type.
         """
@@ -61,11 +61,10 @@ class Contrast:
         return limits
 
     def color(self, samples: NDArray[Any]) -> float:
-        """Return the value of full brightness in colour, or a mosaic, of 16 bits or floating point.
+        """Return the value of full brightness of colour or Bayer images of 16 bits or floating point.
 
-        It is the smallest of `FULL_SCALES` that all of the stream's images up to now lie below: sensors of 10 to 14
-        bits deliver 16, and their images would be black between 0 and 65535. Of floating point, 0.5 % of an image may
-        lie above.
+        It is the smallest of `FULL_SCALES` that no image of the stream has exceeded: sensors of 10 to 14 bits deliver
+        16, and their images would be dark on a scale of 65535. 0.5 % of a floating-point image may exceed it.
 
         :param samples: ``[H, W, C]`` or ``[H, W]``.
         """
@@ -101,7 +100,7 @@ def to_uint8(samples: NDArray[Any], limits: Limits) -> NDArray[np.uint8]:
 
 
 def _finite(samples: NDArray[Any]) -> NDArray[np.float64]:
-    """Return a sample of the values, spread evenly over the picture."""
+    """Return the finite values of a regular sample of the pixels."""
     height, width = samples.shape[:2]
     down, right = -(-height // SAMPLES_PER_SIDE), -(-width // SAMPLES_PER_SIDE)
     with np.errstate(invalid="ignore"):

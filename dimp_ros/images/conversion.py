@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""sensor_msgs/Image to pictures and back: views where possible, clear refusals where not."""
+"""sensor_msgs/Image to pixel arrays, as views where possible; invalid messages are refused."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["SUPPORTED_ENCODINGS", "BadImage", "image_bytes", "to_bgr", "to_pictu
 
 
 class _Pixels(NamedTuple):
-    """The fields of an image message, found to be consistent."""
+    """The checked fields of an image message."""
 
     width: int
     height: int
@@ -32,13 +32,13 @@ class _Pixels(NamedTuple):
 
 
 def to_picture(image: Image, contrast: Contrast | None = None) -> Picture:
-    """Return the picture in ``image``; it is converted when a region of it is asked for, and then only that region.
+    """Return the image in a message; a region is converted when it is requested.
 
-    Nothing is copied: the picture looks at the message's data. docs/images.md says what is done with each encoding.
+    Nothing is copied: the result refers to the message's data. docs/images.md lists the conversion of each encoding.
 
-    :param image: anything with the fields of sensor_msgs/Image; ``data`` may be whatever has a buffer.
-    :param contrast: that of the stream which the image belongs to; its own alone by default.
-    :raises BadImage: for an inconsistent message, and for an encoding that carries neither grey nor colour.
+    :param image: anything with the fields of sensor_msgs/Image; ``data`` may be anything with a buffer.
+    :param contrast: of the stream that the image belongs to; by default the image has its own.
+    :raises BadImage: for an inconsistent message, and for an encoding that is neither grey nor colour.
     """
     width, height, step, encoding, big_endian, data = _checked(image)
     if encoding.kind is Kind.PLANAR:
@@ -58,7 +58,7 @@ def to_picture(image: Image, contrast: Contrast | None = None) -> Picture:
 
 
 def to_bgr(image: Image | Picture) -> NDArray[np.uint8]:
-    """Return all of an image message or a picture as an ``[H, W, 3]`` uint8 BGR array, not to be written to.
+    """Return a whole image as an ``[H, W, 3]`` uint8 BGR array, not to be written to.
 
     For bgr8 the array is a view of the message's data, padding between rows included in its strides.
 
@@ -69,9 +69,9 @@ def to_bgr(image: Image | Picture) -> NDArray[np.uint8]:
 
 
 def image_bytes(data: Any) -> NDArray[np.uint8]:
-    """Return a message's data as bytes ``[N]``, without copying them.
+    """Return a message's data as bytes ``[N]``, without a copy.
 
-    :raises BadImage: for what has no contiguous buffer, such as a list.
+    :raises BadImage: for data without a contiguous buffer, such as a list.
     """
     try:
         with memoryview(data) as view:
@@ -84,7 +84,7 @@ def image_bytes(data: Any) -> NDArray[np.uint8]:
 
 
 def _checked(image: Image) -> _Pixels:
-    """Return the fields of a message if they are consistent; nothing is allocated before."""
+    """Return the fields of a message if they are consistent; allocates nothing."""
     try:
         sizes = (image.width, image.height, image.step, image.is_bigendian)
         name, data = image.encoding, image.data
@@ -115,5 +115,5 @@ def _checked(image: Image) -> _Pixels:
 def _view(
     data: NDArray[np.uint8], shape: tuple[int, ...], strides: tuple[int, ...], dtype: Any = np.uint8
 ) -> NDArray[Any]:
-    """Look at bytes as an array with these strides in bytes; numpy checks that it lies inside them."""
+    """Return a view of bytes as an array with strides in bytes; numpy checks its bounds."""
     return np.ndarray(shape, dtype, buffer=data, strides=strides)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image files to pixels, within bounds of memory and time that are checked before a decoder is called."""
+"""Image files to pixels; memory and time are bounded before a decoder is called."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from dimp_ros.images.encodings import BadImage
 from dimp_ros.images.file_headers import FileHeader, read_header
 
 MAX_MEGAPIXELS = 50.0
-"""Lets 8K through (8192 x 4320 is 35)."""
+"""Admits 8K (8192 x 4320 is 35)."""
 MAX_MEMORY = 2**29
 MAX_SECONDS = 1.0
-"""What one image may cost, bytes and seconds of one core, up to `MAX_MEGAPIXELS`; larger limits of size raise them."""
+"""Limits for decoding an image of `MAX_MEGAPIXELS`, bytes and seconds of one core; a larger limit raises them."""
 
 AS_CAMERA_SEES = cv2.IMREAD_ANYDEPTH | cv2.IMREAD_ANYCOLOR | cv2.IMREAD_IGNORE_ORIENTATION
-"""camera_info would not fit an image that is turned by its EXIF orientation. Alpha is dropped."""
+"""Without EXIF rotation, so that camera_info fits. Alpha is dropped."""
 
 
 def check_file(content: NDArray[np.uint8], max_megapixels: float = MAX_MEGAPIXELS) -> FileHeader:
-    """Return the header of an image file that can be decoded within bounds.
+    """Return the header of an image file that can be decoded within the limits.
 
-    :raises BadImage: for what is no JPEG, PNG, WebP or TIFF, ends early, or costs too much.
+    :raises BadImage: for a file that is no JPEG, PNG, WebP or TIFF, is truncated, or exceeds a limit.
     """
     header = read_header(content.data)
     name, width, height, memory, seconds = header
@@ -45,10 +45,10 @@ def check_file(content: NDArray[np.uint8], max_megapixels: float = MAX_MEGAPIXEL
 
 
 def decode_file(content: NDArray[np.uint8], header: FileHeader, *, flags: int = AS_CAMERA_SEES) -> NDArray[Any]:
-    """Return the pixels of a file, ``[H, W, 3]`` B, G, R or ``[H, W]`` grey, of its own depth.
+    """Return the pixels of a file, ``[H, W, 3]`` BGR or ``[H, W]`` grey, in the file's bit depth.
 
-    :param header: what `check_file` returned. :param flags: cv2's, by default for any depth and colour, not turned.
-    :raises BadImage: for a file that is damaged inside.
+    :param header: of `check_file`. :param flags: of cv2.imdecode, by default any depth and colour, not rotated.
+    :raises BadImage: for a damaged file.
     """
     name, size = header.format, (header.height, header.width)
     turned = flags != cv2.IMREAD_UNCHANGED and not flags & cv2.IMREAD_IGNORE_ORIENTATION

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The encodings of sensor_msgs/Image: which can be looked at, how their bytes lie, and why others cannot."""
+"""The supported encodings of sensor_msgs/Image, their layout, and the reason for refusing others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 
 
 class BadImage(ValueError):
-    """An image message that cannot be understood; the text says why and what to do."""
+    """An invalid or unsupported image; the text has the reason and the remedy."""
 
 
 class Kind(Enum):
@@ -29,7 +29,7 @@ class Kind(Enum):
 class Encoding(NamedTuple):
     """One encoding: ``channels`` samples of type ``dtype`` a pixel; ``code`` is cv2's conversion to BGR, if any.
 
-    ``chroma`` is for `Kind.PLANAR`: of how many columns and rows one chroma pair is shared.
+    ``chroma`` is for `Kind.PLANAR`: the columns and rows that share one chroma pair.
     """
 
     kind: Kind
@@ -39,7 +39,7 @@ class Encoding(NamedTuple):
     chroma: tuple[int, int] = (1, 1)
 
     def row_bytes(self, width: int) -> int:
-        """Return the bytes that a row of ``width`` pixels needs at least."""
+        """Return the least number of bytes of a row of ``width`` pixels."""
         if self.kind is Kind.PACKED:
             return 4 * -(-width // 2)
         if self.kind is Kind.PLANAR and self.chroma[0] == 2:
@@ -47,7 +47,7 @@ class Encoding(NamedTuple):
         return width * self.channels * self.dtype.itemsize
 
     def data_rows(self, height: int) -> int:
-        """Return how many steps of data a picture of ``height`` rows has, its chroma plane included."""
+        """Return the number of rows of data of an image of ``height`` rows, its chroma plane included."""
         if self.kind is not Kind.PLANAR:
             return height
         return height + (2 * height if self.chroma[0] == 1 else -(-height // self.chroma[1]))
@@ -86,7 +86,7 @@ def _table() -> dict[str, Encoding]:
     types = {"8S": "i1", "16U": "u2", "16S": "i2", "32S": "i4", "32F": "f4", "64F": "f8"}
     for letters, dtype in types.items():
         table[f"{letters}C1"] = Encoding(Kind.GREY, 1, np.dtype(dtype))
-    # As for cv_bridge, three nameless channels are B, G and R.
+    # As in cv_bridge, three unnamed channels are B, G and R.
     table["8UC1"], table["8UC3"], table["8UC4"] = table["mono8"], table["bgr8"], table["bgra8"]
     for letters in ("16U", "32F", "64F"):
         dtype = types[letters]
@@ -96,7 +96,7 @@ def _table() -> dict[str, Encoding]:
 
 
 ENCODINGS = _table()
-"""Every encoding that can be looked at, by its name in sensor_msgs/image_encodings.hpp."""
+"""Every supported encoding, by its name in sensor_msgs/image_encodings.hpp."""
 SUPPORTED_ENCODINGS = tuple(ENCODINGS)
 COMMON_ENCODINGS = "bgr8, rgb8, mono8, mono16, bayer_rggb8, uyvy, yuyv or nv12"
 _MATRIX = re.compile(r"(8|16|32|64)[USF]C(\d*)")
@@ -105,7 +105,7 @@ _MATRIX = re.compile(r"(8|16|32|64)[USF]C(\d*)")
 def find_encoding(name: object) -> Encoding:
     """Return the encoding called ``name``.
 
-    :raises BadImage: for a name that is unknown, and for one whose channels mean neither grey nor colour.
+    :raises BadImage: for an unknown name, and for one whose channels are neither grey nor colour.
     """
     encoding = ENCODINGS.get(name) if isinstance(name, str) else None
     if encoding is not None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Headers of image files: size, and what decoding will cost, before anything is decoded.
+"""Headers of image files: size and cost of decoding, read before anything is decoded.
 
-The header is read as strictly as OpenCV's decoders (libjpeg, libpng, libwebp, libtiff) read it, and what they would
-skip or guess is refused: otherwise a file could show a small size here and a large one there. No general library does
-this: Pillow's sizes come from a parser of its own as well, and OpenCV gives none before it has decoded.
+Headers are read as OpenCV's decoders (libjpeg, libpng, libwebp, libtiff) read them, and content that they would skip or
+guess is refused: otherwise a file could declare a small size here and a large one there. Pillow is no alternative: its
+parser differs from these decoders, too. OpenCV gives no size before it has decoded.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from dimp_ros.images.encodings import BadImage
 
 
 class FileHeader(NamedTuple):
-    """What a file says of itself.
+    """Size and cost of an image file.
 
-    ``format``: "JPEG", "PNG", "WebP" or "TIFF". ``width``, ``height`` in pixels. ``memory``: bytes that it takes to
-    decode the file and to convert it to 8 bits, at most. ``seconds``: the time on one core of a desktop computer.
+    ``format``: "JPEG", "PNG", "WebP" or "TIFF". ``width``, ``height`` in pixels. ``memory``: largest number of
+    bytes for decoding and conversion to 8 bits. ``seconds``: estimated time on one core of a desktop computer.
     """
 
     format: str
@@ -54,16 +54,15 @@ _LITTLE_U32 = Struct("<I")
 
 
 def has_header(data: memoryview) -> bool:
-    """Tell whether a file begins as one that `read_header` reads."""
+    """Return whether a file has the signature of a format that `read_header` reads."""
     head = bytes(data[:16])
     return any(begins(head) for _, begins, _ in _FORMATS)
 
 
 def read_header(data: memoryview) -> FileHeader:
-    """Return what a compressed image's header says.
+    """Return the header of an image file.
 
-    :raises BadImage: for anything that is no such file, for a header that cannot be read or is ambiguous, and for a
-        file whose end is missing.
+    :raises BadImage: for other files, for a header that is invalid or ambiguous, and for a truncated file.
     """
     head = bytes(data[:16])
     found = next(((name, read) for name, begins, read in _FORMATS if begins(head)), None)
@@ -90,7 +89,7 @@ def _damaged(name: str, what: str) -> BadImage:
 
 
 def _jpeg(data: memoryview) -> FileHeader:
-    """Walk from marker to marker up to the first scan; libjpeg fills up what a cut off file lacks with grey."""
+    """Walk from marker to marker up to the first scan. A truncated file is refused: libjpeg would fill it with grey."""
     at, frame = 2, None
     for _ in range(MAX_PARTS):
         marker = data[at + 1]
@@ -110,7 +109,7 @@ def _jpeg(data: memoryview) -> FileHeader:
             at += 2 + frame[0]
         elif marker in _JPEG_SEGMENTS and (length := _BIG_U16.unpack_from(data, at + 2)[0]) >= 2:
             at += 2 + length
-        else:  # libjpeg would refuse it, or pass over FF 00 byte by byte
+        else:  # libjpeg would refuse it, or skip FF 00 byte by byte
             raise _damaged("JPEG", f"byte {at} begins a segment {marker:#04x} that cannot be there")
     else:
         raise _damaged("JPEG", f"its header has more than {MAX_PARTS} parts")
@@ -120,7 +119,7 @@ def _jpeg(data: memoryview) -> FileHeader:
     if _JPEG_END not in scan[-64:] and _JPEG_END not in scan:  # it is nearly always in the last bytes
         raise _cut_off("JPEG", data)
     height, width, components = frame[2:]
-    scans = scan.count(b"\xff\xda")  # in the coded data no FF stands before a DA
+    scans = scan.count(b"\xff\xda")  # entropy-coded data contain no FF DA
     pixels, channels = width * height, 1 if components == 1 else 3
     kept = 2 * components if progressive or scans > 1 else 0  # coefficients of all blocks, until the last scan
     seconds = pixels * (2.3 * channels + 0.4 * components * scans) * 1e-9 + len(data) * 5e-9
@@ -128,7 +127,7 @@ def _jpeg(data: memoryview) -> FileHeader:
 
 
 def _png(data: memoryview) -> FileHeader:
-    """Walk from chunk to chunk up to the end: OpenCV allocates what a chunk says it holds, up to gigabytes."""
+    """Walk from chunk to chunk up to the end: OpenCV allocates the declared length of a chunk, up to gigabytes."""
     length, kind, width, height, depth, color, _, _, interlaced = _PNG_HEADER.unpack_from(data, 8)
     if (length, kind) != (13, b"IHDR") or color not in _PNG_CHANNELS or interlaced > 1:
         raise _damaged("PNG", "it does not begin with a valid IHDR chunk")
@@ -175,7 +174,7 @@ def _u24(data: memoryview, at: int) -> int:
 
 
 def _tiff(data: memoryview) -> FileHeader:
-    """Read the first directory; libtiff notices a missing end itself. A strip or tile may be larger than the image."""
+    """Read the first directory; libtiff detects truncation itself. A strip or tile may be larger than the image."""
     tags = _tiff_tags(data)
     width, height = tags.get(_TIFF_WIDTH, 0), tags.get(_TIFF_HEIGHT, 0)
     bits, samples = tags.get(_TIFF_BITS, 1), tags.get(_TIFF_SAMPLES, 1)
@@ -193,7 +192,7 @@ def _tiff(data: memoryview) -> FileHeader:
 
 
 def _tiff_tags(data: memoryview) -> dict[int, int]:
-    """Return the values of `_TIFF_TAGS` in the first directory, the largest where there are several."""
+    """Return the values of `_TIFF_TAGS` in the first directory, the largest of several."""
     order = "<" if data[0] == ord("I") else ">"
     (directory,) = Struct(order + "I").unpack_from(data, 4)
     (entries,) = Struct(order + "H").unpack_from(data, directory)

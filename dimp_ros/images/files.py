@@ -27,10 +27,10 @@ LARGEST_FILE = 2**30
 
 
 def list_images(folder: Path) -> list[Path]:
-    """Return the images directly in `folder` in the order of their numbers, hidden files left out.
+    """Return the images directly in `folder` in the order of their numbers, without hidden files.
 
-    Names of one length are sorted as texts, so that 0001.png, 0002.png and hexadecimal numbers keep their order; others
-    by the numbers in them, so that 2.png comes before 10.png; names that are decimal fractions by their value.
+    Names of equal length are sorted as strings (0001.png, 0002.png, hexadecimal numbers); decimal fractions by their
+    value; all others by the numbers in them, so that 2.png comes before 10.png.
     """
     found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
     if len({len(path.stem) for path in found}) <= 1:
@@ -49,8 +49,8 @@ def _natural(path: Path) -> tuple[list[tuple[int, str]], str]:
 def read_pixels(path: Path, flags: int) -> NDArray[Any]:
     """Read an image file's pixels with cv2's ``flags``.
 
-    :raises OSError: if it is not there. :raises ValueError: if it is damaged, cut off, costs more than
-        `dimp_ros.images.decoder` allows, or is of a format that this OpenCV cannot read.
+    :raises OSError: if it cannot be opened. :raises ValueError: if it is damaged, truncated, exceeds the limits of
+        `dimp_ros.images.decoder`, or is of a format that this OpenCV cannot read.
     """
     size = require_regular_file(path).stat().st_size
     if size > LARGEST_FILE:
@@ -65,10 +65,10 @@ def read_pixels(path: Path, flags: int) -> NDArray[Any]:
 
 
 def read_image(path: Path, flags: int = cv2.IMREAD_COLOR, *, contrast: Contrast | None = None) -> NDArray[np.uint8]:
-    """Read an image as HxWx3 uint8 BGR, turned as its EXIF orientation says; more than 8 bits are scaled to 8.
+    """Read an image as HxWx3 uint8 BGR, rotated by its EXIF orientation; more than 8 bits are scaled to 8.
 
-    :param flags: others than the default are OpenCV's, and give what it makes of them.
-    :param contrast: that of the stream which the image belongs to; its own alone by default.
+    :param flags: of cv2.imdecode; with others than the default, its result is returned without scaling.
+    :param contrast: of the stream that the image belongs to; by default the image has its own.
     :raises ValueError: if it cannot be read, with the reason.
     """
     try:

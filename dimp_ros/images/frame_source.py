@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `dimp-track` reads: frames of a video or a bag, and the part of it that is wanted."""
+"""Sources of frames for `dimp-track`: videos and bags, and the span to read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Span(NamedTuple):
     stamp: int | None = None
 
     def check(self) -> None:
-        """Raise ValueError if there can be no frame in it."""
+        """Raise ValueError if the span is empty."""
         if self.end is not None and type(self.start) is type(self.end) and self.end <= self.start:
             raise ValueError(f"--end {show_place(self.end)} must be greater than --start {show_place(self.start)}")
 
@@ -27,13 +27,13 @@ class Span(NamedTuple):
 class Frame:
     """One image of a source.
 
-    :param index: counted from the source's first. :param picture: HxWx3 uint8 BGR; None if it cannot be read.
-    :param time: nanoseconds of the clock by which seconds without the target are counted; 0 if it is not known.
-    :param problem: why there is no picture. :param origin: the message, where the source is a bag.
+    :param index: counted from the source's first frame. :param image: HxWx3 uint8 BGR; None if it cannot be read.
+    :param time: stamp in nanoseconds; 0 if unknown. :param problem: why there is no image.
+    :param origin: the message, if the source is a bag.
     """
 
     index: int
-    picture: BgrImage | None
+    image: BgrImage | None
     time: int
     problem: str = ""
     origin: BagImage | None = None
@@ -43,22 +43,22 @@ class Source(Protocol):
     """A video or the images of a bag."""
 
     name: str
-    """What was asked for."""
+    """As given by the user."""
     fps: float | None
-    """Frames a second, None where that is not known."""
+    """Frames per second, None if unknown."""
     length: int | None
-    """Number of frames, None where that is not known."""
+    """Number of frames, None if unknown."""
 
     notes: list[str]
-    """What is to be said about its state, lines for people."""
+    """Remarks about the state of the source, one line each."""
     damage: str
-    """Why the frames ended before the source's end, empty if they did not."""
+    """Why the frames ended before the end of the source; empty if they did not."""
 
     def frames(self, span: Span) -> Iterator[Frame]:
         """Yield the frames of a span."""
 
     def describe(self) -> dict[str, Any]:
-        """Return what identifies the source, for the JSON file."""
+        """Return the fields that identify the source, for the JSON file."""
 
 
 class VideoFileSource:
@@ -81,12 +81,12 @@ class VideoFileSource:
 
 
 def show_place(place: Place) -> str:
-    """Write a place as it is given on the command line."""
+    """Return a position as it is written on the command line."""
     return f"{place:g}s" if isinstance(place, float) else str(place)
 
 
 def total_frames(source: Source, span: Span) -> int | None:
-    """Return how many frames a span has, as far as that can be told beforehand."""
+    """Return the number of frames of a span, None if it is not known in advance."""
     if isinstance(span.start, float) or isinstance(span.end, float) or span.stamp is not None:
         return None
     ends = [value for value in (span.end, source.length) if value is not None]
@@ -98,7 +98,7 @@ class BagImage(NamedTuple):
 
     :param time: when it was recorded, nanoseconds.
     :param message: sensor_msgs/Image or CompressedImage, None if damaged.
-    :param raw: the message as it lies in the bag: CDR, or ROS 1's serialisation.
+    :param raw: the serialised message: CDR, or ROS 1's format.
     """
 
     time: int

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Drawing of a target's box, state and confidence on a picture, the same for every program."""
+"""Drawing of a target's box, state and confidence on an image, the same in every program."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def draw_target(
 ) -> NDArray[np.uint8]:
     """Draw one target on ``image``, in place, and return it.
 
-    :param image: writable HxWx3 uint8 BGR picture.
+    :param image: writable HxWx3 uint8 BGR.
     :param state: name of the tracker's state, a key of `COLOURS`.
     :param box: (x, y, w, h) in pixels, top-left corner first; None draws no box.
     :param confidence: 0..1, shown as a number and a bar; None shows neither.
-    :param note: further words for the caption, such as a frame rate.
-    :param held: box and state are an earlier picture's: the box is thin and grey, the state not told.
-    :param line: where the caption is written, from the top; that of the first line has the bar at the bottom, too.
+    :param note: further text for the caption, such as a frame rate.
+    :param held: box and state are of an earlier image: the box is thin and grey, the state is not shown.
+    :param line: line of the caption, from the top; line 0 adds the bar of the confidence at the bottom.
     :raises ValueError: for an unknown state.
     """
     if state not in COLOURS:
@@ -50,8 +50,8 @@ def draw_target(
     if box is not None:
         _draw_box(image, box, colour, 1 if held else max(2, round(2 * unit)), outlined=not held)
     number = "" if confidence is None else f"{confidence:.2f}"
-    words = [f"#{target_id}" if target_id else "", "" if held else state, number, note]
-    _draw_caption(image, "  ".join(word for word in words if word), colour, max(0.35, 0.5 * unit), line)
+    parts = [f"#{target_id}" if target_id else "", "" if held else state, number, note]
+    _draw_caption(image, "  ".join(part for part in parts if part), colour, max(0.35, 0.5 * unit), line)
     if confidence is not None and line == 0:
         _draw_bar(image, confidence, colour, max(2, round(4 * unit)))
     return image
@@ -60,7 +60,7 @@ def draw_target(
 def _draw_box(
     image: NDArray[np.uint8], box: Sequence[float], colour: tuple[int, int, int], thickness: int, *, outlined: bool
 ) -> None:
-    """Draw a box with sub-pixel corners; what lies outside the picture is cut off."""
+    """Draw a box with sub-pixel corners, clipped to the image."""
     x, y, w, h = np.clip(np.asarray(box, dtype=np.float64), -1e5, 1e5)
     fraction = 4  # cv2's corners have 4 fractional bits; pixel i's centre is at i + 0.5 in our convention
     first, last = ([round((value - 0.5) * 2**fraction) for value in corner] for corner in ((x, y), (x + w, y + h)))
@@ -70,7 +70,7 @@ def _draw_box(
 
 
 def _draw_caption(image: NDArray[np.uint8], text: str, colour: tuple[int, int, int], scale: float, line: int) -> None:
-    """Write a line in the top-left corner, on a dark ground so that it can be read on any picture."""
+    """Write a line in the top-left corner, on a dark background."""
     thickness = max(1, round(scale * 1.6))
     (width, height), baseline = cv2.getTextSize(text, _FONT, scale, thickness)
     pad = max(2, height // 2)

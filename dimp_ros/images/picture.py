@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tracker takes for an image: an array, or anything that gives the part of a picture that is asked for."""
+"""Images as the tracker takes them: arrays, or objects that convert only the requested region."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike, NDArray
 
 @runtime_checkable
 class Picture(Protocol):
-    """A picture of which any part can be had, so that only what is looked at need be converted."""
+    """An image that returns any region of itself, so that only the requested pixels are converted."""
 
     @property
     def width(self) -> int:
@@ -27,13 +27,13 @@ class Picture(Protocol):
     def region(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
         """Return the pixels [x0, x1) x [y0, y1) as uint8 ``[H, W, 3]`` BGR or ``[H, W]`` grey; not to be written to.
 
-        The corners lie inside the picture, and the region has at least one pixel.
+        The corners lie inside the image, and the region has at least one pixel.
         """
         ...
 
 
 class WholePicture:
-    """Makes a `Picture` an array where all of it is wanted: ``np.asarray(picture)`` is uint8 ``[H, W, 3]`` BGR."""
+    """Converts a whole `Picture` to an array: ``np.asarray(picture)`` is uint8 ``[H, W, 3]`` BGR."""
 
     def __array__(self, dtype: DTypeLike = None, copy: bool | None = None) -> NDArray[Any]:
         assert isinstance(self, Picture)
@@ -63,10 +63,10 @@ class ArrayPicture(WholePicture):
 
 
 def as_picture(image: NDArray[np.uint8] | Picture) -> Picture:
-    """Return the image as a picture if the tracker can use it.
+    """Return the image as a `Picture` if it is valid.
 
     :param image: uint8, ``[H, W, 3]`` BGR or ``[H, W]`` grey, or a `Picture`.
-    :raises ValueError: with its type and shape, and what they must be.
+    :raises ValueError: for another type or shape.
     """
     if isinstance(image, Picture):
         return image
@@ -81,5 +81,5 @@ def as_picture(image: NDArray[np.uint8] | Picture) -> Picture:
 
 
 def to_color(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Give a grey crop three channels."""
+    """Return an image with three channels."""
     return cv2.cvtColor(image, cv2.COLOR_GRAY2BGR) if image.ndim == 2 else image

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Uncompressed pixels as pictures, of which only the region asked for is converted.
+"""Uncompressed images of which only the requested region is converted.
 
-Each region equals the same part of the whole picture's conversion: it is widened to the lattice of the colour samples,
-and by the margin that their interpolation needs, before it is converted.
+Each region equals the same part of the converted whole image: before conversion it is widened to the grid of the colour
+samples and by the margin of their interpolation.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dimp_ros.images.picture import ArrayPicture, Picture, WholePicture
 
 
 def picture_of(samples: NDArray[Any], encoding: Encoding, contrast: Contrast) -> Picture:
-    """Return samples in one plane as a picture.
+    """Return samples in one plane as an image.
 
     :param samples: ``[H, W]`` or ``[H, W, C]`` in the encoding's type, of any byte order and alignment.
     """
@@ -34,7 +34,7 @@ def picture_of(samples: NDArray[Any], encoding: Encoding, contrast: Contrast) ->
 
 
 class SampledPicture(WholePicture):
-    """A picture made of ``samples`` ``[H, W, ...]``, one a pixel."""
+    """An image of ``samples`` ``[H, W, ...]``, one per pixel."""
 
     def __init__(self, samples: NDArray[Any]) -> None:
         self.samples = samples
@@ -52,12 +52,12 @@ class SampledPicture(WholePicture):
         return int(self.samples.shape[0])
 
     def part(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[Any]:
-        """Return samples as OpenCV can read them: in this machine's byte order, and aligned."""
+        """Return samples in native byte order and aligned, as OpenCV needs them."""
         part = self.samples[y0:y1, x0:x1]
         return part if part.dtype.itemsize == 1 else part.astype(self._native)
 
     def full_scale(self, contrast: Contrast) -> float:
-        """Return the value of full brightness, asked for once."""
+        """Return the value of full brightness, computed once."""
         if self._full_scale is None:
             self._full_scale = contrast.color(self.samples)
         return self._full_scale
@@ -71,7 +71,7 @@ def _scaled(samples: NDArray[Any], full: float) -> NDArray[np.uint8]:
 
 
 class ColorPicture(SampledPicture):
-    """Three or four channels of 8 or 16 bits or floating point; ``code`` puts them into the order BGR."""
+    """Three or four channels of 8 or 16 bits or floating point; ``code`` converts them to BGR."""
 
     def __init__(self, samples: NDArray[Any], code: int | None, contrast: Contrast) -> None:
         super().__init__(samples)
@@ -89,7 +89,7 @@ class ColorPicture(SampledPicture):
 
 
 class GreyPicture(SampledPicture):
-    """Grey of more than 8 bits, signed, or floating point, scaled between the limits of its stream."""
+    """Grey of more than 8 bits, signed or floating point, scaled between the limits of the stream."""
 
     def __init__(self, samples: NDArray[Any], contrast: Contrast) -> None:
         super().__init__(samples)
@@ -97,14 +97,14 @@ class GreyPicture(SampledPicture):
         self._limits: Limits | None = None
 
     def region(self, x0: int, y0: int, x1: int, y1: int) -> NDArray[np.uint8]:
-        """Return the region in grey; its limits are the whole picture's."""
+        """Return the region in grey, scaled by the limits of the whole image."""
         if self._limits is None:
             self._limits = self._contrast.grey(self.samples)
         return to_uint8(self.part(x0, y0, x1, y1), self._limits)
 
 
 class BayerPicture(SampledPicture):
-    """One colour a pixel, the two others interpolated between neighbours; 8 or 16 bits."""
+    """A Bayer mosaic of 8 or 16 bits, demosaiced by interpolation."""
 
     def __init__(self, samples: NDArray[Any], code: int, contrast: Contrast) -> None:
         super().__init__(samples)
@@ -116,7 +116,7 @@ class BayerPicture(SampledPicture):
         # OpenCV copies the outermost pixels from their neighbours: a margin of two keeps that out of the region
         left, top = max(0, x0 - 2) & ~1, max(0, y0 - 2) & ~1
         part = self.part(left, top, min(self.width, x1 + 2), min(self.height, y1 + 2))
-        if min(part.shape) < 3:  # only where the picture itself is as thin: OpenCV would make it black
+        if min(part.shape) < 3:  # only if the image itself is as thin: OpenCV would make it black
             part = cv2.copyMakeBorder(part, 0, 2, 0, 2, cv2.BORDER_REFLECT_101)
         color = cv2.cvtColor(part, self._code)
         if color.dtype != np.uint8:
@@ -157,7 +157,7 @@ class PlanarPicture(WholePicture):
         left, top = x0 - x0 % columns, y0 - y0 % rows
         right, bottom = x1 + x1 % columns, y1 + y1 % rows
         luma = self._luma[top:bottom, left:right]
-        beyond = (bottom - top - luma.shape[0], right - left - luma.shape[1])  # of a picture with an odd side
+        beyond = (bottom - top - luma.shape[0], right - left - luma.shape[1])  # of an image with an odd side
         if any(beyond):
             luma = cv2.copyMakeBorder(luma, 0, beyond[0], 0, beyond[1], cv2.BORDER_REPLICATE)
         chroma = self._chroma[top // rows : bottom // rows, left // columns : right // columns]
@@ -169,7 +169,7 @@ class PlanarPicture(WholePicture):
 
 
 def _pack(luma: NDArray[np.uint8], chroma: NDArray[np.uint8], columns: int) -> NDArray[np.uint8]:
-    """Interleave luma ``[H, W]`` and chroma as YUV 4:2:2; each pixel twice where each has a chroma of its own."""
+    """Interleave luma ``[H, W]`` and chroma as YUV 4:2:2; pixels are doubled if each has its own chroma."""
     height, width = luma.shape
     if columns == 2:
         return np.stack([luma, chroma.reshape(height, width)], axis=2)

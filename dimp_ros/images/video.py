@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Videos in and out: pictures from a file, a folder or a camera, and pictures into an MP4."""
+"""Reading videos, folders of images and cameras; writing MP4."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from dimp_ros.images.files import list_images, read_image
 BgrImage = NDArray[np.uint8]
 """HxWx3 uint8, blue, green, red."""
 DEFAULT_FPS = 25.0
-"""Of folders of images, cameras, and videos that do not tell theirs."""
+"""Frame rate of folders of images, cameras, and videos without one."""
 CHECKED_EVERY = 64
-"""After so many images written it is seen whether the disk is full."""
+"""Number of images between two checks of the free disk space."""
 SPARE_BYTES = 64 * 1024
 
 
 Place: TypeAlias = int | float
-"""Where in a video: an int counts frames from 0, a float is seconds after the first frame."""
-_TOLERANCE = 1e-6  # seconds that are lost where a time goes through a float
+"""A position in a video: int is a frame index from 0, float is seconds after the first frame."""
+_TOLERANCE = 1e-6  # seconds, for rounding of float times
 
 
 @dataclass(frozen=True)
@@ -46,11 +46,11 @@ class VideoFrame:
 
 
 class Video:
-    """Images from a video file, from a folder of images in order of number, or from a camera given by its index.
+    """Frames of a video file, a folder of images in order of their numbers, or a camera given by its index.
 
-    `fps`: frames a second, and `length`: the number of frames; None where the source does not tell.
+    `fps`: frames per second; `length`: number of frames; None if unknown.
 
-    :raises ValueError: if nothing can be read there, with the remedy.
+    :raises ValueError: if the source cannot be read, with the remedy.
     """
 
     def __init__(self, source: str) -> None:
@@ -68,7 +68,7 @@ class Video:
         else:
             self._capture = self._open()
             fps, length = self._capture.get(cv2.CAP_PROP_FPS), self._capture.get(cv2.CAP_PROP_FRAME_COUNT)
-            self.fps = fps if 0 < fps < 1000 else None  # 1000: only the clock of millisecond stamps
+            self.fps = fps if 0 < fps < 1000 else None  # 1000 is the clock of millisecond stamps, not a frame rate
             self.length = int(length) if 0 < length < math.inf else None
 
     def _open(self) -> cv2.VideoCapture:
@@ -87,10 +87,10 @@ class Video:
         return capture
 
     def frames(self, start: Place = 0, end: Place | None = None) -> Iterator[VideoFrame]:
-        """Yield the frames from `start` to before `end`, at every call anew.
+        """Yield the frames from `start` to before `end`; each call starts again.
 
-        An image of a folder that cannot be read is a frame with a ``problem``. The time of a video's frame is what the
-        container says, which may be a variable frame rate.
+        An unreadable image of a folder is a frame with a ``problem``. The time of a video's frame is the container's
+        timestamp; the frame rate may vary.
         """
         return self._folder_frames(start, end) if self._files else self._video_frames(start, end)
 
@@ -115,11 +115,11 @@ class Video:
             # Frame by frame up to the first: seeking by number is not exact with every codec.
             if not capture.grab():
                 return
-            told = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
+            stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
             if index == 0:
-                first = told
-            else:  # cameras, and files without times, tell nothing that rises
-                seconds = told - first if told - first > seconds else seconds + step
+                first = stamp
+            else:  # cameras and files without timestamps do not count up
+                seconds = stamp - first if stamp - first > seconds else seconds + step
             if end is not None and _reached(index, seconds, end):
                 return
             if _reached(index, seconds, start):
@@ -134,7 +134,7 @@ def _reached(index: int, seconds: float, place: Place) -> bool:
 
 
 class VideoWriter:
-    """An MP4 in the size of its first image; it appears under its name when it is closed, whole and readable.
+    """Writes an MP4 in the size of its first image; the file appears under its name when it is closed.
 
     :raises ValueError: for a path that is not UTF-8.
     """
@@ -182,15 +182,15 @@ class VideoWriter:
         self._writer = writer
 
     def close(self) -> None:
-        """Finish the file; nothing is done where nothing was written, or after `discard`.
+        """Finish the file; does nothing if nothing was written, or after `discard`.
 
-        :raises WriteFailed: if the file is not whole; nothing of it is left then.
+        :raises WriteFailed: if the file is incomplete; it is removed then.
         """
         if self._writer is None or self._output is None:
             return
         self._writer.release()
         self._writer = None
-        # OpenCV reports no error while it writes; what a full disk cuts off has no index, and no frames without it
+        # OpenCV reports no write errors; a file that a full disk truncated has no index, and so no frames
         kept = _count_frames(self._output.partial)
         if kept != self._count:
             self._output.discard()
@@ -202,7 +202,7 @@ class VideoWriter:
         self._output.commit()
 
     def discard(self) -> None:
-        """Remove what was written, if the video is not finished."""
+        """Remove an unfinished video."""
         if self._writer is not None:
             self._writer.release()
             self._writer = None
@@ -211,7 +211,7 @@ class VideoWriter:
 
 
 def _frame_rate(fps: float) -> float:
-    """Return the nearest rate that MPEG-4 can express: OpenCV makes a fraction of it, whose numerator takes 16 bits."""
+    """Return the nearest rate that MPEG-4 can express: a fraction with a numerator of 16 bits."""
     fps = min(max(fps, 0.01), 1000.0)
     return round(fps, 3 if fps < 60 else 2 if fps < 600 else 1)
 
@@ -225,7 +225,7 @@ def _count_frames(path: Path) -> int:
 
 
 def _has_space(path: Path) -> bool:
-    """Tell whether a little more can be written beside a file; written to find out only where space is short."""
+    """Return whether `SPARE_BYTES` more can be written beside a file; tried only if space is short."""
     folder = path.absolute().parent
     if shutil.disk_usage(folder).free > SPARE_BYTES:
         return True

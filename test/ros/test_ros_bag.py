@@ -129,9 +129,7 @@ def test_a_bag_of_messages_that_ros_serialised_is_read_here(tmp_path: Path, enco
         frames = list(bag.frames(Span()))
     assert [frame.time for frame in frames] == [1_000_100_000_000, 1_000_200_000_000, 1_000_300_000_000]
     for number, frame in enumerate(frames, start=1):
-        assert (
-            frame.picture is not None and (frame.picture == number).all() and frame.picture.shape == (HEIGHT, WIDTH, 3)
-        )
+        assert frame.image is not None and (frame.image == number).all() and frame.image.shape == (HEIGHT, WIDTH, 3)
 
 
 def test_a_compressed_image_that_ros_serialised_is_read_here(tmp_path: Path) -> None:
@@ -142,4 +140,4 @@ def test_a_compressed_image_that_ros_serialised_is_read_here(tmp_path: Path) -> 
         writer.write(connection, 1, serialize_message(message))
     with ImageBag(str(tmp_path / "made")) as bag:
         (frame,) = bag.frames(Span())
-    assert np.array_equal(frame.picture, shots(1)[0].picture)
+    assert np.array_equal(frame.image, shots(1)[0].picture)

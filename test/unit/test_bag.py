@@ -63,7 +63,7 @@ def test_every_format_gives_the_same_pictures_stamps_and_times(bag: Path) -> Non
     frames, damage = read(bag)
     assert damage == "" and [frame.index for frame in frames] == list(range(COUNT))
     for index, frame in enumerate(frames):
-        assert np.array_equal(frame.picture, picture(index)) and frame.problem == ""
+        assert np.array_equal(frame.image, picture(index)) and frame.problem == ""
         assert frame.time == BEGIN + index * STEP and frame.origin.time == frame.time + DELAY
         assert frame.origin.message.header.frame_id == "camera_optical"
 
@@ -81,7 +81,7 @@ def test_compressed_images_are_decoded(tmp_path: Path, ros: int) -> None:
     else:
         path = write_ros2(tmp_path / "made", shots(3), kind=COMPRESSED_IMAGE)
     frames, _ = read(path)
-    assert all(np.array_equal(frame.picture, picture(i)) for i, frame in enumerate(frames)) and len(frames) == 3
+    assert all(np.array_equal(frame.image, picture(i)) for i, frame in enumerate(frames)) and len(frames) == 3
 
 
 @pytest.mark.parametrize(
@@ -168,7 +168,7 @@ def test_bag_of_a_killed_recorder_is_no_folder_of_images(tmp_path: Path) -> None
         (lambda p: (p / "x.mcap").write_bytes(b"") or p / "x.mcap", "nothing was recorded"),
         (lambda p: (p / "x.mcap").write_bytes(b"no mcap at all" * 9) and p / "x.mcap", "not begin as a .mcap file"),
         (lambda p: (p / "x.mcap").write_bytes(MAGIC + b"\1" * 99) and p / "x.mcap", "mcap recover"),
-        (lambda p: (p / "x.mcap").write_bytes(MAGIC * 9) and p / "x.mcap", "the file is whole"),
+        (lambda p: (p / "x.mcap").write_bytes(MAGIC * 9) and p / "x.mcap", "the file is complete"),
         (lambda p: (p / "x.db3").write_bytes(b"no database" * 99) and p / "x.db3", "not begin as a .db3 file"),
         (lambda p: (p / "x.db3").write_bytes(b"SQLite format 3\0cut" * 99) and p / "x.db3", r"sqlite3 .* \.recover"),
         (lambda p: (p / "X.BAG").write_bytes(b"no bag" * 99) and p / "X.BAG", "not begin as a .bag file"),
@@ -198,9 +198,7 @@ def test_a_damaged_file_gives_the_images_it_has_and_says_so(tmp_path: Path, stor
 
     frames, damage = read(folder)
 
-    intact = [
-        frame for frame in frames if frame.picture is not None and np.array_equal(frame.picture, noisy(1)[0].picture)
-    ]
+    intact = [frame for frame in frames if frame.image is not None and np.array_equal(frame.image, noisy(1)[0].picture)]
     assert 20 < len(intact) < 120
     assert TOPIC in damage or "images are missing" in damage
 
@@ -237,7 +235,7 @@ def test_an_mcap_file_that_was_cut_off_is_read_up_to_there(tmp_path: Path, compr
             assert any("was cut off (File end magic is invalid.): it is used up to there" in note for note in bag.notes)
         assert 20 < len(frames) < 100
         for frame, shot in zip(frames, noisy(120), strict=False):
-            assert frame.time == shot.stamp and np.array_equal(frame.picture, shot.picture)
+            assert frame.time == shot.stamp and np.array_equal(frame.image, shot.picture)
 
 
 def compressed(close_chunk: Any, name: str) -> Any:
@@ -295,13 +293,13 @@ def test_a_broken_image_in_the_middle_is_a_frame_without_a_picture(
 ) -> None:
     frames, damage = read(write_ros2(tmp_path / "made", changed(4, **what)))
     assert damage == "" and len(frames) == COUNT
-    assert frames[4].picture is None and reason in frames[4].problem
-    assert all(frame.picture is not None for frame in frames if frame.index != 4)
+    assert frames[4].image is None and reason in frames[4].problem
+    assert all(frame.image is not None for frame in frames if frame.index != 4)
 
 
 def test_a_broken_compressed_image_is_a_frame_without_a_picture(tmp_path: Path) -> None:
     frames, _ = read(write_ros2(tmp_path / "made", changed(4, data=b"no png"), kind=COMPRESSED_IMAGE))
-    assert frames[4].picture is None and "no image file" in frames[4].problem and frames[5].picture is not None
+    assert frames[4].image is None and "no image file" in frames[4].problem and frames[5].image is not None
 
 
 def test_images_come_in_the_order_of_recording(tmp_path: Path) -> None:
@@ -327,7 +325,7 @@ def test_bag_of_humble_without_definitions_is_read(tmp_path: Path) -> None:
     database.close()
     for path in (folder, folder / "made.db3"):
         frames, _ = read(path)
-        assert len(frames) == COUNT and np.array_equal(frames[9].picture, picture(9))
+        assert len(frames) == COUNT and np.array_equal(frames[9].image, picture(9))
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
@@ -335,7 +333,7 @@ def test_reading_holds_a_few_images_however_many_there_are(tmp_path: Path, stora
     path = write_ros2(tmp_path / "made", noisy(400), storage)  # 15 MB
     with ImageBag(str(path)) as bag:
         tracemalloc.start()
-        assert sum(frame.picture is not None for frame in bag.frames(Span())) == 400
+        assert sum(frame.image is not None for frame in bag.frames(Span())) == 400
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak < 6e6
@@ -407,4 +405,4 @@ def test_database_with_numbers_for_texts_is_refused(tmp_path: Path, change: str,
     except ValueError as error:
         frames, damage = [], str(error)
     assert words in damage and len(damage) > 20 and len(frames) <= 5
-    assert all(frame.picture is not None for frame in frames)
+    assert all(frame.image is not None for frame in frames)

@@ -101,7 +101,7 @@ def test_images_are_read_beside_channels_of_other_encodings(
     with ImageBag(str(path)) as bag:
         frames = list(bag.frames(Span()))
         assert (bag.topic.name, bag.notes, bag.damage) == ("/cam", [], "")
-    assert [frame.picture.mean() for frame in frames if frame.picture is not None] == [0, 1, 2, 3, 4]
+    assert [frame.image.mean() for frame in frames if frame.image is not None] == [0, 1, 2, 3, 4]
 
 
 def test_images_of_an_unknown_encoding_are_listed_with_it(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_large_metadata_is_not_parsed(tmp_path: Path) -> None:
     with (folder / "metadata.yaml").open("a") as file:
         file.write("# " + "x" * (5 * 2**20))
     with ImageBag(str(folder)) as bag:
-        assert "metadata.yaml is of no use" in bag.notes[0] and bag.length == COUNT
+        assert "metadata.yaml cannot be used" in bag.notes[0] and bag.length == COUNT
 
 
 @pytest.mark.parametrize(
@@ -201,4 +201,4 @@ def test_metadata_that_expands_or_nests_is_not_used(tmp_path: Path, text: str) -
     folder = write_ros2(tmp_path / "bag", shots())
     (folder / "metadata.yaml").write_text(text)
     with ImageBag(str(folder)) as bag:
-        assert "metadata.yaml is of no use" in bag.notes[0] and bag.length == COUNT
+        assert "metadata.yaml cannot be used" in bag.notes[0] and bag.length == COUNT

@@ -315,7 +315,7 @@ def test_numbers_that_make_no_sense_are_lost_and_reported(
     monkeypatch.setattr(BrightestTracker, "update_all", overflowing)
     assert run(write_ros2(tmp_path / "made", shots()), INIT, "--out-bag", tmp_path / "out") == 0
     assert [state.state for _, state in contents(tmp_path / "out")["/target"]] == [1, 1, 1, 1, 3, 1, 1, 1, 1, 1]
-    assert "in 1 frames a target was taken for LOST; at first frame 4: " in capsys.readouterr().err
+    assert "in 1 frames an invalid result was reported as LOST; first frame 4: " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])

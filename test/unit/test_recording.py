@@ -59,7 +59,7 @@ def test_images_are_written_in_order_with_their_own_boxes(tmp_path, words_first)
     assert [number_of(frame) for frame in frames] == list(range(30))
     assert [has_box(frame) for frame in frames] == [number % 3 != 2 for number in range(30)]
     assert cv2.VideoCapture(str(video.path)).get(cv2.CAP_PROP_FPS) == pytest.approx(25.0, rel=0.01)
-    assert (video.written, video.passed_over) == (30, 0)
+    assert (video.written, video.skipped) == (30, 0)
 
 
 def test_skipped_image_is_written_without_a_current_box(tmp_path):
@@ -71,7 +71,7 @@ def test_skipped_image_is_written_without_a_current_box(tmp_path):
     frames = read(video.path)
     assert [number_of(frame) for frame in frames] == list(range(20))
     assert [has_box(frame) for frame in frames] == [number % 4 == 0 for number in range(20)]
-    assert video.passed_over == 15
+    assert video.skipped == 15
 
 
 def test_the_figures_of_a_run():

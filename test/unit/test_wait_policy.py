@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When an image at hand is passed over for the next: only where inference is slower than the camera, never for long."""
+"""The newest image is skipped for the next one only if inference is slower than the camera, and never for long."""
 
 import numpy as np
 import pytest

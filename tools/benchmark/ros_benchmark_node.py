@@ -109,7 +109,7 @@ class Notes:
             stamp = image.header.stamp
             row = {"stamp": stamp.sec + stamp.nanosec * 1e-9, "taking": self._taken, "begin": begin}
             self._received[stamp.sec, stamp.nanosec] = row
-            while len(self._received) > 100:  # those that were passed over
+            while len(self._received) > 100:  # skipped images
                 self._received.pop(next(iter(self._received)), None)
             try:
                 return receive(pipeline, image)

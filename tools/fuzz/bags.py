@@ -78,10 +78,10 @@ def read_bag(draw: Random, path: Path) -> bool:
         with ImageBag(str(path), draw.choice((None, None, None, "/camera/image_raw", odd_text(draw)))) as bag:
             str(bag.topics()).encode("utf-8", "backslashreplace")
             for frame in bag.frames(span):
-                if frame.picture is None:
+                if frame.image is None:
                     assert frame.problem
                 else:
-                    assert frame.picture.dtype == np.uint8 and frame.picture.ndim == 3
+                    assert frame.image.dtype == np.uint8 and frame.image.ndim == 3
                     pictures += 1
             assert isinstance(bag.damage, str) and list(bag.qos) is not None
     except ValueError as error:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Chunks and messages of bags, unpacked within bounds: a few megabytes may unpack to gigabytes."""
+"""Decompression of chunks and messages of bags, with a bound on the size: a few megabytes may expand to gigabytes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 LARGEST_CHUNK = 2**28
-"""Bytes that a chunk, or a message that is compressed by itself, may unpack to; recorders write chunks of megabytes."""
+"""Largest decompressed size of a chunk or message, bytes; recorders write chunks of megabytes."""
 
 
 def unpack(data: bytes, compression: str, size: int | None = None) -> bytes:
-    """Return what was compressed with "lz4", "zstd" or "bz2", or not at all: "" or "none".
+    """Return the decompressed data.
 
-    :param size: what the file says it unpacks to, if it does.
-    :raises ValueError: if it says, or is, more than `LARGEST_CHUNK`, or is damaged.
+    :param compression: "lz4", "zstd", "bz2", or "" or "none". :param size: the declared decompressed size, if any.
+    :raises ValueError: if the declared or the real size exceeds `LARGEST_CHUNK`, or the data are damaged.
     """
     if size is not None and size > LARGEST_CHUNK:
         raise _too_large(f"{size} bytes")
@@ -25,14 +25,14 @@ def unpack(data: bytes, compression: str, size: int | None = None) -> bytes:
             raise _too_large(f"{len(data)} bytes")
         return data
     parts, room = [], LARGEST_CHUNK
-    while data:  # frames may follow one another
+    while data:  # there may be several frames
         decompressor = _decompressor(compression)
         parts.append(decompressor.decompress(data, max_length=room + 1))
         room -= len(parts[-1])
         if room < 0:
             raise _too_large(f"more than {LARGEST_CHUNK} bytes")
         if not decompressor.eof:
-            raise ValueError(f"a chunk that is compressed with {compression} was cut off")
+            raise ValueError(f"a chunk compressed with {compression} was cut off")
         data = decompressor.unused_data or b""
     return b"".join(parts)
 
@@ -50,7 +50,7 @@ def _decompressor(compression: str) -> Any:
 
 
 def bound_rosbags() -> None:
-    """Let rosbags unpack within bounds: its tables of decompressors, which have none, are replaced."""
+    """Replace the decompressors of rosbags, which have no bound on the size, by `unpack`."""
     from rosbags.rosbag1 import reader as ros1
     from rosbags.rosbag2 import reader as ros2
     from rosbags.rosbag2 import storage_mcap

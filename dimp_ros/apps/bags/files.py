@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which files are bags, and opening them: also without metadata.yaml, and when the recorder was cut off."""
+"""Detecting and opening bags, also without metadata.yaml and if the recording was cut off."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from dimp_ros.files.inputs import require_regular_file
 
 STORAGE_SUFFIXES = (".mcap", ".db3")
 LARGEST_METADATA = 4 * 2**20
-"""In bytes; metadata.yaml of a recording has a few kilobytes."""
+"""Largest metadata.yaml, bytes; recorders write a few kilobytes."""
 DEEPEST_METADATA = 50
 _YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BEGINS = {".mcap": MAGIC, ".db3": b"SQLite format 3\0", ".bag": b"#ROSBAG V"}
 
 
 def is_bag(path: str) -> bool:
-    """Tell whether ``path`` is a bag: a folder of rosbag2, one of its files, or a .bag of ROS 1."""
+    """Return whether ``path`` is a bag: a folder of rosbag2, one of its files, or a .bag of ROS 1."""
     place = Path(path)
     if place.is_dir():
         return (place / "metadata.yaml").is_file() or bool(_storage_files(place))
@@ -29,7 +29,7 @@ def is_bag(path: str) -> bool:
 
 
 def _suffix(path: Path) -> str:
-    """Return the suffix of a file's name in small letters, that of what is in it where the file is compressed."""
+    """Return the suffix of a file's name in lower case, without .zstd of a compressed file."""
     return Path(path.name.lower().removesuffix(".zstd")).suffix
 
 
@@ -38,9 +38,9 @@ def _storage_files(folder: Path) -> list[Path]:
 
 
 def open_readers(path: Path) -> tuple[list[Any], list[str]]:
-    """Return open readers of a bag in the order of their times, and what is to be said about their state.
+    """Return open readers of a bag in order of time, and remarks about the state of its files.
 
-    :raises ValueError: if the bag cannot be opened, with what can be done about it.
+    :raises ValueError: if the bag cannot be opened, with the remedy.
     """
     if not path.exists():
         raise ValueError(f"no such file or folder: {path}")
@@ -53,18 +53,17 @@ def open_readers(path: Path) -> tuple[list[Any], list[str]]:
             notes.append(f"{path} cannot be opened: {error_text(error)}; {_remedy(path)}")
     elif not path.is_dir():
         return _open_files([path], notes), notes
-    files = _storage_files(path)  # the recorder had no time to write metadata.yaml, or to finish the last file
+    files = _storage_files(path)  # the recorder was killed before it wrote metadata.yaml or finished the last file
     if not files:
         raise ValueError(notes[0])
-    notes = [f"{path / 'metadata.yaml'} is of no use here: the files are read one by one"] if notes else []
+    notes = [f"{path / 'metadata.yaml'} cannot be used: the files are read one by one"] if notes else []
     return _open_files(files, notes), notes
 
 
 def _check_folder(folder: Path) -> None:
-    """Check what metadata.yaml may name before it is opened.
+    """Check metadata.yaml and the files beside it before the bag is opened.
 
-    :raises ValueError: if it is too large to be parsed, refers to itself, is nested too deeply, or something beside it
-        is no regular file.
+    :raises ValueError: if metadata.yaml is too large, has aliases or is nested too deeply, or a file is not regular.
     """
     path = require_regular_file(folder / "metadata.yaml")
     size = path.stat().st_size
@@ -72,7 +71,7 @@ def _check_folder(folder: Path) -> None:
         raise ValueError(f"metadata.yaml has {size} bytes, and may have {LARGEST_METADATA}")
     depth = 0
     for event in yaml.parse(path.read_bytes(), Loader=_YamlLoader):
-        if isinstance(event, yaml.AliasEvent):  # a few of them can stand for more than any memory holds
+        if isinstance(event, yaml.AliasEvent):  # a few aliases can expand beyond any memory
             raise ValueError("metadata.yaml has YAML aliases (*NAME), and a recording has none")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > DEEPEST_METADATA:
@@ -83,7 +82,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _open_files(files: list[Path], notes: list[str]) -> list[Any]:
-    """Return readers of files; an MCAP file that was cut off is read as far as it goes, and noted."""
+    """Return readers of files; an MCAP file that was cut off is read up to there, with a note."""
     readers: list[Any] = []
     try:
         for file in files:
@@ -96,7 +95,7 @@ def _open_files(files: list[Path], notes: list[str]) -> list[Any]:
 
 
 def _open_file(file: Path, notes: list[str]) -> Any:
-    """Return a reader of a file, rosbags' or, of MCAP that it does not read, ours."""
+    """Return rosbags' reader of a file, or `SequentialMcap` for MCAP files that rosbags cannot read."""
     require_regular_file(file)
     if file.suffix.lower() == ".zstd":
         raise ValueError(f"{file} is compressed as a whole: give the folder with its metadata.yaml, or run unzstd")
@@ -113,7 +112,7 @@ def _open_file(file: Path, notes: list[str]) -> Any:
 
 
 class _AnyCase(dict[str, Any]):
-    """rosbags' table of readers by suffix, for FLIGHT.MCAP, too."""
+    """rosbags' table of readers by suffix, ignoring case."""
 
     def get(self, key: str, default: Any = None) -> Any:
         return super().get(key.lower(), default)
@@ -140,40 +139,38 @@ def _open_reader(path: Path) -> Any:
 
 
 def _check(reader: Any) -> None:
-    """Check what a reader says of a bag: in a database, a text may be a number, and a number a text.
+    """Check the types of a reader's fields: a damaged database may hold numbers for strings and the reverse.
 
-    :raises ValueError: with what is none.
+    :raises ValueError: with the wrong value.
     """
     for connection in reader.connections:
         if not isinstance(connection.topic, str) or not isinstance(connection.msgtype, str):
             raise ValueError(f"it is damaged: topic {connection.topic!r} of type {connection.msgtype!r} is no text")
     if not isinstance(reader.start_time, int) or not isinstance(reader.end_time, int):
-        raise ValueError(f"it is damaged: its times, {reader.start_time!r} to {reader.end_time!r}, are none")
+        raise ValueError(f"it is damaged: its times, {reader.start_time!r} to {reader.end_time!r}, are no times")
 
 
 def _remedy(path: Path) -> str:
-    """Return what to do about a bag that cannot be opened."""
+    """Return the remedy for a bag that cannot be opened."""
     if path.is_dir():
         files = [file for file in _storage_files(path) if file.suffix.lower() != ".zstd"]
         more = f"; {_remedy(files[-1])}" if files else ""
-        return (
-            f"`ros2 bag reindex {path}` makes metadata.yaml anew, and without that file the others are read alone{more}"
-        )
+        return f"`ros2 bag reindex {path}` writes a new metadata.yaml; without that file the others are read{more}"
     suffix, size = _suffix(path), path.stat().st_size
     if not size:
         return "the file is empty: nothing was recorded into it"
     with path.open("rb") as file:
         begin = file.read(len(_BEGINS[suffix]))
     if not _BEGINS[suffix].startswith(begin):
-        return f"it does not begin as a {suffix} file does: see how it was copied, and that its name fits"
+        return f"it does not begin as a {suffix} file does: check how it was copied, and its suffix"
     if suffix == ".mcap" and has_end(path):
-        return "the file is whole, see what is in it with `mcap info`; export its images to a rosbag2"
+        return "the file is complete; inspect it with `mcap info`, and export its images to a rosbag2"
     return {
-        ".bag": f"`rosbag reindex {path}` mends a recording that was cut off",
-        ".mcap": f"`mcap recover {path} -o RECOVERED.mcap` mends a recording that was cut off",
-    }.get(suffix, f"`sqlite3 {path} .recover | sqlite3 RECOVERED.db3` mends a recording that was cut off")
+        ".bag": f"`rosbag reindex {path}` repairs a recording that was cut off",
+        ".mcap": f"`mcap recover {path} -o RECOVERED.mcap` repairs a recording that was cut off",
+    }.get(suffix, f"`sqlite3 {path} .recover | sqlite3 RECOVERED.db3` repairs a recording that was cut off")
 
 
 def error_text(error: Exception) -> str:
-    """Return an error of a library as one line, with its kind: its text alone may be a key or nothing."""
+    """Return a library's error as one line with its type, since its text alone may be empty or just a key."""
     return f"{type(error).__name__}: {error}".replace("\n", " ")

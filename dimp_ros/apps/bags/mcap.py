@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An MCAP file read from its beginning, without its index: one that was cut off, or is not of ROS 2's own recorder.
+"""Sequential reading of MCAP files without their index: truncated files, and files of other recorders than ROS 2's.
 
-Channels of any encoding may be in it; connections say by ``ext.serialization_format`` which.
+Channels may have any encoding; ``ext.serialization_format`` of a connection names it.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from dimp_ros.apps.bags.decompression import unpack
 
 MAGIC = b"\x89MCAP0\r\n"
 SCHEMA, CHANNEL, MESSAGE, CHUNK, DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
-"""The kinds of records that matter here; see the format's specification."""
+"""Opcodes of the records that are read; see the MCAP specification."""
 
 
 def has_end(path: Path) -> bool:
-    """Tell whether a file ends as an MCAP file does that was closed."""
+    """Return whether a file has the end of an MCAP file that was closed."""
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - len(MAGIC)))
         return file.read() == MAGIC
 
 
 class SequentialMcap:
-    """An MCAP file up to where it is whole, with the part of the interface of rosbags' readers that is used here.
+    """An MCAP file up to the first damaged record, with the part of rosbags' reader interface that is used here.
 
-    Opening reads the file once, to see what there is. Messages come in the order in which they were written.
+    Opening reads the file once for its topics and counts. Messages come in the order in which they were written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -73,10 +73,10 @@ class SequentialMcap:
                 yield wanted[number], _number("<Q", record, 6), record[22:]
 
     def close(self) -> None:
-        """Nothing is open between two readings."""
+        """Do nothing: no file is open between two passes."""
 
     def _records(self) -> Iterator[tuple[int, bytes]]:
-        """Yield the records of the file and of its chunks, up to the first one that is not whole."""
+        """Yield the records of the file and of its chunks, up to the first incomplete one."""
         with self._path.open("rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
                 return
@@ -88,13 +88,13 @@ class SequentialMcap:
                     continue
                 try:
                     yield from _split_bytes(_unpacked(record))
-                except Exception as error:  # what a decompressor or an unpacker says of damage
+                except Exception as error:  # errors of damaged data
                     self.damage = str(error)
                     return
 
 
 def _split(file: BinaryIO, end: int) -> Iterator[tuple[int, bytes]]:
-    """Yield kind and content of each whole record."""
+    """Yield opcode and content of each complete record."""
     while len(head := file.read(9)) == 9:
         kind, size = struct.unpack("<BQ", head)
         if size > end - file.tell():
@@ -103,7 +103,7 @@ def _split(file: BinaryIO, end: int) -> Iterator[tuple[int, bytes]]:
 
 
 def _split_bytes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield kind and content of each record in a chunk."""
+    """Yield opcode and content of each record in a chunk."""
     position = 0
     while position < len(data):
         kind, size = struct.unpack_from("<BQ", data, position)
@@ -119,7 +119,7 @@ def _unpacked(chunk: bytes) -> bytes:
 
 
 def _ros2_name(name: str) -> str:
-    """Return the name of a message type with its part msg, which ROS 1 leaves out."""
+    """Return the name of a message type with /msg/, which ROS 1 omits."""
     package, _, rest = name.partition("/")
     return f"{package}/msg/{rest}" if rest and "/" not in rest else name
 

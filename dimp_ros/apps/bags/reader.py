@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The images of a bag, one after the other, without ROS: rosbag2 (sqlite3 or MCAP, a folder or a file) and ROS 1."""
+"""Images of a bag, read one by one without ROS: rosbag2 (sqlite3 or MCAP, a folder or a file) and ROS 1."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from dimp_ros.images.frame_source import BagImage, Frame, Span
 from dimp_ros.images.stamps import NANOSECONDS, stamp_ns
 
 MEASURED_IMAGES = 30
-"""From how many images the rate of a topic is taken."""
+"""Number of images from which the rate of a topic is computed."""
 
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic of a bag: its name, its type, how many messages, and how many a second of the bag.
+    """A topic of a bag: name, type, number of messages, and messages per second.
 
-    ``encoding``: "cdr", as ROS 2 writes messages, "ros1", or others, which are not read here.
+    ``encoding``: "cdr" (ROS 2), "ros1", or others, which are not supported.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Topic:
 
     @property
     def has_images(self) -> bool:
-        """Whether there are images in it that can be read."""
+        """Whether it has images in a supported encoding."""
         return self.type in (IMAGE, COMPRESSED_IMAGE) and self.encoding in ("cdr", "ros1")
 
     def __str__(self) -> str:
@@ -46,18 +46,18 @@ class Topic:
 
 
 class ImageBag:
-    """The images of one topic of a bag, read as they are asked for: never more than one is held here.
+    """The images of one topic of a bag, read on demand, one in memory at a time.
 
-    `notes`: what is to be said about the state of its files. `damage`: why the last reading ended early, if it did.
+    `notes`: remarks about the state of its files. `damage`: why the last pass ended early; empty if it did not.
 
-    :param topic: may be None where the bag has one topic with images.
-    :raises ImportError: without rosbags. :raises ValueError: if there is nothing to read, with the remedy.
+    :param topic: may be None if the bag has only one topic with images.
+    :raises ImportError: without rosbags. :raises ValueError: if there are no images to read, with the remedy.
     """
 
     def __init__(self, path: str, topic: str | None = None) -> None:
         self.name = path
         self.damage = ""
-        self._types = ros2_types()  # first: without rosbags there is one line to say
+        self._types = ros2_types()  # first, for the error text without rosbags
         self._readers, self.notes = open_readers(Path(path))
         try:
             self.topic = self._choose(topic)
@@ -109,15 +109,15 @@ class ImageBag:
 
     @property
     def qos(self) -> list[Any]:
-        """The qualities of service that the images were offered with, rosbags' `Qos`; none are known of ROS 1."""
+        """The QoS profiles of the images' publishers, rosbags' `Qos`; empty for ROS 1."""
         return next((list(c.ext.offered_qos_profiles) for _, c in self._connections() if not self.is_ros1), [])
 
     def frames(self, span: Span) -> Iterator[Frame]:
         """Yield the images of a span in the order in which they were recorded.
 
-        What cannot be read is a frame without a picture. A bag that breaks off ends there; `damage` says why.
+        An unreadable image is a frame without image. A truncated bag ends early; `damage` has the reason.
 
-        :raises ValueError: if no image has the stamp that the span starts with.
+        :raises ValueError: if no image has the stamp at which the span starts.
         """
         first, started, nearest = 0, span.stamp is None, None
         for index, image in enumerate(self._images()):
@@ -125,7 +125,7 @@ class ImageBag:
             if not started:
                 assert span.stamp is not None
                 off = _stamp(image) - span.stamp
-                started = abs(off) < 1_000_000  # a stamp that went through a float has lost less than this
+                started = abs(off) < 1_000_000  # rounding of a stamp to float is less than this
                 nearest = off if nearest is None else min(nearest, off, key=abs)
             seconds = (image.time - first) / NANOSECONDS
             if span.end is not None and (seconds if isinstance(span.end, float) else index) >= span.end:
@@ -139,7 +139,7 @@ class ImageBag:
             )
 
     def _choose(self, name: str | None) -> Topic:
-        """Return the topic called ``name``, or the one there is."""
+        """Return the topic called ``name``, or the only one with images."""
         topics = self.topics()
         images = [topic for topic in topics if topic.has_images]
         known = "; its topics with images are:" + "".join(f"\n  {topic}" for topic in images)
@@ -163,56 +163,58 @@ class ImageBag:
                     yield reader, connection
 
     def _raw(self) -> Iterator[tuple[int, bytes]]:
-        """Yield time and bytes of each image message; split bags in the order of their files' times."""
+        """Yield time and bytes of each image message; files of split bags in order of time."""
         for reader in self._readers:
             connections = [connection for owner, connection in self._connections() if owner is reader]
             if connections:
                 for _, time, raw in reader.messages(connections=connections):
                     if not isinstance(time, int) or not isinstance(raw, bytes):
-                        raise ValueError(f"a message of {type(raw).__name__} at time {time!r} is none")
+                        raise ValueError(
+                            f"a message is {type(raw).__name__} at time {time!r}; it must be bytes at an int"
+                        )
                     yield time, raw
 
     def _images(self) -> Iterator[BagImage]:
-        self.damage, self._contrast = "", Contrast()  # a second reading gives the same pictures as the first
+        self.damage, self._contrast = "", Contrast()  # each pass gives the same images
         count = 0
         try:
             for time, raw in self._raw():
                 try:
                     message = self._deserialize(raw, self.topic.type)
-                except Exception:  # rosbags has an error type; numpy and struct have theirs
+                except Exception:  # of rosbags, numpy or struct
                     message = None
                 count += 1
                 yield BagImage(time, message, raw)
-        except Exception as error:  # of a damaged file: sqlite's, a decompressor's, an unpacker's
+        except Exception as error:  # of sqlite, a decompressor or struct: the file is damaged
             self.damage = f"{self.name} is damaged after {count} images of {self.topic.name}: {error_text(error)}"
             return
-        if count < self.topic.count:  # damage that looks like nothing: a block of zeros, where there is no checksum
+        if count < self.topic.count:  # undetected damage, such as a block of zeros without checksum
             self.damage = f"{self.name} is damaged: {self.topic.count - count} of {self.topic.count} images are missing"
 
     def _frame(self, index: int, image: BagImage) -> Frame:
         if image.message is None:
             return Frame(index, None, 0, f"its {len(image.raw)} bytes are no {self.topic.type}", image)
         try:
-            picture = to_bgr(self._to_picture(image.message, self._contrast))
-            return Frame(index, picture, _stamp(image) or image.time, "", image)
+            pixels = to_bgr(self._to_picture(image.message, self._contrast))
+            return Frame(index, pixels, _stamp(image) or image.time, "", image)
         except BadImage as error:
             return Frame(index, None, _stamp(image) or image.time, str(error), image)
 
     def _measured_rate(self) -> float | None:
-        """Return the rate of the first images, by the times at which they were recorded."""
+        """Return the rate of the first images, from their recording times."""
         try:
             times = [time for time, _ in islice(self._raw(), MEASURED_IMAGES)]
-        except Exception:  # is told when the images themselves are read
+        except Exception:  # is reported when the images are read
             return None
         steps = [later - earlier for earlier, later in pairwise(times) if later > earlier]
         return NANOSECONDS / statistics.median(steps) if steps else None
 
 
 def _stamp(image: BagImage) -> int:
-    """Return the stamp of the image's header, nanoseconds; 0 if it has none."""
+    """Return the stamp in the image's header, nanoseconds; 0 if the message is unreadable."""
     return 0 if image.message is None else stamp_ns(image.message.header.stamp)
 
 
 def show_stamp(nanoseconds: int) -> str:
-    """Write nanoseconds as seconds with all nine digits, as in a header."""
+    """Return nanoseconds as seconds with nine decimals."""
     return f"{nanoseconds // NANOSECONDS}.{nanoseconds % NANOSECONDS:09d}"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Message definitions that bags are written with where no ROS is installed, and the type store that knows them.
+"""Message definitions for writing bags without ROS, and the type stores that contain them.
 
-The texts are those of ``msg/`` and ``third_party/vision_msgs/msg`` without their comments: a package that pip installed
+The texts are those of ``msg/`` and ``third_party/vision_msgs/msg`` without comments, since a package installed by pip
 has no such files. A test compares them.
 """
 
@@ -98,7 +98,7 @@ def ros2_types() -> Typestore:
 
 @cache
 def ros1_types() -> Typestore:
-    """Return the types of ROS 1, whose headers have a number more."""
+    """Return the types of ROS 1, whose headers have a sequence number."""
     from rosbags.typesys import Stores, get_typestore
 
     return get_typestore(Stores.ROS1_NOETIC)

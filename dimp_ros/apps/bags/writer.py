@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the tracker says, written into a rosbag2 without ROS: the messages that the node would have published."""
+"""Writes the tracker's estimates into a rosbag2 without ROS, as the messages that the node would publish."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from dimp_ros.images.video import BgrImage
 from dimp_ros.tracker.result import TargetEstimate
 
 TARGET_CLASS = "target"
-"""class_id of every hypothesis, as of the node: the tracker follows whatever it is shown and knows no classes."""
+"""class_id of every hypothesis, as in the node: the tracker is class-agnostic."""
 
 DEBUG_IMAGE = "/debug_image/compressed"
 STORAGES = ("mcap", "sqlite3")
 METADATA_VERSION: Literal[8] = 8
-"""The newest layout of metadata.yaml that Humble reads too; 9 writes the qualities of service in another way."""
+"""The newest layout of metadata.yaml that Humble reads; 9 changes the format of QoS profiles."""
 
 
 class BagMessages:
-    """Messages about targets, like those of `dimp_ros.ros_utils.messages`, as objects of the package rosbags.
+    """Messages of targets, like those of `dimp_ros.ros_utils.messages`, as objects of the package rosbags.
 
-    ``age`` is 0: nothing is late where the tracker takes its time. ``bearing`` is 0, too: it is not known here.
+    ``age`` is 0, since processing is offline; ``bearing`` is 0, since the camera is not known.
     """
 
     def __init__(self) -> None:
@@ -53,36 +53,36 @@ class BagMessages:
         fields = {name: getattr(message, name) for name in (*names, "data")}
         return self._make(kind, header=self.header(message.header), **fields)
 
-    def jpeg(self, header: Any, picture: BgrImage) -> Any:
-        """Return a picture, HxWx3 uint8 BGR, as a CompressedImage."""
-        data = cv2.imencode(".jpg", picture)[1].reshape(-1)
+    def jpeg(self, header: Any, image: BgrImage) -> Any:
+        """Return an image, HxWx3 uint8 BGR, as a CompressedImage."""
+        data = cv2.imencode(".jpg", image)[1].reshape(-1)
         return self._make(COMPRESSED_IMAGE, header, "bgr8; jpeg compressed bgr8", data)
 
-    def detections(self, header: Any, readings: Sequence[TargetEstimate]) -> Any:
+    def detections(self, header: Any, estimates: Sequence[TargetEstimate]) -> Any:
         """Return the targets in sight as a Detection2DArray."""
-        seen = [self._detection(header, reading) for reading in readings if reading.box is not None]
+        seen = [self._detection(header, estimate) for estimate in estimates if estimate.box is not None]
         return self._make(DETECTIONS, header, seen)
 
-    def target_state(self, header: Any, reading: TargetEstimate) -> Any:
-        """Return a reading as a TargetState."""
+    def target_state(self, header: Any, estimate: TargetEstimate) -> Any:
+        """Return an estimate as a TargetState."""
         return self._make(
             TARGET,
             header=header,
-            id=reading.target_id,
-            state=int(reading.state),
-            bbox=self._bounding_box(reading.box),
+            id=estimate.target_id,
+            state=int(estimate.state),
+            bbox=self._bounding_box(estimate.box),
             bearing=self._make("geometry_msgs/msg/Vector3", 0.0, 0.0, 0.0),
-            confidence=reading.confidence,
-            peak=reading.peak,
-            distractor_ratio=reading.distractor_ratio,
-            frames_since_seen=reading.frames_since_seen,
-            seconds_since_seen=reading.seconds_since_seen,
+            confidence=estimate.confidence,
+            peak=estimate.peak,
+            distractor_ratio=estimate.distractor_ratio,
+            frames_since_seen=estimate.frames_since_seen,
+            seconds_since_seen=estimate.seconds_since_seen,
             age=0.0,
         )
 
-    def target_states(self, header: Any, readings: Sequence[TargetEstimate], width: int = 0, height: int = 0) -> Any:
+    def target_states(self, header: Any, estimates: Sequence[TargetEstimate], width: int = 0, height: int = 0) -> Any:
         """Return the estimates of an image of that size as a TargetStateArray."""
-        return self._make(TARGETS, header, width, height, [self.target_state(header, reading) for reading in readings])
+        return self._make(TARGETS, header, width, height, [self.target_state(header, one) for one in estimates])
 
     def _bounding_box(self, box: Box | None) -> Any:
         pixels = box or Box(0.0, 0.0, 0.0, 0.0)
@@ -90,28 +90,28 @@ class BagMessages:
         pose = self._make("vision_msgs/msg/Pose2D", center, 0.0)
         return self._make("vision_msgs/msg/BoundingBox2D", pose, pixels.w, pixels.h)
 
-    def _detection(self, header: Any, reading: TargetEstimate) -> Any:
+    def _detection(self, header: Any, estimate: TargetEstimate) -> Any:
         upright = self._make("geometry_msgs/msg/Quaternion", 0.0, 0.0, 0.0, 1.0)
         position = self._make("geometry_msgs/msg/Point", 0.0, 0.0, 0.0)
         pose = self._make("geometry_msgs/msg/Pose", position, upright)
         uncertain = self._make("geometry_msgs/msg/PoseWithCovariance", pose, np.zeros(36))
-        hypothesis = self._make("vision_msgs/msg/ObjectHypothesis", TARGET_CLASS, reading.confidence)
+        hypothesis = self._make("vision_msgs/msg/ObjectHypothesis", TARGET_CLASS, estimate.confidence)
         result = self._make("vision_msgs/msg/ObjectHypothesisWithPose", hypothesis, uncertain)
         return self._make(
-            "vision_msgs/msg/Detection2D", header, [result], self._bounding_box(reading.box), reading.target_id
+            "vision_msgs/msg/Detection2D", header, [result], self._bounding_box(estimate.box), estimate.target_id
         )
 
 
 class ResultBag:
     """A rosbag2 with `/detections`, `/target` and `/targets` for each image of another bag, at that image's time.
 
-    The folder appears when the bag is closed, so that a request that fails leaves none. The topics carry the node's
-    qualities of service: who subscribes late to `/target` or `/targets` gets the last message on replay, too.
+    The folder appears when the bag is closed, so that a failed run leaves none. The topics have the node's QoS: on
+    replay, late subscribers of `/target` and `/targets` get the last message, too.
 
     :param storage: one of `STORAGES`. :param copy_images: copy the images as well, under their own topic.
-    :param painter: draws the images that are written as `/debug_image/compressed`; None writes none.
-    :param notes: what metadata.yaml keeps as custom data.
-    :raises ValueError: if the bag would hide a topic of the images.
+    :param annotator: draws the images that are written as `/debug_image/compressed`; None writes none.
+    :param notes: custom data of metadata.yaml.
+    :raises ValueError: if the images' topic has the name of a result.
     """
 
     def __init__(
@@ -121,46 +121,46 @@ class ResultBag:
         storage: str,
         *,
         copy_images: bool,
-        painter: Annotator | None,
+        annotator: Annotator | None,
         notes: Mapping[str, str],
     ) -> None:
         topics = {"/detections": DETECTIONS, "/target": TARGET, "/targets": TARGETS}
-        if painter is not None:
+        if annotator is not None:
             topics[DEBUG_IMAGE] = COMPRESSED_IMAGE
         if copy_images and source.topic.name in topics:
             raise ValueError(f"the images on {source.topic.name} cannot be copied: the results have that name")
         self.path = path
         self._source, self._storage, self._notes = source, storage, notes
-        self._topics, self._copy_images, self._painter = topics, copy_images, painter
+        self._topics, self._copy_images, self._annotator = topics, copy_images, annotator
         self._messages, self._types = BagMessages(), ros2_types()
         self._output: OutputFolder | None = None
         self._writer: Any = None
         self._connections: dict[str, Any] = {}
 
-    def add(self, frame: Frame, readings: Sequence[TargetEstimate], milliseconds: float) -> None:
-        """Write the results of an image under its own header; one without a readable header is left out.
+    def add(self, frame: Frame, estimates: Sequence[TargetEstimate], milliseconds: float) -> None:
+        """Write the results of an image under its own header; an image without a readable header is skipped.
 
         :raises OSError: if it cannot be written.
         """
         try:
-            self._add(frame, readings)
+            self._add(frame, estimates)
         except (OSError, sqlite3.Error) as error:
             raise write_error(self.path, error) from error
 
-    def _add(self, frame: Frame, readings: Sequence[TargetEstimate]) -> None:
+    def _add(self, frame: Frame, estimates: Sequence[TargetEstimate]) -> None:
         if self._writer is None:
             self._open()
         image = frame.origin
         if image is None or image.message is None:
             return
         header = self._messages.header(image.message.header)
-        height, width = (0, 0) if frame.picture is None else frame.picture.shape[:2]
-        self._write("/detections", image.time, self._messages.detections(header, readings))
-        self._write("/targets", image.time, self._messages.target_states(header, readings, width, height))
-        for reading in readings:
-            self._write("/target", image.time, self._messages.target_state(header, reading))
-        if self._painter is not None and frame.picture is not None:
-            self._write(DEBUG_IMAGE, image.time, self._messages.jpeg(header, self._painter.paint(frame, readings)))
+        height, width = (0, 0) if frame.image is None else frame.image.shape[:2]
+        self._write("/detections", image.time, self._messages.detections(header, estimates))
+        self._write("/targets", image.time, self._messages.target_states(header, estimates, width, height))
+        for estimate in estimates:
+            self._write("/target", image.time, self._messages.target_state(header, estimate))
+        if self._annotator is not None and frame.image is not None:
+            self._write(DEBUG_IMAGE, image.time, self._messages.jpeg(header, self._annotator.draw(frame, estimates)))
         if self._copy_images:
             topic = self._source.topic
             if self._source.is_ros1:
@@ -169,9 +169,9 @@ class ResultBag:
                 self._writer.write(self._connections[topic.name], image.time, image.raw)
 
     def close(self) -> None:
-        """Write index and metadata, without which a bag cannot be played, and put the bag under its name.
+        """Write index and metadata, and put the bag under its name.
 
-        :raises OSError: if that fails; nothing of it is left then.
+        :raises OSError: if that fails; the bag is removed then.
         """
         writer, self._writer = self._writer, None
         if writer is None or self._output is None:
@@ -184,10 +184,10 @@ class ResultBag:
         self._output.commit()
 
     def discard(self) -> None:
-        """Remove a bag that was not finished."""
+        """Remove an unfinished bag."""
         writer, self._writer = self._writer, None
         if writer is not None:
-            with suppress(Exception):  # what it has left to write does not matter any more
+            with suppress(Exception):  # its remaining content is removed below
                 writer.close()
         if self._output is not None:
             self._output.discard()
@@ -220,7 +220,7 @@ class ResultBag:
 
 
 def _reliable(depth: int, *, latched: bool = False) -> Any:
-    """Return the quality of service of `dimp_ros.ros_utils.qos.reliable_qos` as rosbags writes it."""
+    """Return the QoS of `dimp_ros.ros_utils.qos.reliable_qos` as rosbags writes it."""
     from rosbags.interfaces import Qos, QosDurability, QosHistory, QosLiveliness, QosReliability, QosTime
 
     forever = QosTime(9223372036, 854775807)  # as rosbag2 records "no limit"

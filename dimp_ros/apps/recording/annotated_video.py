@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images and the tracker's words on them, matched by stamp: an annotated video and the figures of a run."""
+"""Annotated video and summary of a run: images and target states matched by stamp."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from dimp_ros.images.video import BgrImage, VideoWriter
 
 DEFAULT_RATE = 30.0
 MEASURED_FRAMES = 10
-"""How many images are awaited before their rate is taken for the video's."""
+"""Number of images from which the frame rate of the video is computed."""
 
 
 class Observation(NamedTuple):
-    """What was said about the target in one image; ``box`` is (x, y, w, h) in pixels, None while not in sight."""
+    """State of the target in one image; ``box`` is (x, y, w, h) in pixels, None if not in sight; ``age`` in seconds."""
 
     state: str
     box: tuple[float, float, float, float] | None
@@ -35,21 +35,21 @@ class Observation(NamedTuple):
 
 
 class AnnotatedVideo:
-    """Writes every image once, in the order of their stamps, with what was said about it.
+    """Writes every image once, in the order of their stamps, with the target's state in it.
 
-    An image is written when the word on it has come, or the word on a later one: then it was passed over (the tracker
-    takes the newest image only), and it shows the last box thin and grey. Used by one thread at a time.
+    An image is written when its state has arrived, or that of a later image: then the tracker skipped it, and it shows
+    the last box thin and grey. Used by one thread at a time.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._frames: deque[tuple[int, BgrImage]] = deque()
-        self._said: dict[int, Observation] = {}
-        self._newest_said = -1
+        self._observations: dict[int, Observation] = {}
+        self._newest = -1
         self._last: Observation | None = None
         self._writer: VideoWriter | None = None
         self.written = 0
-        self.passed_over = 0
+        self.skipped = 0
 
     def __enter__(self) -> AnnotatedVideo:
         return self
@@ -59,19 +59,19 @@ class AnnotatedVideo:
     ) -> None:
         self.close()
 
-    def add_image(self, stamp: int, picture: BgrImage) -> None:
+    def add_image(self, stamp: int, image: BgrImage) -> None:
         """Add the image of ``stamp``, in nanoseconds; HxWx3 uint8 BGR, writable."""
-        self._frames.append((stamp, picture))
+        self._frames.append((stamp, image))
         self._write_ready()
 
     def add_observation(self, stamp: int, observation: Observation) -> None:
-        """Add what was said about the image of ``stamp``; a later word on the same image counts."""
-        self._said[stamp] = observation
-        self._newest_said = max(self._newest_said, stamp)
+        """Add the state in the image of ``stamp``, nanoseconds; a later one for the same image replaces it."""
+        self._observations[stamp] = observation
+        self._newest = max(self._newest, stamp)
         self._write_ready()
 
     def close(self) -> None:
-        """Write what is left and finish the file."""
+        """Write the remaining images and finish the file."""
         self._write_ready(everything=True)
         if self._writer is not None:
             self._writer.close()
@@ -80,23 +80,24 @@ class AnnotatedVideo:
     def _write_ready(self, *, everything: bool = False) -> None:
         if self._writer is None and len(self._frames) < MEASURED_FRAMES and not everything:
             return
-        while self._frames and (everything or self._frames[0][0] <= self._newest_said):
+        while self._frames and (everything or self._frames[0][0] <= self._newest):
             self._writer = self._writer or self._open()
-            stamp, picture = self._frames.popleft()
-            self._writer.write(self._annotate(picture, self._said.pop(stamp, None)))
+            stamp, image = self._frames.popleft()
+            self._writer.write(self._annotate(image, self._observations.pop(stamp, None)))
             self.written += 1
 
-    def _annotate(self, picture: BgrImage, said: Observation | None) -> BgrImage:
-        if said is not None:
-            self._last = said
-            confidence = said.confidence if said.box is not None else None
-            return draw_target(picture, said.state, box=said.box, confidence=confidence, target_id=said.target_id)
-        self.passed_over += 1
+    def _annotate(self, image: BgrImage, current: Observation | None) -> BgrImage:
+        if current is not None:
+            self._last = current
+            box, name = current.box, current.target_id
+            confidence = current.confidence if box is not None else None
+            return draw_target(image, current.state, box=box, confidence=confidence, target_id=name)
+        self.skipped += 1
         last = self._last or Observation("UNINITIALIZED", None, 0.0, 0.0)
-        return draw_target(picture, last.state, box=last.box, note="image passed over", held=True)
+        return draw_target(image, last.state, box=last.box, note="image skipped", held=True)
 
     def _open(self) -> VideoWriter:
-        """Make the folder, and a video at the rate of the images that wait."""
+        """Create the folder and a video at the frame rate of the waiting images."""
         stamps = [stamp for stamp, _ in self._frames]
         steps = [later - earlier for earlier, later in pairwise(stamps) if later > earlier]
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,9 +105,9 @@ class AnnotatedVideo:
 
 
 class BackgroundVideo:
-    """An `AnnotatedVideo` that a thread of its own draws and writes, in the order of the calls; none of them waits.
+    """An `AnnotatedVideo` written by its own thread, in the order of the calls, which return at once.
 
-    Images are held until it comes to them. An error ends the video, and `close` raises it.
+    Images are kept in memory until they are written. An error ends the video, and `close` raises it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -116,18 +117,18 @@ class BackgroundVideo:
         self._thread = threading.Thread(target=self._run, name="video", daemon=True)
         self._thread.start()
 
-    def add_image(self, stamp: int, open_picture: Callable[[], BgrImage]) -> None:
-        """Add the image of ``stamp``, in nanoseconds; ``open_picture`` returns it, HxWx3 uint8 BGR and writable."""
-        self._jobs.put(lambda: self._video.add_image(stamp, open_picture()))
+    def add_image(self, stamp: int, open_image: Callable[[], BgrImage]) -> None:
+        """Add the image of ``stamp``, in nanoseconds; ``open_image`` returns it, HxWx3 uint8 BGR and writable."""
+        self._jobs.put(lambda: self._video.add_image(stamp, open_image()))
 
     def add_observation(self, stamp: int, observation: Observation) -> None:
-        """Add what was said about the image of ``stamp``."""
+        """Add the state in the image of ``stamp``, nanoseconds."""
         self._jobs.put(lambda: self._video.add_observation(stamp, observation))
 
     def close(self) -> None:
-        """Wait until all is drawn, and finish the file.
+        """Wait until everything is written, and finish the file.
 
-        :raises Exception: the one that has ended the video before.
+        :raises Exception: the error that ended the video.
         """
         self._jobs.put(None)
         self._thread.join()
@@ -149,10 +150,10 @@ class BackgroundVideo:
 
 @dataclass(frozen=True)
 class Summary:
-    """The figures of a run.
+    """The metrics of a run.
 
-    ``frames`` were processed of ``published``; ``tracker_fps`` is the rate at which they were, by their stamps: at
-    most the camera's. Ages are from an image's stamp to the publication of the word on it.
+    ``frames`` of ``published`` images were processed; ``tracker_fps`` is their rate by stamps, at most the camera's.
+    Ages are from an image's stamp to the publication of its result.
     """
 
     frames: int
@@ -168,14 +169,14 @@ class Summary:
     @classmethod
     def of(cls, observations: dict[int, Observation], published: int) -> Summary:
         """Summarise observations by stamp (nanoseconds), of ``published`` images."""
-        said = list(observations.values())
-        states = [one.state for one in said]
+        results = list(observations.values())
+        states = [one.state for one in results]
         stamps = sorted(observations)
         seconds = (stamps[-1] - stamps[0]) / 1e9 if len(stamps) > 1 else 0.0
-        seen = [one.confidence for one in said if one.box is not None]
-        ages = [one.age * 1e3 for one in said] or [0.0]
+        seen = [one.confidence for one in results if one.box is not None]
+        ages = [one.age * 1e3 for one in results] or [0.0]
         return cls(
-            frames=len(said),
+            frames=len(results),
             published=published,
             tracked=states.count("TRACKING"),
             uncertain=states.count("UNCERTAIN"),
@@ -187,7 +188,7 @@ class Summary:
         )
 
     def text(self, **more: Any) -> str:
-        """Return the figures as lines for people."""
+        """Return the metrics as text, one line each."""
         lines = {
             "images": f"{self.frames} processed of {self.published} published, {self.tracker_fps:g} a second",
             "target": f"tracked in {self.tracked}, uncertain in {self.uncertain}, lost in {self.lost}",

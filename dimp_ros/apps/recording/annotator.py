@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Frames with all their targets drawn on them, those out of sight where they were last seen."""
+"""Frames with all targets drawn on them; a target out of sight is drawn where it was last seen."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from dimp_ros.tracker.result import TargetEstimate
 
 
 class Annotator:
-    """Draws on copies of frames, given in order; remembers where each target was.
+    """Draws on copies of consecutive frames; remembers the last box of each target.
 
-    :param names: write the names of the targets, too.
+    :param names: write the targets' names, too.
     """
 
     def __init__(self, *, names: bool) -> None:
@@ -25,25 +25,25 @@ class Annotator:
         self._last: dict[str, Box] = {}
         self._size: tuple[int, ...] = (480, 640)
 
-    def paint(self, frame: Frame, readings: Sequence[TargetEstimate]) -> BgrImage:
-        """Return a frame's picture with the targets on it, HxWx3 uint8 BGR; black where the frame has none."""
-        picture = np.zeros((*self._size, 3), np.uint8) if frame.picture is None else frame.picture.copy()
-        self._size = picture.shape[:2]
-        for line, reading in enumerate(readings):
-            self._draw(picture, reading, line, "image cannot be read" if frame.picture is None else "")
-        return picture
+    def draw(self, frame: Frame, estimates: Sequence[TargetEstimate]) -> BgrImage:
+        """Return a frame's image with the targets on it, HxWx3 uint8 BGR; black if the frame has no image."""
+        image = np.zeros((*self._size, 3), np.uint8) if frame.image is None else frame.image.copy()
+        self._size = image.shape[:2]
+        for line, estimate in enumerate(estimates):
+            self._draw(image, estimate, line, "image cannot be read" if frame.image is None else "")
+        return image
 
-    def _draw(self, picture: BgrImage, reading: TargetEstimate, line: int, note: str) -> None:
-        held = reading.box is None
-        if reading.box is not None:
-            self._last[reading.target_id] = reading.box
+    def _draw(self, image: BgrImage, estimate: TargetEstimate, line: int, note: str) -> None:
+        held = estimate.box is None
+        if estimate.box is not None:
+            self._last[estimate.target_id] = estimate.box
         draw_target(
-            picture,
-            reading.state.name,
-            box=self._last.get(reading.target_id),
-            confidence=None if held else reading.confidence,
-            target_id=reading.target_id if self._names else "",
-            note=note or (reading.state.name if held else ""),
+            image,
+            estimate.state.name,
+            box=self._last.get(estimate.target_id),
+            confidence=None if held else estimate.confidence,
+            target_id=estimate.target_id if self._names else "",
+            note=note or (estimate.state.name if held else ""),
             held=held,
             line=line,
         )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The console script `dimp-track`: follow targets through a video or a bag, without ROS."""
+"""The console script `dimp-track`: track targets through a video or a bag, without ROS."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from dimp_ros.apps.bags.files import is_bag
 from dimp_ros.apps.bags.reader import ImageBag
 from dimp_ros.apps.bags.writer import STORAGES, ResultBag
 from dimp_ros.apps.recording.annotator import Annotator
-from dimp_ros.apps.track.loop import WINDOW, Figures, Output, Screen, follow
+from dimp_ros.apps.track.loop import WINDOW, Output, RunStatistics, Screen, follow
 from dimp_ros.files.outputs import check_outputs, is_stream, write_text
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.frame_source import Frame, Source, Span, VideoFileSource
@@ -45,7 +45,7 @@ examples:
 
 
 def parse_box(text: str) -> Box:
-    """Read `x,y,w,h` in float pixels; raise ArgumentTypeError if it is not a box."""
+    """Parse `x,y,w,h` in float pixels; raise ArgumentTypeError for an invalid box."""
     try:
         values = [float(value) for value in text.split(",")]
     except ValueError:
@@ -58,7 +58,7 @@ def parse_box(text: str) -> Box:
 
 
 def parse_target(text: str) -> tuple[str, Box]:
-    """Read `x,y,w,h` or `ID=x,y,w,h`; the name is empty where none is given."""
+    """Parse `x,y,w,h` or `ID=x,y,w,h`; the name is empty if none is given."""
     name, equals, box = text.rpartition("=")
     if equals and not name:
         raise argparse.ArgumentTypeError(f"{text!r} has an empty name; give ID=x,y,w,h, or x,y,w,h alone")
@@ -66,7 +66,7 @@ def parse_target(text: str) -> tuple[str, Box]:
 
 
 def parse_place(text: str) -> Place:
-    """Read a frame's index, or seconds with an s behind them."""
+    """Parse a frame's index, or seconds with the suffix s."""
     if text.isdecimal():
         return int(text)
     if re.fullmatch(r"\d+(\.\d*)?s", text):
@@ -77,7 +77,7 @@ def parse_place(text: str) -> Place:
 
 
 def parse_stamp(text: str) -> int:
-    """Read a stamp in seconds as nanoseconds, without a loss."""
+    """Parse a stamp in seconds as nanoseconds, exactly."""
     match = re.fullmatch(r"(\d+)(?:\.(\d{1,9}))?", text)
     if not match:
         raise argparse.ArgumentTypeError(f"expected seconds such as 1700000000.250000000, got {text!r}")
@@ -85,45 +85,45 @@ def parse_stamp(text: str) -> int:
 
 
 def has_display() -> bool:
-    """Tell whether a window can be opened."""
+    """Return whether a window can be opened."""
     if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return False
     return re.search(r"GUI:\s+NONE", cv2.getBuildInformation()) is None
 
 
 def select_box(image: BgrImage) -> Box:
-    """Let the person drag a box on the picture; raise ValueError if none is drawn."""
+    """Let the user drag a box on the image; raise ValueError if none is drawn."""
     box = Box(*(float(value) for value in cv2.selectROI(WINDOW, image, showCrosshair=False)))
     cv2.destroyWindow(WINDOW)
     if box.area <= 0:
-        raise ValueError("no box was drawn; drag one round the target and press Enter, or give --init x,y,w,h")
+        raise ValueError("no box was drawn; drag one around the target and press Enter, or give --init x,y,w,h")
     return box
 
 
 class JsonLog:
     """A JSON file with an entry for each target and frame.
 
-    :param header: what the file begins with; it is asked for when the file is written.
+    :param header: returns the first fields of the file; called when the file is written.
     """
 
     def __init__(self, path: Path, header: Callable[[], dict[str, Any]]) -> None:
         self._path, self._header = path, header
         self._entries: list[dict[str, Any]] = []
 
-    def add(self, frame: Frame, readings: Sequence[TargetEstimate], milliseconds: float) -> None:
-        """Note the readings of a frame; the time is that of all targets together."""
+    def add(self, frame: Frame, estimates: Sequence[TargetEstimate], milliseconds: float) -> None:
+        """Add the estimates of a frame; ``milliseconds`` is the time of all targets together."""
         about: dict[str, Any] = {"frame": frame.index}
         if frame.origin is not None and frame.time:
             about["stamp_ns"] = frame.time
         if frame.problem:
             about["problem"] = frame.problem
-        for reading in readings:
+        for estimate in estimates:
             entry = {
-                "id": reading.target_id,
-                "state": reading.state.name,
-                "box": None if reading.box is None else [round(value, 3) for value in reading.box],
-                "confidence": _finite(reading.confidence),
-                "peak": _finite(reading.peak),
+                "id": estimate.target_id,
+                "state": estimate.state.name,
+                "box": None if estimate.box is None else [round(value, 3) for value in estimate.box],
+                "confidence": _finite(estimate.confidence),
+                "peak": _finite(estimate.peak),
                 "ms": round(milliseconds, 2),
             }
             self._entries.append({**about, **entry})
@@ -134,11 +134,11 @@ class JsonLog:
             write_text(self._path, json.dumps({**self._header(), "frames": self._entries}, indent=1))
 
     def discard(self) -> None:
-        """Nothing is begun before `close`."""
+        """Do nothing: nothing is written before `close`."""
 
 
 def _finite(value: float) -> float | None:
-    """Return a number that JSON has a form for."""
+    """Return a rounded number, None if it is not finite, which JSON cannot express."""
     return round(float(value), 4) if math.isfinite(value) else None
 
 
@@ -146,7 +146,7 @@ def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
         prog="dimp-track",
-        description="Follow targets through a video or the images of a bag; no ROS is needed.",
+        description="Track targets through a video or the images of a bag; ROS is not needed.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -154,31 +154,31 @@ def build_parser() -> argparse.ArgumentParser:
     add(
         "source",
         metavar="SOURCE",
-        help="a video file, a folder of pictures, a camera's index, or a bag: a folder of rosbag2, .mcap, .db3, .bag",
+        help="a video file, a folder of images, a camera's index, or a bag: a folder of rosbag2, .mcap, .db3, .bag",
     )
     add(
         "--init",
         type=parse_target,
         action="append",
         metavar="[ID=]x,y,w,h",
-        help="the target in the first frame, in pixels from the top left corner; again for each further target",
+        help="box of the target in the first frame, in pixels from the top left corner; repeat it for further targets",
     )
-    add("--start", type=parse_place, default=0, metavar="N|SECs", help="first frame: its index from 0, or like 12.5s")
-    add("--end", type=parse_place, metavar="N|SECs", help="frame to stop before (default: the end)")
+    add("--start", type=parse_place, default=0, metavar="N|SECs", help="first frame: index, or seconds such as 12.5s")
+    add("--end", type=parse_place, metavar="N|SECs", help="frame to stop before (default: end of the source)")
     add("--out", type=Path, metavar="OUT.mp4", help="write a video with the targets drawn on it")
     add("--json", type=Path, metavar="OUT.json", help="write box, state and confidence of each frame")
-    add("--show", action="store_true", help="show it live in a window; q ends it")
-    add("--model", default="dimp_lite", help="name of a model or path of its weights (%(default)s)")
+    add("--show", action="store_true", help="show the result live in a window; q ends the run")
+    add("--model", default="dimp_lite", help="name of a model or path of its weights (default: %(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
-    add("--tracker-config", type=Path, metavar="FILE.yaml", help="settings of the tracker, see docs/parameters.md")
-    bags = parser.add_argument_group("bags (they need the package rosbags: pip install rosbags)")
+    add("--tracker-config", type=Path, metavar="FILE.yaml", help="tracker settings, see docs/parameters.md")
+    bags = parser.add_argument_group("bags (require the package rosbags: pip install rosbags)")
     add = bags.add_argument
     add("--topic", metavar="NAME", help="topic with sensor_msgs Image or CompressedImage (default: the only one)")
     add("--init-stamp", type=parse_stamp, metavar="SEC", help="start on the image whose header has this stamp")
     add("--out-bag", type=Path, metavar="FOLDER", help="write /detections, /target and /targets into a new rosbag2")
     add("--storage", choices=STORAGES, default=STORAGES[0], help="format of that bag (default: %(default)s)")
-    add("--copy-images", action="store_true", help="copy the images into it as well")
-    add("--draw-images", action="store_true", help="write them with the targets on it, as /debug_image/compressed")
+    add("--copy-images", action="store_true", help="copy the images into that bag")
+    add("--draw-images", action="store_true", help="write images with the targets drawn on, as /debug_image/compressed")
     return parser
 
 
@@ -189,7 +189,7 @@ def _make_dimp(model: str, device: str) -> DimpTracker:
 
 
 def _boxes(arguments: argparse.Namespace) -> dict[str, Box]:
-    """Return the boxes by name; those without one are counted from 0."""
+    """Return the boxes by name; a target without a name gets its index in the list."""
     boxes: dict[str, Box] = {}
     for number, (name, box) in enumerate(arguments.init or ()):
         name = name or str(number)
@@ -200,7 +200,7 @@ def _boxes(arguments: argparse.Namespace) -> dict[str, Box]:
 
 
 def _check(arguments: argparse.Namespace, span: Span, bag: bool) -> None:
-    """Raise ValueError for what can be known before anything is read."""
+    """Raise ValueError for arguments that are known to be wrong before anything is read."""
     span.check()
     if span.stamp is not None and span.start:
         raise ValueError("--start and --init-stamp both say where to start; give one of them")
@@ -227,10 +227,10 @@ def _check(arguments: argparse.Namespace, span: Span, bag: bool) -> None:
     check_outputs(outputs, inputs, new_folders=[("--out-bag", arguments.out_bag)])
 
 
-def _track(arguments: argparse.Namespace, make_tracker: Callable[[str, str], Any]) -> tuple[Figures, list[str]]:
-    """Do what the arguments say; what was begun is finished, also when the tracker fails.
+def _track(arguments: argparse.Namespace, make_tracker: Callable[[str, str], Any]) -> tuple[RunStatistics, list[str]]:
+    """Run the tracker as the arguments say; outputs are finished also if the tracker fails.
 
-    :return: the figures of the run, and what of it is incomplete.
+    :return: the statistics of the run, and a line for each incomplete input or output.
     """
     span, bag = Span(arguments.start, arguments.end, arguments.init_stamp), is_bag(arguments.source)
     _check(arguments, span, bag)
@@ -249,7 +249,7 @@ def _track(arguments: argparse.Namespace, make_tracker: Callable[[str, str], Any
             print(f"dimp-track: {note}", file=sys.stderr)
         fps = source.fps or DEFAULT_FPS
         if arguments.out or arguments.show:
-            outputs.append(Screen(arguments.out, fps, _painter(arguments), window=arguments.show))
+            outputs.append(Screen(arguments.out, fps, _annotator(arguments), window=arguments.show))
         if arguments.json is not None:
             outputs.append(JsonLog(arguments.json, lambda: _header(source, arguments.model, boxes, fps)))
         for output in outputs:
@@ -257,17 +257,17 @@ def _track(arguments: argparse.Namespace, make_tracker: Callable[[str, str], Any
         try:
             tracker = make_tracker(arguments.model, arguments.device)
             tracker.config = replace(tracker.config, **settings)
-            figures = follow(tracker, source, span, boxes, outputs, select_box)
+            statistics = follow(tracker, source, span, boxes, outputs, select_box)
         except BaseException:
             for line in _finish(outputs):
                 print(f"dimp-track: {line}", file=sys.stderr)
             raise
         unwritten = _finish(outputs)
-    return figures, [line for line in (source.damage, *figures.unwritten, *unwritten) if line]
+    return statistics, [line for line in (source.damage, *statistics.unwritten, *unwritten) if line]
 
 
 def _finish(outputs: Sequence[Output]) -> list[str]:
-    """Put every output under its name; return why that failed, where it did."""
+    """Put every output under its name; return the error texts."""
     failures = []
     for output in outputs:
         try:
@@ -278,7 +278,7 @@ def _finish(outputs: Sequence[Output]) -> list[str]:
 
 
 def _header(source: Source, model: str, boxes: Mapping[str, Box], fps: float) -> dict[str, Any]:
-    """Return what the JSON file begins with."""
+    """Return the first fields of the JSON file."""
     return {
         **source.describe(),
         "model": model,
@@ -287,8 +287,8 @@ def _header(source: Source, model: str, boxes: Mapping[str, Box], fps: float) ->
     }
 
 
-def _painter(arguments: argparse.Namespace) -> Annotator:
-    """Return what draws the targets, with their names if they have any of their own."""
+def _annotator(arguments: argparse.Namespace) -> Annotator:
+    """Return the annotator; it writes names if there are several targets or one was given a name."""
     return Annotator(names=any(name or number for number, (name, _) in enumerate(arguments.init or ())))
 
 
@@ -298,29 +298,29 @@ def _result_bag(arguments: argparse.Namespace, images: ImageBag) -> ResultBag:
         "model": arguments.model,
         "images": f"{images.topic.name} of {Path(images.name).name}",
     }
-    painter = _painter(arguments) if arguments.draw_images else None
+    annotator = _annotator(arguments) if arguments.draw_images else None
     copy, storage = arguments.copy_images, arguments.storage
-    return ResultBag(arguments.out_bag, images, storage, copy_images=copy, painter=painter, notes=notes)
+    return ResultBag(arguments.out_bag, images, storage, copy_images=copy, annotator=annotator, notes=notes)
 
 
 def main(argv: Sequence[str] | None = None, make_tracker: Callable[[str, str], Any] = _make_dimp) -> int:
     """Run the command with trackers from `make_tracker(model, device)`.
 
-    Return 0; 1 where the source is damaged and only its beginning was used, or an output could not be written; 2 for a
-    request that is refused.
+    Return 0; 1 if the source is damaged and only its beginning was used, or an output could not be written; 2 if the
+    request is refused.
     """
     arguments = build_parser().parse_args(argv)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends it as Ctrl-C does: what there is is kept
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: results are kept
     try:
-        figures, incomplete = _track(arguments, make_tracker)
+        statistics, incomplete = _track(arguments, make_tracker)
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         print(f"dimp-track: {error}", file=sys.stderr)
         return 2
     finally:
         signal.signal(signal.SIGTERM, before)
-    for line in (*figures.complaints(), *incomplete):
+    for line in (*statistics.warnings(), *incomplete):
         print(f"dimp-track: {line}", file=sys.stderr)
-    print(figures.text())
+    print(statistics.text())
     return 1 if incomplete else 0
 
 

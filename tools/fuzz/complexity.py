@@ -182,7 +182,7 @@ def _pickle(draw: Random) -> bytes:
     if action == 1:
         return pickle.dumps(_shared(draw, draw.choice((20, 40, 300))), 2)
     if action == 2:
-        keys = [index * HASH_MODULUS for index in range(draw.choice((100, 3000, 20_000)))]
+        keys = [index * HASH_MODULUS for index in range(draw.choice((100, 3000)))]
         return pickle.dumps(draw.choice(({"net": dict.fromkeys(keys)}, dict.fromkeys(keys), set(keys))), 2)
     if action == 3:
         return b"\x80\2" + b"]" * draw.choice((1000, 100_000)) + b"a" * draw.choice((0, 1000, 99_999)) + b"."
@@ -190,7 +190,7 @@ def _pickle(draw: Random) -> bytes:
         return pickle.dumps({"net": draw.choice((10**4000, -(10**100_000), "x" * 10**6, [0] * 10**5))}, 2)
     if action == 5:  # doubled on the stack again and again
         return b"\x80\2](" + b"2" * draw.choice((100, 100_000)) + b"e" + b"."
-    keys = "".join(f"I{index * HASH_MODULUS}\nNs" for index in range(draw.choice((100, 5000))))
+    keys = "".join(f"I{index * HASH_MODULUS}\nNs" for index in range(draw.choice((100, 20_000))))
     return b"\x80\2}" + keys.encode() + b"."
 
 

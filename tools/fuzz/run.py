@@ -27,7 +27,7 @@ from typing import NamedTuple, TypeAlias
 LIMIT_SECONDS = 1.0
 """Time limit of an input, less the time in which other programs had the cores; a slower one is repeated."""
 
-HANG_SECONDS = 8.0
+HANG_SECONDS = 30.0
 """After this the process is ended, with the stacks of its threads in the log."""
 
 MEMORY_BYTES = 512 * 2**20

@@ -74,7 +74,7 @@ class SimulatedTracker:
 
 def nanoseconds(seconds: float) -> int:
     """Return a stamp; 0 for what no stamp can hold."""
-    return round(seconds * 1e9) if abs(seconds) < 1e9 else 0
+    return round(seconds * 1e9) if abs(seconds) < 2.0**31 else 0
 
 
 class Moment(NamedTuple):

@@ -161,7 +161,7 @@ def test_stamps_that_went_back_are_followed_after_enabling_again():
     gate = MotionGate()
     assert gate_says(gate, state(50.0, 10.0), 10.0) == ""
     assert "went back by 49 s" in gate_says(gate, state(1.0, 10.02), 10.02)
-    assert "enable again" in gate_says(gate, state(1.1, 10.04), 10.04)
+    assert "disable, and enable again" in gate_says(gate, state(1.1, 10.04), 10.04)
     gate.restart()
     assert gate_says(gate, state(1.2, 10.06), 10.06) == ""
 
@@ -183,6 +183,47 @@ def test_standing_ros_time_stops_whatever_is_sent():
     gate.tick(13.0, 5.0)
     assert "ROS time has stood still" in gate.refusal(state(5.1, 13.0), CAMERA, CONFIG, 13.0)
     assert gate_says(gate, state(5.1, 13.02), 13.02, 5.1) == ""
+
+
+CLOCKS = {
+    "stands": lambda index: 5.0,
+    "crawls": lambda index: 5.0 + index * 1e-6,
+    "advances at 0.5 %": lambda index: 5.0 + index * 0.0001,
+    "swings": lambda index: 5.0 + 0.05 * (index % 2),
+    "swings slowly": lambda index: 5.0 + 0.1 * math.sin(index / 20),
+    "swings far": lambda index: 5.0 + 100.0 * (index % 3),
+    "goes back": lambda index: 5.0 - index * 0.02,
+}
+
+
+@pytest.mark.parametrize("kind", CLOCKS)
+def test_ros_time_that_does_not_advance_stops_new_images_too(kind):
+    gate = MotionGate()
+    allowed, newest = [], -math.inf
+    for index, now in enumerate(ticks(10.0, 5.0)):
+        clock = CLOCKS[kind](index)
+        newest = max(newest + 1e-6, clock - 0.1)
+        if not gate_says(gate, state(newest, now), now, clock):
+            allowed.append(now)
+    assert allowed and allowed[-1] <= 10.0 + 0.7 + CONFIG.timeout  # the slow swing rises for 0.63 s
+
+
+@pytest.mark.parametrize("rate", [0.1, 1.0, 5.0])
+def test_slow_and_quick_simulated_time_moves(rate):
+    gate = MotionGate()
+    for now in ticks(10.0, 5.0):
+        clock = 5.0 + math.floor((now - 10.0) * 10.0) / 10.0 * rate  # /clock comes ten times a second
+        assert gate_says(gate, state(clock, now - now % 0.1), now, clock) == ""
+
+
+def test_ros_time_that_went_back_is_followed_after_enabling_again():
+    gate = MotionGate()
+    assert gate_says(gate, state(50.0, 10.0), 10.0, 50.0) == ""
+    for now in ticks(10.02, 0.6):
+        gate.tick(now, now - 10.0)
+    assert "ROS time went back by 49" in gate_says(gate, state(0.62, 10.62), 10.62, 0.62)
+    gate.restart()
+    assert gate_says(gate, state(0.64, 10.64), 10.64, 0.64) == ""
 
 
 @pytest.mark.parametrize("pause", [PAUSE_SECONDS + 0.01, 60.0, 86400.0])

@@ -139,3 +139,40 @@ def test_rectified_images_are_those_of_the_projection_matrix():
     assert inputs.camera.fx == 600.0
     inputs.configure("", True, None)
     assert inputs.camera.fx == 500.0
+
+
+@pytest.mark.parametrize("size", [(1280, 960), (320, 240), (640, 960), (480, 640)])
+def test_boxes_of_images_of_another_size_than_the_camera_are_not_observed(size):
+    inputs = SteeringInputs()
+    inputs.on_camera_info(info())
+    message = targets("cup")
+    message.image_width, message.image_height = size
+    inputs.on_targets(message, 5.0)
+    assert inputs.observation is None and f"{size[0]} x {size[1]}" in inputs.absence
+    inputs.configure("", False, camera_of_view(*size, 60.0))
+    assert inputs.observation is not None, "a camera of that size is given instead"
+    inputs.configure("", False, None)
+    assert inputs.observation is None
+    message.image_width, message.image_height = 640, 480
+    inputs.on_targets(message, 5.1)
+    assert inputs.observation is not None
+
+
+def test_camera_info_that_comes_after_the_boxes_is_compared_too():
+    inputs = SteeringInputs()
+    message = targets("cup")
+    message.image_width, message.image_height = 1280, 960
+    inputs.on_targets(message, 5.0)
+    inputs.on_camera_info(info())
+    assert inputs.observation is None
+
+
+@pytest.mark.parametrize("second", [1, 9, 11])
+def test_target_of_another_image_than_its_message_is_not_observed(second):
+    inputs = SteeringInputs()
+    message = targets("cup")
+    message.targets[0].header = targets(second=second).header
+    inputs.on_targets(message, 5.0)
+    assert inputs.observation is None and f"differ by {second - 10}" in inputs.absence
+    inputs.on_targets(targets("cup"), 5.1)
+    assert inputs.observation is not None

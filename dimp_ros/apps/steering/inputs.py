@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from dimp_ros.apps.steering.safety import TargetObservation
 from dimp_ros.geometry.camera import Camera
-from dimp_ros.images.stamps import stamp_ns
+from dimp_ros.images.stamps import NANOSECONDS, stamp_ns
 from dimp_ros.ros_utils.messages import target_estimate
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ class SteeringInputs:
         self._given: Camera | None = None
         self._state: TargetState | None = None
         self._stamp = -1  # of its image, nanoseconds
+        self._size = (0, 0)  # of its image, pixels; zeros where the message does not say
         self._sent = math.nan
         self._publishers = 1
         self._pose: tuple[int, tuple[float, float, float]] | None = None
@@ -55,17 +56,34 @@ class SteeringInputs:
                 f"{self._publishers} nodes publish targets and one is expected: stop the others (a killed node counts "
                 "until its lease ends, 20 s with Fast DDS)"
             )
-        return self._absence
+        return self._contradiction or self._absence
 
     @property
     def observation(self) -> TargetObservation | None:
         """The latest observation of the target; None if there is none, or if several nodes publish targets."""
         state = self._state
-        if state is None or self._publishers > 1:
+        if state is None or self._publishers > 1 or self._contradiction:
             return None
         position = self._pose[1] if self._pose is not None and self._pose[0] == self._stamp else None
         fields = {**vars(target_estimate(state)), "stamp": self._stamp}
         return TargetObservation(**fields, sent=self._sent, position=position)
+
+    @property
+    def _contradiction(self) -> str:
+        """Return what in the target's message disagrees with itself or with the camera; empty if nothing."""
+        if self._state is None:
+            return ""
+        own = stamp_ns(self._state.header.stamp)
+        if own and own != self._stamp:
+            apart = (own - self._stamp) / NANOSECONDS
+            return f"the target is of another image than its message: stamps differ by {apart:.3g} s"
+        camera, (width, height) = self.camera, self._size
+        if camera is not None and width and max(abs(width - camera.width), abs(height - camera.height)) > 1:
+            return (
+                f"the boxes are of images of {width} x {height} pixels, the camera's are {camera.width} x "
+                f"{camera.height}: is camera_info of this camera, and of its present size?"
+            )
+        return ""
 
     def configure(self, target_id: str, rectified: bool, given: Camera | None) -> None:
         """Set parameters; the observation of another target is forgotten.
@@ -90,7 +108,7 @@ class SteeringInputs:
         :param sent: when it was sent, `steady_seconds`.
         """
         stamp = stamp_ns(targets.header.stamp)
-        self._stamp, self._sent = stamp, sent
+        self._stamp, self._sent, self._size = stamp, sent, (targets.image_width, targets.image_height)
         self.frame = targets.header.frame_id
         names = [state.id for state in targets.targets]
         if self._target_id:

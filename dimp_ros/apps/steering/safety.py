@@ -34,6 +34,10 @@ EARLY_SECONDS = 0.1
 PAUSE_SECONDS = 0.25
 """A control loop that paused for longer starts from zero, and waits for a message that was sent after the pause."""
 
+LEAST_CLOCK_RATE = 0.05
+"""ROS time that advances by less than this per second of the steady clock counts as standing; after it has stood for a
+second or more, it counts as advancing again once it is this many seconds further."""
+
 _STEADY_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 _MOST_PIXELS, _LEAST_SIDE = 1e6, 0.1
@@ -115,7 +119,8 @@ class MotionGate:
     - Image stamps must advance. An image counts from its first message on, however often it is reported again; an
       image older than the newest one is refused until `restart`. So a replay in a loop, or old messages repeated in
       turn, move nothing.
-    - ROS time must advance: while it stands still for longer than ``timeout``, nothing moves.
+    - ROS time must advance beyond its highest value since `restart`, at `LEAST_CLOCK_RATE` or faster: when it has not
+      for longer than ``timeout``, nothing moves. So a clock that stands, crawls or swings to and fro moves nothing.
     - After a pause of the calls longer than `PAUSE_SECONDS` (a stopped process, a suspended machine), only messages
       that were sent after the pause count: what waited in a queue is ignored.
     """
@@ -125,29 +130,39 @@ class MotionGate:
         self._reported = math.nan  # when the first message on it was sent
         self._called: float | None = None
         self._awake_since = -math.inf
-        self._clock: tuple[float, float] | None = None  # last reading, and since when it has not changed
+        self._clock: float | None = None  # last value of ROS time
+        self._advanced: tuple[float, float] | None = None  # its highest value, and when it was reached
 
     def restart(self) -> None:
-        """Accept images older than the newest one again: a person has enabled the motion anew."""
+        """Accept images and ROS time older than the newest again: a person has enabled the motion anew."""
         self._newest = -math.inf
+        self._advanced = None
 
     def tick(self, now: float, clock: float | None) -> None:
         """Note the clocks; to be called before each command, also while nothing may move."""
         if self._called is not None and not 0.0 <= now - self._called <= PAUSE_SECONDS:
             self._awake_since = now
         self._called = now
+        self._clock = clock
         if clock is None:
-            self._clock = None
-        elif self._clock is None or clock != self._clock[0]:
-            self._clock = clock, now
+            self._advanced = None
+        elif self._advanced is None:
+            self._advanced = clock, now
+        else:
+            highest, since = self._advanced
+            if clock > highest and clock - highest >= LEAST_CLOCK_RATE * min(now - since, 1.0):
+                self._advanced = clock, now
 
     def refusal(
         self, observation: TargetObservation | None, camera: Camera | None, config: SafetyConfig, now: float
     ) -> str:
         """Return why the robot must not move by ``observation``; empty if it may. `tick` comes before."""
-        clock = self._clock[0] if self._clock is not None else None
-        if self._clock is not None and not now - self._clock[1] <= config.timeout:
-            return f"ROS time has stood still for {now - self._clock[1]:.2g} s: is /clock published?"
+        clock = self._clock
+        if clock is not None and self._advanced is not None and not now - self._advanced[1] <= config.timeout:
+            behind = self._advanced[0] - clock
+            if behind > 0.0:
+                return f"ROS time went back by {behind:.3g} s: disable, and enable again, to follow by the new time"
+            return f"ROS time has stood still for {now - self._advanced[1]:.2g} s: is /clock published?"
         if observation is None:
             return refusal(None, camera, config, now, clock)
         if observation.sent < self._awake_since:
@@ -162,7 +177,7 @@ class MotionGate:
         if not reason and stamp < self._newest:
             return (
                 f"image stamps went back by {self._newest - stamp:.3g} s (a replay, a second publisher, or a clock "
-                "that was reset): enable again to follow the older images"
+                "that was reset): disable, and enable again, to follow the older images"
             )
         return reason
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from dimp_ros.apps.mavlink import transport
 from dimp_ros.apps.mavlink.display import DisplayedImage
-from dimp_ros.apps.mavlink.link import Budget, MavlinkLink, make_codec, messages_in
+from dimp_ros.apps.mavlink.link import Budget, MavlinkLink, make_codec, messages_in, signing_time
 from dimp_ros.apps.mavlink.transport import MAX_PEERS, TcpTransport, UdpTransport, open_transport, split_address
 
 common = pytest.importorskip(
@@ -144,6 +145,17 @@ def test_stream_joins_pieces_and_skips_rubbish() -> None:
     assert [one.custom_mode for one in found] == [1, 2]
 
 
+@pytest.mark.parametrize("size", [1, 20, 37, 2048])
+def test_buffer_of_a_stream_that_never_pauses_stays_small(size: int) -> None:
+    codec = make_codec(Sink(), 1, 100, None)
+    data = packed(1) * 5 + b"rubbish" + packed(2) * 600
+    found = 0
+    for begin in range(7, len(data) - 7, size):
+        found += len(messages_in(codec, data[begin : min(begin + size, len(data) - 7)], whole=False))
+        assert len(codec.buf) <= 280 + size
+    assert found >= 602
+
+
 def test_messages_of_unknown_type_and_of_version_one_are_ignored() -> None:
     unknown = bytearray(packed(1))
     unknown[7:10] = (60000).to_bytes(3, "little")
@@ -178,6 +190,33 @@ def test_tcp_server_takes_one_client_after_the_other() -> None:
                 wait_until(lambda expected=number: len(received) == expected)
                 one.send(heartbeat())
                 assert stream.recv(1000)
+
+
+def test_silent_tcp_client_makes_room_for_one_that_speaks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "SILENT_SECONDS", 0.3)
+    port = free_port(socket.SOCK_STREAM)
+    with link(f"tcpin:{HOST}:{port}") as (one, received, _):
+        wait_until(lambda: not one.problem)
+        with socket.create_connection((HOST, port), 10) as silent, socket.create_connection((HOST, port), 10) as ground:
+            silent.sendall(b"no MAVLink")
+            ground.sendall(packed(7))
+            wait_until(lambda: received)
+            one.send(heartbeat())
+            assert ground.recv(1000)
+
+
+def test_tcp_client_that_speaks_is_not_displaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "SILENT_SECONDS", 2.0)
+    port = free_port(socket.SOCK_STREAM)
+    with link(f"tcpin:{HOST}:{port}") as (one, received, _):
+        wait_until(lambda: not one.problem)
+        with socket.create_connection((HOST, port), 10) as ground, socket.create_connection((HOST, port), 10) as other:
+            other.sendall(packed(1000))
+            for number in range(40):  # four seconds
+                ground.sendall(packed(number))
+                time.sleep(0.1)
+            wait_until(lambda: len(received) == 40)
+    assert [message.custom_mode for message in received] == list(range(40))
 
 
 def test_tcp_client_that_reads_nothing_is_dropped() -> None:
@@ -234,6 +273,28 @@ def test_replayed_message_is_refused() -> None:
     codec = make_codec(Sink(), 1, 100, KEY)
     data = packed(1, KEY)
     assert messages_in(codec, data, whole=True) and messages_in(codec, data, whole=True) == []
+
+
+def test_message_from_before_a_reconnection_is_refused_as_a_replay() -> None:
+    with socket.create_server((HOST, 0)) as server, link(f"tcp:{HOST}:{server.getsockname()[1]}", KEY) as (*_, got, _):
+        server.settimeout(10)
+        recorded = packed(1, KEY)
+        with server.accept()[0] as stream:
+            stream.sendall(recorded)
+            wait_until(lambda: got)
+        with server.accept()[0] as stream:
+            stream.sendall(recorded + packed(2, KEY))
+            wait_until(lambda: len(got) == 2)
+    assert [message.custom_mode for message in got] == [1, 2]
+
+
+@pytest.mark.parametrize(("minutes", "taken"), [(0.5, 1), (1.5, 0), (60.0, 0)])
+def test_old_message_of_a_sender_not_heard_before_is_refused(
+    minutes: float, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec, recorded, now = make_codec(Sink(), 1, 100, KEY), packed(1, KEY), signing_time()
+    monkeypatch.setattr("dimp_ros.apps.mavlink.link.signing_time", lambda: now + int(minutes * 60e5))
+    assert len(messages_in(codec, recorded, whole=True)) == taken
 
 
 def test_forged_time_stamp_does_not_shut_out_the_operator() -> None:

@@ -39,20 +39,31 @@ def dialect() -> Any:
     return common
 
 
-def make_codec(output: Transport, system: int, component: int, key: bytes | None) -> Any:
+def make_codec(
+    output: Transport, system: int, component: int, key: bytes | None, heard: dict[Any, int] | None = None
+) -> Any:
     """Return pymavlink's encoder and decoder, which sends to ``output``.
 
     :param key: 32 bytes; then what is sent is signed, and unsigned or wrongly signed messages are bad data.
+    :param heard: the time stamp of the newest signed message of each sender, kept up to date: a codec that takes over
+        from another one refuses what that one has received.
     """
+    stamps: dict[Any, int] = {} if heard is None else heard
     base = dialect().MAVLink
 
     class Codec(base):  # type: ignore[misc, valid-type]
         def check_signature(self, *arguments: Any) -> bool:
-            """Check a signature. A forged message must not move the time stamps that valid ones have to exceed."""
-            before = dict(self.signing.stream_timestamps)
+            """Check a signature. A forged message must not move the time stamps that valid ones have to exceed.
+
+            A sender that was not heard before must be at most a minute behind the signing time, which follows the
+            clock here: pymavlink's own advances with messages only.
+            """
+            self.signing.timestamp = max(self.signing.timestamp, signing_time())
+            before = dict(stamps)
             valid = bool(super().check_signature(*arguments))
             if not valid:
-                self.signing.stream_timestamps = before
+                stamps.clear()
+                stamps.update(before)
             return valid
 
     codec = Codec(output, srcSystem=system, srcComponent=component)
@@ -60,8 +71,14 @@ def make_codec(output: Transport, system: int, component: int, key: bytes | None
     if key is not None:
         codec.signing.secret_key = key
         codec.signing.sign_outgoing = True
-        codec.signing.timestamp = int((time.time() - EPOCH_SECONDS) * 1e5)
+        codec.signing.timestamp = signing_time()
+        codec.signing.stream_timestamps = stamps
     return codec
+
+
+def signing_time() -> int:
+    """Return the time in the units of a signature, by the clock here."""
+    return int((time.time() - EPOCH_SECONDS) * 1e5)
 
 
 def messages_in(codec: Any, data: bytes, *, whole: bool) -> list[Any]:
@@ -71,10 +88,14 @@ def messages_in(codec: Any, data: bytes, *, whole: bool) -> list[Any]:
     """
     if whole:
         codec.buf, codec.buf_index, codec.expected_length = bytearray(), 0, 8
+    messages = codec.parse_buffer(data) or []
+    # pymavlink frees its buffer only when it is empty, which that of a busy stream may never be.
+    del codec.buf[: codec.buf_index]
+    codec.buf_index = 0
     # pymavlink returns messages of unknown types without a look at checksum and signature.
     return [
         one
-        for one in codec.parse_buffer(data) or []
+        for one in messages
         if one.get_type() != "BAD_DATA"
         and not one.get_type().startswith("UNKNOWN")
         and one.get_msgbuf()[0] == VERSION_2
@@ -106,6 +127,7 @@ class MavlinkLink:
         self._receive, self._tick, self._log = receive, tick, log
         self._transport: Transport | None = None
         self._codec: Any = None
+        self._heard: dict[Any, int] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._budget = Budget(MAX_MESSAGES_PER_SECOND, BURST_MESSAGES)
@@ -152,7 +174,7 @@ class MavlinkLink:
             self._note(f"{type(error).__name__}: {error}")
             return False
         with self._lock:
-            self._codec, self._transport = make_codec(transport, *self._source, self._key), transport
+            self._codec, self._transport = make_codec(transport, *self._source, self._key, self._heard), transport
         self._note("")
         return True
 

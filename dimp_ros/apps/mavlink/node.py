@@ -183,7 +183,8 @@ class MavlinkNode(Node):
 
     def close(self) -> bool:
         """Close the link; return whether its thread has ended."""
-        return self.link.close()
+        link = getattr(self, "link", None)  # None where a parameter was wrong: rclpy destroys that node, too
+        return link is None or link.close()
 
     def destroy_node(self) -> None:
         """Close the link, then destroy the node."""

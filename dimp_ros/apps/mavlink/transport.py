@@ -17,6 +17,9 @@ DATAGRAM_BYTES = 2048
 """Longer datagrams are cut: a MAVLink 2 message has at most 280 bytes."""
 
 CONNECT_SECONDS = 2.0
+SILENT_SECONDS = 5.0
+"""A TCP client without a valid message for so long makes room for one that waits."""
+
 SEND_SECONDS = 0.2
 """A stream that takes no bytes for so long is closed."""
 
@@ -134,7 +137,7 @@ class UdpTransport:
 
 
 class TcpTransport:
-    """A byte stream to a server, or, listening, to one client at a time.
+    """A byte stream to a server, or, listening, to one client at a time: see `SILENT_SECONDS`.
 
     :raises OSError: if nobody answers, or the address cannot be bound.
     """
@@ -144,6 +147,7 @@ class TcpTransport:
     def __init__(self, host: str, port: int, *, listen: bool) -> None:
         self._server: socket.socket | None = None
         self._stream: socket.socket | None = None
+        self._heard = time.monotonic()
         if listen:
             family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
             self._server = socket.create_server((host, port), family=family, backlog=1)
@@ -157,13 +161,16 @@ class TcpTransport:
         return stream
 
     def read(self, timeout: float) -> bytes:
-        """Return bytes of the stream; a client that leaves makes room for the next."""
-        waiting = self._stream or self._server
-        assert waiting is not None
-        if not select.select([waiting], [], [], timeout)[0]:
+        """Return bytes of the stream; a client that leaves or stays silent makes room for the next."""
+        vacant = self._stream is None or time.monotonic() - self._heard > SILENT_SECONDS
+        waiting = [one for one in (self._stream, self._server if vacant else None) if one is not None]
+        ready = select.select(waiting, [], [], timeout)[0]
+        if self._server is not None and self._server in ready:
+            if self._stream is not None:
+                self._stream.close()
+            self._stream, self._heard = self._prepared(self._server.accept()[0]), time.monotonic()
             return b""
-        if self._stream is None:
-            self._stream = self._prepared(waiting.accept()[0])
+        if self._stream is None or not ready:
             return b""
         data = self._stream.recv(DATAGRAM_BYTES)
         if not data:
@@ -171,7 +178,8 @@ class TcpTransport:
         return data
 
     def confirm(self) -> None:
-        """Nothing to do: a stream has one peer."""
+        """Note that the client sends valid messages."""
+        self._heard = time.monotonic()
 
     def write(self, data: bytes) -> None:
         """Send bytes; without a client they are dropped."""

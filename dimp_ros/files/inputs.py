@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -51,3 +52,17 @@ def opencv_path(path: Path | str) -> str:
     if absolute.exists() and not absolute.is_dir():
         require_regular_file(absolute)
     return str(absolute)
+
+
+def read_small_file(path: str | Path, limit: int) -> bytes:
+    """Return the bytes of a regular file of at most ``limit`` bytes; a file that gives none now counts as empty.
+
+    :raises OSError: if it cannot be read. :raises ValueError: if it is not a regular file, or larger.
+    """
+    with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError(f"{str(path)!r} is not a regular file")
+        data = file.read(limit + 1) or b""  # None where reading would wait
+    if len(data) > limit:
+        raise ValueError(f"{str(path)!r} has more than {limit} bytes, which is the most for such a file")
+    return data

@@ -15,13 +15,22 @@ from typing import Any, NamedTuple, TypeAlias
 
 import yaml
 
+from dimp_ros.files.inputs import read_small_file
 from dimp_ros.ros_utils.parameter_table import Parameter, range_text
+from dimp_ros.ros_utils.text import shortened
 
 Reader: TypeAlias = Callable[[str], Any]
 """Turns the text of an argument into its value, or raises ValueError saying what is allowed."""
 
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 MODELS = ("dimp_lite", "dimp18", "dimp50")
+MAX_FILE_BYTES = 1 << 20
+"""Largest parameter file."""
+MAX_DEPTH = 50
+"""Deepest nesting of a parameter file: names of nodes and parameters need a few levels."""
+MAX_VALUE_TEXT = 200
+"""Longest text of a value, and of what is wrong with it, in an error; characters."""
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TOKEN = r"(?!\d)(?:(?!__)\w|\{\w+\})+"  # noqa: S105  a part of a topic's name, not a secret
 
 
@@ -77,10 +86,10 @@ def read_arguments(arguments: Iterable[Argument], given: Mapping[str, str]) -> d
         text = given.get(argument.name, argument.default)
         try:
             values[argument.name] = None if argument.file and not text else argument.read(text)
-        except ValueError as error:
-            errors.append(f"argument {argument.name}:={text}: {error}")
+        except (ValueError, OSError, RuntimeError) as error:  # pathlib raises all three for odd paths
+            errors.append(f"argument {argument.name}:={_one_line(text)}: {_one_line(str(error), 2 * MAX_VALUE_TEXT)}")
     if errors:
-        raise ArgumentError("; ".join(errors))
+        raise ArgumentError(shortened("; ".join(errors)))
     return values
 
 
@@ -129,7 +138,7 @@ def or_empty(read: Reader) -> Reader:
 
 def device(text: str) -> str:
     """Read the name of a device."""
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", text):
+    if not re.fullmatch(r"auto|cpu|cuda(:\d{1,3})?", text, re.ASCII):
         raise ValueError("must be auto, cpu, cuda or cuda:N")
     return text
 
@@ -172,10 +181,15 @@ def existing_file(text: str) -> str:
 
 
 def parameter_file(text: str) -> str:
-    """Read the path of a ROS parameter file, which must be YAML and hold parameters."""
+    """Read the path of a ROS parameter file, which must be YAML and hold parameters.
+
+    As in ROS's own parser there are no aliases: they would make a small file a large or an endless tree.
+    """
     path = existing_file(text)
     try:
-        root = yaml.compose(Path(path).read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        content = read_small_file(path, MAX_FILE_BYTES).decode("utf-8")
+        _check_nesting(content)
+        root = yaml.compose(content, Loader=_LOADER)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -253,6 +267,25 @@ def common_arguments(file: str = "params_file") -> tuple[Argument, ...]:
 
 def _from_here(path: Path) -> str:
     return "" if path.is_absolute() else f" in {Path.cwd()}"
+
+
+def _one_line(text: str, limit: int = MAX_VALUE_TEXT) -> str:
+    """Return text without line breaks or other control characters, and of bounded length."""
+    return shortened("".join(one if one.isprintable() else repr(one)[1:-1] for one in shortened(text, limit)), limit)
+
+
+def _check_nesting(content: str) -> None:
+    """Check that YAML has no aliases and is not nested deeply.
+
+    :raises ValueError: if it is. :raises yaml.YAMLError: if it is not YAML.
+    """
+    depth = 0
+    for event in yaml.parse(content, Loader=_LOADER):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError(f"ROS takes no aliases in a parameter file (*{event.anchor}): write the values out")
+        if depth > MAX_DEPTH:
+            raise ValueError(f"the file is nested more than {MAX_DEPTH} levels deep")
 
 
 def _holds_parameters(node: yaml.Node | None) -> bool:

@@ -6,17 +6,23 @@ from __future__ import annotations
 import stat
 from pathlib import Path
 
+from dimp_ros.files.inputs import read_small_file
+
+MAX_BYTES = 4096
+"""Largest file that is read: a token or a passphrase is short."""
+
 
 def read_secret(name: str, path: Path) -> str:
     """Return the text in a file, without the white space around it.
 
     :param name: of the parameter that holds the path, for error texts.
-    :raises ValueError: if the file is not a regular file, cannot be read, is empty, or may be read by others.
+    :raises ValueError: if the file is not a regular file, cannot be read, is empty, too large, or may be read by
+        others.
     """
     try:
         mode = path.stat().st_mode
-        text = path.read_text(encoding="utf-8").strip() if stat.S_ISREG(mode) else ""
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_small_file(path, MAX_BYTES).decode("utf-8").strip() if stat.S_ISREG(mode) else ""
+    except (OSError, ValueError) as error:
         raise ValueError(f"{name} {str(path)!r} cannot be read: {error}") from error
     if not stat.S_ISREG(mode):
         raise ValueError(f"{name} {str(path)!r} is not a regular file")

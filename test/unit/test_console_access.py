@@ -62,7 +62,7 @@ def test_a_token_file_that_others_may_use_is_refused(tmp_path, mode):
 def test_a_token_file_that_is_missing_empty_or_binary_is_refused(tmp_path):
     with pytest.raises(ValueError, match="cannot be read"):
         ConsoleSettings(token_file=str(tmp_path / "none"))
-    for content, reason in ((b" \n", "is empty"), (b"\xff\xfe" * 9, "cannot be read")):
+    for content, reason in ((b" \n", "is empty"), (b"\xff\xfe" * 9, "cannot be read"), (b"x" * 5000, "4096 bytes")):
         path = tmp_path / "token"
         path.write_bytes(content)
         path.chmod(0o600)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -120,9 +121,17 @@ FILE_CONTENTS = {
     "not YAML": ("a: {b: [1,\n", "not valid YAML"),
     "tabs": (
         "/**:\n\tros__parameters: {}",
-        "not valid YAML: found character '\\t' that",
+        "not valid YAML: found character",
     ),
     "binary": (b"\xff\xfe\x00", "not text"),
+    "large": ("/**: {ros__parameters: {}}\n" + "# no end\n" * 200_000, "bytes"),
+    "deep": ("{a: " * 5000 + "1" + "}" * 5000, "levels deep"),
+    "open brackets": ("[" * 20_000, "levels deep"),
+    "endless": ("a: &a {b: *a}", "no aliases"),
+    "bomb": (
+        "a0: &a0 {}\n" + "".join(f"a{i}: &a{i} {{p: *a{i - 1}, q: *a{i - 1}}}\n" for i in range(1, 60)),
+        "no aliases",
+    ),
 }
 
 
@@ -137,6 +146,26 @@ def test_bad_parameter_file_is_refused(name: str, argument: str, kind: str, tmp_
         programs(name, **{argument: str(file)})
     message = str(error.value)
     assert message.startswith(f"argument {argument}:={file}: ") and reason in message and "\n" not in message
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "text", ["~nobody_of_this_name/x", "x" * 5000, "x/" * 3000, "a\nb", "a\0b", "\x1b[31m", "\udcff"]
+)
+def test_odd_text_is_one_line_of_bounded_length(name: str, text: str, footage: Path) -> None:
+    for argument in FILES[name].ARGUMENTS:
+        try:
+            programs(name, **{argument.name: text})
+        except ArgumentError as error:
+            assert str(error).isprintable() and len(str(error)) <= 1000
+            assert str(error).startswith(f"argument {argument.name}:=")
+
+
+def test_file_that_gives_nothing_yet_does_not_hang(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    for path in (tmp_path / "fifo", "/dev/zero", "/proc/kmsg"):
+        with pytest.raises(ArgumentError, match="argument params_file:="):
+            programs("tracker", params_file=str(path))
 
 
 @pytest.mark.parametrize(

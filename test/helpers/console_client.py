@@ -16,7 +16,7 @@ import pytest
 
 aiohttp = pytest.importorskip("aiohttp", reason="aiohttp is not installed: apt install python3-aiohttp, or pip")
 
-from dimp_ros.apps.console.protocol import unpack_picture  # noqa: E402
+from dimp_ros.apps.console.protocol import unpack_image  # noqa: E402
 from dimp_ros.apps.console.server import ConsoleServer  # noqa: E402
 from dimp_ros.apps.console.session import Answer  # noqa: E402
 from dimp_ros.apps.console.settings import ConsoleSettings  # noqa: E402
@@ -59,16 +59,16 @@ class FakeRobot:
 
 
 class Served:
-    """A running server, its board, and what it logged; a camera that shows a picture every 20 ms."""
+    """A running server, its state, and what it logged; a camera that shows an image every 20 ms."""
 
     def __init__(self, **values: Any) -> None:
         self.settings = ConsoleSettings(**{"port": 0, "client_timeout": 2.0, **values})
-        self.board = ConsoleState(self.settings.pair_seconds, self.settings.stale_after)
+        self.state = ConsoleState(self.settings.pair_seconds, self.settings.stale_after)
         self.robot = FakeRobot()
         self.watchers: list[int] = []
         self.lines: list[str] = []
         self.server = ConsoleServer(
-            self.settings, self.board, self.robot, watchers=self.watchers.append, log=self.lines.append
+            self.settings, self.state, self.robot, watchers=self.watchers.append, log=self.lines.append
         )
         self.server.start()
         self._closed = threading.Event()
@@ -83,8 +83,8 @@ class Served:
             if self.playing:
                 number += 1
                 stamp = 10_000_000_000 + number * 20_000_000
-                self.board.on_image(stamp, self.noise.nbytes, lambda: self.noise)
-                self.board.on_targets(stamp, [CUP])
+                self.state.on_image(stamp, self.noise.nbytes, lambda: self.noise)
+                self.state.on_targets(stamp, [CUP])
 
     def close(self) -> bool:
         """Stop; return whether the server has ended."""
@@ -108,7 +108,7 @@ class Browser:
 
     def __init__(self, socket: Any) -> None:
         self.socket = socket
-        self.pictures: list[dict[str, Any]] = []
+        self.images: list[dict[str, Any]] = []
         self.statuses: list[dict[str, Any]] = []
         self.answers: dict[int, dict[str, Any]] = {}
         self.bytes = 0
@@ -117,9 +117,9 @@ class Browser:
         """Take one message, acknowledge it, and return it; None at the end."""
         message = await self.socket.receive(timeout=PATIENCE)
         if message.type is aiohttp.WSMsgType.BINARY:
-            header, jpeg = unpack_picture(message.data)
+            header, jpeg = unpack_image(message.data)
             assert jpeg[:2] == b"\xff\xd8"
-            self.pictures.append(header)
+            self.images.append(header)
             self.bytes += len(jpeg)
             await self.say(type="ack", number=header["number"])
             return header

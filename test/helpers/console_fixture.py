@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A camera that sees coloured squares, a tracker that follows them, and the console: what its tests share."""
+"""Fixtures of the console's tests: a camera with coloured squares, a tracker that follows them, and the console."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COLOURS = ((40, 60, 230), (230, 200, 40))
 
 
 class FakeCamera:
-    """Publishes pictures with squares on them, from a thread of its own, until it is closed."""
+    """Publishes images with squares on them, from a thread of its own, until it is closed."""
 
     def __init__(self, rate: float = 15.0) -> None:
         self.node = Node("camera")
@@ -38,7 +38,7 @@ class FakeCamera:
         self.places: list[tuple[float, float] | None] = [(200.0, 120.0), None]
         """Top-left corners of the squares; None for one that is not there."""
         self.stamps: dict[tuple[int, int], list[tuple[float, float] | None]] = {}
-        """What was where in the picture of a stamp."""
+        """What was where in the image of a stamp."""
         self.playing = True
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)

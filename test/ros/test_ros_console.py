@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The console as a node: what it takes from the graph, what it asks of the tracker, and that it costs nothing idle."""
+"""The console node: subscriptions, requests to the tracker, and no cost while no browser is connected."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def visit(console: ConsoleNode, act: Callable[[Browser], Awaitable[Any]]) -> Any
 
 def test_target_is_set_tracked_and_dropped_in_the_console():
     async def act(browser: Browser) -> None:
-        picture = await browser.until(lambda: browser.pictures and browser.pictures[-1])
-        await browser.say(type="init", request=1, stamp=picture["stamp"], box=[190, 110, 80, 80], id="cup")
+        image = await browser.until(lambda: browser.images and browser.images[-1])
+        await browser.say(type="init", request=1, stamp=image["stamp"], box=[190, 110, 80, 80], id="cup")
         await browser.until(lambda: 1 in browser.answers)
         assert browser.answers[1]["success"], browser.answers[1]["message"]
 
         def boxes() -> list[Any]:
-            targets = browser.pictures[-1]["targets"]
+            targets = browser.images[-1]["targets"]
             return [one["box"] for one in targets["list"] if one["state"] == "TRACKING"] if targets else []
 
         assert await browser.until(boxes) == [[200.0, 120.0, 60.0, 60.0]]
@@ -69,7 +69,7 @@ def test_images_are_subscribed_only_while_somebody_looks(monkeypatch):
     monkeypatch.setattr("dimp_ros.apps.console.node.LINGER_WATCHES", 3)
 
     async def act(browser: Browser) -> None:
-        await browser.until(lambda: browser.pictures)
+        await browser.until(lambda: browser.images)
         assert images.get_subscription_count() == 1
 
     with world(tracker=False) as running:
@@ -98,7 +98,7 @@ def test_why_there_is_no_video_and_no_tracker_is_told():
 
 def test_a_tracker_that_does_not_answer_in_time_is_told_as_such():
     async def act(browser: Browser) -> None:
-        await browser.until(lambda: browser.pictures)
+        await browser.until(lambda: browser.images)
         await browser.say(type="enable", request=1, enabled=True)
         await browser.until(lambda: browser.answers)
         assert "has not answered for 0.3 s" in browser.answers[1]["message"]
@@ -112,18 +112,18 @@ def test_a_tracker_that_does_not_answer_in_time_is_told_as_such():
 
 def test_compressed_images_are_shown():
     async def act(browser: Browser) -> None:
-        picture = await browser.until(lambda: browser.pictures and browser.pictures[-1])
-        assert (picture["width"], picture["height"]) == (640, 360)
+        image = await browser.until(lambda: browser.images and browser.images[-1])
+        assert (image["width"], image["height"]) == (640, 360)
 
     with context():
         overrides = {"port": 0, "image_transport": "compressed"}
         console = ConsoleNode(parameter_overrides=[Parameter(name, value=value) for name, value in overrides.items()])
         camera = Node("camera")
         images = camera.create_publisher(CompressedImage, "image/compressed", RELIABLE)
-        picture = cv2.imencode(".jpg", 90 * cv2.cvtColor(cv2.UMat(360, 640, cv2.CV_8U).get(), cv2.COLOR_GRAY2BGR))[1]
+        image = cv2.imencode(".jpg", 90 * cv2.cvtColor(cv2.UMat(360, 640, cv2.CV_8U).get(), cv2.COLOR_GRAY2BGR))[1]
 
         def publish() -> None:
-            message = CompressedImage(format="jpeg", data=array.array("B", picture.tobytes()))
+            message = CompressedImage(format="jpeg", data=array.array("B", image.tobytes()))
             message.header.stamp = camera.get_clock().now().to_msg()
             images.publish(message)
 

@@ -133,7 +133,7 @@ class Page:
         return self.page.evaluate(FIND, [[c - 12 for c in BOX_COLOUR], [c + 12 for c in BOX_COLOUR]])
 
     def drag(self, x0: float, y0: float, x1: float, y1: float) -> list[float] | None:
-        """Drag over the canvas, CSS pixels; return where the red square was while the picture was held."""
+        """Drag over the canvas, CSS pixels; return where the red square was while the image was held."""
         frame = self.page.locator("#view").bounding_box()
         mouse = self.page.mouse
         mouse.move(frame["x"] + x0, frame["y"] + y0)
@@ -196,7 +196,7 @@ def another_console(scene: ConsoleWorld, **parameters: Any) -> Iterator[ConsoleN
 
 def test_page_loads_from_the_robot_only(scene, console):
     console.shows("#chip-tracker", "✓")
-    console.shows("#chip-link", "pictures/s")
+    console.shows("#chip-link", "images/s")
     assert all(address.startswith((scene.console.server.url, "blob:")) for address in console.addresses)
     assert console.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert not console.page.is_visible("#notice")
@@ -248,7 +248,7 @@ def test_a_target_out_of_sight_is_lost_and_has_no_box(scene, console):
     scene.camera.places = [None, None]
     console.shows("#targets", "○ lost")
     console.shows("#targets", "last seen")
-    console.until(lambda: console.box() is None, "a picture without box")
+    console.until(lambda: console.box() is None, "an image without box")
     scene.camera.places = [(300.0, 150.0), None]
     console.shows("#targets", "● tracking")
     console.until(console.box, "a box")
@@ -332,10 +332,10 @@ def test_stopped_camera_makes_image_stale_and_targets_unknown(scene, console):
     console.follow("cup")
     scene.camera.playing = False
     console.shows("#chip-video", "stale")
-    console.shows("#banner", "Stale: this picture is")
-    console.shows("#targets", "no news for")
-    assert console.until(lambda: console.box() is None, "a picture without box") is True
-    assert console.square() is None, "an old picture is not shown as a live one is"
+    console.shows("#banner", "Stale: this image is")
+    console.shows("#targets", "no update for")
+    assert console.until(lambda: console.box() is None, "an image without box") is True
+    assert console.square() is None, "an old image is shown differently from a live one"
     scene.camera.playing = True
     console.shows("#chip-video", "live")
     console.shows("#targets", "tracking")
@@ -373,7 +373,7 @@ def test_eleventh_browser_is_refused_with_the_reason(scene, console, chromium):
             for page in pages:
                 page.shows("#targets", "cup")
                 page.until(page.box, "the box")
-            Page(chromium, small, context=tabs).open(other.server.url).shows("#notice", "10 browsers look already")
+            Page(chromium, small, context=tabs).open(other.server.url).shows("#notice", "10 browsers are connected")
             assert other._watchers == 10
         finally:
             tabs.close()
@@ -400,7 +400,7 @@ def test_one_that_stops_reading_does_not_hold_up_the_others(scene, console):
 def test_token_is_required_and_not_left_in_the_address(scene, chromium):
     with another_console(scene, token=TOKEN, tracker="other_tracker") as other:
         page = Page(chromium, DESKTOP).open(other.server.url)
-        page.shows("#login", "This console needs its token")
+        page.shows("#login", "This console needs a token")
         assert page.page.locator("#view").is_visible() and page.square() is None
         page.page.fill("#token", TOKEN[:-1] + "x")
         page.page.click("#login button")
@@ -418,11 +418,11 @@ def test_token_is_required_and_not_left_in_the_address(scene, chromium):
             TOKEN in address.partition("#")[0] for address in linked.addresses
         )
         # And without a tracker, that is said, and a request is refused with the remedy.
-        linked.shows("#chip-tracker", "not there")
-        linked.shows("#banner", "nobody answers as other_tracker")
+        linked.shows("#chip-tracker", "not available")
+        linked.shows("#banner", "no node other_tracker")
         linked.drag(100, 100, 300, 300)
-        linked.shows("#answers", "the tracker is not there: nobody serves /other/other_tracker/init_target")
-        # A console that ends is not taken for a picture that stands still.
+        linked.shows("#answers", "the tracker is not available: no service /other/other_tracker/init_target")
+        # A console that ends is not taken for an image that stands still.
         assert other.close()
         linked.shows("#notice", "Not connected to the robot")
         assert linked.square() is None

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who is let in to the console, and which settings it refuses to start with."""
+"""Access to the console, and refused settings."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Strangers do not keep the operator out of the console: silent, slow and chatty connections, over real sockets."""
+"""Strangers cannot block the operator: silent, slow and flooding connections, over real sockets."""
 
 from __future__ import annotations
 
@@ -55,11 +55,11 @@ async def strangers(served: Served, count: int, said: bytes, address: str) -> As
 
 
 async def log_in(served: Served, session: Any) -> Browser:
-    """Connect as the operator with the token, and see a picture."""
+    """Connect as the operator with the token, and see an image."""
     browser = Browser(await session.ws_connect("/socket", origin=served.server.url.rstrip("/")))
     assert await browser.step() == {"type": "login"}
     await browser.say(type="login", token=TOKEN)
-    await browser.until(lambda: browser.pictures)
+    await browser.until(lambda: browser.images)
     return browser
 
 
@@ -100,7 +100,7 @@ def test_connections_before_login_are_few_and_end_in_seconds():
 
 def test_pings_are_answered_and_count_as_messages():
     async def ask(browser: Browser) -> None:
-        await browser.until(lambda: browser.pictures)
+        await browser.until(lambda: browser.images)
         with suppress(ConnectionError):
             for _ in range(1000):
                 await browser.socket.ping(b"x")

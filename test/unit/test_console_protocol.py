@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What browsers may say to the console, and how pictures are packed."""
+"""Messages from browsers, and the format of images."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from dimp_ros.apps.console.protocol import (
     Enable,
     Init,
     Login,
-    pack_picture,
+    pack_image,
     parse,
-    unpack_picture,
+    unpack_image,
 )
 
 INIT = {"type": "init", "request": 3, "stamp": [5, 7], "box": [1, 2.5, 30, 40], "id": "cup"}
@@ -82,18 +82,18 @@ def test_no_text_does_more_than_be_refused(text):
 
 @given(st.dictionaries(st.text(), st.integers() | st.text() | st.none()), st.binary())
 def test_a_packed_picture_is_unpacked_the_same(header, jpeg):
-    assert unpack_picture(pack_picture(header, jpeg)) == (header, jpeg)
+    assert unpack_image(pack_image(header, jpeg)) == (header, jpeg)
 
 
 def test_each_quality_is_smaller_and_none_enlarges():
     random = np.random.default_rng(1)
     small = random.integers(0, 255, (36, 64, 3), np.uint8)
-    picture = np.kron(small, np.ones((20, 20, 1), np.uint8))
+    image = np.kron(small, np.ones((20, 20, 1), np.uint8))
     levels = ladder(1280)
-    sizes = [len(encode(picture, level)) for level in levels]
+    sizes = [len(encode(image, level)) for level in levels]
     assert sizes == sorted(sizes, reverse=True) and sizes[-1] < sizes[0] / 8
     import cv2
 
     assert cv2.imdecode(np.frombuffer(encode(small, levels[0]), np.uint8), cv2.IMREAD_COLOR).shape == small.shape
-    reduced = cv2.imdecode(np.frombuffer(encode(picture, levels[3]), np.uint8), cv2.IMREAD_COLOR)
+    reduced = cv2.imdecode(np.frombuffer(encode(image, levels[3]), np.uint8), cv2.IMREAD_COLOR)
     assert reduced.shape[1] == levels[3].width and reduced.shape[0] == round(720 * levels[3].width / 1280)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The console's links: pictures as good and as many as each carries, on links that are computed, not waited for."""
+"""Rate control of the console on simulated links: quality and rate of the images follow the link."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from dimp_ros.apps.console.rate_control import MAX_STATUSES, WINDOW, RateControl
 
 BYTES = (160e3, 90e3, 50e3, 28e3, 12e3, 6e3)
-"""Of a picture in each quality."""
+"""Of an image in each quality."""
 
 
 class Wire:
@@ -28,12 +28,12 @@ class Wire:
         self.ages: list[float] = []
         self.levels: list[int] = []
 
-    def _send(self, size: float, picture: bool) -> None:
+    def _send(self, size: float, image: bool) -> None:
         self._number += 1
         self._free_at = max(self._free_at, self.now) + size / self.bandwidth
         self._coming.append((self._free_at + self.delay, self._number))
-        self.link.sent(self._number, self.now, picture=picture)
-        if picture:
+        self.link.sent(self._number, self.now, image=image)
+        if image:
             self.sent += 1
             self.ages.append(self._free_at + self.delay / 2 - self.now)
             self.levels.append(self.link.level)
@@ -48,9 +48,9 @@ class Wire:
             probe = self.link.wants_probe(self.now) and self.link.is_idle()
             if (probe or self.now - self._status_at > 0.5) and self.link.may_send_status():
                 self._status_at = self.now
-                self._send(400, picture=False)
-            if self.link.may_send_picture(self.now):
-                self._send(BYTES[self.link.level], picture=True)
+                self._send(400, image=False)
+            if self.link.may_send_image(self.now):
+                self._send(BYTES[self.link.level], image=True)
             self.most_under_way = max(self.most_under_way, len(self._coming))
             self.now += step
 
@@ -70,7 +70,7 @@ def test_a_slow_link_gets_pictures_that_it_carries_fresh():
     wire.run(60.0)
     assert wire.link.rate(wire.now) > 5.0
     ages = sorted(wire.ages)
-    assert ages[len(ages) // 2] < 0.3, "half of the pictures are fresh when they arrive"
+    assert ages[len(ages) // 2] < 0.3, "half of the images are fresh when they arrive"
     assert min(wire.levels) >= 1 and sum(level >= 2 for level in wire.levels) > 0.9 * len(wire.levels)
 
 
@@ -114,12 +114,12 @@ def test_images_under_way_and_rate_are_limited(bandwidth, delay, max_rate):
 
 def test_a_client_that_answers_no_more_is_sent_no_more():
     link = RateControl(len(BYTES), 20.0, 0.0)
-    link.sent(1, 0.0, picture=False)
+    link.sent(1, 0.0, image=False)
     link.acknowledged(1, 0.01)
     now, number = 0.02, 2
     while now < 3.0:
-        if link.may_send_picture(now):
-            link.sent(number, now, picture=True)
+        if link.may_send_image(now):
+            link.sent(number, now, image=True)
             number += 1
         now += 0.01
     assert number == 2 + WINDOW
@@ -128,8 +128,8 @@ def test_a_client_that_answers_no_more_is_sent_no_more():
 
 def test_what_was_never_sent_cannot_be_acknowledged():
     link = RateControl(len(BYTES), 20.0, 0.0)
-    link.sent(1, 0.0, picture=False)
+    link.sent(1, 0.0, image=False)
     link.acknowledged(1, 0.1)
     for number in (1, 2, 0):
-        with pytest.raises(ValueError, match=f"message {number} .* not under way"):
+        with pytest.raises(ValueError, match=f"message {number} .* not in flight"):
             link.acknowledged(number, 0.2)

@@ -63,13 +63,13 @@ def test_other_methods_hosts_and_origins_are_turned_away():
 
 def test_image_comes_with_its_stamp_size_and_boxes():
     async def look(browser: Browser) -> None:
-        await browser.until(lambda: len(browser.pictures) >= 5)
-        stamps = [tuple(picture["stamp"]) for picture in browser.pictures]
+        await browser.until(lambda: len(browser.images) >= 5)
+        stamps = [tuple(image["stamp"]) for image in browser.images]
         assert stamps == sorted(set(stamps)), "in order, and each once"
-        for picture in browser.pictures[1:]:  # the camera's very first may have been faster than its boxes
-            assert (picture["width"], picture["height"]) == (640, 360)
-            assert picture["targets"]["stamp"] == picture["stamp"]
-            assert picture["targets"]["list"][0]["box"] == [1.0, 2.0, 3.0, 4.0]
+        for image in browser.images[1:]:  # the camera's very first may have been faster than its boxes
+            assert (image["width"], image["height"]) == (640, 360)
+            assert image["targets"]["stamp"] == image["stamp"]
+            assert image["targets"]["list"][0]["box"] == [1.0, 2.0, 3.0, 4.0]
 
     with serving() as served:
         browse(served, look)
@@ -78,7 +78,7 @@ def test_image_comes_with_its_stamp_size_and_boxes():
 def test_states_are_told_also_while_there_is_no_video():
     async def look(browser: Browser) -> None:
         await browser.until(lambda: len(browser.statuses) >= 3)
-        assert browser.pictures == []
+        assert browser.images == []
         last = browser.statuses[-1]
         assert last["video"] == {"state": "none", "age": None, "reason": "nobody publishes on /image"}
         assert last["tracker"] == {"present": True, "enabled": None, "trouble": ""}
@@ -86,9 +86,9 @@ def test_states_are_told_also_while_there_is_no_video():
     with serving() as served:
         served.playing = False
         time.sleep(0.1)
-        served.board.forget_images()
-        served.board.set_silence("nobody publishes on /image")
-        served.board.set_tracker(TrackerStatus(True))
+        served.state.forget_images()
+        served.state.set_silence("nobody publishes on /image")
+        served.state.set_tracker(TrackerStatus(True))
         browse(served, look)
 
 
@@ -167,7 +167,7 @@ def test_with_a_token_nothing_is_told_or_done_before_it_is_shown():
         await browser.say(type="login", token=TOKEN[:-1])
         assert await browser.ended() == 4401
         assert time.monotonic() - begun >= 1.0, "guessing is slow"
-        assert browser.pictures == browser.statuses == []
+        assert browser.images == browser.statuses == []
 
     async def without(browser: Browser) -> None:
         await browser.step()
@@ -177,7 +177,7 @@ def test_with_a_token_nothing_is_told_or_done_before_it_is_shown():
     async def right(browser: Browser) -> None:
         await browser.step()
         await browser.say(type="login", token=TOKEN)
-        await browser.until(lambda: browser.pictures)
+        await browser.until(lambda: browser.images)
 
     with serving(token=TOKEN) as served:
         browse(served, wrong)
@@ -196,7 +196,7 @@ def test_browser_limit_is_reported_and_freed_again():
         await first.close()
         await Browser(second).until(lambda: served.watchers[-1] == 1)
         fourth = Browser(await session.ws_connect("/socket", origin=origin))
-        await fourth.until(lambda: fourth.pictures)
+        await fourth.until(lambda: fourth.images)
 
     with serving(max_clients=2) as served:
         talk(served, ask)
@@ -206,8 +206,8 @@ def test_image_is_encoded_once_per_quality():
     async def ask(session: Any) -> int:
         origin = served.server.url.rstrip("/")
         browsers = [Browser(await session.ws_connect("/socket", origin=origin)) for _ in range(8)]
-        await asyncio.gather(*(one.until(lambda one=one: len(one.pictures) >= 10) for one in browsers))
-        return sum(len(one.pictures) for one in browsers)
+        await asyncio.gather(*(one.until(lambda one=one: len(one.images) >= 10) for one in browsers))
+        return sum(len(one.images) for one in browsers)
 
     with serving(max_rate=5.0) as served:
         seen = talk(served, ask)
@@ -217,7 +217,7 @@ def test_image_is_encoded_once_per_quality():
 def test_browser_that_stops_reading_is_dropped_alone():
     async def ask(session: Any) -> None:
         browser = Browser(await session.ws_connect("/socket", origin=served.server.url.rstrip("/")))
-        await browser.until(lambda: browser.pictures)
+        await browser.until(lambda: browser.images)
         port = served.server.port
         raw = socket.create_connection(("127.0.0.1", port))
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -227,14 +227,14 @@ def test_browser_that_stops_reading_is_dropped_alone():
             "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
         )
         await browser.until(lambda: 2 in served.watchers)
-        before = len(browser.pictures)
+        before = len(browser.images)
         await browser.until(lambda: served.watchers[-1] == 1)
-        assert len(browser.pictures) > before + 5
+        assert len(browser.images) > before + 5
         raw.close()
 
     with serving() as served:
         talk(served, ask)
-        assert any("takes nothing any more" in line for line in served.lines)
+        assert any("does not acknowledge messages" in line for line in served.lines)
 
 
 def test_browser_without_acknowledgements_gets_few_messages():
@@ -257,10 +257,10 @@ def test_undecodable_image_is_reported_and_the_next_shown():
         raise ValueError("encoding '64FC9' is unknown")
 
     async def look(browser: Browser) -> None:
-        await browser.until(lambda: browser.pictures)
+        await browser.until(lambda: browser.images)
         served.playing = False
         await asyncio.sleep(0.1)
-        served.board.on_image(500_000_000_000, 10, broken)
+        served.state.on_image(500_000_000_000, 10, broken)
         await browser.until(lambda: browser.statuses and browser.statuses[-1]["video"]["state"] == "bad")
         assert browser.statuses[-1]["video"]["reason"] == "encoding '64FC9' is unknown"
         served.playing = True
@@ -273,14 +273,14 @@ def test_undecodable_image_is_reported_and_the_next_shown():
 def test_a_port_that_is_taken_is_said_so():
     with serving() as served:
         settings = ConsoleSettings(port=served.server.port)
-        another = ConsoleServer(settings, served.board, served.robot)
+        another = ConsoleServer(settings, served.state, served.robot)
         with pytest.raises(ValueError, match=r"cannot be served on .* choose another port"):
             another.start()
 
 
 def test_the_end_closes_all_connections_and_the_port():
     async def ask(browser: Browser) -> None:
-        await browser.until(lambda: browser.pictures)
+        await browser.until(lambda: browser.images)
         stopping = asyncio.get_running_loop().run_in_executor(None, served.server.stop, PATIENCE)
         assert await browser.ended() == 1001
         assert await stopping

@@ -17,15 +17,14 @@ _AUTHORITY = re.compile(r"(?:\[(?P<v6>[0-9a-f:.]{2,45})\]|(?P<name>[a-z0-9._-]{1
 
 
 class AccessDenied(Exception):
-    """A request that is turned away; the text is for the one who asked."""
+    """A request that is refused; the text is sent to the client."""
 
 
 class Gate:
-    """Decides on requests by their headers, and on tokens.
+    """Checks the headers of requests, and tokens.
 
-    A page of another site that the operator's browser has open can send requests here, and, by binding its own name
-    to this machine's address (DNS rebinding), even read the answers. Its requests carry its name: as Origin, and
-    after rebinding as Host.
+    A page of another site in the operator's browser can send requests here, and read the answers if it binds its own
+    name to this machine's address (DNS rebinding). Its requests have its name as Origin, and after rebinding as Host.
     """
 
     def __init__(self, settings: ConsoleSettings) -> None:
@@ -38,15 +37,15 @@ class Gate:
 
     @property
     def needs_token(self) -> bool:
-        """Whether anybody must show a token first."""
+        """Whether clients must send a token first."""
         return bool(self._token)
 
     def admits(self, token: str) -> bool:
-        """Return whether ``token`` is the right one; takes as long for any that is not."""
+        """Return whether ``token`` is correct, in constant time."""
         return hmac.compare_digest(token.encode(), self._token)
 
     def check_host(self, host: str | None) -> None:
-        """Let through requests that were addressed to this machine, by address or by a name that is known.
+        """Check that a request was addressed to this machine, by address or by a known name.
 
         :param host: the Host header.
         :raises AccessDenied: with the remedy.
@@ -63,13 +62,15 @@ class Gate:
         else:
             if address.is_loopback or not self._loopback_only or name in self._names:
                 return
-        raise AccessDenied(f"this console does not know itself as {name}; add that to its parameter allowed_hosts")
+        raise AccessDenied(
+            f"{name} is not a known name of this machine; add it to the console's parameter allowed_hosts"
+        )
 
     def check_origin(self, origin: str | None, host: str | None) -> None:
-        """Let through requests of pages that this very server has served.
+        """Check that a request comes from a page of this server.
 
         :param origin: the Origin header; browsers send it with every WebSocket.
-        :raises AccessDenied: for every other page, and without the header.
+        :raises AccessDenied: for other pages, and without the header.
         """
         self.check_host(host)
         try:
@@ -77,13 +78,13 @@ class Gate:
         except ValueError:
             parts = urlsplit("")
         if parts.scheme not in ("http", "https") or parts.netloc.lower() != (host or "").lower():
-            raise AccessDenied("only the console's own page may connect; open it at this very address")
+            raise AccessDenied("only the console's own page may connect; open it at this address")
 
 
 class Allowance:
     """A token bucket.
 
-    :param rate: units a second. :param burst: units in reserve at most. :param clock: seconds.
+    :param rate: units per second. :param burst: capacity in units. :param clock: seconds.
     """
 
     def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -91,7 +92,7 @@ class Allowance:
         self._left, self._at = burst, clock()
 
     def take(self, units: float = 1.0) -> bool:
-        """Take units and return True, if there are so many."""
+        """Take units and return True if enough are left; otherwise take none and return False."""
         now = self._clock()
         self._left = min(self._burst, self._left + (now - self._at) * self._rate)
         self._at = now

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TCP connections of the console: those that have not shown the token are few and short."""
+"""TCP connections of the console; those without a token are limited in number and time."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from collections.abc import Callable
 from dimp_ros.apps.console.access import Allowance
 
 STRANGER_SECONDS = 5.0
-"""A connection that was not admitted is closed after this time; browsers open another when they need one."""
+"""A connection that was not admitted is closed after this time; browsers open another if they need one."""
 
 MAX_STRANGERS = 64
-"""Connections that were not admitted, over all addresses; one more closes the oldest of the busiest address."""
+"""Largest number of connections that were not admitted; one more closes the oldest of the busiest address."""
 
 MAX_STRANGERS_PER_ADDRESS = 16
 BYTES_A_SECOND, BYTES_IN_RESERVE = 32_768.0, 131_072.0
-"""What a client may send: more than all messages that are allowed, and few enough for frames of any kind."""
+"""Limit of what a client may send: above the limit of messages, and low enough for frames of any kind."""
 
 
 class Connections:
-    """Makes the protocol of each connection, and closes connections of strangers when they are many or old.
+    """Creates the protocol of each connection, and closes connections of strangers if they are too many or too old.
 
-    A stranger has not shown the token, whatever it sent so far: nothing, a part of a request, requests for files, or a
-    WebSocket's handshake. Admitted connections are never closed here.
+    A stranger has not sent the token, whatever else it sent: nothing, a part of a request, requests for files, or a
+    WebSocket handshake. Admitted connections are never closed here.
 
-    :param make: makes aiohttp's protocol for one connection.
+    :param make: returns aiohttp's protocol for one connection.
     """
 
     def __init__(self, make: Callable[[], asyncio.Protocol]) -> None:
@@ -39,16 +39,16 @@ class Connections:
 
     @property
     def strangers(self) -> int:
-        """How many connections were not admitted."""
+        """Number of connections that were not admitted."""
         return len(self._strangers)
 
     def admit(self, transport: asyncio.BaseTransport | None) -> None:
-        """Stop counting a connection: it has shown the token, or none is needed, or it has ended."""
+        """Stop counting a connection: it has sent the token, or needs none, or has ended."""
         if transport is not None:
             self._strangers.pop(transport, None)
 
     def opened(self, transport: asyncio.Transport) -> None:
-        """Count a new connection; if there are too many, close the oldest of the address that has most."""
+        """Count a new connection; if there are too many, close the oldest of the address with most."""
         peer = transport.get_extra_info("peername")
         self._strangers[transport] = str(peer[0]) if peer else ""
         asyncio.get_running_loop().call_later(STRANGER_SECONDS, self._close, transport)
@@ -62,7 +62,7 @@ class Connections:
 
 
 class _Connection(asyncio.Protocol):
-    """Passes everything to aiohttp's protocol, and bounds what is received."""
+    """Forwards everything to aiohttp's protocol, and limits the received data."""
 
     def __init__(self, connections: Connections, inner: asyncio.Protocol) -> None:
         self._connections, self._inner = connections, inner

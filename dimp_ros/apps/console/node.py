@@ -35,15 +35,15 @@ from dimp_ros.ros_utils.subscriptions import IMAGE_TYPES, image_topic
 
 WATCH_SECONDS = 0.2
 LINGER_WATCHES = 25
-"""Images are received for so many more watches after the last browser has gone: it may only have been reloaded."""
+"""Watches for which images are still received after the last browser has gone: it may be reloading the page."""
 
 CLOSE_SECONDS = 1.2
 
 
 class ConsoleNode(Node):
-    """Serves the operator console. Images are subscribed only while a browser looks.
+    """Serves the operator console. Images are subscribed only while a browser is connected.
 
-    :param finish: not called: the console ends with a signal.
+    :param finish: not used: the console ends on a signal.
     """
 
     def __init__(self, finish: Finish = lambda code: None, **node_options: Any) -> None:
@@ -53,13 +53,13 @@ class ConsoleNode(Node):
         self._transport = settings.image_transport
         self._max_megapixels = settings.max_megapixels
         self._stale_after = settings.stale_after
-        self._levels = Contrast()
+        self._contrast = Contrast()
         self._image_qos = image_qos()
         self._images: Any = None
         self._watchers = self._linger = 0
-        self._enabled: bool | None = None  # as the tracker's diagnostics have it
+        self._enabled: bool | None = None  # from the tracker's diagnostics
         self._trouble: dict[str, str] = {}
-        self.board = ConsoleState(settings.pair_seconds, settings.stale_after)
+        self.state = ConsoleState(settings.pair_seconds, settings.stale_after)
         self._tracker = TrackerServices(self, settings.tracker, settings.request_timeout)
         self._subscribe(TargetStateArray, "targets", self._on_targets, reliable_qos(1, latched=True))
         self._subscribe(DiagnosticArray, "/diagnostics", self._on_diagnostics, sensor_qos(10))
@@ -71,7 +71,7 @@ class ConsoleNode(Node):
         )
         guard_services(self)
         server = ConsoleServer(
-            settings, self.board, self._tracker, watchers=self._set_watchers, log=self.get_logger().info
+            settings, self.state, self._tracker, watchers=self._set_watchers, log=self.get_logger().info
         )
         server.start()
         self._server = server
@@ -85,9 +85,9 @@ class ConsoleNode(Node):
         return self._server
 
     def _configure(self) -> ConsoleSettings:
-        """Declare the parameters and return their values; the token is not left where the graph can read it.
+        """Declare the parameters and return their values; the token is undeclared, so that the graph cannot read it.
 
-        :raises ValueError: for values that are not allowed.
+        :raises ValueError: for invalid values.
         """
         rows = [row for row in console_parameters() if row.name != "token"]
         handler = ParameterHandler(self, rows)
@@ -114,32 +114,32 @@ class ConsoleNode(Node):
     # From the graph
 
     def _on_image(self, image: Any) -> None:
-        self.board.on_image(stamp_ns(image.header.stamp), len(image.data), partial(self._open, image))
+        self.state.on_image(stamp_ns(image.header.stamp), len(image.data), partial(self._open, image))
 
     def _open(self, image: Any) -> NDArray[np.uint8]:
-        """Return the picture in an image message, raw or compressed, as HxWx3 BGR."""
+        """Return the image of a raw or compressed message, HxWx3 uint8 BGR."""
         if self._transport == "raw":
             return to_bgr(image)
-        return to_bgr(compressed_picture(image, self._levels, self._max_megapixels))
+        return to_bgr(compressed_picture(image, self._contrast, self._max_megapixels))
 
     def _on_targets(self, message: TargetStateArray) -> None:
-        self.board.on_targets(stamp_ns(message.header.stamp), target_estimates(message))
+        self.state.on_targets(stamp_ns(message.header.stamp), target_estimates(message))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        """Note whether the tracker is enabled, and what it complains about."""
+        """Take from the tracker's diagnostics whether it is enabled, and its warnings and errors."""
         for status in message.status:
             node, _, part = status.name.rpartition(": ")
             if node != self._tracker.name or part not in ("input", "tracking", "node"):
                 continue
             level = status.level[0] if isinstance(status.level, bytes) else int(status.level)
-            lost = status.message.startswith("lost: ")  # is told with the targets
+            lost = status.message.startswith("lost: ")  # is reported with the targets
             self._trouble[part] = status.message if level and not lost else ""
             for pair in status.values:
                 if part == "node" and pair.key == "enabled":
                     self._enabled = self._tracker.enabled = pair.value == "true"
 
     def _on_watch(self) -> None:
-        """Subscribe images while somebody looks; find out why none come, and whether the tracker is there."""
+        """Subscribe images while a browser is connected; check the publisher of images and the tracker."""
         topic, kind = image_topic(self, self._transport), IMAGE_TYPES[self._transport]
         self._linger = LINGER_WATCHES if self._watchers else max(0, self._linger - 1)
         if self._linger and self._images is None:
@@ -147,19 +147,19 @@ class ConsoleNode(Node):
         elif not self._linger and self._images is not None:
             self.destroy_subscription(self._images)
             self._images = None
-            self.board.forget_images()
+            self.state.forget_images()
         if not self._watchers:
             return
-        silent = self.board.seconds_without_image
+        silent = self.state.seconds_without_image
         quiet = silent is None or silent >= self._stale_after
-        question = explain_silence if quiet else publisher_trouble
-        self.board.set_silence(question(self, topic, self._image_qos, kind))
-        there = self._tracker.are_there
-        if not there:
+        explain = explain_silence if quiet else publisher_trouble
+        self.state.set_silence(explain(self, topic, self._image_qos, kind))
+        available = self._tracker.are_there
+        if not available:
             self._tracker.enabled = None
             self._trouble.clear()
         trouble = next((text for text in map(self._trouble.get, ("node", "tracking", "input")) if text), "")
-        self.board.set_tracker(TrackerStatus(there, self._tracker.enabled, trouble))
+        self.state.set_tracker(TrackerStatus(available, self._tracker.enabled, trouble))
 
     # End
 

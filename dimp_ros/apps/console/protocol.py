@@ -12,23 +12,23 @@ MAX_BYTES = 4096
 """Longest message accepted from a browser, bytes."""
 
 MAX_NAME = 255
-"""Longest name of a target, characters, as the tracker has it."""
+"""Longest name of a target in characters, as in the tracker."""
 
 _LAST_SECOND = 2**31 - 1
 
 
 class BadMessage(ValueError):
-    """A message that this console's page does not send."""
+    """An invalid message."""
 
 
 class Login(NamedTuple):
-    """The token, as the first message."""
+    """The token; the first message."""
 
     token: str
 
 
 class Ack(NamedTuple):
-    """A picture or a status was received and, a picture, decoded."""
+    """Acknowledges a status, or an image after it was decoded."""
 
     number: int
 
@@ -62,7 +62,7 @@ Message = Login | Ack | Init | Drop | Enable
 def parse(text: str) -> Message:
     """Return the message in a text frame.
 
-    :raises BadMessage: with what is wrong with it.
+    :raises BadMessage: with the reason.
     """
     try:
         fields = json.loads(text)
@@ -87,14 +87,14 @@ def parse(text: str) -> Message:
     raise BadMessage("type must be one of ack, login, init, drop, enable")
 
 
-def pack_picture(header: Mapping[str, Any], jpeg: bytes) -> bytes:
+def pack_image(header: Mapping[str, Any], jpeg: bytes) -> bytes:
     """Return a binary message: the header's length (4 bytes, little-endian), the header as JSON, the JPEG."""
     text = json.dumps(header, separators=(",", ":"), allow_nan=False).encode()
     return struct.pack("<I", len(text)) + text + jpeg
 
 
-def unpack_picture(message: bytes) -> tuple[dict[str, Any], bytes]:
-    """Return the header and the JPEG of `pack_picture`."""
+def unpack_image(message: bytes) -> tuple[dict[str, Any], bytes]:
+    """Return the header and the JPEG of `pack_image`."""
     (length,) = struct.unpack_from("<I", message)
     return json.loads(message[4 : 4 + length]), message[4 + length :]
 
@@ -111,7 +111,7 @@ def _text(fields: Mapping[str, Any], name: str) -> str:
     if not isinstance(value, str) or len(value) > MAX_NAME:
         raise BadMessage(f"{name} must be a text of {MAX_NAME} characters at most")
     try:
-        value.encode()  # half of a surrogate pair can be written in JSON, but not in a ROS message
+        value.encode()  # JSON can express half of a surrogate pair, a ROS message cannot
     except UnicodeEncodeError:
         raise BadMessage(f"{name} holds characters that are not valid Unicode") from None
     return value
@@ -135,7 +135,7 @@ def _box(fields: Mapping[str, Any]) -> tuple[float, float, float, float]:
     for item in value:
         if isinstance(item, bool) or not isinstance(item, (int, float)):
             raise BadMessage("box must hold numbers")
-        if not abs(item) <= 1e6:  # nor is NaN
+        if not abs(item) <= 1e6:  # refuses NaN, too
             raise BadMessage("box must hold finite numbers of at most a million pixels")
         numbers.append(float(item))
     x, y, w, h = numbers

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The console's web server: some fixed files, and a WebSocket for each browser, in a thread of its own."""
+"""The console's web server: fixed files and a WebSocket for each browser, in its own thread."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ TYPES = {
     ".svg": "image/svg+xml",
 }
 HEADERS = {
-    # The page loads nothing but its own files, runs no script and no style that is written into it, and cannot be
-    # framed by another page.
+    # The page loads only its own files, has no inline scripts or styles, and cannot be framed by another page.
     "Content-Security-Policy": (
         "default-src 'self'; img-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'"
@@ -46,7 +45,7 @@ HEADERS = {
 }
 LOGIN_SECONDS = 3.0
 WRONG_TOKEN_SECONDS = 1.0
-"""How long the answer to a wrong token is held back."""
+"""Delay of the answer to a wrong token."""
 
 WRONG_TOKEN, FULL = 4401, 4503
 BACKLOG = 128
@@ -57,22 +56,22 @@ CLOSE_SECONDS = 1.5
 class ConsoleServer:
     """Serves the page and its WebSocket from `start` to `stop`.
 
-    :param watchers: called with how many browsers look, whenever that changes.
-    :param log: takes a line about what happens; never a token.
+    :param watchers: called with the number of connected browsers whenever it changes.
+    :param log: takes log lines, which never contain the token.
     """
 
     def __init__(
         self,
         settings: ConsoleSettings,
-        board: ConsoleState,
-        robot: TrackerClient,
+        state: ConsoleState,
+        tracker: TrackerClient,
         *,
         watchers: Callable[[int], None] = lambda count: None,
         log: Callable[[str], None] = lambda text: None,
     ) -> None:
         self._settings = settings
-        self._board = board
-        self._robot = robot
+        self._state = state
+        self._tracker = tracker
         self._watchers = watchers
         self._log = log
         self._gate = Gate(settings)
@@ -82,17 +81,17 @@ class ConsoleServer:
             if path.suffix in TYPES
         }
         self._files["/"] = self._files["/index.html"]
-        self._pictures = JpegEncoder(ladder(settings.max_width))
+        self._jpegs = JpegEncoder(ladder(settings.max_width))
         self._sessions: set[Session] = set()
         self._handlers: set[asyncio.Task[Any]] = set()
-        self._connections: Connections | None = None  # once the port is open
+        self._connections: Connections | None = None  # set once the port is open
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._run, name="console_server", daemon=True)
         self._started = threading.Event()
         self._failure: OSError | None = None
         self._stopping = asyncio.Event()
         self.port = settings.port
-        """The port that is served on, once started."""
+        """The port, known after `start`."""
 
     @property
     def url(self) -> str:
@@ -102,8 +101,8 @@ class ConsoleServer:
 
     @property
     def encoded(self) -> int:
-        """How many JPEGs were made so far."""
-        return self._pictures.count
+        """Number of JPEGs encoded so far."""
+        return self._jpegs.count
 
     # From other threads
 
@@ -119,10 +118,10 @@ class ConsoleServer:
                 f"{self._settings.host}:{self._settings.port} cannot be served on ({self._failure.strerror}): choose "
                 "another port, or an address of this machine"
             )
-        self._board.listen(self._changed)
+        self._state.listen(self._changed)
 
     def stop(self, timeout: float) -> bool:
-        """Close all connections and end; return whether the thread has ended within ``timeout`` seconds."""
+        """Close all connections; return whether the thread has ended within ``timeout`` seconds."""
         if self._thread.is_alive():
             self._call(self._stopping.set)
             self._thread.join(timeout)
@@ -145,7 +144,7 @@ class ConsoleServer:
             self._loop.run_until_complete(self._serve())
         finally:
             self._started.set()
-            self._pictures.close()
+            self._jpegs.close()
             self._loop.close()
 
     async def _serve(self) -> None:
@@ -183,7 +182,7 @@ class ConsoleServer:
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        """Turn away what was not addressed to this machine; put the headers on every answer."""
+        """Refuse requests that were not addressed to this machine; add the security headers to every answer."""
         try:
             self._gate.check_host(request.headers.get("Host"))
             response = await handler(request)
@@ -196,7 +195,7 @@ class ConsoleServer:
         return response
 
     async def _on_file(self, request: web.Request) -> web.StreamResponse:
-        """Answer with one of the fixed files: no path is ever looked up."""
+        """Answer with one of the fixed files; no path is looked up."""
         content, kind = self._files[request.path]
         return web.Response(body=content, content_type=kind, charset="utf-8")
 
@@ -206,7 +205,7 @@ class ConsoleServer:
         socket.headers.update(HEADERS)
         try:
             await socket.prepare(request)
-        except ConnectionError:  # it was closed meanwhile
+        except ConnectionError:  # the client has closed it
             return web.Response(status=400)
         handler = asyncio.current_task()
         assert handler is not None
@@ -226,13 +225,13 @@ class ConsoleServer:
         return socket
 
     async def _admit(self, request: web.Request, socket: web.WebSocketResponse) -> Close | None:
-        """Let a browser in, if it has the token and there is room; otherwise return why not."""
+        """Admit a browser if it has the token and there is room; otherwise return the reason."""
         if self._gate.needs_token:
             try:
                 await socket.send_json({"type": "login"})
                 if not self._gate.admits(await _token(socket)):
                     await asyncio.sleep(WRONG_TOKEN_SECONDS)
-                    self._log("a browser was turned away: wrong token")
+                    self._log("a browser was refused: wrong token")
                     return Close(WRONG_TOKEN, "this token is not the right one")
             except (BadMessage, asyncio.TimeoutError):
                 return Close(WRONG_TOKEN, "the token must be shown first")
@@ -243,13 +242,13 @@ class ConsoleServer:
         return None
 
     def _full(self) -> Close:
-        return Close(FULL, f"{self._settings.max_clients} browsers look already, no more are let in")
+        return Close(FULL, f"{self._settings.max_clients} browsers are connected, which is the limit max_clients")
 
     async def _serve_session(self, socket: web.WebSocketResponse, remote: str | None) -> Close | None:
-        session = Session(socket, self._board, self._pictures, self._robot, self._settings)
+        session = Session(socket, self._state, self._jpegs, self._tracker, self._settings)
         self._sessions.add(session)
         self._watchers(len(self._sessions))
-        self._log(f"a browser at {remote} looks, {len(self._sessions)} in all")
+        self._log(f"browser {remote} connected, {len(self._sessions)} in all")
         why: Close | None = None
         try:
             settings = self._settings
@@ -264,27 +263,27 @@ class ConsoleServer:
         finally:
             self._sessions.discard(session)
             self._watchers(len(self._sessions))
-            self._log(f"a browser at {remote} {why.text if why else 'has gone'}, {len(self._sessions)} left")
+            self._log(f"browser {remote} disconnected{f': {why.text}' if why else ''}, {len(self._sessions)} left")
         return why
 
 
 async def _end(request: web.Request, socket: web.WebSocketResponse, why: Close | None) -> None:
-    """Close a connection: politely with a reason, if that can be sent; otherwise at once."""
+    """Close a connection with a reason, if it can be sent in time; otherwise abort it."""
     if why is None:
         return
     with suppress(ConnectionError, asyncio.TimeoutError):
         await asyncio.wait_for(socket.close(code=why.code, message=why.text.encode()[:120]), CLOSE_SECONDS)
     if request.transport is not None:
-        request.transport.abort()  # a browser that does not read would keep what was sent in memory
+        request.transport.abort()  # else data for a browser that does not read stay in memory
 
 
 async def _token(socket: web.WebSocketResponse) -> str:
     """Return the token of the first message.
 
-    :raises BadMessage: if the first message is another one. :raises asyncio.TimeoutError: if none comes.
+    :raises BadMessage: for another message. :raises asyncio.TimeoutError: if none arrives in time.
     """
     message = await asyncio.wait_for(socket.receive(), LOGIN_SECONDS)
-    said = parse(message.data) if message.type is WSMsgType.TEXT else None
-    if not isinstance(said, Login):
+    login = parse(message.data) if message.type is WSMsgType.TEXT else None
+    if not isinstance(login, Login):
         raise BadMessage("the token must be shown first")
-    return said.token
+    return login.token

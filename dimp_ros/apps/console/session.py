@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The session of one browser: images and states to it at the rate of its link, and its requests."""
+"""The session of one browser: sends images and states at the rate of its link, and serves its requests."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from aiohttp import WSMsgType, web
 
 from dimp_ros.apps.console.access import Allowance
 from dimp_ros.apps.console.jpeg_encoder import JpegEncoder
-from dimp_ros.apps.console.protocol import Ack, Drop, Enable, Init, Login, pack_picture, parse
+from dimp_ros.apps.console.protocol import Ack, Drop, Enable, Init, Login, pack_image, parse
 from dimp_ros.apps.console.rate_control import RateControl
 from dimp_ros.apps.console.settings import ConsoleSettings
 from dimp_ros.apps.console.state import ConsoleState, ShownImage, stamp_fields, update_fields
 
 STATUS_SECONDS = 0.5
-"""Period of status messages even if nothing has changed: so a browser knows that the robot is connected."""
+"""Period of status messages if nothing changes: they show the browser that the robot is connected."""
 
 CHANGE_SECONDS = 0.05
 """Shortest time between two status messages."""
@@ -30,7 +30,7 @@ REQUESTS_A_SECOND, REQUESTS_IN_RESERVE = 5.0, 10.0
 
 
 class Close(NamedTuple):
-    """Why a connection is ended: a WebSocket close code, and a text for the person."""
+    """The reason for closing a connection: a WebSocket close code, and a text for the user."""
 
     code: int
     text: str
@@ -47,7 +47,7 @@ class Answer(NamedTuple):
 
 
 class TrackerClient(Protocol):
-    """The requests that a browser can make; there are no others."""
+    """The requests that a browser can make."""
 
     async def init_target(
         self, stamp: tuple[int, int], box: tuple[float, float, float, float], target_id: str
@@ -65,46 +65,46 @@ class TrackerClient(Protocol):
 
 
 class Session:
-    """Serves one browser that was let in, until it goes, does what it must not, or takes nothing any more.
+    """Serves one admitted browser until it disconnects, breaks the protocol, or no longer acknowledges messages.
 
-    There is no queue: what is sent is composed when there is room for it, of what holds at that moment.
+    There is no queue: a message is composed when the link has room for it, from the state at that moment.
     """
 
     def __init__(
         self,
         socket: web.WebSocketResponse,
-        board: ConsoleState,
-        pictures: JpegEncoder,
-        robot: TrackerClient,
+        state: ConsoleState,
+        images: JpegEncoder,
+        tracker: TrackerClient,
         settings: ConsoleSettings,
     ) -> None:
         self._socket = socket
-        self._board = board
-        self._pictures = pictures
-        self._robot = robot
+        self._state = state
+        self._jpegs = images
+        self._tracker = tracker
         self._settings = settings
         self._woken = asyncio.Event()
         now = time.monotonic()
-        self.link = RateControl(len(pictures.levels), settings.max_rate, now)
+        self.link = RateControl(len(images.levels), settings.max_rate, now)
         self._number = 0
         self._status_at = now - STATUS_SECONDS
-        self._told: Any = None
+        self._last_status: Any = None
         self._frame = 0
         self._messages = Allowance(MESSAGES_A_SECOND, MESSAGES_IN_RESERVE)
         self._requests = Allowance(REQUESTS_A_SECOND, REQUESTS_IN_RESERVE)
-        self._asking: set[asyncio.Task[None]] = set()
+        self._pending: set[asyncio.Task[None]] = set()
 
     def wake(self) -> None:
-        """Have this session look at the board: something has changed there."""
+        """Wake this session: the state has changed."""
         self._woken.set()
 
     async def serve(self) -> Close | None:
-        """Serve until the connection ends; return why it is to be closed, None if the browser did it."""
+        """Serve until the connection ends; return why it must be closed, None if the browser closed it."""
         sender, receiver = asyncio.ensure_future(self._send()), asyncio.ensure_future(self._receive())
         try:
             done, _ = await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            tasks = (sender, receiver, *self._asking)
+            tasks = (sender, receiver, *self._pending)
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
@@ -114,7 +114,7 @@ class Session:
             raise error
         return None if error is not None else first.result()
 
-    # What the browser says
+    # From the browser
 
     async def _receive(self) -> Close | None:
         async for message in self._socket:
@@ -128,43 +128,43 @@ class Session:
             if message.type is not WSMsgType.TEXT:
                 return Close(PROTOCOL_ERROR, "only text messages are accepted")
             try:
-                said = parse(message.data)
-                if isinstance(said, Ack):
-                    self.link.acknowledged(said.number, time.monotonic())
+                parsed = parse(message.data)
+                if isinstance(parsed, Ack):
+                    self.link.acknowledged(parsed.number, time.monotonic())
                     self._woken.set()
-                elif not isinstance(said, Login):
-                    await self._ask(said)
+                elif not isinstance(parsed, Login):
+                    await self._ask(parsed)
             except ValueError as error:
                 return Close(PROTOCOL_ERROR, str(error)[:100])
         return None
 
-    async def _ask(self, said: Init | Drop | Enable) -> None:
-        if not self._requests.take() or len(self._asking) >= REQUESTS_AT_ONCE:
-            await self._answer(said.request, Answer(False, "too many requests at once: wait for the answers first"))
+    async def _ask(self, request: Init | Drop | Enable) -> None:
+        if not self._requests.take() or len(self._pending) >= REQUESTS_AT_ONCE:
+            await self._answer(request.request, Answer(False, "too many requests at once: wait for the answers first"))
             return
-        if isinstance(said, Init):
-            answer = self._robot.init_target(said.stamp, said.box, said.target_id)
-        elif isinstance(said, Drop):
-            answer = self._robot.drop_target(said.target_id)
+        if isinstance(request, Init):
+            answer = self._tracker.init_target(request.stamp, request.box, request.target_id)
+        elif isinstance(request, Drop):
+            answer = self._tracker.drop_target(request.target_id)
         else:
-            answer = self._robot.set_enabled(said.enabled)
-        task = asyncio.ensure_future(self._answer_later(said.request, answer))
-        self._asking.add(task)
-        task.add_done_callback(self._asking.discard)
+            answer = self._tracker.set_enabled(request.enabled)
+        task = asyncio.ensure_future(self._answer_later(request.request, answer))
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
 
     async def _answer_later(self, request: int, answer: Awaitable[Answer]) -> None:
         try:
-            given = await answer
-        except Exception as error:  # whoever asked must get an answer
-            given = Answer(False, f"the request failed: {type(error).__name__}: {error}")
+            result = await answer
+        except Exception as error:  # every request gets an answer
+            result = Answer(False, f"the request failed: {type(error).__name__}: {error}")
         with suppress(ConnectionError):
-            await self._answer(request, given)
+            await self._answer(request, result)
 
     async def _answer(self, request: int, answer: Answer) -> None:
         fields = {"type": "answer", "request": request, "success": answer.success, "message": answer.message}
         await self._timely(self._socket.send_json(fields))
 
-    # What the browser is told
+    # To the browser
 
     async def _send(self) -> Close | None:
         while not self._socket.closed:
@@ -172,18 +172,18 @@ class Session:
             now = time.monotonic()
             if self.link.seconds_unanswered(now) > self._settings.client_timeout:
                 break
-            status = self._board.status()
+            status = self._state.status()
             if self._status_is_due(status, now):
                 sent: bool | None = await self._send_status(status)
             else:
-                sent = await self._send_picture(now)
+                sent = await self._send_image(now)
             if sent is False:
                 break
             if sent is None:
                 await self._wait(status)
         if self._socket.closed:
             return None
-        return Close(TOO_SLOW, "this browser takes nothing any more: the link, or the machine, is too slow")
+        return Close(TOO_SLOW, "this browser does not acknowledge messages: its link or machine is too slow")
 
     def _status_is_due(self, status: dict[str, Any], now: float) -> bool:
         if not self.link.may_send_status():
@@ -191,41 +191,41 @@ class Session:
         if self.link.wants_probe(now) and self.link.is_idle():
             return True
         since = now - self._status_at
-        return since >= STATUS_SECONDS or (since >= CHANGE_SECONDS and _lasting(status) != self._told)
+        return since >= STATUS_SECONDS or (since >= CHANGE_SECONDS and _lasting(status) != self._last_status)
 
     async def _send_status(self, status: dict[str, Any]) -> bool:
-        self._status_at, self._told = time.monotonic(), _lasting(status)
+        self._status_at, self._last_status = time.monotonic(), _lasting(status)
         self._number += 1
         link = self.link
-        told = {
+        fields = {
             "type": "status",
             "number": self._number,
             **status,
             "link": {"round_trip": round(link.round_trip(), 3), "rate": round(link.rate(self._status_at), 1)},
         }
-        link.sent(self._number, time.monotonic(), picture=False)
-        return await self._timely(self._socket.send_json(told))
+        link.sent(self._number, time.monotonic(), image=False)
+        return await self._timely(self._socket.send_json(fields))
 
-    async def _send_picture(self, now: float) -> bool | None:
-        """Send the next picture; return None if there is none to send now, False if it could not be sent."""
-        shown = self._board.shown()
-        if shown is None or shown.frame.number <= self._frame or not self.link.may_send_picture(now):
+    async def _send_image(self, now: float) -> bool | None:
+        """Send the next image; return None if there is none to send now, False after a time-out."""
+        shown = self._state.shown()
+        if shown is None or shown.frame.number <= self._frame or not self.link.may_send_image(now):
             return None
         self._frame = shown.frame.number
         level = self.link.level
         try:
-            made = await self._pictures.get(shown.frame, level)
+            encoded = await self._jpegs.get(shown.frame, level)
         except ValueError as error:
-            self._board.on_bad_image(str(error))
+            self._state.on_bad_image(str(error))
             return None
-        self._board.on_bad_image("")
+        self._state.on_bad_image("")
         self._number += 1
-        header = picture_header(self._number, shown, (made.width, made.height), level, time.monotonic())
-        self.link.sent(self._number, time.monotonic(), picture=True)
-        return await self._timely(self._socket.send_bytes(pack_picture(header, made.jpeg)))
+        header = image_header(self._number, shown, (encoded.width, encoded.height), level, time.monotonic())
+        self.link.sent(self._number, time.monotonic(), image=True)
+        return await self._timely(self._socket.send_bytes(pack_image(header, encoded.jpeg)))
 
     async def _timely(self, sending: Awaitable[None]) -> bool:
-        """Send, and return whether that was done in time: with full buffers it waits for the browser."""
+        """Send, and return whether that was done in time; with full buffers it waits for the browser."""
         try:
             await asyncio.wait_for(sending, self._settings.client_timeout)
         except asyncio.TimeoutError:
@@ -233,20 +233,20 @@ class Session:
         return True
 
     async def _wait(self, status: dict[str, Any]) -> None:
-        """Wait for update, for an acknowledgement, or for the time of the next message."""
+        """Wait for a change of the state, an acknowledgement, or the time of the next message."""
         now = time.monotonic()
-        period = CHANGE_SECONDS if _lasting(status) != self._told else STATUS_SECONDS
+        period = CHANGE_SECONDS if _lasting(status) != self._last_status else STATUS_SECONDS
         times = (self._status_at + period - now, self.link.wait_seconds(now))
         seconds = min((wait for wait in times if wait > 0), default=STATUS_SECONDS)
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._woken.wait(), seconds)
 
 
-def picture_header(number: int, shown: ShownImage, size: tuple[int, int], level: int, now: float) -> dict[str, Any]:
-    """Return what goes with a picture, for JSON; ``size`` is the image's own, in pixels."""
+def image_header(number: int, shown: ShownImage, size: tuple[int, int], level: int, now: float) -> dict[str, Any]:
+    """Return the header of an image, for JSON; ``size`` is that of the original image in pixels."""
     frame, update = shown
     return {
-        "type": "picture",
+        "type": "image",
         "number": number,
         "stamp": stamp_fields(frame.stamp),
         "width": size[0],
@@ -258,7 +258,7 @@ def picture_header(number: int, shown: ShownImage, size: tuple[int, int], level:
 
 
 def _lasting(status: dict[str, Any]) -> Any:
-    """Return what of a status is worth a message of its own when it changes; ages and boxes are not."""
+    """Return the part of a status whose change is sent at once: all but ages and boxes."""
     targets = status["targets"]
     names = None if targets is None else [(target["id"], target["state"]) for target in targets["list"]]
     video = status["video"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The console's parameters, and the checks that concern more than one of them."""
+"""The console's parameters and their checks."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from dimp_ros.ros_utils.parameter_table import Parameter
 from dimp_ros.ros_utils.secrets import read_secret
 
 MIN_TOKEN = 16
-"""Fewest characters of a token: nothing else stands between the network and the robot."""
+"""Least length of a token, the only protection against the network."""
 
 MIN_DISTINCT = 6
-"""Fewest distinct characters of a token."""
+"""Least number of distinct characters of a token."""
 
 
 def _setting(
@@ -25,20 +25,20 @@ def _setting(
     return setting(default, text, range, choices=choices, at_start=True)
 
 
-@dataclass(frozen=True, repr=False)  # the token must not get into a log by way of its text
+@dataclass(frozen=True, repr=False)  # the token must not appear in a log
 class ConsoleSettings:
-    """How the console is served, what it connects to and what it shows. Validated at construction."""
+    """Parameters of the console. Validated at construction."""
 
-    # Where the page is
+    # Web server
     host: str = _setting("127.0.0.1", "Address that the page is served on; all but loopback addresses need a token.")
-    port: int = _setting(8080, "Port of the page; 0 takes a free one, which the log tells.", (0, 65535))
+    port: int = _setting(8080, "Port of the page; 0 takes a free one, which is logged.", (0, 65535))
     token: str = _setting("", "Secret that a person must enter to see or do anything; token_file is safer.")
     token_file: str = _setting("", "Path of a file that holds the token, readable for its owner only.")
     allowed_hosts: tuple[str, ...] = _setting(
-        (), "Names of this machine in browsers' address lines, beside addresses and localhost."
+        (), "Names of this machine in browsers' address bars, besides addresses and localhost."
     )
     max_clients: int = _setting(10, "Largest number of browsers at the same time.", (1, 100))
-    # What it talks to
+    # Tracker and camera
     tracker: str = _setting("tracker_node", "Name of the tracker's node.")
     image_transport: str = _setting(
         "raw",
@@ -49,7 +49,7 @@ class ConsoleSettings:
     request_timeout: float = _setting(
         15.0, "How long a request waits for the tracker's answer, in seconds.", (0.1, 600.0)
     )
-    # What is shown
+    # Display
     max_rate: float = _setting(20.0, "Largest rate of the images that a browser gets, 1/s.", (0.5, 60.0))
     max_width: int = _setting(1280, "Largest width of the images that a browser gets, in pixels.", (160, 4096))
     pair_seconds: float = _setting(
@@ -61,7 +61,9 @@ class ConsoleSettings:
         1.0, "Seconds without an image, or without a state of the targets, after which that is reported.", (0.1, 60.0)
     )
     freeze_seconds: float = _setting(1.0, "How long the image may be frozen while a box is drawn on it.", (0.0, 30.0))
-    client_timeout: float = _setting(10.0, "Seconds after which a browser that takes nothing is dropped.", (0.5, 120.0))
+    client_timeout: float = _setting(
+        10.0, "Seconds without an acknowledgement after which a browser is disconnected.", (0.5, 120.0)
+    )
 
     def __post_init__(self) -> None:
         check_settings(self)
@@ -95,9 +97,9 @@ class ConsoleSettings:
 
 
 def _check_token(token: str) -> None:
-    """Refuse a token that is short, or a few characters repeated.
+    """Refuse a token that is too short or has too few distinct characters.
 
-    :raises ValueError: with the remedy, and without the token.
+    :raises ValueError: with the remedy, without the token.
     """
     distinct = len(set(token))
     if len(token) < MIN_TOKEN or distinct < MIN_DISTINCT or not token.isascii() or not token.isprintable():
@@ -106,7 +108,7 @@ def _check_token(token: str) -> None:
             f"this one has {len(token)}, {distinct} distinct; make one with: openssl rand -hex 16"
         )
     if token != token.strip():
-        raise ValueError("the token begins or ends with a blank; make one with: openssl rand -hex 16")
+        raise ValueError("the token begins or ends with a space; make one with: openssl rand -hex 16")
 
 
 def console_parameters() -> tuple[Parameter, ...]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The newest images, the tracker's estimates for them, and what is wrong: all that browsers are shown."""
+"""The data that browsers show: the newest images, the tracker's estimates for them, and problems."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from dimp_ros.tracker.result import TargetEstimate
 NANOSECONDS = 1_000_000_000
 MAX_FRAMES = 64
 MAX_BYTES = 128 * 2**20
-"""Of the images that wait for their boxes."""
+"""Limit for the images that wait for their boxes."""
 
 
 class TrackerUpdate(NamedTuple):
     """The tracker's estimates for one image, and when they arrived, by this process's steady clock.
 
-    :param number: counts the updates: a target that was dropped must not come back with an image that arrives later.
+    :param number: counts the updates, so that an image that arrives late does not restore a dropped target.
     """
 
     number: int
@@ -33,7 +33,7 @@ class TrackerUpdate(NamedTuple):
 
 
 class VideoImage(NamedTuple):
-    """An image that arrived: its stamp in nanoseconds, when it arrived, its bytes, and what decodes it.
+    """A received image: stamp in nanoseconds, time of arrival, bytes, and the function that decodes it.
 
     :param open: returns the image, HxWx3 uint8 BGR; raises ValueError for one that cannot be shown.
     """
@@ -46,7 +46,7 @@ class VideoImage(NamedTuple):
 
 
 class TrackerStatus(NamedTuple):
-    """Whether the tracker's services are there, whether it is enabled (None if not known), and what is wrong."""
+    """Whether the tracker's services are available, whether it is enabled (None if unknown), and its problem."""
 
     present: bool = False
     enabled: bool | None = None
@@ -54,17 +54,17 @@ class TrackerStatus(NamedTuple):
 
 
 class ShownImage(NamedTuple):
-    """An image to show, and the update for this very image; None where there is none."""
+    """An image to show, and the update for exactly this image; None if there is none."""
 
     frame: VideoImage
     update: TrackerUpdate | None
 
 
 class ConsoleState:
-    """Takes notes from ROS' threads, and is read by the web server's. All methods may be called from any thread.
+    """Written by the threads of ROS and read by that of the web server. All methods are thread-safe.
 
-    :param pair_seconds: how far, in seconds of stamps, the frame that is shown may lie behind the newest one so that
-        it is one that the tracker has spoken about. :param stale_after: seconds. :param clock: steady, seconds.
+    :param pair_seconds: how far, in seconds of stamps, the shown image may lie behind the newest one, in order to be
+        one with an update. :param stale_after: seconds. :param clock: steady, seconds.
     """
 
     def __init__(self, pair_seconds: float, stale_after: float, clock: Callable[[], float] = time.monotonic) -> None:
@@ -81,61 +81,61 @@ class ConsoleState:
         self._listener: Callable[[], None] = lambda: None
 
     def listen(self, listener: Callable[[], None]) -> None:
-        """Have ``listener`` called, in whatever thread, whenever something has changed."""
+        """Set the function that is called, in any thread, after each change."""
         self._listener = listener
 
-    def on_image(self, stamp: int, size: int, open_picture: Callable[[], NDArray[Any]]) -> None:
-        """Take an image of ``size`` bytes under its stamp, nanoseconds; it is opened only if it is shown."""
+    def on_image(self, stamp: int, size: int, open_image: Callable[[], NDArray[Any]]) -> None:
+        """Add an image of ``size`` bytes with its stamp, nanoseconds; it is decoded only if it is shown."""
         with self._lock:
-            if self._frames and stamp < self._frames[-1].stamp:  # the images' clock was set back
+            if self._frames and stamp < self._frames[-1].stamp:  # the clock of the images was set back
                 self._frames.clear()
             self._number += 1
-            self._frames.append(VideoImage(self._number, stamp, self._clock(), size, open_picture))
-            self._let_go()
+            self._frames.append(VideoImage(self._number, stamp, self._clock(), size, open_image))
+            self._discard_old()
         self._listener()
 
-    def _let_go(self) -> None:
-        """Forget frames that will not be shown: older than the tracker's last update, or too old or many to wait."""
+    def _discard_old(self) -> None:
+        """Discard frames that will not be shown: older than the last update, too old, or too many."""
         frames = self._frames
-        spoken = self._update.stamp if self._update else 0
+        updated = self._update.stamp if self._update else 0
         while len(frames) > 1 and (
             frames[0].stamp < frames[-1].stamp - self._pair_ns
-            or (frames[0].stamp < spoken <= frames[-1].stamp)
+            or (frames[0].stamp < updated <= frames[-1].stamp)
             or len(frames) > MAX_FRAMES
             or sum(frame.size for frame in frames) > MAX_BYTES
         ):
             frames.popleft()
 
     def on_targets(self, stamp: int, targets: Sequence[TargetEstimate]) -> None:
-        """Take what the tracker said of the image with ``stamp``."""
+        """Set the tracker's estimates for the image with ``stamp``, nanoseconds."""
         with self._lock:
             number = self._update.number + 1 if self._update else 1
             self._update = TrackerUpdate(number, stamp, tuple(targets), self._clock())
-            self._let_go()
+            self._discard_old()
         self._listener()
 
     def on_bad_image(self, text: str) -> None:
-        """Note that an image cannot be shown, and why; empty once one can."""
+        """Set why an image cannot be shown; empty once one can."""
         with self._lock:
             changed, self._bad = text != self._bad, text
         if changed:
             self._listener()
 
     def forget_images(self) -> None:
-        """Note that images are no longer received: nobody looks."""
+        """Discard the images: the subscription has ended."""
         with self._lock:
             self._frames.clear()
             self._bad = ""
 
     def set_tracker(self, tracker: TrackerStatus) -> None:
-        """Note how the tracker is."""
+        """Set the state of the tracker."""
         with self._lock:
             changed, self._tracker = tracker != self._tracker, tracker
         if changed:
             self._listener()
 
     def set_silence(self, text: str) -> None:
-        """Note why no image comes; empty while images do."""
+        """Set why no images arrive; empty while they do."""
         with self._lock:
             changed, self._silence = text != self._silence, text
         if changed:
@@ -143,14 +143,14 @@ class ConsoleState:
 
     @property
     def seconds_without_image(self) -> float | None:
-        """How long ago the newest image came; None if none has."""
+        """Time since the newest image arrived; None if there is none."""
         with self._lock:
             return self._clock() - self._frames[-1].at if self._frames else None
 
     def shown(self) -> ShownImage | None:
-        """Return the frame to show: the newest that the tracker has spoken about, if that is fresh enough.
+        """Return the image to show: that of the last update if it is recent enough, else the newest, without boxes.
 
-        Otherwise the newest of all, without boxes. None if there is no image.
+        None if there is no image.
         """
         with self._lock:
             if not self._frames:
@@ -163,7 +163,7 @@ class ConsoleState:
             return ShownImage(newest, None)
 
     def status(self) -> dict[str, Any]:
-        """Return all but the pictures, for JSON; ages in seconds at this moment."""
+        """Return everything except the images, for JSON; ages in seconds at this moment."""
         now = self._clock()
         with self._lock:
             newest = self._frames[-1] if self._frames else None
@@ -178,7 +178,7 @@ class ConsoleState:
 
 
 def update_fields(update: TrackerUpdate | None, now: float) -> dict[str, Any] | None:
-    """Return update for JSON, with how long ago, in seconds, they came."""
+    """Return an update for JSON, with its age in seconds."""
     if update is None:
         return None
     return {
@@ -200,12 +200,12 @@ def update_fields(update: TrackerUpdate | None, now: float) -> dict[str, Any] | 
 
 
 def stamp_fields(stamp: int) -> list[int]:
-    """Return nanoseconds as seconds and nanoseconds: JavaScript's numbers hold no more than 53 bits."""
+    """Return nanoseconds as seconds and nanoseconds: JavaScript's numbers have 53 bits."""
     return [stamp // NANOSECONDS, stamp % NANOSECONDS]
 
 
 def _rounded(seconds: float | None) -> float | None:
-    """Return seconds for JSON, which has no numbers that are not finite."""
+    """Return rounded seconds, 0 if not finite, which JSON cannot express."""
     if seconds is None:
         return None
     return round(seconds, 3) if math.isfinite(seconds) else 0.0

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tracker's services, asked from the web server's thread, each with a time limit."""
+"""Client of the tracker's services, called from the web server's thread, with a time-out."""
 
 from __future__ import annotations
 
@@ -28,38 +28,38 @@ class TrackerServices:
 
     def __init__(self, node: Node, tracker: str, timeout: float) -> None:
         self._timeout = timeout
-        group = ReentrantCallbackGroup()  # an answer must not wait for another one
+        group = ReentrantCallbackGroup()  # answers must not wait for each other
         self._clients: Mapping[type, Client] = {
             kind: node.create_client(kind, f"{tracker}/{name}", callback_group=group)
             for kind, name in ((InitTarget, "init_target"), (DropTarget, "drop_target"), (SetBool, "set_enabled"))
         }
         self.enabled: bool | None = None
-        """What set_enabled was last told through this console; None before that."""
+        """Whether the tracker is enabled, as last set or reported; None if unknown."""
 
     @property
     def name(self) -> str:
-        """The tracker node's name with its namespace, as in diagnostics: without a leading slash."""
+        """The tracker node's name with namespace, without leading slash, as in diagnostics."""
         service = str(self._clients[InitTarget].service_name)
         return service.rpartition("/")[0].lstrip("/")
 
     @property
     def are_there(self) -> bool:
-        """Whether the tracker's services are on the graph."""
+        """Whether all services of the tracker are available."""
         return all(client.service_is_ready() for client in self._clients.values())
 
     async def init_target(
         self, stamp: tuple[int, int], box: tuple[float, float, float, float], target_id: str
     ) -> Answer:
-        """Follow what is in ``box``, (x, y, w, h) in pixels, in the image with ``stamp``, seconds and nanoseconds."""
+        """Start a target from ``box``, (x, y, w, h) in pixels, in the image with ``stamp``, seconds and nanoseconds."""
         time = Time(sec=stamp[0], nanosec=stamp[1])
         return await self._call(InitTarget.Request(stamp=time, bbox=bounding_box(box), id=target_id), InitTarget)
 
     async def drop_target(self, target_id: str) -> Answer:
-        """Stop following a target; an empty name means all."""
+        """Drop a target; an empty name means all."""
         return await self._call(DropTarget.Request(id=target_id), DropTarget)
 
     async def set_enabled(self, enabled: bool) -> Answer:
-        """Let the tracker work, or rest."""
+        """Enable or pause the tracker."""
         answer = await self._call(SetBool.Request(data=enabled), SetBool)
         if answer.success:
             self.enabled = enabled
@@ -70,8 +70,8 @@ class TrackerServices:
         if not client.service_is_ready():
             return Answer(
                 False,
-                f"the tracker is not there: nobody serves /{self.name}/{client.service_name.rpartition('/')[2]}; start "
-                "it, or name its node in the console's parameter tracker",
+                f"the tracker is not available: no service /{self.name}/{client.service_name.rpartition('/')[2]}; "
+                "start it, or set the console's parameter tracker to its node",
             )
         loop = asyncio.get_running_loop()
         answered = loop.create_future()
@@ -89,7 +89,7 @@ class TrackerServices:
         try:
             response = await asyncio.wait_for(answered, self._timeout)
         except asyncio.TimeoutError:
-            return Answer(False, f"the tracker has not answered for {self._timeout:g} s: whether it did it is unknown")
+            return Answer(False, f"the tracker has not answered for {self._timeout:g} s: the outcome is unknown")
         finally:
             if not pending.done():
                 client.remove_pending_request(pending)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// A number over the last half minute, as a line.
+// Line chart of a value over the last 30 seconds.
 
 const SPAN = 30;
 
@@ -9,20 +9,20 @@ export class Chart {
   #colour;
   #least;
 
-  /** Draw on `canvas`; the scale goes from 0 to `least`, further if the values do. */
+  /** Draw on `canvas`; the scale goes from 0 to at least `least`. */
   constructor(canvas, colour, least) {
     this.#canvas = canvas;
     this.#colour = colour;
     this.#least = least;
   }
 
-  /** Note a value, null for none, at a time in seconds. */
+  /** Add a value, null for none, at a time in seconds. */
   add(at, value) {
     this.#points.push([at, value]);
     while (this.#points.length > 600 || this.#points[0][0] < at - SPAN) this.#points.shift();
   }
 
-  /** Draw what was noted, up to a time in seconds. */
+  /** Draw the values up to a time in seconds. */
   draw(now) {
     const ratio = window.devicePixelRatio || 1;
     const [width, height] = [this.#canvas.clientWidth, this.#canvas.clientHeight];

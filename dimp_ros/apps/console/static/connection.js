@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
-// The WebSocket to the robot: opened again when it is lost, every message acknowledged, every request answered.
+// The WebSocket to the robot: reconnects, acknowledges messages, and matches answers to requests.
 
 const RETRY_SECONDS = [1, 2, 4, 8];
 const REQUEST_SECONDS = 30;
 const CODES = { wrongToken: 4401, slow: 4408, full: 4503 };
 
 /**
- * Calls `on.hello(fields)`, `on.picture(header, bitmap)`, `on.status(fields)`, `on.down(text, seconds)` while there is no
- * connection, and `on.login(text)` when the token is asked for.
+ * Calls `on.hello(fields)`, `on.image(header, bitmap, arrived)`, `on.status(fields)`, `on.down(text, seconds)` when the
+ * connection is lost, and `on.login(text)` when a token is needed.
  */
 export class Connection {
   #on;
@@ -23,7 +23,7 @@ export class Connection {
     this.#on = on;
   }
 
-  /** Seconds since the robot was last heard. */
+  /** Seconds since the last message from the robot. */
   get silence() {
     return (performance.now() - this.#heard) / 1000;
   }
@@ -32,7 +32,7 @@ export class Connection {
     return this.#socket !== null && this.#socket.readyState === WebSocket.OPEN;
   }
 
-  /** Connect; `token` is shown when it is asked for. */
+  /** Connect; `token` is sent if the robot requests it. */
   open(token) {
     this.#token = token;
     this.#refused = "";
@@ -44,15 +44,15 @@ export class Connection {
     this.#socket = socket;
   }
 
-  /** Ask for something; resolves to {success, message}, also when there is no answer. */
+  /** Send a request; resolves to {success, message}, also without an answer. */
   ask(type, fields) {
-    if (!this.isOpen) return Promise.resolve({ success: false, message: "not connected to the robot: nothing was sent" });
+    if (!this.isOpen) return Promise.resolve({ success: false, message: "not connected to the robot: the request was not sent" });
     this.#request += 1;
     const request = this.#request;
     this.#send({ type, request, ...fields });
     return new Promise((resolve) => {
       const timer = setTimeout(
-        () => this.#settle(request, { success: false, message: "no answer: whether it was done is unknown" }),
+        () => this.#settle(request, { success: false, message: "no answer: the outcome is unknown" }),
         REQUEST_SECONDS * 1000,
       );
       this.#pending.set(request, { resolve, timer });
@@ -74,13 +74,13 @@ export class Connection {
   async #receive(socket, data) {
     this.#heard = performance.now();
     if (typeof data !== "string") {
-      await this.#picture(socket, data);
+      await this.#image(socket, data);
       return;
     }
     const fields = JSON.parse(data);
     if (fields.type === "login") {
       if (this.#token) this.#send({ type: "login", token: this.#token });
-      else this.#askForToken("The robot's operator has it, or a link with it.");
+      else this.#askForToken("Ask the robot's operator for the token, or for a link that contains it.");
     } else if (fields.type === "hello") {
       this.#tries = 0;
       this.#on.hello(fields);
@@ -92,14 +92,14 @@ export class Connection {
     }
   }
 
-  /** Decode a picture, and acknowledge it only then: a machine that is slow at this gets less to do. */
-  async #picture(socket, data) {
+  /** Decode an image, then acknowledge it, so that a slow machine gets fewer images. */
+  async #image(socket, data) {
     const length = new DataView(data).getUint32(0, true);
     const header = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
     const arrived = performance.now();
     try {
       const bitmap = await createImageBitmap(new Blob([new Uint8Array(data, 4 + length)], { type: "image/jpeg" }));
-      this.#on.picture(header, bitmap, arrived);
+      this.#on.image(header, bitmap, arrived);
     } finally {
       if (socket === this.#socket) this.#send({ type: "ack", number: header.number });
     }
@@ -114,7 +114,7 @@ export class Connection {
   #closed(event) {
     this.#socket = null;
     for (const request of [...this.#pending.keys()]) {
-      this.#settle(request, { success: false, message: "the connection was lost: whether it was done is unknown" });
+      this.#settle(request, { success: false, message: "the connection was lost: the outcome is unknown" });
     }
     if (event.code === CODES.wrongToken) {
       this.#on.login(event.reason);

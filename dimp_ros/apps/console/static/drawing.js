@@ -8,10 +8,10 @@ const LEAST_DRAG = 6; // pixels of the window; less is a click
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /**
- * Calls `on.begin()`, `on.end()`, and `on.follow(box)` with a box in the picture that is on the screen at that moment.
+ * Calls `on.begin()`, `on.end()`, and `on.follow(box)` with a box in the image that is shown at that moment.
  *
- * While a pointer draws, the picture stands still, so that the box and what is under it belong together; but not for
- * longer than `freezeSeconds`, because the tracker holds past images for some seconds only.
+ * While a pointer draws, the image is frozen, so that the box belongs to it; at most for `freezeSeconds`, because the
+ * tracker stores past images for some seconds only.
  */
 export class Drawing {
   #canvas;
@@ -33,12 +33,12 @@ export class Drawing {
     canvas.addEventListener("keydown", (event) => this.#key(event));
   }
 
-  /** Whether the picture is to stay as it is. */
+  /** Whether the image must not change. */
   get isFrozen() {
     return this.#corner !== null && performance.now() < this.#frozenUntil;
   }
 
-  /** Follow what is in the box. */
+  /** Start a target from the box. */
   send() {
     const box = this.#view.draft;
     this.#corner = null;
@@ -46,7 +46,7 @@ export class Drawing {
     this.cancel();
   }
 
-  /** Forget the box. */
+  /** Discard the box. */
   cancel() {
     this.#corner = null;
     this.#draw(null);
@@ -59,7 +59,7 @@ export class Drawing {
   }
 
   #down(event) {
-    if (!this.#view.picture || event.button !== 0 || !event.isPrimary) return;
+    if (!this.#view.header || event.button !== 0 || !event.isPrimary) return;
     this.#canvas.setPointerCapture(event.pointerId);
     this.#corner = this.#view.toImage(event.clientX, event.clientY);
     this.#from = [event.clientX, event.clientY];
@@ -75,13 +75,13 @@ export class Drawing {
 
   #up(event) {
     if (this.#corner === null || !event.isPrimary) return;
-    const far = [event.clientX - this.#from[0], event.clientY - this.#from[1]].every((d) => Math.abs(d) >= LEAST_DRAG);
-    if (far) this.send();
+    const isDrag = [event.clientX - this.#from[0], event.clientY - this.#from[1]].every((d) => Math.abs(d) >= LEAST_DRAG);
+    if (isDrag) this.send();
     else this.cancel();
   }
 
   #key(event) {
-    if (!this.#view.picture || event.ctrlKey || event.metaKey) return;
+    if (!this.#view.header || event.ctrlKey || event.metaKey) return;
     const [size, arrow] = [this.#view.size, ARROWS[event.key]];
     if (arrow) {
       const step = event.altKey ? 1 : Math.max(1, Math.round((STEP * size[0]) / 640));

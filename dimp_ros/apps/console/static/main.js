@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The console: what the robot says goes onto the screen, what the operator draws goes to the robot.
+// The console: shows the robot's messages, and sends the operator's boxes and commands.
 
 import { Connection } from "./connection.js";
 import { Drawing } from "./drawing.js";
@@ -28,19 +28,19 @@ const connection = new Connection({
     drawing.freezeSeconds = fields.freeze_seconds;
     refresh();
   },
-  picture(header, bitmap, arrived) {
+  image(header, bitmap, arrived) {
     if (drawing.isFrozen) {
       bitmap.close();
       return;
     }
     header.earlier = situation.targets;
-    situation.pictureCame(header, arrived / 1000);
-    if (header.targets) learn(header.targets, arrived / 1000);
+    situation.addImage(header, arrived / 1000);
+    if (header.targets) updateTargets(header.targets, arrived / 1000);
     view.show(header, bitmap);
   },
   status(fields) {
-    situation.statusCame(fields, seconds());
-    if (fields.targets) learn(fields.targets, seconds());
+    situation.setStatus(fields);
+    if (fields.targets) updateTargets(fields.targets, seconds());
     refresh();
   },
   down(text, wait) {
@@ -55,10 +55,10 @@ const connection = new Connection({
   },
 });
 
-/** Take what was told of the targets, unless more is known already. */
-function learn(news, at) {
-  if (!situation.targetsCame(news, at)) return;
-  numbers.update(news.list.map((target) => target.id));
+/** Show an update of the targets, unless a newer one is shown already. */
+function updateTargets(update, at) {
+  if (!situation.setTargets(update, at)) return;
+  numbers.update(update.list.map((target) => target.id));
   showTargets();
 }
 
@@ -67,34 +67,34 @@ function showTargets() {
   targets.update(list, extra, extra > situation.staleAfter || !situation.isConnected, seconds());
 }
 
-/** Bring all words on the screen up to date. */
+/** Update all texts on the page. */
 function refresh() {
   const now = seconds();
-  situation.hold = drawing.isFrozen ? "The picture is held while you draw." : "";
+  situation.frozenText = drawing.isFrozen ? "The image is frozen while you draw." : "";
   situation.show(now, connection.silence);
   if (situation.targets) showTargets();
   const count = situation.targets?.list.length ?? 0;
   byId("drop-all").disabled = count === 0;
   byId("no-targets").textContent = situation.noTargets(count);
-  const resting = situation.tracker?.enabled === false;
-  byId("enable").textContent = resting ? "Resume tracking" : "Pause tracking";
-  byId("enable").classList.toggle("main", resting);
+  const paused = situation.tracker?.enabled === false;
+  byId("enable").textContent = paused ? "Resume tracking" : "Pause tracking";
+  byId("enable").classList.toggle("main", paused);
 }
 
-async function request(what, type, fields) {
-  const item = element("li", "waiting", `… ${what}`);
+async function request(label, type, fields) {
+  const item = element("li", "waiting", `… ${label}`);
   byId("answers").prepend(item);
   while (byId("answers").children.length > ANSWERS) byId("answers").lastElementChild.remove();
   const answer = await connection.ask(type, fields);
   item.className = answer.success ? "done" : "refused";
-  item.textContent = `${answer.success ? "✓" : "✕"} ${what}: ${answer.message}`;
+  item.textContent = `${answer.success ? "✓" : "✕"} ${label}: ${answer.message}`;
   return answer.success;
 }
 
-/** Follow what is in `box` in the picture that is on the screen. */
+/** Start a target from `box` in the image on the screen. */
 async function follow(box) {
   const name = byId("name").value.trim();
-  const stamp = view.picture.stamp;
+  const stamp = view.header.stamp;
   byId("name").value = "";
   const done = await request(`follow ${name || "a target"}`, "init", { stamp, box: box.map(round), id: name });
   if (!done && !byId("name").value) byId("name").value = name;
@@ -127,10 +127,10 @@ byId("login").onclose = () => {
   connection.open(token);
 };
 
-// The token may come in the address, after #, which is not sent anywhere; it does not stay there to be seen.
-const given = new URLSearchParams(location.hash.slice(1)).get("token");
-if (given) {
-  sessionStorage.setItem("token", given);
+// The token may be in the address after #, which browsers do not send; it is removed from the address bar.
+const addressToken = new URLSearchParams(location.hash.slice(1)).get("token");
+if (addressToken) {
+  sessionStorage.setItem("token", addressToken);
   history.replaceState(null, "", location.pathname);
 }
 connection.open(sessionStorage.getItem("token") ?? "");

@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
-// Colours that people tell apart whatever colours they see, and what says the same without colour.
+// Colours that are distinct for colour-blind users, and the glyphs and dashes that show the same without colour.
 
-/** Okabe and Ito's palette, the ones that stand out from a dark ground first. */
+/** Okabe and Ito's palette, ordered by contrast to a dark background. */
 export const COLOURS = ["#56b4e9", "#e69f00", "#cc79a7", "#f0e442", "#009e73", "#d55e00", "#0072b2"];
 
-/** How each state is written, and how its box is drawn. A lost target has no box. */
+/** Text, glyph and line style of each state. A lost target has no box. */
 export const STATES = {
   TRACKING: { word: "tracking", glyph: "●", dash: [] },
   UNCERTAIN: { word: "uncertain", glyph: "◐", dash: [9, 6] },
@@ -12,26 +12,26 @@ export const STATES = {
   UNINITIALIZED: { word: "not followed", glyph: "–", dash: [2, 5] },
 };
 
-/** Gives each target a number, from 1, that it keeps while it is there; its colour goes with it. */
+/** Assigns each target a number from 1 and its colour, which it keeps until it is dropped. */
 export class Numbers {
-  #given = new Map();
+  #numbers = new Map();
 
-  /** Let go of the numbers of targets that are not among `ids`, and give numbers to those that have none. */
+  /** Free the numbers of targets that are not in `ids`, and assign numbers to new ones. */
   update(ids) {
-    for (const id of this.#given.keys()) {
-      if (!ids.includes(id)) this.#given.delete(id);
+    for (const id of this.#numbers.keys()) {
+      if (!ids.includes(id)) this.#numbers.delete(id);
     }
     for (const id of ids) {
-      if (this.#given.has(id)) continue;
-      const taken = new Set(this.#given.values());
+      if (this.#numbers.has(id)) continue;
+      const taken = new Set(this.#numbers.values());
       let number = 1;
       while (taken.has(number)) number += 1;
-      this.#given.set(id, number);
+      this.#numbers.set(id, number);
     }
   }
 
   of(id) {
-    return this.#given.get(id) ?? 0;
+    return this.#numbers.get(id) ?? 0;
   }
 
   colour(id) {

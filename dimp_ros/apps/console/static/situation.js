@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// How things are, in words: never better than they are known to be.
+// The state of link, video and tracker as texts; what is not known is shown as unknown.
 
 const SILENT = 2; // seconds without a message; the robot sends two a second
 const byId = (id) => document.getElementById(id);
@@ -9,14 +9,14 @@ export class Situation {
   #status = null;
   #down = "connecting";
   #retryAt = 0;
-  #picture = null;
+  #image = null;
   #targetsAt = 0;
   #trackerName = "";
 
   constructor(view) {
     this.#view = view;
     this.staleAfter = 1;
-    this.hold = "";
+    this.frozenText = "";
     this.targets = null;
   }
 
@@ -30,7 +30,7 @@ export class Situation {
 
   connected(hello) {
     this.#down = "";
-    this.#status = this.#picture = this.targets = null;
+    this.#status = this.#image = this.targets = null;
     this.staleAfter = hello.stale_after;
     this.#trackerName = hello.tracker;
   }
@@ -40,53 +40,53 @@ export class Situation {
     this.#retryAt = performance.now() / 1000 + wait;
   }
 
-  statusCame(fields) {
+  setStatus(fields) {
     this.#status = fields;
   }
 
-  /** Note when the picture on the screen was taken, by this machine's clock. */
-  pictureCame(header, at) {
-    this.#picture = { header, at: at - header.age - this.#way };
+  /** Record when the image on the screen arrived at the robot, by this machine's clock. */
+  addImage(header, at) {
+    this.#image = { header, at: at - header.age - this.#delay };
   }
 
-  /** Note what was told of the targets, and return whether it is news. */
-  targetsCame(news, at) {
-    if (this.targets && news.number < this.targets.number) return false;
-    this.targets = news;
-    this.#targetsAt = at - news.age - this.#way;
+  /** Store an update of the targets; return false if a newer one is stored already. */
+  setTargets(update, at) {
+    if (this.targets && update.number < this.targets.number) return false;
+    this.targets = update;
+    this.#targetsAt = at - update.age - this.#delay;
     return true;
   }
 
-  /** Seconds since what is known of the targets was said. */
+  /** Age of the last update of the targets, seconds. */
   targetsAge(now) {
     return this.targets ? Math.max(0, now - this.#targetsAt) : 0;
   }
 
-  /** Seconds that a message takes from the robot to here, about. */
-  get #way() {
+  /** Estimated delay from the robot to here: half of the round trip, seconds. */
+  get #delay() {
     return (this.#status?.link.round_trip ?? 0) / 2;
   }
 
-  /** What to say where there is no target in the list. */
+  /** The text for an empty list of targets. */
   noTargets(count) {
     if (count) return "";
-    if (!this.isConnected || !this.#status) return "Not known.";
-    if (!this.#status.tracker.present) return "Not known: the tracker is not there.";
-    return this.targets ? "None. Drag a box round one in the video." : "Nothing was heard of the tracker yet.";
+    if (!this.isConnected || !this.#status) return "Unknown.";
+    if (!this.#status.tracker.present) return "Unknown: the tracker is not available.";
+    return this.targets ? "None. Drag a box around one in the video." : "No message from the tracker yet.";
   }
 
-  /** Put chips, banner and notice on the screen; the robot was last heard `silence` seconds ago. */
+  /** Show chips, banner and notice; `silence`: seconds since the last message from the robot. */
   show(now, silence) {
-    const [link, video, tracker, notice, banner] = this.#words(now, silence);
+    const [link, video, tracker, notice, banner] = this.#texts(now, silence);
     chip("chip-link", link);
     chip("chip-video", video);
     chip("chip-tracker", tracker);
     byId("notice").hidden = !notice;
     set(byId("notice").firstElementChild, notice?.[0] ?? "");
     set(byId("notice").lastElementChild, notice?.[1] ?? "");
-    const said = notice ? "" : banner;
-    byId("banner").hidden = !said;
-    set(byId("banner"), said);
+    const text = notice ? "" : banner;
+    byId("banner").hidden = !text;
+    set(byId("banner"), text);
     const dimmed = Boolean(notice) || video[0] === "bad";
     if (dimmed !== this.#view.dimmed) {
       this.#view.dimmed = dimmed;
@@ -94,60 +94,60 @@ export class Situation {
     }
   }
 
-  /** Chips as [level, words], the notice over the video as [title, text] or null, and the banner. */
-  #words(now, silence) {
-    const unknown = ["off", "not known"];
+  /** Chips as [level, text], the notice over the video as [title, text] or null, and the banner. */
+  #texts(now, silence) {
+    const unknown = ["off", "unknown"];
     if (!this.isConnected) {
       const wait = Math.max(0, Math.ceil(this.#retryAt - now));
       const again = wait ? `. Trying again in ${wait} s.` : "";
       return [["bad", "not connected"], unknown, unknown, ["Not connected to the robot", sentence(this.#down + again)], ""];
     }
     if (silence > SILENT) {
-      const text = `Nothing was heard for ${silence.toFixed(0)} s; what is on the screen is that old.`;
+      const text = `No message for ${silence.toFixed(0)} s; the screen is that old.`;
       return [["bad", `silent for ${silence.toFixed(0)} s`], unknown, unknown, ["The robot is silent", text], ""];
     }
     const status = this.#status;
     if (!status) return [["off", "connecting"], unknown, unknown, null, ""];
     const { rate, round_trip: trip } = status.link;
-    const link = ["good", `${rate.toFixed(0)} pictures/s, ${Math.round(trip * 1000)} ms`];
+    const link = ["good", `${rate.toFixed(0)} images/s, ${Math.round(trip * 1000)} ms`];
     const [video, notice, stale] = this.#video(now, status.video);
-    const tracker = trackerWords(status.tracker);
-    const trouble = status.tracker.present ? "" : `Tracker not there: nobody answers as ${this.#trackerName}.`;
+    const tracker = trackerText(status.tracker);
+    const trouble = status.tracker.present ? "" : `Tracker not available: no node ${this.#trackerName}.`;
     return [link, video, tracker, notice, stale || trouble];
   }
 
   #video(now, video) {
     const reason = sentence(video.reason);
-    if (video.state === "none") return [["bad", "no video"], ["No video", reason || "No image has come yet."], ""];
+    if (video.state === "none") return [["bad", "no video"], ["No video", reason || "No image received yet."], ""];
     if (video.state === "bad") return [["bad", "cannot be shown"], ["Video cannot be shown", reason], ""];
-    if (!this.#picture) return [["off", "waiting"], null, ""];
-    if (this.hold) return [["fair", "held"], null, this.hold];
-    const age = now - this.#picture.at;
+    if (!this.#image) return [["off", "waiting"], null, ""];
+    if (this.frozenText) return [["fair", "frozen"], null, this.frozenText];
+    const age = now - this.#image.at;
     if (video.state === "stale" || age > this.staleAfter) {
-      const why = video.state === "stale" ? reason : "The camera is well: the link is too slow.";
-      return [["bad", `stale (${age.toFixed(1)} s)`], null, `Stale: this picture is ${age.toFixed(1)} s old. ${why}`];
+      const why = video.state === "stale" ? reason : "The camera works; the link is too slow.";
+      return [["bad", `stale (${age.toFixed(1)} s)`], null, `Stale: this image is ${age.toFixed(1)} s old. ${why}`];
     }
     if (video.reason) return [["fair", "live, see below"], null, reason];
     return [["good", `live, ${Math.round(age * 1000)} ms`], null, ""];
   }
 }
 
-function trackerWords({ present, enabled, trouble }) {
-  if (!present) return ["bad", "not there"];
+function trackerText({ present, enabled, trouble }) {
+  if (!present) return ["bad", "not available"];
   if (enabled === false) return ["fair", "paused"];
   if (trouble) return ["fair", trouble];
-  return ["good", enabled ? "working" : "there"];
+  return ["good", enabled ? "working" : "available"];
 }
 
 const GLYPHS = { good: "✓", fair: "▲", bad: "✕", off: "…" };
 
-function chip(id, [level, words]) {
+function chip(id, [level, text]) {
   byId(id).dataset.level = level;
-  set(byId(id).lastElementChild, `${GLYPHS[level]} ${words}`);
-  byId(id).title = words;
+  set(byId(id).lastElementChild, `${GLYPHS[level]} ${text}`);
+  byId(id).title = text;
 }
 
-/** Change a text only if it has: a screen reader would say it again. */
+/** Set a text only if it differs: screen readers read every change aloud. */
 function set(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The list of targets: state, confidence and age of each, and what can be done with it.
+// The list of targets: state, confidence and age of each, with buttons.
 
 import { Chart } from "./charts.js";
 import { STATES } from "./palette.js";
@@ -17,7 +17,7 @@ export class TargetList {
     this.#on = on;
   }
 
-  /** Show `targets`; `extra` seconds have passed since they were told, and they are `stale` or not. */
+  /** Show `targets`; the update is `extra` seconds old, and `stale` or not. */
   update(targets, extra, stale, now) {
     const ids = targets.map((target) => target.id);
     for (const [id, card] of this.#cards) {
@@ -52,9 +52,9 @@ export class TargetList {
     const found = target.box !== null && !stale;
     const age = target.age + extra;
     card.item.dataset.state = stale ? "STALE" : target.state;
-    card.state.textContent = stale ? `no news for ${extra.toFixed(1)} s` : `${state.glyph} ${state.word}`;
+    card.state.textContent = stale ? `no update for ${extra.toFixed(1)} s` : `${state.glyph} ${state.word}`;
     if (!stale && target.state === "LOST" && target.unseen > 0) {
-      card.state.textContent += `, last seen ${target.unseen.toFixed(1)} s before`;
+      card.state.textContent += `, last seen ${target.unseen.toFixed(1)} s ago`;
     }
     card.confidence.textContent = found ? target.confidence.toFixed(2) : "–";
     card.age.textContent = age < 10 ? `${Math.round(age * 1000)} ms` : `${age.toFixed(0)} s`;
@@ -76,7 +76,7 @@ function makeCard(id, number, colour, on) {
   const [age, ageChart] = chart(charts, "Age", colour, 0.2);
   const actions = element("div", "actions");
   const redraw = element("button", "", "Redraw");
-  redraw.title = `The next box is for ${id}`;
+  redraw.title = `Use the next box for ${id}`;
   redraw.onclick = () => on.redraw(id);
   const drop = element("button", "", "Drop");
   drop.onclick = () => on.drop(id);
@@ -102,10 +102,10 @@ function chart(parent, title, colour, least) {
   return [value, new Chart(canvas, colour, least)];
 }
 
-/** Make an element; what it says is always text, never markup: names come from the network. */
+/** Make an element; its content is text, never markup, since names come from the network. */
 export function element(name, className = "", text = "") {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (text) made.textContent = text;
-  return made;
+  const result = document.createElement(name);
+  if (className) result.className = className;
+  if (text) result.textContent = text;
+  return result;
 }

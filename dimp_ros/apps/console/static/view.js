@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// The video with what belongs to it: the targets' boxes and the box that is being drawn.
+// The video with the targets' boxes and the box being drawn.
 
 import { STATES } from "./palette.js";
 
@@ -11,7 +11,7 @@ export class View {
   #canvas;
   #context;
   #numbers;
-  #picture = null;
+  #header = null;
   #bitmap = null;
   #labels = [];
   #boxes = [];
@@ -26,35 +26,35 @@ export class View {
     new ResizeObserver(() => this.draw()).observe(canvas);
   }
 
-  /** The header of the picture on the screen, null before the first. */
-  get picture() {
-    return this.#picture;
+  /** The header of the image on the screen, null before the first. */
+  get header() {
+    return this.#header;
   }
 
-  /** Width and height of that picture's image, pixels. */
+  /** Width and height of the original image, pixels. */
   get size() {
-    return this.#picture ? [this.#picture.width, this.#picture.height] : null;
+    return this.#header ? [this.#header.width, this.#header.height] : null;
   }
 
-  /** Put another picture on the screen. */
+  /** Show an image. */
   show(header, bitmap) {
     this.#bitmap?.close();
-    if (!this.#picture || this.#picture.width !== header.width || this.#picture.height !== header.height) {
+    if (!this.#header || this.#header.width !== header.width || this.#header.height !== header.height) {
       this.#canvas.parentElement.style.setProperty("--aspect", String(header.width / header.height));
     }
-    this.#picture = header;
+    this.#header = header;
     this.#bitmap = bitmap;
     this.draw();
   }
 
-  /** Pixels of the image at a place of the window. */
+  /** Image coordinates of a position in the window. */
   toImage(clientX, clientY) {
     const frame = this.#canvas.getBoundingClientRect();
     const { scale, left, top } = this.#placement();
     return [(clientX - frame.left - left) / scale, (clientY - frame.top - top) / scale];
   }
 
-  /** Pixels of the window for one of the image. */
+  /** Window pixels per image pixel. */
   get scale() {
     return this.#placement().scale;
   }
@@ -66,7 +66,7 @@ export class View {
     return { scale, left, top: (this.#canvas.clientHeight - height * scale) / 2, width, height };
   }
 
-  /** Draw everything anew. */
+  /** Redraw everything. */
   draw() {
     const [canvas, context, ratio] = [this.#canvas, this.#context, window.devicePixelRatio || 1];
     const [width, height] = [canvas.clientWidth, canvas.clientHeight];
@@ -86,7 +86,7 @@ export class View {
     if (this.draft) this.#drawDraft(place);
   }
 
-  /** Take colour and light from the picture; canvas filters do the same, but slowly where there is no GPU. */
+  /** Make the image grey and dark; canvas filters are slow without a GPU. */
   #dim(width, height) {
     const context = this.#context;
     context.fillStyle = "#000";
@@ -97,23 +97,23 @@ export class View {
     context.fillRect(0, 0, width, height);
   }
 
-  /** Draw the boxes that were found in this picture; thin and dotted those of an earlier one, and how much earlier. */
+  /** Draw the boxes of this image, or those of an earlier one thin and dotted with their age. */
   #drawTargets(place) {
-    const news = this.#picture.targets ?? this.#picture.earlier;
-    if (!news) return;
-    const own = news === this.#picture.targets;
-    const behind = own ? 0 : seconds(this.#picture.stamp) - seconds(news.stamp);
+    const update = this.#header.targets ?? this.#header.earlier;
+    if (!update) return;
+    const own = update === this.#header.targets;
+    const behind = own ? 0 : seconds(this.#header.stamp) - seconds(update.stamp);
     if (!own && (behind < 0 || behind > this.staleAfter)) return;
-    const inSight = news.list.filter((target) => target.box);
+    const inSight = update.list.filter((target) => target.box);
     this.#boxes = inSight.map((target) => target.box);
     for (const target of inSight) {
       const state = STATES[target.state];
       const colour = this.#numbers.colour(target.id);
       this.#stroke(place, target.box, colour, own ? state.dash : [2, 4], own ? 3 : 1.5);
-      const words = [`${this.#numbers.of(target.id)} ${target.id}`, target.confidence.toFixed(2)];
-      if (target.state !== "TRACKING") words.push(state.word);
-      if (!own) words.push(`${behind.toFixed(1)} s earlier`);
-      this.#label(place, target.box, words.join(" · "), colour);
+      const parts = [`${this.#numbers.of(target.id)} ${target.id}`, target.confidence.toFixed(2)];
+      if (target.state !== "TRACKING") parts.push(state.word);
+      if (!own) parts.push(`${behind.toFixed(1)} s earlier`);
+      this.#label(place, target.box, parts.join(" · "), colour);
     }
   }
 
@@ -137,7 +137,7 @@ export class View {
     context.setLineDash([]);
   }
 
-  /** Write above a box, or below it, or inside: where no other label and, if possible, no other box is. */
+  /** Write above, below or inside a box, where no other label and preferably no other box is. */
   #label(place, box, text, colour) {
     const context = this.#context;
     const small = this.#canvas.clientWidth < 480;

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What holds for every test: a ROS domain of its own on the loopback interface, and which tests may be skipped."""
+"""Settings of every test: its own ROS domain on the loopback interface, and the accepted reasons for skips."""
 
 from __future__ import annotations
 

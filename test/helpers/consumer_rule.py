@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rule for consumers that docs/reliability.md prints, run as it is printed."""
+"""The rule for consumers printed in docs/reliability.md, as code."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A small set of training images in the compact format, made by the tests: red ellipses on noise."""
+"""A small synthetic set of training images in the compact format: red ellipses on noise."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The other side of a follower or a servo: plays tracker, camera and clock, and keeps the commands."""
+"""Test double around a follower or servo: plays tracker, camera and clock, and records the commands."""
 
 from __future__ import annotations
 

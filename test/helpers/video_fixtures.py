@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Videos of variable frame rate, as phones and screen recorders make them."""
+"""Videos of variable frame rate, as phones and screen recorders write them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags across the border: what is written without ROS is read with rclpy, and the other way round."""
+"""Bags written without ROS are read with rclpy, and the reverse."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark of the node: an image's time is split without a rest unaccounted for, and judged by what is wanted."""
+"""Benchmark of the node: the stages add up to an image's time, and are compared with the acceptance criteria."""
 
 from __future__ import annotations
 

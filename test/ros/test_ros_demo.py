@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The demo: source, tracker and client together, what it records, and when it counts as failed."""
+"""The demo: source, tracker and client together, the recorded files, and the exit code."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A callback that waits for a thread is handed over once, and does not keep the executor turning."""
+"""A callback that waits for a thread is handed over once, and does not busy the executor."""
 
 import threading
 import time

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Processes that stop: a subscriber that reads no more, a node that is killed, signals in every phase of its life."""
+"""Processes that stop: a stalled subscriber, a killed node, signals in every phase of a node's life."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The follower on topics: it says zero until it is enabled, and again whenever there is no reason to move."""
+"""The follower over topics: it publishes zero until it is enabled and whenever it must not move."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tracker node and its images over real DDS: encodings, broken ones, a tracker that fails, the debug image."""
+"""The tracker node's images over real DDS: encodings, damaged images, a failing tracker, the debug image."""
 
 from __future__ import annotations
 

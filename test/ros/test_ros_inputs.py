@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The node's inputs take the quality of service that publishers offer, and their silence is explained."""
+"""The node's subscriptions match the QoS of publishers, and missing messages are explained."""
 
 from __future__ import annotations
 

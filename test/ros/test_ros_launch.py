@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Launch files with the real launch, which comes with a ROS distribution; CONTRIBUTING.md: how to try them without."""
+"""Launch files with the real launch of a ROS distribution; CONTRIBUTING.md says how to run them without one."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tracker node's life: transitions, what they hold and release, and what an operator is told when they fail."""
+"""Lifecycle of the tracker node: transitions, the resources they hold and release, and errors reported on failure."""
 
 from __future__ import annotations
 

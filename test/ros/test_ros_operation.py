@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Operation of the node over real DDS: diagnostics, what the log says once, live parameters, QoS overrides."""
+"""Operation of the node over real DDS: diagnostics, log lines, live parameters, QoS overrides."""
 
 from __future__ import annotations
 

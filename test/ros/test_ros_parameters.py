@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parameters on a real node: batches, what may change when, wrong values at the start, and who is told."""
+"""Parameters of a real node: batches, live and structural parameters, wrong values at the start, parameter events."""
 
 from __future__ import annotations
 

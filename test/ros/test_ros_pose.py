@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Positions as ROS messages, from real camera_info and depth messages, and for which targets there are any."""
+"""Positions as ROS messages, from real camera_info and depth messages."""
 
 from __future__ import annotations
 

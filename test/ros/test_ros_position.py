@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bearings and positions of targets through the node's topics, and the words about them on /diagnostics."""
+"""Bearings and positions of targets on the node's topics, and their messages on /diagnostics."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Executables and signals: status 0 and no traceback, while they import, while they run and while they end."""
+"""Executables and signals: exit code 0 and no traceback during import, run and shutdown."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The example policy has the form that sros2 wants, and allows exactly what running nodes open."""
+"""The example policy is valid for sros2, and allows exactly what running nodes use."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The visual servo on topics; what it has in common with the follower is tested there."""
+"""The visual servo over topics; what it shares with the follower is tested there."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The simulator node: what it publishes is of one moment and true, what moves it, and what stops it."""
+"""The simulator node: consistent and true messages, motion on commands, and stops."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Several targets, requests about past images, targets from a detector, and targets that are given up."""
+"""Several targets, requests about past images, targets from a detector, and dropped targets."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tracker node under load: the newest image wins, requests are answered, signals end it, silence is explained."""
+"""The tracker node under load: it takes the newest image, answers requests, ends on signals, explains silence."""
 
 from __future__ import annotations
 

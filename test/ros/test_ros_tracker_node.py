@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tracker node over real DDS: what it publishes about images, and how it answers requests."""
+"""The tracker node over real DDS: published results, and answers to requests."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The video source: which images it plays, when it begins and ends."""
+"""The video source: published images, start and end."""
 
 from __future__ import annotations
 

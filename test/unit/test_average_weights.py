@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Averaged weights are the weighted mean, key by key, and come with the first file's description."""
+"""Averaged weights are the weighted mean of each tensor, with the first file's metadata."""
 
 import dataclasses
 

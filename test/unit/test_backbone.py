@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Backbones: shapes, key names, and where their features look."""
+"""Backbones: shapes, key names, and receptive field centres."""
 
 import pytest
 import torch

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The images of bags: every format there is, and bags that are damaged."""
+"""Images of bags: every supported format, and damaged bags."""
 
 from __future__ import annotations
 

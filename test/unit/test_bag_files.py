@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bags of others: MCAP that no ROS 2 recorder wrote, capital suffixes, chunks that unpack to gigabytes."""
+"""Foreign bags: MCAP of other recorders, upper-case suffixes, chunks that expand to gigabytes."""
 
 from __future__ import annotations
 

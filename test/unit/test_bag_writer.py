@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`dimp-track` on bags: what it writes, and that it keeps what it has whatever happens."""
+"""`dimp-track` on bags: written messages, and results kept after errors."""
 
 from __future__ import annotations
 

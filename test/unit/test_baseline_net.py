@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The network and whole tracks against `BaselineNet` in float64, which is written from the formulas alone."""
+"""Network and whole tracks against `BaselineNet` in float64, written from the formulas."""
 
 import math
 

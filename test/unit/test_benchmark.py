@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The benchmark: its baseline computes what the tracker does, its tables tell what was measured; a guard on speed."""
+"""The benchmark: the baseline computes what the tracker does, tables show the measured values; a guard on speed."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the benchmark's figures are made of: counts of work, roofline, comparisons, video."""
+"""Parts of the benchmark: operation counts, roofline, comparisons, test video."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A box that was shown is a box that is drawn."""
+"""The tracker's boxes fit the way in which the first box was drawn."""
 
 import math
 from pathlib import Path

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fitting the confidence: the map that comes out, the sequences that it is fitted on, and the command as a whole."""
+"""Fitting the confidence: the resulting map, the sequences it is fitted on, and the command."""
 
 import itertools
 from dataclasses import dataclass
@@ -86,7 +86,7 @@ def test_cross_validation_separates_sequences():
     assert unseen(found, fit).tolist() == [1.0] * 40
 
 
-# Following made sequences
+# Following synthetic sequences
 
 
 @dataclass

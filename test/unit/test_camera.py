@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pixels become directions and come back, for every lens, region, binning and resolution; nonsense is refused."""
+"""Pixels to directions and back, for every lens, region, binning and resolution; invalid input is refused."""
 
 from __future__ import annotations
 

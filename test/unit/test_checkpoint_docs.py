@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/checkpoints.md: its script runs, its table of switches is the preset, what it links exists."""
+"""docs/checkpoints.md: its script runs, its table of switches equals the preset, its links exist."""
 
 import re
 import subprocess

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The target filter: correlation, its adjoint, feature norm, and where scores point."""
+"""The target filter: correlation, its adjoint, feature norm, and positions of scores."""
 
 import cv2
 import numpy as np

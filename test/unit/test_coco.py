@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""COCO in its published layout, in miniature."""
+"""COCO in a small copy of its published layout."""
 
 import json
 import pickle

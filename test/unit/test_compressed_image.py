@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compressed images: decoded once and when looked at, as image_transport means them, and refused in words."""
+"""Compressed images: decoded once on first use, as image_transport defines them, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WIDTH, HEIGHT = 64, 48
 
 
 def scene(channels: int = 3) -> np.ndarray:
-    """Return a smooth picture that JPEG keeps: blue grows to the right, green downwards, red is half."""
+    """Return a smooth image that JPEG keeps: blue grows to the right, green downwards, red is half."""
     blue, green = np.meshgrid(np.linspace(0, 255, WIDTH), np.linspace(0, 255, HEIGHT))
     picture = np.dstack([blue, green, np.full_like(blue, 128), np.full_like(blue, 255)]).astype(np.uint8)
     return picture[:, :, :channels] if channels > 1 else picture[:, :, 0]

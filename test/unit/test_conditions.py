@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is wrong with a stream is told from its statistics, with the right remedy, and nothing of a good one."""
+"""Problems of a stream are reported with the right remedy from its statistics, and none for a good stream."""
 
 from __future__ import annotations
 

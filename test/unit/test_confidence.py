@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The map from score peaks to confidences: what it promises, and that it travels with the weights."""
+"""The map from score peaks to confidences: its guarantees, and its storage with the weights."""
 
 import itertools
 import json

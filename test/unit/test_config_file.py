@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The file of `tracker_config`: what it sets, and how anything wrong in it is refused."""
+"""The file of `tracker_config`: what it sets, and refusal of errors."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Contrast of a stream: robust, steady, and quick to start over where they no longer fit."""
+"""Contrast of a stream: robust, steady, and reset after a change of gain."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dimp_ros.images.contrast import FOLLOW, PERCENTILES, Contrast, Limits, to_u
 
 
 def thermal(offset: float = 0, seed: int = 0) -> np.ndarray:
-    """Return a picture of 3000 to 3100, as a thermal camera's, and ``offset``."""
+    """Return an image of 3000 to 3100, as a thermal camera's, and ``offset``."""
     return (np.random.default_rng(seed).uniform(3000, 3100, (240, 320)) + offset).astype(np.uint16)
 
 
@@ -36,7 +36,7 @@ def test_hot_object_does_not_change_how_the_rest_looks():
     levels = Contrast()
     before = to_uint8(thermal(), levels.grey(thermal()))
     picture = thermal()
-    picture[:120, :150] = 4000  # a quarter of the picture
+    picture[:120, :150] = 4000  # a quarter of the image
     after = to_uint8(picture, levels.grey(picture))
     jump = to_uint8(picture, Contrast().grey(picture))
     rest = np.s_[120:, 150:]
@@ -103,7 +103,7 @@ def test_float_colour_ranges_to_1_until_an_image_exceeds_it():
     unit = np.random.default_rng(0).random((30, 40, 3)).astype(np.float32)
     assert levels.color(unit) == 1.0
     assert levels.color(unit * 200) == 255.0
-    assert levels.color(unit) == 255.0  # a dark picture of the same stream
+    assert levels.color(unit) == 255.0  # a dark image of the same stream
 
 
 @pytest.mark.parametrize(

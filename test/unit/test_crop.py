@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The search window: where its pixels come from, at the border and when it is large."""
+"""The search window: source of its pixels, at the border and for large windows."""
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ def test_a_window_of_the_crops_size_is_a_copy():
 
 @pytest.mark.parametrize("side", [50.0, 96.0, 180.0, 400.0, 1000.0])
 def test_a_crop_pixel_shows_the_place_that_the_window_says(side):
-    """A picture whose grey is its coordinate is resampled to one whose grey is the mapped coordinate."""
+    """An image whose grey is its coordinate is resampled to one whose grey is the mapped coordinate."""
     xs = np.tile(np.linspace(0, 255, 2000, dtype=np.float32), (1500, 1))
     window = SearchWindow(300.4, 200.7, side, 96)
     seen = crop(xs.astype(np.uint8), window).astype(float)

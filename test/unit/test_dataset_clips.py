@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Films with tracks: for training, and as sequences for dimp-eval."""
+"""Clips with tracks: for training, and as sequences for dimp-eval."""
 
 import json
 import pickle

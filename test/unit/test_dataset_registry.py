@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Data sets as configurations list them, and parts of them."""
+"""Data sets listed in configurations, and parts of them."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""LaSOT, GOT-10k and TrackingNet in their published layouts, in miniature."""
+"""LaSOT, GOT-10k and TrackingNet in small copies of their published layouts."""
 
 import pickle
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Image files: what their header says is what the decoder does, and no file costs more than is allowed."""
+"""Image files: headers agree with the decoder, and no file exceeds the limits."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Compensation of delay: own motion is taken out of late measurements, and put in again for the time asked for."""
+"""Delay compensation: own motion is removed from late measurements and added for the requested time."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Targets of known size at known places are found there, from depth or from their width, whatever is in the way."""
+"""Targets of known size and position are located, from depth or from their width, also behind occluders."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_position_error_is_within_three_deviations(x, y, z, w, h):
     depth, box = scene(camera, (x, y, z), (w, h))
     seen = foreground(depths_inside(depth_image(depth), Box(*box), 320, 240))
     found = position(camera, Box(*box), range_from_depth(camera, Box(*box), seen))
-    # a box that leaves the picture still has its middle where the target's is
+    # a box that leaves the image still has its middle where the target's is
     np.testing.assert_allclose(place_of(found), (x, y, z), rtol=0.002, atol=0.002)
     error = place_of(found) - (x, y, z)
     assert error @ np.linalg.solve(found.covariance, error) < 9.0

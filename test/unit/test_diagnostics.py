@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Diagnostics from a snapshot of the node: levels, messages with a remedy, and values that a message can hold."""
+"""Diagnostics from a snapshot of the node: levels, messages with a remedy, and values."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The table of encodings: complete, and clear about what it leaves out."""
+"""The table of encodings is complete, and explains what it omits."""
 
 from __future__ import annotations
 

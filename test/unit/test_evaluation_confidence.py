@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measuring confidence: figures against brute force, targets that are really hidden, and the command as a whole."""
+"""Evaluation of confidence: metrics against brute force, targets that are hidden, and the command."""
 
 import json
 import math

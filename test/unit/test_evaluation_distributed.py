@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A run divided between processes or machines, and its parts put together again."""
+"""A run split among processes or machines, and the merge of its parts."""
 
 import json
 import os

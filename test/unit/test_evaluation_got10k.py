@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Result files of GOT-10k's format, and our figures against its official toolkit's where that is installed."""
+"""Result files in GOT-10k's format, and metrics against its official toolkit if installed."""
 
 import subprocess
 import sys

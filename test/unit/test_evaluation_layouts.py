@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Published data sets, each written here in small, as its authors lay it out."""
+"""Published data sets, each written in a small copy of its layout."""
 
 from pathlib import Path
 

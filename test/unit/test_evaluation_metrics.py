@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Success and precision against cases worked by hand."""
+"""Success and precision against hand-computed cases."""
 
 import numpy as np
 import pytest

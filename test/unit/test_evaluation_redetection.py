@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measuring lost and found: what is counted, sequences whose target is truly gone, and the command as a whole."""
+"""Evaluation of re-detection: counts, sequences with absent targets, and the command."""
 
 import json
 
@@ -95,7 +95,7 @@ def test_table_has_a_row_per_tracker_and_dashes():
     assert rows[2].startswith("| all | a | 1 | 100% | 0, 0 |") and rows[3].startswith("| all | b | 0 | - | - |")
 
 
-# Made sequences
+# Synthetic sequences
 
 
 @pytest.mark.parametrize("number", range(2 * len(SCENARIOS)))

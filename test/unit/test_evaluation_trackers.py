@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How a name and settings on the command line become a tracker that is measured."""
+"""Creating the tracker to evaluate from a name and settings on the command line."""
 
 import sys
 from dataclasses import dataclass

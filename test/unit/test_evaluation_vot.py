@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The adapter for the VOT toolkit: against a client made up here, and against TraX itself where it is installed."""
+"""The adapter for the VOT toolkit: against a test client, and against TraX itself if installed."""
 
 import configparser
 import sys
@@ -30,7 +30,7 @@ class _Region:
 
 
 class _Client:
-    """The toolkit's side: sends requests and keeps what it is told."""
+    """The toolkit's side: sends requests and records the answers."""
 
     def __init__(self, *requests: tuple[str, Path | None, Any]) -> None:
         self.requests = list(requests)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/reliability.md keeps its word: its tests exist, and its rule for consumers stops a robot in time."""
+"""docs/reliability.md: its tests exist, and its rule for consumers stops a robot in time."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The follower: which way it moves, when it does not, and how well it stays on a target in a simulated world."""
+"""The follower's control law: direction, stops, and accuracy in a simulated world."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CAMERA = camera_of_view(640, 480, 60.0)
 MIDDLE = Box(280.0, 200.0, 80.0, 80.0)
 TRACKING = TargetState.TRACKING
 SMALL: dict[str, Any] = {"width": 160, "height": 120}
-"""A world that is made quickly; nobody looks at its pictures."""
+"""A world that is made quickly; nobody looks at its images."""
 
 
 def seen(box: Box = MIDDLE, now: float = 0.0, **changes: Any) -> TargetObservation:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The history of images: what it holds, what it lets go, and what it says about a stamp it does not hold."""
+"""The image buffer: what it stores and discards, and its errors for other stamps."""
 
 from __future__ import annotations
 

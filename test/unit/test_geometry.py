@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Boxes: conversions, overlap and what is refused."""
+"""Boxes: conversions, overlap and refusals."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Images of every encoding become the colours that were there, by the region; everything else is refused."""
+"""Images of every encoding are converted region by region; invalid ones are refused."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ORDER = {
     "8UC4": [0, 1, 2],
 }
 COLOR = np.array([30, 90, 200], np.uint8)
-"""Blue, green and red of the flat pictures below."""
+"""Blue, green and red of the flat images below."""
 
 
 def message(pixels: np.ndarray, encoding: str, padding: int = 0, big: int = 0) -> SimpleNamespace:
@@ -124,7 +124,7 @@ def yuv(color: np.ndarray) -> np.ndarray:
 
 
 def yuv_bytes(encoding: str, width: int, height: int, left: np.ndarray, right: np.ndarray) -> bytes:
-    """Return a picture whose left half (an even number of columns) has one colour and whose right half another."""
+    """Return an image whose left half (an even number of columns) has one colour and whose right half another."""
     half = width // 4 * 2
     planes = [
         np.tile(np.where(np.arange(width + width % 2) < half, a, b), (height, 1))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes wrong is said once when it begins and once when it ends, and the graph is asked what is the matter."""
+"""Problems are logged once when they begin and once when they end, with the cause found in the graph."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The floor plan of CONTRIBUTING.md holds: which folder may import which, and no import circles."""
+"""The folder plan of CONTRIBUTING.md: which folder may import which, and no import circles."""
 
 from __future__ import annotations
 

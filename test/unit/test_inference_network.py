@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folded network computes what the network does, in regions as in whole maps, and notices new weights."""
+"""The folded network computes what the network does, for regions and whole maps, and follows new weights."""
 
 import pytest
 import torch
@@ -31,7 +31,7 @@ def made_net(name):
 
 
 def images(count=1, side=96):
-    """Make noise for pictures."""
+    """Make noise for images."""
     generator = torch.Generator().manual_seed(3)
     return torch.randint(0, 256, (count, 3, side, side), generator=generator, dtype=torch.uint8)
 

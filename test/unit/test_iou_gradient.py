@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The closed form of the overlap's gradient is what autograd gives, wherever the box lies."""
+"""The closed form of the overlap's gradient equals autograd's, for all boxes."""
 
 import pytest
 import torch
@@ -62,7 +62,7 @@ def test_values_and_gradients_are_those_of_autograd(name):
 @settings(max_examples=40, deadline=None)
 @given(st.tuples(st.floats(-400, 400), st.floats(-400, 400), st.floats(0.5, 900), st.floats(0.5, 900)))
 def test_boxes_may_lie_anywhere(box):
-    """Partly or wholly outside the picture too, where only a part of the features is touched."""
+    """Partly or wholly outside the image too, where only a part of the features is touched."""
     compare(made_net("dimp_lite"), torch.tensor([[box]], dtype=torch.float64))
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Launch arguments: what is taken, what is refused before anything starts, and what reaches which program."""
+"""Launch arguments: accepted and refused values, and the program that receives each."""
 
 from __future__ import annotations
 

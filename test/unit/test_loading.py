@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Making the tracker from parameters: what reaches it, the CPU in a GPU's place, and the remedy where nothing helps."""
+"""Creating the tracker from parameters: settings, fallback to the CPU, and errors with a remedy."""
 
 from __future__ import annotations
 

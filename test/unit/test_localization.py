@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Localisation: each outcome, and the edges between them."""
+"""Localisation: each outcome, and the thresholds between them."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Masks in COCO's forms."""
+"""Masks in COCO's formats."""
 
 import numpy as np
 import pytest

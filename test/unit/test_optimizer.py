@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The discriminative loss and its optimiser, against autograd of the loss written out."""
+"""The discriminative loss and its optimiser, against autograd of the explicit loss."""
 
 import math
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Output files: never onto an input, whole or not at all."""
+"""Output files: never onto an input, and complete or absent."""
 
 import errno
 import os

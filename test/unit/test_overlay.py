@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is drawn on pictures for people: the box where the target is, in the colour of its state."""
+"""Drawing on images: the box at the target, in the colour of its state."""
 
 from __future__ import annotations
 

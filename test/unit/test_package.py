@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The package as a whole: its metadata broadcast, its layers stay apart, its interface and launch files work."""
+"""The package: metadata agree, layers are separate, interfaces and launch files work."""
 
 from __future__ import annotations
 

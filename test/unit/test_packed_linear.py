@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Products with a matrix laid out once are the plain products, for any number of rows."""
+"""Products with a packed matrix equal plain products, for any number of rows."""
 
 import pytest
 import torch

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The parameter table: complete, consistent, and made without ROS and without torch."""
+"""The parameter table: complete, consistent, and usable without ROS and torch."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What cameras do to images, on batches of tensors."""
+"""Photometric augmentation of batches of tensors."""
 
 import cv2
 import numpy as np

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a backbone starts its training from."""
+"""Initial weights of backbones for training."""
 
 import pytest
 import torch

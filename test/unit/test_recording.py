@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The recording of a run: every image once, in order, matched with its word by stamp; the figures."""
+"""Recording of a run: every image once, in order, with its state by stamp; the summary."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PERIOD = 40_000_000
 
 
 def picture(number: int) -> np.ndarray:
-    """Return a grey picture with a white mark whose place says ``number``."""
+    """Return a grey image with a white mark whose place says ``number``."""
     made = np.full((240, 320, 3), 90, np.uint8)
     made[150:200, 10 * number : 10 * number + 10] = 255
     return made

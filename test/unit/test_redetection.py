@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Lost and found without a network: where is sought, and what is made of what was found."""
+"""Re-detection without a network: search boxes, and classification of what was found."""
 
 import math
 
@@ -54,7 +54,7 @@ def test_every_position_is_well_inside_a_tile_or_search_area(size, place, scale,
     point, half = (u * size[0], v * size[1]), math.sqrt(box.area) / 2
 
     def shows(window):
-        """Whether all that is within half a target's size of the point, and in the picture, is in the window."""
+        """Whether all that is within half a target's size of the point, and in the image, is in the window."""
         return all(
             corner <= max(at - half, 0.0) + 1e-6 and corner + window.side >= min(at + half, extent) - 1e-6
             for corner, at, extent in zip((window.x, window.y), point, size, strict=True)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Checkpoints in the reference implementation's layout: loaded unchanged, reported on, converted, tracked with."""
+"""Checkpoints in the reference implementation's layout: load, report, convert, track."""
 
 import cv2
 import numpy as np

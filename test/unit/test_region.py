@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A region holds the boxes that it was made around with some room, and says when a box has left it."""
+"""A region holds its boxes with a margin, and detects boxes that leave it."""
 
 import torch
 from hypothesis import given

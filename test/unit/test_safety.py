@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What keeps a robot from running away: who may move, within which limits, and how it comes to rest."""
+"""Safety of steering: conditions for motion, limits, and the way to rest."""
 
 from __future__ import annotations
 

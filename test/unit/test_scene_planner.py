@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Made sequences: boxes sit on what is drawn, hidden targets are known to be hidden, the same seed makes the same."""
+"""Synthetic sequences: boxes match the rendered target, occlusion flags are true, a seed is reproducible."""
 
 import dataclasses
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What docs/security.md says that the package never does, looked for in its sources."""
+"""The sources contain none of the calls that docs/security.md excludes."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The visual servo: its interaction matrix, its inverse near singularities, and how it converges."""
+"""The visual servo: interaction matrix, inverse near singularities, convergence."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Follower and servo close the loop in the simulated world, as well as they are meant to; on the world's own clock."""
+"""Follower and servo in closed loop in the simulated world, on its clock."""
 
 from __future__ import annotations
 

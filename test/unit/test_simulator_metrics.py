@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The figures of a closed loop, from recordings whose figures are known."""
+"""Metrics of a closed loop, from recordings with known metrics."""
 
 from __future__ import annotations
 

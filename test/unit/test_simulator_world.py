@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The simulated world: what the camera sees is what geometry says, and it moves as it is told."""
+"""The simulated world: images agree with geometry, motion with commands."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ BARREL = (-0.25, 0.06, 0.001, -0.002, 0.0)
 
 
 def coloured(picture: np.ndarray) -> np.ndarray:
-    """Return where a picture has the pure magenta that the tests paint targets with."""
+    """Return where an image has the pure magenta that the tests paint targets with."""
     return (picture[..., 0] > 200) & (picture[..., 1] < 60) & (picture[..., 2] > 200)
 
 
 @pytest.fixture
 def magenta(tmp_path: pathlib.Path) -> str:
-    """Return the path of a picture that is magenta all over."""
+    """Return the path of an image that is magenta all over."""
     path = tmp_path / "magenta.png"
     cv2.imwrite(str(path), np.full((64, 64, 3), (255, 0, 255), np.uint8))
     return str(path)

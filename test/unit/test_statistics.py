@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Statistics of the stream: rates, ages, stages, stamps and errors of the last seconds, from any thread."""
+"""Statistics of the stream over the last seconds: rates, ages, stages, stamps and errors; thread-safe."""
 
 from __future__ import annotations
 

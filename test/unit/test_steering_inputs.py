@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From the tracker's messages to the one observation that counts."""
+"""From the tracker's messages to the observation that steers."""
 
 from __future__ import annotations
 

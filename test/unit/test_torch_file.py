@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Files of torch.save: tensors are read exactly, nothing in a file is run, and hostile files cost bounded time."""
+"""Files of torch.save: tensors are read exactly, no code is run, hostile files cost bounded time."""
 
 import builtins
 import collections

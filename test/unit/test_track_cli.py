@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The command `dimp-track`, on small videos made here."""
+"""The command `dimp-track`, on small synthetic videos."""
 
 import json
 import os
@@ -25,7 +25,7 @@ START = (10.0, 20.0, 16.0, 12.0)
 
 
 def picture(index: int) -> np.ndarray:
-    """Show a bright box 4 px further right in each picture; it is missing in picture 6."""
+    """Show a bright box 4 px further right in each image; it is missing in image 6."""
     image = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     if index != 6:
         x, y, w, h = (int(value) for value in START)
@@ -35,7 +35,7 @@ def picture(index: int) -> np.ndarray:
 
 @pytest.fixture
 def video(tmp_path: Path) -> Path:
-    """Write the pictures as a video."""
+    """Write the images as a video."""
     path = tmp_path / "in.avi"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12.0, (WIDTH, HEIGHT))
     for index in range(FRAMES):
@@ -46,7 +46,7 @@ def video(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Write the pictures as a folder."""
+    """Write the images as a folder."""
     (tmp_path / "pictures").mkdir()
     for index in range(FRAMES):
         cv2.imwrite(str(tmp_path / "pictures" / f"{index:03d}.png"), picture(index))
@@ -109,7 +109,7 @@ def test_the_video_written_shows_the_box_on_every_frame(run: Callable[..., int],
     for index in range(FRAMES):
         good, image = capture.read()
         assert good and image.shape == (HEIGHT, WIDTH, 3)
-        if index != 6:  # the box's left edge is coloured, the picture itself is grey
+        if index != 6:  # the box's left edge is coloured, the image itself is grey
             x = int(START[0]) + 4 * index
             saturation = np.ptp(image[24:30, x - 2 : x + 2].astype(int), axis=-1)
             assert saturation.max() > 40

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`DimpTracker` as a whole: what it accepts, refuses and promises, with random and with the shipped weights."""
+"""`DimpTracker` as a whole: accepted and refused input, guarantees, with random and with shipped weights."""
 
 import dataclasses
 import itertools

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training runs: what learns, runs that are interrupted, runs of several processes, the command line."""
+"""Training runs: learning, interruption, several processes, the command line."""
 
 import dataclasses
 import json

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fast DDS gets room for large images where there is some, and where the user has chosen nothing himself."""
+"""Fast DDS gets room for large images if there is some, unless the user has configured it."""
 
 from pathlib import Path
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Videos in and out: the same frames from a file and from a folder, what cannot be read, and the MP4 written."""
+"""Videos: the same frames from a file and a folder, unreadable sources, and the written MP4."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def numbers(video: Video, *span: int | None) -> list[tuple[int, int]]:
 
 @pytest.fixture(params=["file", "folder"])
 def source(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """Write the pictures as a video at 12 Hz, or as a folder; return its path."""
+    """Write the images as a video at 12 Hz, or as a folder; return its path."""
     if request.param == "folder":
         for number in range(FRAMES):
             cv2.imwrite(str(tmp_path / f"{number:03d}.{'PNG' if number % 2 else 'png'}"), picture(number))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The worker thread: newest frame first, jobs between frames, a clean end."""
+"""The worker thread: newest frame first, jobs between frames, clean shutdown."""
 
 from __future__ import annotations
 

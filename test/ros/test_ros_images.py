@@ -79,7 +79,7 @@ def test_images_in_other_encodings_are_followed(encoding):
         assert client.init().success and tracker.inits[0][0] == 7
 
 
-def test_the_debug_image_is_made_only_while_somebody_looks():
+def test_debug_image_is_drawn_only_for_subscribers():
     with running(ScriptedTracker()) as client:
         start_target(client)
         seen: list[Image] = []

@@ -154,7 +154,7 @@ def test_an_input_that_does_not_come_is_explained(topic, kind, qos, words):
         wait_until(lambda: words in said.get("node", ""), "the explanation")
 
 
-def test_inputs_that_nobody_needs_are_not_missed():
+def test_unused_inputs_are_not_reported_as_missing():
     with running(ScriptedTracker(), **QUICK) as client, messages(client) as said:
         client.node.create_publisher(Detection2DArray, "init_detections", RELIABLE)
         client.show(numbered_image(1))
@@ -252,7 +252,7 @@ def test_a_detection_turned_by_nothing_or_half_a_turn_is_taken(theta):
         wait_until(lambda: detections.publish(message) or tracker.inits, "the target", 5.0)
 
 
-def test_a_stamp_in_the_detection_alone_names_the_image():
+def test_stamp_of_a_detection_selects_the_image():
     tracker = ScriptedTracker()
     with running(tracker) as client:
         detections = client.node.create_publisher(Detection2DArray, "init_detections", RELIABLE)

@@ -104,7 +104,7 @@ def test_demo_launches_three_programs_on_one_topic() -> None:
 
 
 @pytest.mark.parametrize(("name", "argument", "node"), [("follow", "cmd_vel", "follower"), ("servo", "twist", "servo")])
-def test_controller_is_launched_beside_the_tracker_or_alone(name: str, argument: str, node: str) -> None:
+def test_controller_is_launched_with_the_tracker_or_alone(name: str, argument: str, node: str) -> None:
     given = ("image:=/front/image", f"{argument}:=/robot/velocities", "device:=cpu", "log_level:=warn")
     commands = command_lines(f"{name}.launch.py", *given)
     assert commands.keys() == {"tracker_node", f"{node}_node"}

@@ -199,7 +199,7 @@ def test_command_without_a_tracker_is_rejected_for_now(station: Station) -> None
 
 
 @pytest.mark.parametrize("delay", [0.5, 0.0])
-def test_video_delay_starts_the_target_in_the_image_that_was_shown(station: Station, delay: float) -> None:
+def test_video_delay_selects_the_image_that_was_shown(station: Station, delay: float) -> None:
     """The target moves a width a second; the operator sees it half a second late."""
     with world(f"udpout:{HOST}:{station.port}", video_delay=delay) as w:
         begin = time.monotonic()

@@ -109,7 +109,7 @@ def test_a_state_that_does_not_exist_counts_as_lost(number):
 
 @pytest.mark.parametrize("place", range(4))
 @pytest.mark.parametrize("value", [math.nan, math.inf, -1e400])
-def test_a_box_that_is_not_finite_is_none(place, value):
+def test_box_that_is_not_finite_is_invalid(place, value):
     numbers = [10.0, 20.0, 30.0, 40.0]
     numbers[place] = value
     message = TargetState(state=State.TRACKING)
@@ -119,7 +119,7 @@ def test_a_box_that_is_not_finite_is_none(place, value):
 
 
 @pytest.mark.parametrize("size", [(0.0, 40.0), (30.0, 0.0), (-30.0, 40.0)])
-def test_a_box_without_extent_is_none(size):
+def test_box_without_extent_is_invalid(size):
     message = TargetState(state=State.TRACKING)
     message.bbox.size_x, message.bbox.size_y = size
     assert target_estimate(message).box is None

@@ -110,7 +110,7 @@ def test_wrong_stamps_are_logged_once_and_in_diagnostics(capfd):
     assert len(said) == 1 and "[WARN]" in said[0]
 
 
-def test_two_cameras_on_one_topic_are_told():
+def test_two_cameras_on_one_topic_are_reported():
     with running(ScriptedTracker(), **QUICK) as client, listening(client) as status:
         second = client.node.create_publisher(Image, "image", RELIABLE)
         image = numbered_image(1)
@@ -217,7 +217,7 @@ def test_documented_qos_is_that_of_the_topics():
         node.destroy_node()
 
 
-def test_what_the_document_quotes_is_said_by_the_code():
+def test_texts_quoted_in_the_docs_are_in_the_code():
     """Every quoted message is compared, piece by piece, with the sources."""
     package = DOCUMENT.parents[1] / "dimp_ros"
     paths = [path for folder in ("node", "ros_utils") for path in sorted((package / folder).rglob("*.py"))]

@@ -26,7 +26,7 @@ NAMES = ["model", "tracker.seed", "tracker.search_scale", "detector.min_score", 
         ("colour", ""),
     ],
 )
-def test_the_nearest_name_is_found_or_none(given: str, near: str) -> None:
+def test_nearest_name_is_suggested_or_none(given: str, near: str) -> None:
     assert nearest(given, NAMES) == near
 
 
@@ -72,5 +72,5 @@ def test_a_file_for_a_node_of_another_name_is_reported(tmp_path: Path, content: 
     assert used or (str(path) in found[0] and name in found[0])
 
 
-def test_a_file_that_is_not_there_is_left_to_ros(tmp_path: Path) -> None:
+def test_missing_file_is_left_to_ros(tmp_path: Path) -> None:
     assert unused_files(["--params-file", str(tmp_path / "none.yaml")], "/tracker_node") == []

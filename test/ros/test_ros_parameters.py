@@ -42,7 +42,7 @@ def refused(node: Node, **values: Any) -> str:
     return result.reason
 
 
-def test_a_batch_is_accepted_as_a_whole_and_told_once():
+def test_batch_is_accepted_as_a_whole_and_announced_once():
     node, parameters = handler()
     told = []
     parameters.on_change(told.append)
@@ -107,7 +107,7 @@ def test_unchanged_and_foreign_parameters_are_not_reported():
     assert told == []
 
 
-def test_only_a_change_of_the_tracker_comes_with_its_configuration():
+def test_only_tracker_changes_carry_a_configuration():
     node, parameters = handler()
     told = []
     parameters.on_change(told.append)
@@ -177,7 +177,7 @@ def test_wrong_start_value_is_reported_until_corrected(overrides, words):
     parameters.require_valid()
 
 
-def test_a_setting_that_is_given_counts_even_if_it_is_the_default():
+def test_given_setting_counts_even_if_it_is_the_default():
     node, parameters = handler(tracker__crop_size=TrackerConfig().crop_size)
     assert parameters.tracker_settings() == {"crop_size": TrackerConfig().crop_size}
     node.set_parameters_atomically(batch(tracker__seed=TrackerConfig().seed))
@@ -196,7 +196,7 @@ def test_settings_of_the_weights_are_shown_but_not_set():
     assert parameters.tracker_config() == TrackerConfig(seed=7)
 
 
-def test_a_listener_that_fails_is_logged_and_the_others_are_told(capfd):
+def test_failing_listener_is_logged_and_others_are_called(capfd):
     node, parameters = handler()
     told = []
 

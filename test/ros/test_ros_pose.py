@@ -55,7 +55,7 @@ def test_pose_has_the_frame_and_stamp_of_the_image():
     assert (turn.x, turn.y, turn.z, turn.w) == (0.0, 0.0, 0.0, 1.0)
 
 
-def test_the_covariance_is_the_position_s_and_an_unknown_rotation():
+def test_covariance_has_position_and_unknown_rotation():
     position = located().position(HEADER, 640, 480, BOX)
     message = pose_with_covariance(HEADER, position)
     assert message.header == HEADER and message.pose.pose == pose_stamped(HEADER, position).pose

@@ -97,7 +97,7 @@ def simulating(**parameters: Any) -> Iterator[tuple[Simulator, Audience]]:
             yield simulator, audience
 
 
-def test_all_that_is_told_of_a_moment_agrees():
+def test_messages_of_one_moment_agree():
     with simulating(frame_id="lens", target_offset=[0.2, -0.1]) as (_, audience):
 
         def complete() -> Any:
@@ -152,7 +152,7 @@ def test_a_command_of_an_arm_is_in_the_optical_frame():
         wait_until(lambda: audience.poses[-1].pose.position.z < height - 0.02, "the camera going down")
 
 
-def test_a_command_that_is_no_number_stops_the_camera():
+def test_command_that_is_not_a_number_stops_the_camera():
     with simulating(command_timeout=10.0, lag=0.0) as (simulator, audience):
         audience.steer(x=1.0)
         wait_until(lambda: simulator.world.truth().velocity[0] > 0.5, "motion")
@@ -160,7 +160,7 @@ def test_a_command_that_is_no_number_stops_the_camera():
         wait_until(lambda: simulator.world.truth().velocity[0] == 0.0, "standstill")
 
 
-def test_the_target_waits_until_it_is_told_to_move():
+def test_target_waits_for_the_command_to_move():
     with simulating(paused=True, path="sine", hide_by="vanish", hide_from=0.5, hide_until=1e4) as (_, audience):
         count = len(audience.truths)
         wait_until(lambda: len(audience.truths) > count + 15, "truths")
@@ -175,7 +175,7 @@ def test_the_target_waits_until_it_is_told_to_move():
         wait_until(lambda: audience.truths[-1].targets[0].seconds_since_seen > 0.1, "the time since it was seen")
 
 
-def test_images_come_as_late_as_they_are_told_to():
+def test_images_are_delayed_as_configured():
     with simulating(image_latency=0.3) as (_, audience):
         wait_until(lambda: len(audience.truths) > 3, "truths")
         ages = [array.targets[0].age for array in list(audience.truths)]
@@ -230,7 +230,7 @@ def test_slow_tracker_is_asked_for_an_image_that_it_has_seen(tmp_path, capfd):
     assert result["states"] > 5 and result["heard_late_ms_most"] > 0.0
 
 
-def test_a_loop_that_was_not_as_it_should_be_is_complained_about():
+def test_loop_that_misses_its_criteria_is_reported():
     good = LoopFigures(
         settling_seconds=0.9,
         within_share=0.97,

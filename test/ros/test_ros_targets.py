@@ -189,7 +189,7 @@ def test_a_late_target_can_be_dropped_on_its_way():
         assert client.targets_of(numbered_image(30)) == {} and not any(s.state == State.TRACKING for s in client.states)
 
 
-def test_images_that_were_let_go_meanwhile_are_jumped_over():
+def test_replay_skips_images_that_were_discarded():
     tracker = ScriptedTracker()
     with running(tracker, history_seconds=1.0) as client:
         start_target(client, target_id="old")
@@ -206,7 +206,7 @@ def test_images_that_were_let_go_meanwhile_are_jumped_over():
         assert seen == sorted(seen) and seen[-1] == 30, "in order, and up to the newest"
 
 
-def test_a_target_that_stays_lost_is_given_up_by_the_images_clock():
+def test_lost_target_is_dropped_by_the_images_clock():
     tracker = ScriptedTracker()
     with running(tracker, give_up_after=1.0) as client:
         start_target(client, target_id="cup")
@@ -238,7 +238,7 @@ def test_a_pause_does_not_count_as_a_search_in_vain():
         assert list(client.targets_of(numbered_image(109))) == ["cup"] and tracker.dropped == []
 
 
-def test_stamps_that_jump_back_neither_lose_the_target_nor_age_it():
+def test_backward_stamps_neither_lose_nor_age_the_target():
     tracker = ScriptedTracker()
     with running(tracker, give_up_after=5.0) as client:
         start_target(client, number=500, target_id="cup")

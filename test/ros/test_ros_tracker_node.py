@@ -93,7 +93,7 @@ def test_lost_target_has_no_box_and_counts_frames():
         assert state.state == State.TRACKING and state.frames_since_seen == 0 and state.seconds_since_seen == 0.0
 
 
-def test_a_late_joiner_is_told_the_state():
+def test_late_joiner_receives_the_state():
     with running(ScriptedTracker()) as client:
         start_target(client, target_id="ball")
         late: list[TargetState] = []
@@ -120,7 +120,7 @@ def test_the_age_is_the_time_from_the_stamp_to_the_publication():
         assert 100.0 < client.show(image).age < 120.0
 
 
-def test_a_stamp_that_is_not_held_is_refused_with_the_span_that_is():
+def test_stamp_outside_the_buffer_is_refused_with_its_span():
     tracker = ScriptedTracker()
     with running(tracker, history_seconds=0.5) as client:
         for number in (0, 2, 4, 6, 8):

@@ -41,7 +41,7 @@ def test_threads_share_two_arenas_once_that_is_asked_for(how, fits):
     assert fits(int(answer.stdout)), answer.stdout
 
 
-def test_another_c_library_is_no_error(monkeypatch):
+def test_other_c_library_is_accepted(monkeypatch):
     from dimp_ros.ros_utils import malloc as allocator
 
     monkeypatch.setattr(ctypes, "CDLL", lambda _: object())

@@ -58,7 +58,7 @@ def bag(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return folder if what == "folder" else next(path for path in folder.iterdir() if path.suffix in (".mcap", ".db3"))
 
 
-def test_every_format_gives_the_same_pictures_stamps_and_times(bag: Path) -> None:
+def test_every_format_gives_the_same_images_and_stamps(bag: Path) -> None:
     assert is_bag(str(bag))
     frames, damage = read(bag)
     assert damage == "" and [frame.index for frame in frames] == list(range(COUNT))
@@ -155,7 +155,7 @@ def test_a_folder_without_metadata_is_read_file_by_file(tmp_path: Path, storage:
     assert damage == "" and [frame.time for frame in frames] == [shot.stamp for shot in shots()]
 
 
-def test_bag_of_a_killed_recorder_is_no_folder_of_images(tmp_path: Path) -> None:
+def test_bag_of_a_killed_recorder_is_not_read_as_a_folder(tmp_path: Path) -> None:
     assert not is_bag(str(tmp_path)) and not is_bag("0") and not is_bag("ride.mp4") and not is_bag("not_there")
     assert is_bag("not_there.mcap") and is_bag("x.db3.zstd")
     (tmp_path / "x_0.mcap").write_bytes(b"")
@@ -288,7 +288,7 @@ def noisy(count: int) -> list[Shot]:
         ({"raw": b""}, "0 bytes are no sensor_msgs/msg/Image"),
     ],
 )
-def test_a_broken_image_in_the_middle_is_a_frame_without_a_picture(
+def test_damaged_image_in_the_middle_gives_a_frame_without_image(
     tmp_path: Path, what: dict[str, Any], reason: str
 ) -> None:
     frames, damage = read(write_ros2(tmp_path / "made", changed(4, **what)))
@@ -297,7 +297,7 @@ def test_a_broken_image_in_the_middle_is_a_frame_without_a_picture(
     assert all(frame.image is not None for frame in frames if frame.index != 4)
 
 
-def test_a_broken_compressed_image_is_a_frame_without_a_picture(tmp_path: Path) -> None:
+def test_damaged_compressed_image_gives_a_frame_without_image(tmp_path: Path) -> None:
     frames, _ = read(write_ros2(tmp_path / "made", changed(4, data=b"no png"), kind=COMPRESSED_IMAGE))
     assert frames[4].image is None and "no image file" in frames[4].problem and frames[5].image is not None
 

@@ -63,7 +63,7 @@ def stamp_of(message: Any) -> int:
 
 
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
-def test_each_image_gets_its_messages_under_its_header_at_its_time(
+def test_messages_have_the_header_and_time_of_their_image(
     run: Callable[..., int], tmp_path: Path, storage: str
 ) -> None:
     path = write_ros2(tmp_path / "made", changed(6, picture=np.zeros((HEIGHT, WIDTH, 3), np.uint8)))
@@ -275,7 +275,7 @@ def test_a_bag_of_no_images_is_refused(
     assert "no frame to start on" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-def test_the_image_of_a_stamp_is_the_one_that_the_box_is_for(run: Callable[..., int], tmp_path: Path) -> None:
+def test_box_is_for_the_image_of_its_stamp(run: Callable[..., int], tmp_path: Path) -> None:
     path = write_ros2(tmp_path / "made", shots())
     arguments = ["--init=22,20,16,12", "--init-stamp", "1700000000.3", "--json", tmp_path / "out.json"]
     assert run(path, *arguments) == 0
@@ -286,7 +286,7 @@ def test_the_image_of_a_stamp_is_the_one_that_the_box_is_for(run: Callable[..., 
 
 
 @pytest.mark.parametrize("stamp", ["1.5.2", "-3", "now", "1.0000000001"])
-def test_a_text_that_is_no_stamp_is_refused(
+def test_text_that_is_not_a_stamp_is_refused(
     run: Callable[..., int], capsys: pytest.CaptureFixture[str], stamp: str
 ) -> None:
     with pytest.raises(SystemExit):

@@ -146,7 +146,7 @@ def reference_track(net, config, images, box):
     return track, weights
 
 
-def test_a_track_is_the_one_of_the_specification(tmp_path):
+def test_track_equals_that_of_the_specification(tmp_path):
     state = write_reference_checkpoint(tmp_path / "dimp18.pth", "dimp18", seed=3)
     random_functions(state)
     torch.save({"net": state}, tmp_path / "dimp18.pth")

@@ -135,7 +135,7 @@ def test_a_plan_that_cannot_be_run_is_refused(plan):
         run([], Numbered(), plan)
 
 
-def test_stages_can_be_told_by_cpu_time():
+def test_stages_can_be_timed_by_cpu_time():
     def stages():
         clock = StageTimer()
         time.sleep(0.03)

@@ -227,7 +227,7 @@ def test_the_last_box_of_a_lost_target_stays(shipped):
 
 
 @pytest.mark.parametrize("edges", [[0.7, 0.2, 0.3, 0.8], [float("nan")] * 4])
-def test_nonsense_of_a_refiner_leaves_the_box(shipped, edges):
+def test_invalid_refinement_keeps_the_box(shipped, edges):
     box = first_box(set_up(shipped, AlwaysAt(edges)), picture(BOX), BOX)
     assert (box.w, box.h) == pytest.approx((BOX.w, BOX.h))
 

@@ -202,7 +202,7 @@ def test_page_loads_from_the_robot_only(scene, console):
     assert not console.page.is_visible("#notice")
 
 
-def test_a_box_is_for_the_picture_that_was_on_the_screen(scene, console):
+def test_box_is_sent_with_the_stamp_of_the_shown_image(scene, console):
     speed, begun = 30.0, time.monotonic()
 
     def move() -> None:
@@ -282,7 +282,7 @@ def test_delete_drops_the_target_that_has_the_focus(scene, console):
     assert console.page.evaluate("document.activeElement.id") == "view"
 
 
-def test_a_box_is_drawn_moved_sized_and_sent_with_keys_alone(scene, console):
+def test_box_is_drawn_moved_resized_and_sent_with_keys_only(scene, console):
     console.page.locator("#view").focus()
     keys = console.page.keyboard
     keys.press("ArrowLeft")

@@ -36,7 +36,7 @@ def grid() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("lens", LENSES)
-def test_every_pixel_of_the_picture_comes_back_from_its_direction(lens):
+def test_every_pixel_is_recovered_from_its_direction(lens):
     camera = camera_with(lens)
     x, y = grid()
     rays = camera.bearing(x, y)
@@ -111,7 +111,7 @@ def test_beyond_the_lens_limit_the_direction_is_at_the_limit(lens):
     assert np.isfinite(behind).all()
 
 
-def test_a_lens_that_folds_the_picture_back_is_not_followed_back():
+def test_lens_that_folds_the_image_back_is_cut_at_its_limit():
     camera = camera_with("barrel")
     axis = np.linspace(320, 2000, 300)
     angles = np.arccos(camera.bearing(axis, np.full_like(axis, 240))[:, 2])

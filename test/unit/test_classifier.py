@@ -55,7 +55,7 @@ def test_features_are_scaled_to_one_norm_whatever_their_size():
     torch.testing.assert_close(norm, torch.full((2,), 0.25 * (8 * 6 * 5) ** 0.5), rtol=1e-2, atol=0)
 
 
-def test_the_initial_filter_is_the_mean_over_the_pictures():
+def test_initial_filter_is_the_mean_over_the_images():
     initializer = FilterInitializer(6)
     features, boxes = torch.randn(2, 3, 6, 18, 18), torch.tensor([100.0, 90, 60, 70]).expand(2, 3, 4)
     whole = initializer(features, boxes)

@@ -28,7 +28,7 @@ def seen(*, clock: float, stamp: float, **others: object) -> StreamStatistics:
 
 @pytest.mark.parametrize("now", [WALL, SIMULATED])
 @pytest.mark.parametrize("age", [0.0, 0.05, 2.0, -0.02])
-def test_nothing_is_said_of_a_good_stream(now, age):
+def test_good_stream_has_no_warnings(now, age):
     assert set(stream_conditions(seen(clock=now, stamp=now - age, since_processed=0.1)).values()) == {""}
     assert set(stream_conditions(StreamStatistics()).values()) == {""}
 
@@ -52,7 +52,7 @@ def test_stamps_of_another_clock_are_explained(clock, stamp, words):
     assert "\n" not in text
 
 
-def test_missing_stamps_and_stamps_that_go_back_are_told():
+def test_missing_and_backward_stamps_are_reported():
     assert "50 of 50 images have stamp 0" in stamp_trouble(seen(clock=WALL, stamp=0.0, zero_stamps=50))
     text = stamp_trouble(seen(clock=WALL, stamp=WALL - 0.1, backward=2, backward_seconds=20.0))
     assert "back 2 times" in text and "last by 20 s" in text
@@ -71,7 +71,7 @@ def test_hanging_tracker_is_reported_only_while_images_come():
     assert stall(StreamStatistics(received=0, since_start=99.0, since_processed=80.0)) == ""
 
 
-def test_the_statistics_of_a_real_stream_lead_to_these_words():
+def test_statistics_of_a_real_stream_give_these_texts():
     now = 0.0
     statistics = Statistics(clock=lambda: now)
     for _ in range(100):

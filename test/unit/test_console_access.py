@@ -24,12 +24,12 @@ def test_an_address_that_others_reach_needs_a_token(host):
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.3.2.1", "::1", "localhost"])
-def test_the_loopback_interface_needs_none(host):
+def test_loopback_interface_needs_no_token(host):
     assert ConsoleSettings(host=host).is_loopback
 
 
 @pytest.mark.parametrize("host", ["", "robot", "127.0.0.1:80", "127.0.0.1.evil.org", "localhost.evil.org", "*"])
-def test_a_host_that_is_no_address_is_refused(host):
+def test_host_that_is_not_an_address_is_refused(host):
     with pytest.raises(ValueError, match=r"must be an address .* such as 127\.0\.0\.1"):
         ConsoleSettings(host=host, token=TOKEN)
 
@@ -128,7 +128,7 @@ def test_own_page_may_connect_also_behind_a_tls_proxy():
     assert denied(gate.check_origin, "http://evil.org", "evil.org"), "a name that was bound to this address"
 
 
-def test_only_the_token_itself_is_admitted():
+def test_only_the_exact_token_is_admitted():
     gate = Gate(ConsoleSettings(token=TOKEN))
     assert gate.needs_token and gate.admits(TOKEN)
     for token in ("", TOKEN[:-1], TOKEN + "0", TOKEN.upper(), "é" * 16):

@@ -69,7 +69,7 @@ def test_what_the_page_would_not_say_is_refused(change):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"init"', "[" * 4000, "9" * 4096, "{}"])
-def test_what_is_no_message_is_refused(text):
+def test_invalid_message_is_refused(text):
     with pytest.raises(BadMessage):
         parse(text)
 
@@ -81,7 +81,7 @@ def test_no_text_does_more_than_be_refused(text):
 
 
 @given(st.dictionaries(st.text(), st.integers() | st.text() | st.none()), st.binary())
-def test_a_packed_picture_is_unpacked_the_same(header, jpeg):
+def test_packed_image_is_unpacked_unchanged(header, jpeg):
     assert unpack_image(pack_image(header, jpeg)) == (header, jpeg)
 
 

@@ -55,14 +55,14 @@ class Wire:
             self.now += step
 
 
-def test_a_good_link_gets_the_best_pictures_at_the_full_rate():
+def test_good_link_gets_best_quality_at_full_rate():
     wire = Wire(bandwidth=20e6, delay=0.004)
     wire.run(20.0)
     assert wire.link.level == 0
     assert wire.link.rate(wire.now) == pytest.approx(20.0, rel=0.1)
 
 
-def test_a_slow_link_gets_pictures_that_it_carries_fresh():
+def test_slow_link_gets_small_and_fresh_images():
     wire = Wire(bandwidth=250e3, delay=0.03)
     wire.run(30.0)
     wire.ages.clear()
@@ -74,7 +74,7 @@ def test_a_slow_link_gets_pictures_that_it_carries_fresh():
     assert min(wire.levels) >= 1 and sum(level >= 2 for level in wire.levels) > 0.9 * len(wire.levels)
 
 
-def test_a_long_way_alone_is_no_reason_for_worse_pictures():
+def test_constant_delay_does_not_lower_the_quality():
     wire = Wire(bandwidth=20e6, delay=0.7)
     wire.run(90.0)
     assert wire.link.level == 0

@@ -75,7 +75,7 @@ def test_image_comes_with_its_stamp_size_and_boxes():
         browse(served, look)
 
 
-def test_states_are_told_also_while_there_is_no_video():
+def test_states_are_sent_without_video_too():
     async def look(browser: Browser) -> None:
         await browser.until(lambda: len(browser.statuses) >= 3)
         assert browser.images == []
@@ -160,7 +160,7 @@ def test_binary_messages_and_floods_end_the_connection():
         browse(served, flood)
 
 
-def test_with_a_token_nothing_is_told_or_done_before_it_is_shown():
+def test_nothing_is_sent_or_done_before_the_token_is_shown():
     async def wrong(browser: Browser) -> None:
         assert await browser.step() == {"type": "login"}
         begun = time.monotonic()
@@ -214,7 +214,7 @@ def test_image_is_encoded_once_per_quality():
         assert served.server.encoded < 0.6 * seen
 
 
-def test_browser_that_stops_reading_is_dropped_alone():
+def test_stalled_browser_is_disconnected_and_no_other():
     async def ask(session: Any) -> None:
         browser = Browser(await session.ws_connect("/socket", origin=served.server.url.rstrip("/")))
         await browser.until(lambda: browser.images)
@@ -270,7 +270,7 @@ def test_undecodable_image_is_reported_and_the_next_shown():
         browse(served, look)
 
 
-def test_a_port_that_is_taken_is_said_so():
+def test_port_in_use_is_reported():
     with serving() as served:
         settings = ConsoleSettings(port=served.server.port)
         another = ConsoleServer(settings, served.state, served.robot)

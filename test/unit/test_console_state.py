@@ -54,7 +54,7 @@ def shown(state: ConsoleState) -> tuple[int, bool]:
     return frame.stamp // MS, update is not None
 
 
-def test_a_picture_is_shown_with_the_boxes_that_were_found_in_it(state):
+def test_image_is_shown_with_its_own_boxes(state):
     show(state, 100, 133, 166, 200)
     state.on_targets(133 * MS, [target()])
     assert shown(state) == (133, True)
@@ -100,7 +100,7 @@ def test_what_is_held_is_bounded_in_number_and_bytes(state):
     assert shown(state) == (1041, False), "the newest is always held"
 
 
-def test_frames_before_the_news_are_let_go(state):
+def test_frames_before_the_last_update_are_discarded(state):
     show(state, 100, 133, 166, 200)
     state.on_targets(166 * MS, [])
     assert [frame.stamp // MS for frame in state._frames] == [166, 200]
@@ -139,7 +139,7 @@ def test_what_is_known_of_targets_grows_old(state, clock):
     assert update_fields(None, clock.now) is None
 
 
-def test_whoever_listens_hears_of_changes_and_only_of_those(state):
+def test_listener_is_called_for_changes_only(state):
     heard = []
     state.listen(lambda: heard.append(1))
     show(state, 100)

@@ -66,7 +66,7 @@ def test_an_object_is_found_where_the_box_says_after_resampling():
 
 
 @given(st.floats(-300, 300), st.floats(-300, 300), st.floats(1, 500), st.sampled_from([(1, 1), (1, 9), (9, 1), (2, 2)]))
-def test_a_picture_of_hardly_any_pixels_fills_the_window(x, y, side, shape):
+def test_tiny_image_fills_the_window(x, y, side, shape):
     for image in (np.full(shape, 77, np.uint8), np.full((*shape, 3), 77, np.uint8)):
         seen = crop(image, SearchWindow(x, y, side, 32))
         assert seen.shape == (32, 32, *image.shape[2:])

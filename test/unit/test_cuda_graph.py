@@ -40,7 +40,7 @@ def everywhere(monkeypatch):
     return made
 
 
-def test_a_recording_is_made_once_for_each_set_of_shapes(everywhere):
+def test_graph_is_captured_once_per_set_of_shapes(everywhere):
     double = GraphedFunction(lambda a, b: (2 * a + b,))
     for size in (1, 2, 2, 1):
         a, b = torch.arange(float(size)), torch.ones(size)
@@ -55,7 +55,7 @@ def test_beyond_the_limit_functions_run_without_a_graph(everywhere):
     assert len(everywhere) == MOST_RECORDINGS
 
 
-def test_what_cannot_be_recorded_is_computed_with_a_warning(everywhere, caplog):
+def test_uncapturable_function_runs_with_a_warning(everywhere, caplog):
     def fail(function, inputs):
         raise RuntimeError("operation not permitted when stream is capturing")
 
@@ -92,7 +92,7 @@ def track():
     return results
 
 
-def test_a_tracker_that_lives_on_recordings_tracks_as_without(request):
+def test_tracker_with_cuda_graphs_tracks_as_without(request):
     expected = track()
     made = request.getfixturevalue("everywhere")
     ours = track()

@@ -77,7 +77,7 @@ def test_rate_after_a_jump_is_limited():
     assert 0.0 < value.rate <= 2.0
 
 
-def test_what_happened_in_a_pause_of_the_loop_is_not_made_up():
+def test_state_is_unknown_after_a_pause_of_the_loop():
     value = DelayCompensator()
     value.advance(1.0, 1.0, 0.0)
     value.measure(0.5, 1.0, 0.2, 0.5, 2.0)

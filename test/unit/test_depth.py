@@ -142,7 +142,7 @@ def test_depth_of_a_thin_target_ignores_wall_and_outliers(share, target, gap, se
     assert 0.01 * target <= found.deviation < 0.03 * target
 
 
-def test_a_rough_surface_has_a_larger_deviation_than_a_smooth_one():
+def test_rough_surface_has_a_larger_deviation():
     rough = np.random.default_rng(0).normal(5.0, 0.12, 2000)
     assert foreground(rough).deviation == pytest.approx(0.12, rel=0.25)
     assert foreground(np.full(2000, 5.0)).deviation == pytest.approx(0.05)
@@ -326,13 +326,13 @@ def test_a_broken_camera_info_ends_bearings_at_once():
     assert where.bearing(header(), 640, 480, BOX) is None and "focal length" in where.complaint
 
 
-def test_a_camera_info_of_another_frame_is_told_and_used():
+def test_camera_info_of_another_frame_id_is_reported_and_used():
     where = positioner(camera_info(frame_id="other"))
     assert where.bearing(header(), 640, 480, BOX) is not None
     assert "'other'" in where.complaint and "'lens'" in where.complaint
 
 
-def test_depth_without_a_camera_info_is_told():
+def test_depth_without_camera_info_is_reported():
     where = PositionEstimator()
     where.on_depth(depth_image(DEPTH))
     assert where.position(header(), 640, 480, BOX) is None
@@ -357,7 +357,7 @@ FIELDS = st.dictionaries(
 
 @settings(max_examples=200, deadline=None)
 @given(info=FIELDS, depth=FIELDS, box=st.lists(st.floats(), max_size=5), size=st.tuples(st.integers(), st.integers()))
-def test_nothing_that_comes_in_is_raised_on_or_answered_with_a_nan(info, depth, box, size):
+def test_no_input_raises_or_yields_nan(info, depth, box, size):
     where = PositionEstimator(target_width=0.5)
     where.on_camera_info(SimpleNamespace(**{**vars(camera_info()), **info}))
     where.on_depth(SimpleNamespace(**{**vars(depth_image(DEPTH[::20, ::20])), **depth}))
@@ -369,7 +369,7 @@ def test_nothing_that_comes_in_is_raised_on_or_answered_with_a_nan(info, depth, 
     assert isinstance(where.complaint, str)
 
 
-def test_a_box_that_is_none_has_no_bearing_and_is_told():
+def test_invalid_box_has_no_bearing_and_is_reported():
     where = positioner()
     assert where.bearing(header(), 640, 480, (np.nan, 0, 10, 10)) is None
     assert "finite" in where.complaint

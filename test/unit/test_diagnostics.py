@@ -125,7 +125,7 @@ def test_a_node_that_is_well_says_so_with_its_figures():
         ("tracking", OK, "1 target", {}),
     ],
 )
-def test_what_is_wrong_sets_the_level_and_is_said_with_its_remedy(kind, level, words, change):
+def test_problem_sets_the_level_and_names_its_remedy(kind, level, words, change):
     status = statuses(snapshot(**change))[kind]
     assert (status.level, words in status.message) == (level, True), (status.level, status.message)
 
@@ -137,7 +137,7 @@ def test_an_error_of_long_ago_is_remembered_and_raises_no_alarm():
     assert values(said["node"])["last error (s ago)"] == "99"
 
 
-def test_what_is_not_known_is_said_to_be_unknown():
+def test_unknown_values_are_sent_as_unknown():
     said = statuses(snapshot(figures=StreamStatistics(), device_bytes=None, estimates=[]))
     assert values(said["tracking"])["age median (ms)"] == "unknown"
     assert values(said["node"])["device memory (MiB)"] == "unknown"

@@ -32,7 +32,7 @@ def test_channels_of_no_meaning_are_refused_with_a_remedy(name):
 
 
 @pytest.mark.parametrize(("name", "right"), [("RGB8", "rgb8"), ("Bayer_RGGB8", "bayer_rggb8"), ("16uc1", "16UC1")])
-def test_a_misspelled_encoding_is_told_its_spelling(name, right):
+def test_misspelled_encoding_is_refused_with_its_spelling(name, right):
     with pytest.raises(BadImage, match=f"spelled '{right}'"):
         find_encoding(name)
 

@@ -121,7 +121,7 @@ def test_average_overlap_clips_boxes_like_the_toolkit() -> None:
     assert counted_overlaps([SQUARE, [15.0, 0.0, 4.0, 9.0]], [SQUARE, [15.0, 0.0, 9.0, 9.0]], (20, 20), 0) == [0.8]
 
 
-def test_a_prediction_that_is_no_box_is_a_miss() -> None:
+def test_invalid_predicted_box_is_a_miss() -> None:
     for nothing in (ABSENT, [0.0, 0.0, 0.0, 0.0], [10.0, 10.0, -10.0, -10.0], [0.0, 0.0, np.inf, 10.0]):
         assert overlap([nothing], [SQUARE]).tolist() == [0]
     assert precision([ABSENT], [SQUARE]) == 0

@@ -38,7 +38,7 @@ def test_the_legend_is_sorted_by_the_score_that_it_shows(figures: list[TrackerFi
     assert axes.get_legend().get_texts()[0].get_fontweight() == "bold"
 
 
-def test_curves_are_told_apart_and_ours_is_emphasised(figures: list[TrackerFigures], axes) -> None:
+def test_curves_are_distinct_and_ours_is_emphasised(figures: list[TrackerFigures], axes) -> None:
     draw_plot(axes, PLOTS[0], figures, ["ours"])
 
     lines = {line.get_label().split()[1]: line for line in axes.get_lines()}

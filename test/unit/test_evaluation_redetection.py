@@ -99,7 +99,7 @@ def test_table_has_a_row_per_tracker_and_dashes():
 
 
 @pytest.mark.parametrize("number", range(2 * len(SCENARIOS)))
-def test_a_made_sequence_is_what_its_scenario_says(maker, number):
+def test_synthetic_sequence_follows_its_scenario(maker, number):
     made = maker.make(number)
     scenario = SCENARIOS[number % len(SCENARIOS)]
     present = np.array([frame.box is not None for frame in made.frames])
@@ -244,7 +244,7 @@ def test_command_compares_search_and_no_search(tmp_path, weights, capsys):
     assert {row["frames"] for row in json.loads(out.read_text())} == {6}
 
 
-def test_the_command_writes_a_sheet_of_made_sequences(tmp_path, maker, monkeypatch):
+def test_command_writes_a_sheet_of_synthetic_sequences(tmp_path, maker, monkeypatch):
     monkeypatch.setattr(disappearance, "DisappearanceGenerator", lambda store: maker)
     path = tmp_path / "sheet.png"
     assert redetection.main(["--store", "any", "--number", "2", "--sheet", str(path)]) == 0

@@ -122,7 +122,7 @@ def test_the_configuration_names_trackers_that_exist() -> None:
             TrackerSpec(arguments.tracker, settings=dict(arguments.set)).check()
 
 
-def test_trax_itself_gets_the_same_answers(image: Path) -> None:
+def test_real_trax_client_gets_the_same_answers(image: Path) -> None:
     client = pytest.importorskip("trax.client", reason="vot-trax is not installed")
     import subprocess
 

@@ -90,7 +90,7 @@ def test_much_memory_is_a_failure(monkeypatch):
     assert "memory grew by" in two.failure and "memory grew by" in four.failure
 
 
-def test_an_input_depends_on_seed_and_number_alone():
+def test_input_depends_on_seed_and_number_only():
     for make in (odd_text, lambda draw: mutated(draw, bytes(range(99)))):
         one, same, other = (make(random.Random(key)) for key in ("a/1/7", "a/1/7", "a/2/7"))
         assert one == same and (make is odd_text or one != other)

@@ -57,7 +57,7 @@ def test_a_clipped_box_lies_inside_and_is_never_larger(box, width, height):
         ((639, 470, 100, 100), "inside the 640 x 480 image"),
     ],
 )
-def test_a_box_that_cannot_be_followed_is_refused_with_the_reason(box, words):
+def test_unusable_box_is_refused_with_the_reason(box, words):
     with pytest.raises(ValueError, match=words):
         check_box(box, 640, 480, min_side=4)
 

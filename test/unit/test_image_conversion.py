@@ -92,7 +92,7 @@ def test_grey_ramp_of_any_type_spans_black_to_white(encoding, big):
     np.testing.assert_allclose(seen[20], np.linspace(0, 255, 221), atol=3)
 
 
-def test_pictures_of_one_stream_share_their_levels():
+def test_images_of_one_stream_share_their_contrast():
     levels = Contrast()
     dark, bright = (np.tile(np.linspace(low, low + 100, 101), (40, 1)).astype(np.uint16) for low in (1000, 1030))
     first = to_picture(message(dark, "mono16"), levels).region(0, 0, 101, 40)
@@ -158,7 +158,7 @@ def test_yuv_of_two_colours_becomes_them(encoding, size):
 @pytest.mark.parametrize(
     "encoding", ["bgr8", "rgb8", "bgra8", "rgba8", "mono8", "bayer_rggb8", "bayer_bggr8", "bayer_gbrg8"]
 )
-def test_pictures_are_those_of_cv_bridge(encoding):
+def test_conversions_equal_those_of_cv_bridge(encoding):
     bridge = pytest.importorskip("cv_bridge", reason="cv_bridge is not installed", exc_type=ImportError)
     image = raw_message(encoding, 20, 15, np.random.default_rng(3))
     np.testing.assert_array_equal(to_bgr(image), bridge.CvBridge().imgmsg_to_cv2(image, "bgr8"))
@@ -166,7 +166,7 @@ def test_pictures_are_those_of_cv_bridge(encoding):
 
 @given(good_messages(), st.data())
 @settings(max_examples=400)
-def test_a_region_is_the_same_part_of_the_whole_picture(image, data):
+def test_region_equals_the_part_of_the_whole_image(image, data):
     picture = to_picture(image)
     whole = to_picture(image).region(0, 0, picture.width, picture.height)
     x0, y0 = data.draw(st.integers(0, picture.width - 1)), data.draw(st.integers(0, picture.height - 1))
@@ -175,7 +175,7 @@ def test_a_region_is_the_same_part_of_the_whole_picture(image, data):
 
 
 @pytest.mark.parametrize("encoding", SUPPORTED_ENCODINGS)
-def test_wide_regions_are_the_same_part_of_the_whole_picture(encoding):
+def test_wide_regions_equal_the_part_of_the_whole_image(encoding):
     """Wide enough for OpenCV's vector instructions and the rest of a row after them."""
     picture = to_picture(raw_message(encoding, 641, 101, np.random.default_rng(4)))
     whole = picture.region(0, 0, 641, 101)
@@ -200,7 +200,7 @@ def test_bgr8_is_a_view_of_the_message_and_no_copy(padding):
 
 
 @pytest.mark.parametrize("encoding", ["rgb8", "mono8", "mono16", "nv12"])
-def test_a_picture_is_an_array_where_one_is_wanted(encoding):
+def test_image_converts_to_an_array(encoding):
     image = raw_message(encoding, 8, 6, np.random.default_rng(6))
     array_of_it = np.asarray(to_picture(image))
     assert array_of_it.shape == (6, 8, 3) and array_of_it.dtype == np.uint8
@@ -254,11 +254,11 @@ def test_huge_size_with_little_data_is_refused_unallocated(encoding):
 
 @given(raw_messages())
 @settings(max_examples=300, deadline=2000)
-def test_any_message_is_a_picture_or_refused_in_words(image):
+def test_any_image_message_is_decoded_or_refused(image):
     examine(image)
 
 
-def test_a_picture_sent_and_received_is_the_same():
+def test_image_sent_and_received_is_the_same():
     pytest.importorskip("sensor_msgs.msg", reason="ROS messages are not installed")
     from std_msgs.msg import Header
 

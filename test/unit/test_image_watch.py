@@ -62,7 +62,7 @@ def test_end_of_a_condition_is_logged_with_its_duration():
     assert Notice("7 s old", 0.0).line.startswith("OK again after 1 s")
 
 
-def test_what_comes_and_goes_is_said_once():
+def test_intermittent_problem_is_logged_once():
     now = 0.0
     watchdog = ConditionLog(hold=5.0, clock=lambda: now)
     said = []
@@ -85,7 +85,7 @@ def test_no_publisher_lists_the_existing_image_topics():
     assert "-r image:=/front/image_raw, a launch file with image:=/front/image_raw" in text
 
 
-def test_only_compressed_images_are_suggested_with_their_transport():
+def test_compressed_images_are_suggested_with_their_transport():
     topics = {"/rear/image/compressed": "CompressedImage", "/own/debug_image": "Image", "/quiet": "Unpublished"}
     text = explain_silence(camera_graph(topics, own=("/own/debug_image",)), "/image", ASKED, Image)
     assert "-r image:=/rear/image -p image_transport:=compressed" in text
@@ -119,7 +119,7 @@ def test_publisher_that_does_not_fit_is_explained(offered, asked, kind, word):
     assert word in text and "/camera" in text
 
 
-def test_one_publisher_that_fits_is_no_trouble_and_two_are():
+def test_one_matching_publisher_is_fine_and_two_are_reported():
     assert publisher_trouble(graph(), "/image", ASKED, Image) == ""
     assert publisher_trouble(graph(publisher()), "/image", ASKED, Image) == ""
     text = publisher_trouble(graph(publisher("front"), publisher("rear")), "/image", ASKED, Image)

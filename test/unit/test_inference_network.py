@@ -74,7 +74,7 @@ def test_a_region_has_what_the_whole_map_has_there(column, row, size):
 
 
 @torch.no_grad()
-def test_several_pictures_have_regions_of_their_own():
+def test_several_images_have_their_own_regions():
     net = made_net("dimp_lite")
     fast, maps = InferenceNet(net), net.extract(images(2, 160))
     regions = [Region(0, 3, 4), Region(5, 1, 4)]

@@ -25,14 +25,14 @@ def features(pictures, seed=0):
 BOX = torch.tensor([100.0, 110, 60, 50])
 
 
-def test_every_proposal_of_every_picture_gets_a_number(net):
+def test_every_proposal_of_every_image_gets_a_score(net):
     modulation = net.modulation(features(2), BOX.expand(2, 4))
     assert modulation.stride8.shape == (2, 128) and modulation.stride16.shape == (2, 128)
     proposals = BOX + torch.randn(2, 7, 4)
     assert net(modulation, net.features(features(2, 1)), proposals).shape == (2, 7)
 
 
-def test_a_picture_is_judged_alone(net):
+def test_images_of_a_batch_are_scored_independently(net):
     modulation = net.modulation(features(2), BOX.expand(2, 4))
     test, proposals = features(2, 1), BOX + torch.randn(2, 5, 4)
     both = net(modulation, net.features(test), proposals)

@@ -131,7 +131,7 @@ def test_thread_count_applies_to_later_threads_too():
     assert seen == [1]
 
 
-def test_changed_settings_reach_the_tracker_alone():
+def test_changed_settings_reach_the_tracker_and_no_others():
     pytest.importorskip("torch", reason="torch is not installed")
     from dimp_ros.tracker import DimpTracker
 
@@ -191,7 +191,7 @@ def test_other_errors_do_not_fall_back_to_the_cpu(gpu):
     assert tried == ["cuda"]
 
 
-def test_the_gpus_failures_are_told_from_others_without_torch(monkeypatch):
+def test_gpu_errors_are_recognised_without_torch(monkeypatch):
     allocator = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
     assert is_out_of_memory(allocator) and is_device_failure(allocator)
     assert is_out_of_memory(type("OutOfMemoryError", (RuntimeError,), {})("whatever"))

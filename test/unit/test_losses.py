@@ -10,7 +10,7 @@ from dimp_ros.training.losses import Batch, LossWeights, gaussian_labels, hinge_
 from dimp_ros.training.sampling import box_iou, make_proposals
 
 
-def test_proposals_overlap_their_box_by_the_amount_said():
+def test_proposals_have_the_requested_overlap():
     boxes = torch.tensor([[100.0, 100, 60, 40], [20, 30, 12, 70]])
     proposals, iou = make_proposals(boxes, 64, torch.Generator().manual_seed(0))
     assert proposals.shape == (2, 64, 4)

@@ -149,7 +149,7 @@ def test_point_is_passed_on_where_it_is_supported() -> None:
         (Answer(False, "no tracker", later=True), common.MAV_RESULT_TEMPORARILY_REJECTED),
     ],
 )
-def test_refusal_of_the_tracker_is_told_with_its_reason(answer: Answer, result: int) -> None:
+def test_tracker_refusal_is_acknowledged_with_its_reason(answer: Answer, result: int) -> None:
     ground = Ground()
     ground.answer = answer
     ground.command(common.MAV_CMD_CAMERA_TRACK_RECTANGLE, 0.1, 0.1, 0.2, 0.2)
@@ -236,7 +236,7 @@ def test_broadcast_request_is_answered_only_where_it_is_known() -> None:
     assert ground.received == []
 
 
-def test_status_follows_the_target_and_a_lost_one_has_no_rectangle() -> None:
+def test_status_follows_the_target_without_box_if_lost() -> None:
     ground = Ground()
     assert ground.status().tracking_status == common.CAMERA_TRACKING_STATUS_FLAGS_ERROR, "nothing heard of the tracker"
     ground.camera.on_estimate(None, (640, 480))

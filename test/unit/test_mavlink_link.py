@@ -250,7 +250,7 @@ def test_serial_device_is_read_and_written() -> None:
 @pytest.mark.parametrize(
     "where", ["udp:1.2.3.4:5", "udpin:127.0.0.1", "tcp::5", "tcp:h:0", "tcp:h:70000", "tcp:h:x", ""]
 )
-def test_connection_that_is_none_is_refused_with_the_remedy(where: str) -> None:
+def test_invalid_connection_is_refused_with_the_remedy(where: str) -> None:
     with pytest.raises(ValueError, match=r"connection is .* must be udpin:HOST:PORT"):
         open_transport(where, 57600)
 
@@ -275,7 +275,7 @@ def test_replayed_message_is_refused() -> None:
     assert messages_in(codec, data, whole=True) and messages_in(codec, data, whole=True) == []
 
 
-def test_message_from_before_a_reconnection_is_refused_as_a_replay() -> None:
+def test_message_of_before_a_reconnection_is_refused() -> None:
     with socket.create_server((HOST, 0)) as server, link(f"tcp:{HOST}:{server.getsockname()[1]}", KEY) as (*_, got, _):
         server.settimeout(10)
         recorded = packed(1, KEY)

@@ -46,7 +46,7 @@ def test_a_namesake_that_stays_is_reported_until_it_is_gone(count: int) -> None:
     assert watch.check() == ""
 
 
-def test_a_killed_node_that_is_still_in_the_graph_is_not_reported() -> None:
+def test_killed_node_left_in_the_graph_is_not_reported() -> None:
     graph = Graph()
     watch = NamesakeWatch(graph, lambda: graph.now)  # type: ignore[arg-type]
     for second in range(100):

@@ -50,7 +50,7 @@ def written_out_loss(optimizer, features, weights, boxes, gamma):
     return (gamma[..., None, None] * residuals**2).sum((1, 2, 3)) + reg * (weights**2).sum((1, 2, 3))
 
 
-def test_the_loss_is_the_one_written_out(case):
+def test_loss_equals_the_explicit_one(case):
     optimizer, features, weights, boxes, gamma = case
     loss = optimizer.loss(weights, features, optimizer.loss_maps(boxes, (19, 19)), gamma)
     torch.testing.assert_close(loss, written_out_loss(optimizer, features, weights, boxes, gamma))

@@ -32,7 +32,7 @@ def test_a_lost_target_has_a_caption_and_no_box():
     assert (picture[40:] == 128).all() and (picture[:20] != 128).any()
 
 
-def test_a_held_box_does_not_look_like_one_of_this_picture():
+def test_held_box_is_drawn_unlike_a_current_one():
     picture = draw_target(grey(), "TRACKING", box=(100.0, 80.0, 60.0, 40.0), held=True)
     assert not is_colour(picture, 130, 80, COLOURS["TRACKING"]) and not (picture[75:85, 130] == 128).all()
 
@@ -45,7 +45,7 @@ def test_the_bar_is_as_long_as_the_confidence(confidence):
 
 @pytest.mark.parametrize("box", [(-50.0, -50.0, 1000.0, 1000.0), (1e9, 1e9, 1e9, 1e9), (5.0, 5.0, 0.01, 0.01)])
 @pytest.mark.parametrize("shape", [(1, 1), (8, 3000), (240, 320)])
-def test_any_box_on_any_picture_can_be_drawn(box, shape):
+def test_any_box_can_be_drawn_on_any_image(box, shape):
     picture = np.zeros((*shape, 3), np.uint8)
     assert draw_target(picture, "TRACKING", box=box, confidence=0.5, target_id="x" * 99) is picture
 

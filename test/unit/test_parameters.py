@@ -65,7 +65,7 @@ def test_the_table_of_settings_has_a_line_for_every_field():
     assert any(line.startswith("| `augment_rotations` | float[] | `[10,") for line in lines)
 
 
-def test_the_table_is_made_without_rclpy_and_without_torch():
+def test_parameter_table_needs_neither_rclpy_nor_torch():
     code = (
         "import sys; from dimp_ros.ros_utils.parameter_table import parameter_table; parameter_table();"
         "assert not {'rclpy', 'torch'} & set(sys.modules), 'imported'"

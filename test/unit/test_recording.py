@@ -86,7 +86,7 @@ def test_the_figures_of_a_run():
     assert "10 processed of 20" in summary.text()
 
 
-def test_a_run_without_a_word_has_figures_too():
+def test_run_without_results_has_a_summary():
     summary = Summary.of({}, published=5)
     assert (summary.frames, summary.lost, summary.tracker_fps, summary.age_ms_median) == (0, 0, 0.0, 0.0)
 

@@ -83,7 +83,7 @@ def test_tiles_are_nearest_first_and_inside_large_images(size, place):
             )
 
 
-def test_a_picture_that_the_usual_window_shows_has_no_tile():
+def test_image_within_the_search_area_has_no_tile():
     assert tiles(Box(140, 100, 40, 40), (200, 200), CONFIG) != []
     assert tiles(Box(80, 80, 40, 40), (200, 200), CONFIG) == []
     assert RedetectionState(frames_lost=5).next_tiles(Box(80, 80, 40, 40), (200, 200), 4, CONFIG) == []
@@ -155,11 +155,11 @@ def test_of_several_tiles_the_highest_redetection_is_taken():
         (Localization(Outcome.NOT_FOUND, (0, 0), math.nan, 0.0), CONFIG, False),
     ],
 )
-def test_a_find_is_a_peak_that_is_high_and_alone(place, config, found):
+def test_redetection_needs_a_high_and_unambiguous_peak(place, config, found):
     assert is_redetection(place, config) is found
 
 
-def test_a_find_that_holds_is_the_target_in_its_third_frame():
+def test_redetection_is_confirmed_in_its_third_frame():
     search, box = lost_for(20), Box(100, 100, 60, 50)
     assert search.confirm(TrackStatus.TENTATIVE, BOX, box, CONFIG) is TrackStatus.TENTATIVE
     for step, expected in ((1, TrackStatus.TENTATIVE), (2, TrackStatus.CONFIRMED)):

@@ -49,6 +49,6 @@ def test_a_region_is_not_larger_than_the_window():
     assert Region.around(torch.tensor([[100.0, 100, 20, 20]]), CELLS, least=10).size == 10
 
 
-def test_a_box_that_is_no_number_is_not_held():
+def test_box_that_is_not_a_number_is_discarded():
     region = Region.around(torch.tensor([[100.0, 100, 20, 20]]), CELLS)
     assert not region.covers(torch.tensor([[float("nan"), 100, 20, 20]]), CELLS)

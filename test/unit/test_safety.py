@@ -53,7 +53,7 @@ def test_every_parameter_is_described_and_its_default_is_allowed(config):
 
 
 @pytest.mark.parametrize("name", ["follower.md", "servo.md"])
-def test_the_table_of_parameters_is_the_one_made_from_the_code(name):
+def test_documented_parameter_table_matches_the_code(name):
     spec = importlib.util.spec_from_file_location("update_docs", ROOT / "tools" / "update_docs.py")
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
@@ -216,7 +216,7 @@ def test_slow_and_quick_simulated_time_moves(rate):
         assert gate_says(gate, state(clock, now - now % 0.1), now, clock) == ""
 
 
-def test_ros_time_that_went_back_is_followed_after_enabling_again():
+def test_backward_ros_time_is_followed_after_re_enabling():
     gate = MotionGate()
     assert gate_says(gate, state(50.0, 10.0), 10.0, 50.0) == ""
     for now in ticks(10.02, 0.6):

@@ -93,7 +93,7 @@ def test_frames_of_a_clip_are_chosen_near_each_other(length, limit):
 
 
 @pytest.mark.parametrize("mix", [(1, 0, 0), (0, 1, 0), (0, 0, 1)], ids=["pasted", "native", "clip"])
-def test_the_box_of_a_made_frame_is_round_what_is_drawn(tables, renderer, mix):
+def test_box_of_a_synthetic_frame_encloses_the_target(tables, renderer, mix):
     planner = ScenePlanner(tables, dataclasses.replace(ALONE, mix=mix))
     grounds = [number for number, image in enumerate(tables.images) if image.kind == "background"]
     checked = 0

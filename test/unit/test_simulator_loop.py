@@ -70,7 +70,7 @@ def test_servo_keeps_a_fast_target_also_100_ms_later(path, more_delay):
     assert_on_target(LoopFigures.of(loop.recording))
 
 
-def test_nobody_at_the_controls_keeps_no_target_on_its_set_point():
+def test_without_a_controller_the_target_leaves_its_set_point():
     control = follower()
     control.set_enabled = lambda enabled: None  # type: ignore[method-assign]
     figures = LoopFigures.of(close_loop(vehicle_world("static"), control, SimulatedTracker().look, 5.0).recording)

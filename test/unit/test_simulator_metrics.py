@@ -82,7 +82,7 @@ def test_target_at_rest_on_its_set_point_needs_no_motion():
     assert LoopFigures.of(wandering).resume_seconds == math.inf
 
 
-def test_a_command_that_goes_on_is_told_as_an_endless_stop():
+def test_lasting_command_is_reported_as_an_endless_stop():
     endless = recording([(0.0, 0.0), (10.0, 0.0)], hidden=(4.0, 9.0))
     endless.commands = [CommandRecord(one.time, MOVING) for one in endless.commands]
     assert LoopFigures.of(endless).stop_seconds == math.inf

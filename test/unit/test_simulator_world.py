@@ -172,7 +172,7 @@ def test_a_command_acts_after_its_latency():
 
 
 @pytest.mark.parametrize("twist", [(math.nan, 0, 0, 0, 0, 0), (0, 0, 0), (0, 0, 0, 0, 0, math.inf)])
-def test_what_is_no_velocity_is_refused_and_changes_nothing(twist):
+def test_invalid_velocity_is_refused_and_changes_nothing(twist):
     world = World(WorldConfig(lag=0.0, **SMALL))
     world.command((1.0, 0, 0, 0, 0, 0))
     with pytest.raises(ValueError, match="six finite numbers"):
@@ -189,7 +189,7 @@ def test_commands_are_held_to_the_limits():
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_a_path_is_as_fast_as_it_is_told_and_no_faster(path):
+def test_path_keeps_its_set_speed(path):
     config = WorldConfig(path=path, speed=0.25, target_offset=(0.0, 0.0), field_of_view=60.0)
     step, focal = 0.05, config.width / 2 / math.tan(math.radians(30.0))
     places = np.array([Path(config, np.random.default_rng(3)).at(step * index) for index in range(1200)])
@@ -335,7 +335,7 @@ def test_a_wrong_setting_is_refused_by_name(changes, words):
         WorldConfig(**changes)
 
 
-def test_a_picture_that_is_not_there_is_refused_with_its_name():
+def test_missing_image_file_is_refused_with_its_name():
     with pytest.raises(ValueError, match=r"no/such\.png"):
         World(WorldConfig(wall_picture="no/such.png", **SMALL))
 

@@ -43,7 +43,7 @@ def pose(second: int, z: float) -> PoseStamped:
     return message
 
 
-def test_the_only_target_is_observed_with_all_that_is_said_of_it():
+def test_only_target_is_observed_with_all_its_fields():
     inputs = SteeringInputs()
     assert inputs.observation is None and "does the tracker run" in inputs.absence
     inputs.on_targets(targets("cup"), sent=5.0)
@@ -82,7 +82,7 @@ def test_several_publishers_of_targets_give_no_observation():
     assert inputs.observation is not None
 
 
-def test_a_pose_counts_for_the_image_of_its_stamp_alone():
+def test_pose_is_used_for_the_image_of_its_stamp_only():
     inputs = SteeringInputs()
     inputs.on_targets(targets("cup"), 5.0)
     inputs.on_pose(pose(9, 2.0))
@@ -142,7 +142,7 @@ def test_rectified_images_are_those_of_the_projection_matrix():
 
 
 @pytest.mark.parametrize("size", [(1280, 960), (320, 240), (640, 960), (480, 640)])
-def test_boxes_of_images_of_another_size_than_the_camera_are_not_observed(size):
+def test_boxes_of_images_of_another_size_are_ignored(size):
     inputs = SteeringInputs()
     inputs.on_camera_info(info())
     message = targets("cup")
@@ -168,7 +168,7 @@ def test_camera_info_that_comes_after_the_boxes_is_compared_too():
 
 
 @pytest.mark.parametrize("second", [1, 9, 11])
-def test_target_of_another_image_than_its_message_is_not_observed(second):
+def test_target_with_another_stamp_than_its_message_is_ignored(second):
     inputs = SteeringInputs()
     message = targets("cup")
     message.targets[0].header = targets(second=second).header

@@ -88,7 +88,7 @@ def test_each_frame_gets_an_entry_with_box_state_and_confidence(
     assert (frames[6]["state"], frames[6]["box"], frames[6]["peak"]) == ("LOST", None, None)
 
 
-def test_start_and_end_choose_frames_counted_from_the_videos_first(
+def test_start_and_end_select_frames_of_the_video(
     run: Callable[..., int], tmp_path: Path, video: Path, folder: Path
 ) -> None:
     for source in (video, folder):
@@ -162,9 +162,7 @@ def test_invalid_box_is_refused_before_anything_is_loaded(
     assert "give x,y,w,h in pixels" in capsys.readouterr().err
 
 
-def test_a_picture_of_another_size_is_scaled_into_the_video(
-    run: Callable[..., int], tmp_path: Path, folder: Path
-) -> None:
+def test_image_of_another_size_is_scaled_into_the_video(run: Callable[..., int], tmp_path: Path, folder: Path) -> None:
     large = cv2.resize(picture(3), None, fx=2, fy=3, interpolation=cv2.INTER_NEAREST)
     cv2.imwrite(str(folder / "003.png"), large)
 
@@ -255,7 +253,7 @@ def test_tracker_config_is_given_to_the_tracker_or_refused(
     assert "best_boxes is 200" in capsys.readouterr().err
 
 
-def test_the_real_tracker_fits_the_command_whatever_its_weights(tmp_path: Path, video: Path) -> None:
+def test_real_tracker_works_in_the_command(tmp_path: Path, video: Path) -> None:
     from dimp_ros.tracker import DimpTracker
 
     def random_weights(model: str, device: str) -> DimpTracker:

@@ -199,7 +199,7 @@ def test_each_random_element_follows_the_seed_when_it_is_on(random_tracker, on, 
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-def test_what_is_behind_a_result_can_be_looked_at_and_recomputed():
+def test_inspected_data_reproduce_a_result():
     config = dataclasses.replace(CONFIG, update_interval=2, hard_negative_threshold=1.0, distractor_threshold=1.0)
     config = dataclasses.replace(config, augment=False)
     tracker = DimpTracker(weights="random", device="cpu", config=config)
@@ -245,7 +245,7 @@ def test_what_is_behind_a_result_can_be_looked_at_and_recomputed():
     assert tracker.inspect().scores.any() and tracker.inspect().sample_features.any()
 
 
-def test_several_targets_are_followed_as_each_would_be_alone(random_tracker):
+def test_several_targets_are_tracked_as_each_alone(random_tracker):
     frames = [SCENE.frame(300 + 4 * i, 200) for i in range(3)]
     boxes = {"a": SCENE.box(300, 200), "b": Box(100, 300, 80, 50)}
     alone = {}
@@ -306,7 +306,7 @@ def test_settings_out_of_range_are_refused_by_name(wrong):
         TrackerConfig(**wrong)
 
 
-def test_a_device_that_is_not_there_is_refused_with_a_remedy():
+def test_missing_device_is_refused_with_a_remedy():
     with pytest.raises(ValueError, match="auto, cpu, cuda"):
         DimpTracker(weights="random", device="tpu")
     if not torch.cuda.is_available():
@@ -451,7 +451,7 @@ def test_shrunk_target_is_searched_with_its_usual_size(random_tracker, batches):
     assert sides == [narrow, narrow, narrow, wide, wide]
 
 
-def test_a_find_that_does_not_hold_leaves_the_last_box_as_it_was(random_tracker, batches):
+def test_unconfirmed_redetection_keeps_the_last_box(random_tracker, batches):
     start(random_tracker, {"0": SCENE.box(300, 200)})
     random_tracker.config = BLIND
     first = random_tracker.update(SCENE.frame(300, 200))
@@ -467,7 +467,7 @@ def test_a_find_that_does_not_hold_leaves_the_last_box_as_it_was(random_tracker,
 
 
 @pytest.mark.parametrize("config", [BLIND, EAGER])
-def test_a_lost_target_survives_pictures_of_every_size(random_tracker, batches, config):
+def test_lost_target_survives_images_of_every_size(random_tracker, batches, config):
     start(random_tracker, {"0": Box(600, 440, 60, 60)})
     rng = np.random.default_rng(0)
     config = dataclasses.replace(config, trusted_frames=0, find_frames=100)

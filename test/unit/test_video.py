@@ -200,7 +200,7 @@ def test_names_with_a_colon_are_read_and_written(tmp_path: Path, monkeypatch: py
     assert read_image(Path("a:b.png")).mean() == 80
 
 
-def test_all_pictures_of_a_video_written_have_the_first_ones_size(tmp_path):
+def test_all_images_of_a_video_must_have_one_size(tmp_path):
     path = tmp_path / "out.mp4"
     writer = VideoWriter(path, 25.0)
     assert not path.exists()

@@ -122,9 +122,11 @@ def test_the_topics_carry_the_nodes_quality_of_service(run: Callable[..., int], 
 def test_images_are_copied_on_request_and_can_be_tracked_again(
     run: Callable[..., int], tmp_path: Path, ros: int, kind: str
 ) -> None:
-    made = write_ros1(tmp_path / "m.bag", shots(), kind) if ros == 1 else write_ros2(tmp_path / "m", shots(), kind=kind)
+    source = (
+        write_ros1(tmp_path / "m.bag", shots(), kind) if ros == 1 else write_ros2(tmp_path / "m", shots(), kind=kind)
+    )
 
-    assert run(made, INIT, "--out-bag", tmp_path / "out", "--copy-images", "--start", 0, "--end", 4) == 0
+    assert run(source, INIT, "--out-bag", tmp_path / "out", "--copy-images", "--start", 0, "--end", 4) == 0
     assert run(tmp_path / "out", INIT, "--out-bag", tmp_path / "again") == 0
 
     first, second = contents(tmp_path / "out"), contents(tmp_path / "again")
@@ -133,8 +135,8 @@ def test_images_are_copied_on_request_and_can_be_tracked_again(
 
 
 def test_drawn_images_show_the_box_to_those_who_look_at_the_bag(run: Callable[..., int], tmp_path: Path) -> None:
-    made = write_ros2(tmp_path / "made", changed(4, data=b"short"))
-    assert run(made, "--init=ball=10,20,16,12", "--out-bag", tmp_path / "out", "--draw-images") == 0
+    source = write_ros2(tmp_path / "made", changed(4, data=b"short"))
+    assert run(source, "--init=ball=10,20,16,12", "--out-bag", tmp_path / "out", "--draw-images") == 0
     drawn = [message for _, message in contents(tmp_path / "out")["/debug_image/compressed"]]
     assert [stamp_of(message) for message in drawn] == [BEGIN + i * STEP for i in range(COUNT) if i != 4]
     picture_of_9 = cv2.imdecode(np.frombuffer(drawn[-1].data, np.uint8), cv2.IMREAD_COLOR)
@@ -153,9 +155,9 @@ def test_a_broken_image_is_reported_and_the_target_lost_in_it(
     arguments = ["--json", tmp_path / "out.json", "--out", tmp_path / "out.mp4", "--out-bag", tmp_path / "out"]
     assert run(path, INIT, *arguments, "--copy-images") == 0
 
-    said = capsys.readouterr()
-    assert "2 of 10 images could not be read: frame 4: data has 5 bytes" in said.err and "frame 7" in said.err
-    assert "10 frames, target in sight in 8" in said.out
+    captured = capsys.readouterr()
+    assert "2 of 10 images could not be read: frame 4: data has 5 bytes" in captured.err and "frame 7" in captured.err
+    assert "10 frames, target in sight in 8" in captured.out
     entries = json.loads((tmp_path / "out.json").read_text())["frames"]
     assert [entry["state"] for entry in entries] == ["LOST" if i in (4, 7) else "TRACKING" for i in range(COUNT)]
     assert "data has 5 bytes" in entries[4]["problem"] and "problem" not in entries[5]
@@ -235,8 +237,8 @@ def test_damaged_bag_is_used_up_to_the_damage(
 
     assert run(path, INIT, "--out-bag", tmp_path / "out", "--json", tmp_path / "out.json") == 1
 
-    said = capsys.readouterr()
-    assert "is damaged after" in said.err and "frames, target in sight" in said.out
+    captured = capsys.readouterr()
+    assert "is damaged after" in captured.err and "frames, target in sight" in captured.out
     frames = len(json.loads((tmp_path / "out.json").read_text())["frames"])
     assert 20 < frames < 120 and len(contents(tmp_path / "out")["/target"]) == frames
 
@@ -322,12 +324,12 @@ def test_numbers_that_make_no_sense_are_lost_and_reported(
 def test_bag_that_cannot_be_written_is_reported_and_removed(
     run: Callable[..., int], tmp_path: Path, capfd: pytest.CaptureFixture[str], storage: str
 ) -> None:
-    made, log = write_ros2(tmp_path / "made", shots()), tmp_path / "o.json"
+    source, log = write_ros2(tmp_path / "made", shots()), tmp_path / "o.json"
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
     try:
         options = ["--out-bag", tmp_path / "out", "--storage", storage, "--json", log, "--copy-images"]
-        status = run(made, INIT, *options)
+        status = run(source, INIT, *options)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert status == 1 and f"{tmp_path / 'out'} could not be written" in capfd.readouterr().err
@@ -336,8 +338,8 @@ def test_bag_that_cannot_be_written_is_reported_and_removed(
 
 @pytest.mark.parametrize("place", ["made", "made/more", "made/metadata.yaml", "made/made.mcap"])
 def test_output_into_the_bag_that_is_read_is_refused(run: Callable[..., int], tmp_path: Path, place: str) -> None:
-    made = write_ros2(tmp_path / "made", shots())
-    before = {path: path.read_bytes() for path in made.iterdir()}
+    source = write_ros2(tmp_path / "made", shots())
+    before = {path: path.read_bytes() for path in source.iterdir()}
     for option in ("--out-bag", "--json", "--out"):
-        assert run(made, INIT, option, tmp_path / place) == 2
-    assert {path: path.read_bytes() for path in made.iterdir()} == before
+        assert run(source, INIT, option, tmp_path / place) == 2
+    assert {path: path.read_bytes() for path in source.iterdir()} == before

@@ -167,9 +167,9 @@ def test_calibrate_command_reports_and_writes_the_map(store, tmp_path, monkeypat
     save_weights(path, build_model("dimp_lite"), WeightsInfo("dimp_lite", commit="abc"), torch.float16)
     before = path.read_bytes()
     assert calibrate.main([str(path), "--store", str(store), "--sequences", "5"]) == 0
-    said = capsys.readouterr().out
+    captured = capsys.readouterr().out
     for words in ("before: as stored", "logistic", "after: 8 knots", "AUROC", "ECE", "hidden", "0.5 at a peak of"):
-        assert words in said
+        assert words in captured
     assert path.read_bytes() == before
     assert calibrate.main([str(path), "--store", str(store), "--sequences", "5", "--write"]) == 0
     info = load_model(str(path))[1]

@@ -111,7 +111,7 @@ def test_the_video_is_live_then_stale_and_never_more_than_that(state, clock):
     video = state.status()["video"]
     assert (video["state"], video["age"], video["reason"]) == ("none", None, "nobody publishes on /image")
     show(state, 100)
-    assert state.status()["video"]["reason"] == "", "what was said of silence is over with the first image"
+    assert state.status()["video"]["reason"] == "", "the reason is cleared by the first image"
     state.set_silence("")
     clock.now += 0.9
     assert state.status()["video"]["state"] == "live"
@@ -155,5 +155,5 @@ def test_listener_is_called_for_changes_only(state):
 def test_numbers_that_are_not_finite_become_zeros_in_json():
     state = ConsoleState(0.5, 1.0)
     state.on_targets(MS, [TargetEstimate("cup", confidence=float("nan"), age=float("inf"))])
-    (told,) = state.status()["targets"]["list"]
-    assert (told["confidence"], told["age"], told["box"], told["state"]) == (0.0, 0.0, None, "UNINITIALIZED")
+    (fields,) = state.status()["targets"]["list"]
+    assert (fields["confidence"], fields["age"], fields["box"], fields["state"]) == (0.0, 0.0, None, "UNINITIALIZED")

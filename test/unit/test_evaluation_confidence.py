@@ -291,8 +291,8 @@ def test_confidence_command_measures_and_resumes(sequences, tmp_path, capsys, mo
     wanted = ["--sequences", str(sequences), "--only", "brief,leaves", "--trackers", "dimp_lite", "--device", "cpu"]
     wanted += ["--jobs", "1", "--out", str(tmp_path)]
     assert confidence.main([*wanted, "--sheets"]) == 0
-    said = capsys.readouterr().out
-    assert "1 sequences with absences of their own, 1 with a hidden target" in said
+    captured = capsys.readouterr().out
+    assert "1 sequences with absences of their own, 1 with a hidden target" in captured
     document = json.loads((tmp_path / "confidence.json").read_text())
     figures = document["trackers"]["dimp_lite"]
     assert figures["frames"] == 17 + 13 and figures["absent"] == 5 + 3

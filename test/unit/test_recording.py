@@ -48,13 +48,13 @@ def has_box(frame: np.ndarray) -> bool:
 def test_images_are_written_in_order_with_their_own_boxes(tmp_path, words_first):
     with AnnotatedVideo(tmp_path / "made" / "video.mp4") as video:
         for number in range(30):
-            said = LOST if number % 3 == 2 else FOUND
+            observation = LOST if number % 3 == 2 else FOUND
             add = [lambda n=number: video.add_image(n * PERIOD, picture(n)), None]
-            add[1] = lambda n=number, s=said: video.add_observation(n * PERIOD, s)
+            add[1] = lambda n=number, s=observation: video.add_observation(n * PERIOD, s)
             for action in reversed(add) if words_first else add:
                 action()
         waiting = len(video._frames)
-    assert waiting <= 1, "images wait although all has been said"
+    assert waiting <= 1, "images wait although all states have arrived"
     frames = read(video.path)
     assert [number_of(frame) for frame in frames] == list(range(30))
     assert [has_box(frame) for frame in frames] == [number % 3 != 2 for number in range(30)]

@@ -142,9 +142,9 @@ def test_converting_there_and_back_changes_no_bit(checkpoint18, tmp_path, capsys
     path, state = checkpoint18
     ours, back, again = (tmp_path / name for name in ("ours.safetensors", "back.pth", "again.safetensors"))
     assert main([str(path), str(ours)]) == 0
-    said = capsys.readouterr().out
-    assert "dimp18, 161 tensors" in said and "stats" in said
-    assert all(part in said for part in ("feature_extractor.layer4 (30)", "fc (2)", "num_batches_tracked (28)"))
+    captured = capsys.readouterr().out
+    assert "dimp18, 161 tensors" in captured and "stats" in captured
+    assert all(part in captured for part in ("feature_extractor.layer4 (30)", "fc (2)", "num_batches_tracked (28)"))
     assert main([str(ours), str(back)]) == 0
     assert "as zeros: " in capsys.readouterr().out
     content = torch.load(back, weights_only=True)

@@ -6,10 +6,10 @@ export const COLOURS = ["#56b4e9", "#e69f00", "#cc79a7", "#f0e442", "#009e73", "
 
 /** Text, glyph and line style of each state. A lost target has no box. */
 export const STATES = {
-  TRACKING: { word: "tracking", glyph: "●", dash: [] },
-  UNCERTAIN: { word: "uncertain", glyph: "◐", dash: [9, 6] },
-  LOST: { word: "lost", glyph: "○", dash: [2, 5] },
-  UNINITIALIZED: { word: "not followed", glyph: "–", dash: [2, 5] },
+  TRACKING: { text: "tracking", glyph: "●", dash: [] },
+  UNCERTAIN: { text: "uncertain", glyph: "◐", dash: [9, 6] },
+  LOST: { text: "lost", glyph: "○", dash: [2, 5] },
+  UNINITIALIZED: { text: "not followed", glyph: "–", dash: [2, 5] },
 };
 
 /** Assigns each target a number from 1 and its colour, which it keeps until it is dropped. */

@@ -52,7 +52,7 @@ export class TargetList {
     const found = target.box !== null && !stale;
     const age = target.age + extra;
     card.item.dataset.state = stale ? "STALE" : target.state;
-    card.state.textContent = stale ? `no update for ${extra.toFixed(1)} s` : `${state.glyph} ${state.word}`;
+    card.state.textContent = stale ? `no update for ${extra.toFixed(1)} s` : `${state.glyph} ${state.text}`;
     if (!stale && target.state === "LOST" && target.unseen > 0) {
       card.state.textContent += `, last seen ${target.unseen.toFixed(1)} s ago`;
     }

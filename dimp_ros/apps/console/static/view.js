@@ -111,7 +111,7 @@ export class View {
       const colour = this.#numbers.colour(target.id);
       this.#stroke(place, target.box, colour, own ? state.dash : [2, 4], own ? 3 : 1.5);
       const parts = [`${this.#numbers.of(target.id)} ${target.id}`, target.confidence.toFixed(2)];
-      if (target.state !== "TRACKING") parts.push(state.word);
+      if (target.state !== "TRACKING") parts.push(state.text);
       if (!own) parts.push(`${behind.toFixed(1)} s earlier`);
       this.#label(place, target.box, parts.join(" · "), colour);
     }

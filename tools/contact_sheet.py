@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import cv2
 import numpy as np
+
+from dimp_ros.files.outputs import check_outputs, write_bytes
 
 COLUMNS, ROWS, WIDTH = 3, 2, 400
 
@@ -16,6 +19,7 @@ def main() -> int:
     if len(sys.argv) != 3:
         print(__doc__, file=sys.stderr)
         return 2
+    check_outputs([("IMAGE", Path(sys.argv[2]))], [("VIDEO", Path(sys.argv[1]))])
     video, frames = cv2.VideoCapture(sys.argv[1]), []
     while (frame := video.read()[1]) is not None:
         frames.append(frame)
@@ -26,7 +30,8 @@ def main() -> int:
     chosen = np.linspace(len(frames) // 20, len(frames) - 1, COLUMNS * ROWS).astype(int)
     tiles = [cv2.resize(frames[i], (WIDTH, height), interpolation=cv2.INTER_AREA) for i in chosen]
     sheet = np.vstack([np.hstack(tiles[row * COLUMNS : (row + 1) * COLUMNS]) for row in range(ROWS)])
-    cv2.imwrite(sys.argv[2], sheet, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    _, content = cv2.imencode(Path(sys.argv[2]).suffix, sheet, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    write_bytes(Path(sys.argv[2]), content.tobytes())
     return 0
 
 

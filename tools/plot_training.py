@@ -13,6 +13,8 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from dimp_ros.files.outputs import OutputFile, check_outputs
+
 PANELS = {"iou": "overlap loss", "final": "score error, final filter", "initial": "score error, first filter"}
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
@@ -23,6 +25,9 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("logs", nargs="+", help="NAME=log.jsonl of a training run")
     options = parser.parse_args()
+    if options.out.suffix != ".png":
+        parser.error(f"out is {options.out}; it must end in .png")
+    check_outputs([("out", options.out)], [("the log", Path(entry.partition("=")[2])) for entry in options.logs])
     figure, axes = plt.subplots(1, len(PANELS), figsize=(13, 3.8), constrained_layout=True)
     for colour, entry in zip(COLOURS, options.logs, strict=False):
         name, _, path = entry.partition("=")
@@ -38,7 +43,8 @@ def main() -> None:
         axis.set(title=title, xlabel="steps", ylim=(0, None))
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
-    figure.savefig(options.out, dpi=110)
+    with OutputFile(options.out) as partial:
+        figure.savefig(partial, dpi=110)
     print(f"written: {options.out}")
 
 

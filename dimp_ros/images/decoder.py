@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dimp_ros.images.encodings import BadImage
-from dimp_ros.images.file_headers import FileHeader, read_header
+from dimp_ros.images.file_headers import FileHeader, check_png_data, read_header
 
 MAX_MEGAPIXELS = 50.0
 """Admits 8K (8192 x 4320 is 35)."""
@@ -27,7 +27,11 @@ def check_file(content: NDArray[np.uint8], max_megapixels: float = MAX_MEGAPIXEL
 
     :raises BadImage: for a file that is no JPEG, PNG, WebP or TIFF, is truncated, or exceeds a limit.
     """
-    header = read_header(content.data)
+    return check_cost(read_header(content.data), max_megapixels)
+
+
+def check_cost(header: FileHeader, max_megapixels: float = MAX_MEGAPIXELS) -> FileHeader:
+    """Return the header of a file that can be decoded within bounds; raise BadImage for another."""
     name, width, height, memory, seconds = header
     if width * height > max_megapixels * 1e6:
         raise BadImage(
@@ -52,6 +56,8 @@ def decode_file(content: NDArray[np.uint8], header: FileHeader, *, flags: int = 
     """
     name, size = header.format, (header.height, header.width)
     turned = flags != cv2.IMREAD_UNCHANGED and not flags & cv2.IMREAD_IGNORE_ORIENTATION
+    if name == "PNG":
+        check_png_data(content.data)
     try:
         pixels = cv2.imdecode(content, flags)
     except (cv2.error, MemoryError) as error:

@@ -8,6 +8,7 @@ parser differs from these decoders, too. OpenCV gives no size before it has deco
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable
 from struct import Struct, error
 from typing import NamedTuple
@@ -38,6 +39,13 @@ _JPEG_SEGMENTS = {0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}  # tab
 _JPEG_SCAN, _JPEG_LAST = 0xDA, 0xD9
 _JPEG_END = b"\xff\xd9"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 4, 4: 4, 6: 4}
+_PNG_COMPRESSED = (b"zTXt", b"iTXt", b"iCCP")
+_DEFLATE_RATIO = 1032
+_PNG_LARGEST_TEXT = 8_000_000
+"""Bytes to which libpng inflates a chunk at most."""
+_PNG_INFLATE_SECONDS, _PNG_HARMLESS_SECONDS = 2.5e-9, 0.3
+"""A byte's time; the surplus of a file that is not looked for."""
+_PNG_PIECE = 2**18
 _PNG_HEADER = Struct(">I4sIIBBBBB")
 _PNG_CHUNK = Struct(">I4s")
 _WEBP_ANIMATION = 0x02
@@ -131,7 +139,7 @@ def _png(data: memoryview) -> FileHeader:
     length, kind, width, height, depth, color, _, _, interlaced = _PNG_HEADER.unpack_from(data, 8)
     if (length, kind) != (13, b"IHDR") or color not in _PNG_CHANNELS or interlaced > 1:
         raise _damaged("PNG", "it does not begin with a valid IHDR chunk")
-    channels, at = _PNG_CHANNELS[color], 8
+    channels, at, texts = _PNG_CHANNELS[color], 8, 0
     for _ in range(MAX_PARTS):
         if at + 12 > len(data):
             raise _cut_off("PNG", data)
@@ -139,6 +147,8 @@ def _png(data: memoryview) -> FileHeader:
         at += 12 + length
         if kind == b"tRNS":
             channels = 4
+        elif kind in _PNG_COMPRESSED:
+            texts += min(_DEFLATE_RATIO * length, _PNG_LARGEST_TEXT)
         elif kind == b"acTL":
             raise _damaged("PNG", "it is animated")
         elif kind == b"IEND":
@@ -148,8 +158,42 @@ def _png(data: memoryview) -> FileHeader:
     if at > len(data):
         raise _cut_off("PNG", data)
     size = width * height * channels * (2 if depth == 16 else 1)
-    seconds = size * (9e-9 if depth == 16 else 6e-9) * (1 + interlaced)
+    seconds = size * (9e-9 if depth == 16 else 6e-9) * (1 + interlaced) + texts * 4e-9
     return FileHeader("PNG", width, height, size * 5 // 2, seconds)
+
+
+def check_png_data(data: memoryview) -> None:
+    """Refuse a PNG whose compressed data hold more than its pixels: libpng inflates and drops what is left over.
+
+    Inflating takes a part of the time of decoding, and is left out where the surplus could not cost much.
+
+    :param data: of a file that `read_header` has read.
+    :raises BadImage: for data with a surplus.
+    """
+    width, height, depth, color, _, _, interlaced = _PNG_HEADER.unpack_from(data, 8)[2:]
+    parts, at, kind = [], 8, b""
+    while kind != b"IEND":
+        length, kind = _PNG_CHUNK.unpack_from(data, at)
+        if kind == b"IDAT":
+            parts.append(data[at + 8 : at + 8 + length])
+        at += 12 + length
+    if sum(map(len, parts)) * _DEFLATE_RATIO * _PNG_INFLATE_SECONDS < _PNG_HARMLESS_SECONDS:
+        return
+    bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color]
+    left = height * (1 + (width * bits + 7) // 8)
+    if interlaced:  # at most: seven passes, each with rows that begin anew
+        left += 2 * 7 * (height + 8)
+    inflater = zlib.decompressobj()
+    for part in parts:
+        rest: bytes | memoryview = part
+        while rest and not inflater.eof:
+            try:
+                left -= len(inflater.decompress(rest, _PNG_PIECE))
+            except zlib.error:  # the decoder says what is damaged, and reads no further
+                return
+            if left < 0:
+                raise _damaged("PNG", "its compressed data hold more than its pixels")
+            rest = inflater.unconsumed_tail
 
 
 def _webp(data: memoryview) -> FileHeader:

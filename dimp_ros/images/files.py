@@ -17,8 +17,9 @@ from dimp_ros.files.outputs import write_bytes
 from dimp_ros.images.compressed_image import file_encoding
 from dimp_ros.images.contrast import Contrast
 from dimp_ros.images.conversion import to_bgr
-from dimp_ros.images.decoder import check_file, decode_file
+from dimp_ros.images.decoder import check_cost, check_file, decode_file
 from dimp_ros.images.file_headers import has_header
+from dimp_ros.images.plain_headers import read_plain_header
 from dimp_ros.images.raw_image import picture_of
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
@@ -56,12 +57,11 @@ def read_pixels(path: Path, flags: int) -> NDArray[Any]:
     if size > LARGEST_FILE:
         raise ValueError(f"it has {size} bytes, and may have {LARGEST_FILE}")
     content = np.fromfile(path, np.uint8)
-    if has_header(content.data):  # the suffix may be wrong
-        return decode_file(content, check_file(content), flags=flags)
-    pixels = cv2.imdecode(content, flags) if size else None
-    if pixels is None:
-        raise ValueError("it is damaged, or of a format that this OpenCV cannot read")
-    return pixels
+    if not size:
+        raise ValueError("it is empty")
+    known = has_header(content.data)  # the suffix may be wrong
+    header = check_file(content) if known else check_cost(read_plain_header(content.data))
+    return decode_file(content, header, flags=flags)
 
 
 def read_image(path: Path, flags: int = cv2.IMREAD_COLOR, *, contrast: Contrast | None = None) -> NDArray[np.uint8]:

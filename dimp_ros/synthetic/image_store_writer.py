@@ -132,6 +132,7 @@ class StoreWriter:
         self._hulls: list[NDArray[np.float32]] = []
         self._cells: list[NDArray[np.float32]] = []
         self._canvases = 0
+        (folder / "tables.json").unlink(missing_ok=True)  # an interrupted run must not leave it with other images
         self._pixels = (folder / "pixels.bin").open("wb")
         self._canvas_file = (folder / "canvases.bin").open("wb")
 

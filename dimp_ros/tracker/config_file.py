@@ -11,7 +11,7 @@ from typing import Any
 
 from dimp_ros.tracker.config import TrackerConfig
 
-MAX_BYTES = 2**20
+MAX_BYTES = 2**16
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
@@ -32,11 +32,11 @@ def read_settings(path: str | Path) -> dict[str, Any]:
             raise ValueError(f"{path}: there is no setting {reprlib.repr(name)}; {hint}")
         try:
             settings[name] = _typed(known[name], value)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:  # whole numbers may be of any length
             raise ValueError(f"{path}: {error}") from error
     try:
         TrackerConfig(**settings)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise ValueError(f"{path}: {error}") from error
     return settings
 
@@ -49,8 +49,11 @@ def _load(path: Path) -> dict[Any, Any]:
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size} bytes and must have {MAX_BYTES} at most")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("aliases (*name) may multiply what a file holds; write values out")
+        values = yaml.safe_load(text)
+    except Exception as error:  # PyYAML raises IndexError, KeyError and AttributeError for `!!int ''` and its like
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{path} cannot be read as YAML: {reason}") from error
     if values is None:

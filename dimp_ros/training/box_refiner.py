@@ -29,11 +29,12 @@ from torch import Tensor, nn
 from dimp_ros.datasets.clips import ClipsDataSet, read_films
 from dimp_ros.datasets.compact import CompactDataSet
 from dimp_ros.datasets.film import Film
+from dimp_ros.files.outputs import check_outputs
 from dimp_ros.geometry.box import Box, iou
 from dimp_ros.images.closer_window import CloserWindow, crop_window
 from dimp_ros.model.backbone import EfficientNetLite0, Features
 from dimp_ros.model.box_refiner import CONTEXT, WINDOW_SIZE, BoxRefiner, RefinedBoxes
-from dimp_ros.model.checkpoints.checkpoint import load_model, save_weights
+from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_weights
 from dimp_ros.training.box_pairs import PairBatch, PairSampler, perturbed, usable
 from dimp_ros.training.frame_store import FrameStore, build_frame_store
 
@@ -199,9 +200,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
         }
-        partial = self._checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self._checkpoint)
+        save_torch(self._checkpoint, state)
 
     def log(self, **values: object) -> None:
         """Add a line to ``log.jsonl``."""
@@ -361,6 +360,16 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
+    weights = Path(arguments.start)
+    try:
+        check_outputs(
+            [("--export", arguments.export)],
+            [("--start", weights), ("--clips", arguments.clips), ("--pictures", arguments.pictures)],
+            folders=[("--folder", arguments.folder), ("--store", arguments.store)],
+        )
+        check_outputs([("--folder", arguments.folder / "checkpoint.pt")], [("--start", weights)])
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
     if arguments.export:
         export(Trainer(arguments.folder, Settings(), arguments.start), arguments.start, arguments.export)
         return 0

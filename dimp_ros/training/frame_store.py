@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dimp_ros.datasets.base import Clip, DataSet, Still, held_out
+from dimp_ros.files.outputs import write_text
 
 QUALITY = 95
 INDEX, DATA = "frames.json", "frames.bin"
@@ -78,6 +79,7 @@ def build_frame_store(folder: Path, data_sets: Sequence[DataSet], longest_side: 
     if (folder / INDEX).is_file() and (store := FrameStore(folder)).summary == summary:
         return store
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / INDEX).unlink(missing_ok=True)  # an interrupted run must not leave it with other frames
     offsets, videos = [0], []
     with (folder / DATA).open("wb") as file, ThreadPoolExecutor(2) as pool:
         for video, images in _videos(data_sets):
@@ -92,7 +94,7 @@ def build_frame_store(folder: Path, data_sets: Sequence[DataSet], longest_side: 
             ]
             videos.append(StoredVideo(video.name, video.source, list(range(first, len(offsets) - 1)), tracks))
     content = {"summary": summary, "offsets": offsets, "videos": [asdict(video) for video in videos]}
-    (folder / INDEX).write_text(json.dumps(content), encoding="utf-8")
+    write_text(folder / INDEX, json.dumps(content))
     return FrameStore(folder)
 
 

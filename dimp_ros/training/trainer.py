@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from dimp_ros.datasets.base import held_out
 from dimp_ros.datasets.registry import open_data_sets
-from dimp_ros.files.outputs import OutputFile, write_text
-from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model, save_weights
+from dimp_ros.files.outputs import write_text
+from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model, save_torch, save_weights
 from dimp_ros.model.dimp import build_model
 from dimp_ros.synthetic.image_store import Pixels, open_tables
 from dimp_ros.synthetic.image_store_writer import build_store
@@ -198,8 +198,7 @@ class Trainer:
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
-        with OutputFile(self.checkpoint) as partial:
-            torch.save(state, partial)
+        save_torch(self.checkpoint, state)
         self.export(self.folder / WEIGHTS)
         text = yaml.safe_dump(self.config.plain(), sort_keys=False)
         write_text(self.folder / CONFIG, text)

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -77,8 +79,37 @@ def test_a_path_without_a_regular_file_is_refused(path: Path, tmp_path: Path) ->
 
 def test_a_file_that_is_too_large_or_no_text_is_refused(path: Path) -> None:
     path.write_bytes(b"#" * (MAX_BYTES + 1))
-    with pytest.raises(ValueError, match="must have 1048576 at most"):
+    with pytest.raises(ValueError, match="must have 65536 at most"):
         read_settings(path)
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match="cannot be read as YAML"):
         read_settings(path)
+
+
+MERGED = "a: &a {x: 1}\n" + "".join(
+    f"{b}: &{b} {{<<: [{', '.join([f'*{a}'] * 9)}]}}\n" for a, b in pairwise("abcdefghi")
+)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        MERGED,
+        "seed: &a [*a]",
+        "seed: 1" + ":59" * 20_000,
+        "search_scale: 1" + ":59" * 20_000,
+        "search_scale: 0x" + "f" * 60_000,
+        "seed: " + "9" * 60_000,
+        *(
+            f"seed: {value}"
+            for value in ("!!int ''", "!!int x", "!!bool x", "!!timestamp x", "2001-99-99", "!!float x")
+        ),
+    ],
+)
+def test_values_that_yaml_multiplies_or_stumbles_over_are_refused(path: Path, text: str) -> None:
+    path.write_text(text)
+    started = time.process_time()
+    with pytest.raises(ValueError) as error:
+        read_settings(path)
+    assert str(path) in str(error.value) and len(str(error.value)) < 600
+    assert time.process_time() - started < 2

@@ -6,7 +6,9 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+import time
 import zlib
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -17,6 +19,7 @@ import pytest
 from dimp_ros.images import decoder
 from dimp_ros.images.decoder import MAX_MEMORY, MAX_SECONDS, check_file, decode_file
 from dimp_ros.images.encodings import BadImage
+from dimp_ros.images.files import read_image
 
 NOISE = np.random.default_rng(0).integers(0, 255, (40, 56, 4), dtype=np.uint8)
 
@@ -209,3 +212,79 @@ def test_damaged_file_does_not_cost_the_next_one(monkeypatch: pytest.MonkeyPatch
         with pytest.raises(BadImage, match="cannot be decoded"):
             decode_file(content, header)
     assert decode_file(content, header).shape == (40, 56, 3)
+
+
+TEXT = zlib.compress(bytes(7_900_000), 9)
+SURPLUS = PNG[:33] + png_chunk(b"IDAT", zlib.compress(bytes(500_000_000), 1)) + png_chunk(b"IEND", b"")
+TEXTS = {
+    "zTXt": png_chunk(b"zTXt", b"k\0\0" + TEXT),
+    "iTXt": png_chunk(b"iTXt", b"k\0\1\0\0\0" + TEXT),
+    "iCCP": png_chunk(b"iCCP", b"k\0\0" + TEXT),
+}
+
+
+@pytest.mark.parametrize("text", TEXTS.values(), ids=TEXTS)
+@pytest.mark.parametrize("at", [33, -12])
+def test_compressed_texts_count(text: bytes, at: int) -> None:
+    assert check_file(np.frombuffer(PNG[:at] + text + PNG[at:], np.uint8)).seconds < 0.1
+    assert "s to decode" in refused(PNG[:at] + 100 * text + PNG[at:])
+
+
+@pytest.mark.parametrize("parts", [1, 2, 50])
+def test_data_beyond_the_pixels_are_not_inflated(parts: int) -> None:
+    at = SURPLUS.index(b"IDAT") + 4
+    data = SURPLUS[at:-16]
+    cuts = [len(data) * n // parts for n in range(parts + 1)]
+    chunks = b"".join(png_chunk(b"IDAT", data[a:b]) for a, b in pairwise(cuts))
+    content = np.frombuffer(SURPLUS[:33] + chunks + SURPLUS[-12:], np.uint8)
+    started = time.process_time()
+    with pytest.raises(BadImage, match="hold more than its pixels"):
+        decode_file(content, check_file(content))
+    assert time.process_time() - started < 0.3
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("width", [1201, 800])
+def test_large_png_without_a_surplus_is_decoded(kind: type, channels: int, width: int) -> None:
+    pixels = np.random.default_rng(1).integers(0, 255, (900, width, channels)).astype(kind).squeeze()
+    content = np.frombuffer(file_of(pixels, ".png", cv2.IMWRITE_PNG_COMPRESSION, 1), np.uint8)
+    assert np.array_equal(decode_file(content, check_file(content), flags=cv2.IMREAD_UNCHANGED), pixels)
+
+
+def _bmp(header: bytes) -> bytes:
+    return b"BM" + bytes(8) + struct.pack("<I", 14 + len(header) + 1024) + header + bytes(1024) + b"\0\1"
+
+
+PLAIN = {
+    "bmp of runs": _bmp(struct.pack("<IiiHHIIiiII", 40, 30_000, 30_000, 1, 8, 1, 0, 0, 0, 256, 0)),
+    "bmp from the top": _bmp(struct.pack("<IiiHHIIiiII", 40, 30_000, -30_000, 1, 8, 1, 0, 0, 0, 256, 0)),
+    "bmp of OS/2": _bmp(struct.pack("<IHHHH", 12, 30_000, 30_000, 1, 8)),
+    "bmp cut off": b"BM" + bytes(10),
+    "bits": b"P4 #x 1 1\n30000\t#\r30000\n" + bytes(2**20),
+    "text": b"P3\n30000 30000 255\n1 1 1",
+    "gif": b"GIF89a" + struct.pack("<HHBBB", 30_000, 30_000, 0xF0, 0, 0) + bytes(6),
+    "radiance": b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 30000 +X 30000\n",
+    "big tiff": b"II+\0\x08\0\0\0" + bytes(64),
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("content", PLAIN.values(), ids=PLAIN)
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".ppm"])
+def test_files_of_a_folder_are_bounded_in_every_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes, suffix: str
+) -> None:
+    path = tmp_path / f"image{suffix}"
+    path.write_bytes(content)
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("decoded"))
+    with pytest.raises(ValueError, match="cannot read the image"):
+        read_image(path)
+
+
+@pytest.mark.parametrize("suffix", [".bmp", ".ppm", ".pgm", ".pbm"])
+def test_plain_files_of_a_folder_are_read(tmp_path: Path, suffix: str) -> None:
+    pixels = NOISE[..., :3] if suffix in (".bmp", ".ppm") else NOISE[..., 0] // 128 * 255
+    path = tmp_path / "image.png"  # the content counts
+    path.write_bytes(file_of(pixels, suffix))
+    assert read_image(path).shape == (40, 56, 3)

@@ -263,3 +263,15 @@ def test_a_bad_request_is_refused_with_the_reason(arguments, words, capsys, monk
     monkeypatch.setattr(disappearance, "DisappearanceGenerator", lambda store: maker)
     assert redetection.main(arguments) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("variant", ["", "@search_tiles=0", "@search_tiles=0@precision=float32"])
+@pytest.mark.parametrize("option", ["--out", "--sheet"])
+def test_variant_is_not_overwritten(tmp_path, capsys, variant, option):
+    weights = tmp_path / "weights.png"
+    weights.write_text("before")
+    link = tmp_path / "link.png"
+    link.symlink_to(weights)
+    arguments = ["--sequences", str(tmp_path / "none"), "--trackers", f"dimp:{weights}{variant}", option, str(link)]
+    assert redetection.main(arguments) == 2
+    assert "would overwrite --trackers" in capsys.readouterr().err and weights.read_text() == "before"

@@ -3,14 +3,17 @@
 
 import builtins
 import collections
+import io
 import os
 import pickle
 import random
+import re
 import struct
 import subprocess
 import sys
 import time
 import zipfile
+import zlib
 
 import pytest
 import torch
@@ -307,7 +310,7 @@ def tensor_program(count, offset, size, stride):
         ((4, 0, (2,), (2**63,)), "stride"),
         ((4, 0, (2.0,), (1,)), "invalid"),
         ((5, 0, (4,), (1,)), "has 16 bytes"),
-        ((2**50, 0, (4,), (1,)), "has 16 bytes"),
+        ((2**50, 0, (4,), (1,)), "bytes together"),
         ((-1, 0, (4,), (1,)), "type, key or length"),
     ],
 )
@@ -339,6 +342,40 @@ def test_a_zip_bomb_is_refused(tmp_path):
     )
     assert path.stat().st_size < 2**16
     with pytest.raises(ValueError, match="compressed"):
+        read_torch_file(path)
+
+
+def test_overlapping_storages_are_refused(tmp_path):
+    """Every storage of the archive holds all later ones with their headers, so that few bytes count many times."""
+    data = bytes(2**20)
+    for key in reversed(range(20)):
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w") as one:
+            one.writestr(f"a/data/{key}", data)
+        data = packed.getvalue()[: one.start_dir]
+    path, starts = tmp_path / "overlap.pth", len(data)
+    net = {str(key): torch.zeros(1) for key in range(20)}
+    with zipfile.ZipFile(save({"net": net}, tmp_path / "plain.pth")) as plain:
+        names = [n for n in plain.namelist() if "/data/" in n]
+        program = plain.read(next(n for n in plain.namelist() if n.endswith("data.pkl")))
+    assert len(names) == 20
+    program = program.replace(b"FloatStorage", b"ByteStorage")
+    program = re.sub(rb"K\x01t(q.|r....)?Q", b"J" + struct.pack("<i", 2**20) + b"tQ", program, flags=re.DOTALL)
+    path.write_bytes(data)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("a/data.pkl", program)
+        offset = size = 0
+        for key in range(20):
+            entry = zipfile.ZipInfo(f"a/data/{key}")
+            header = 30 + len(entry.filename)
+            size = starts - offset - header
+            entry.header_offset, entry.file_size, entry.compress_size = offset, size, size
+            entry.CRC = zlib.crc32(data[offset + header :])
+            archive.filelist.append(entry)
+            archive.NameToInfo[entry.filename] = entry
+            offset += header
+        archive._didModify = True
+    with pytest.raises(ValueError, match=r"bytes together, and the file has \d+"):
         read_torch_file(path)
 
 

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dimp_ros.files.inputs import require_regular_file
-from dimp_ros.files.outputs import OutputFile, write_bytes
+from dimp_ros.files.outputs import OutputFile, write_bytes, write_error
 from dimp_ros.model.checkpoints.reference import parse_checkpoint, reference_state
 from dimp_ros.model.checkpoints.state_dict import UNUSED, expected_tensors, mismatch
 from dimp_ros.model.checkpoints.torch_file import read_torch_file
@@ -156,9 +156,20 @@ def save_reference(
     """
     state, filled = reference_state(stored_tensors(model, dtype), info.architecture, unused)
     plain = json.loads(json.dumps(asdict(info)))
-    with OutputFile(Path(path)) as partial:
-        torch.save({"net": state, "dimp_ros": plain}, partial, _use_new_zipfile_serialization=False)
+    save_torch(Path(path), {"net": state, "dimp_ros": plain}, _use_new_zipfile_serialization=False)
     return filled
+
+
+def save_torch(path: Path, content: object, **options: bool) -> None:
+    """Write a file of ``torch.save``, whole or not at all.
+
+    :raises WriteFailed: if it cannot be written, such as on a full disk, which torch reports as RuntimeError.
+    """
+    with OutputFile(path) as partial:
+        try:
+            torch.save(content, partial, **options)
+        except RuntimeError as error:
+            raise write_error(path, str(error).splitlines()[0][:200]) from error
 
 
 def find_weights(model: str) -> Path:

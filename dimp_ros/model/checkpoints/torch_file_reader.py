@@ -218,9 +218,13 @@ def _name(key: Any) -> str:
     return ascii(key[:80])[1:-1] if type(key) is str else _kind(key)
 
 
-def write(file: BinaryIO, tensors: dict[str, StoredTensor], read: Read, entries: list[str], info: str) -> None:
-    """Write header and storages."""
+def write(
+    file: BinaryIO, tensors: dict[str, StoredTensor], read: Read, entries: list[str], info: str, size: int
+) -> None:
+    """Write header and storages; entries of a zip archive may overlap, and hold more than its ``size`` together."""
     storages = list(dict.fromkeys(tensor.storage for tensor in tensors.values()))
+    if (total := sum(s.length * ITEM_BYTES[s.kind] for s in storages)) > size:
+        raise ValueError(f"its storages have {total} bytes together, and the file has {size}; it is damaged")
     number = {storage: n for n, storage in enumerate(storages)}
     header = {
         "tensors": [[name, number[t.storage], t.offset, t.size, t.stride] for name, t in tensors.items()],
@@ -256,13 +260,14 @@ def limit(size: int, cpu_seconds: int) -> None:
 def main(cpu_seconds: int) -> int:
     """Read standard input within ``cpu_seconds`` of CPU time; return the exit code."""
     file = open(0, "rb", closefd=False)
-    limit(os.fstat(file.fileno()).st_size, cpu_seconds)
+    size = os.fstat(file.fileno()).st_size
+    limit(size, cpu_seconds)
     try:
         start = file.read(4)
         file.seek(0)
         content, read = (read_zip if start == b"PK\x03\x04" else read_legacy)(file)
         tensors, entries, info = find_tensors(content)
-        write(sys.stdout.buffer, tensors, read, entries, info)
+        write(sys.stdout.buffer, tensors, read, entries, info, size)
         sys.stdout.buffer.flush()
         return 0
     except ValueError as error:

@@ -23,7 +23,7 @@ class ImageDecoder:
         self._contrast = Contrast()
 
     def __call__(self, message: StampedImage) -> Picture:
-        """Return the picture of a message.
+        """Return the image of a message.
 
         :raises BadImage: if it cannot be used, with the reason and the remedy.
         """

@@ -30,7 +30,7 @@ MAX_DEPTH = 50
 """Deepest nesting of a parameter file: names of nodes and parameters need a few levels."""
 MAX_VALUE_TEXT = 200
 """Longest text of a value, and of what is wrong with it, in an error; characters."""
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TOKEN = r"(?!\d)(?:(?!__)\w|\{\w+\})+"  # noqa: S105  a part of a topic's name, not a secret
 
 
@@ -188,8 +188,8 @@ def parameter_file(text: str) -> str:
     path = existing_file(text)
     try:
         content = read_small_file(path, MAX_FILE_BYTES).decode("utf-8")
-        _check_nesting(content)
-        root = yaml.compose(content, Loader=_LOADER)
+        check_nesting(content)
+        root = yaml.compose(content, Loader=YAML_LOADER)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
@@ -274,13 +274,13 @@ def _one_line(text: str, limit: int = MAX_VALUE_TEXT) -> str:
     return shortened("".join(one if one.isprintable() else repr(one)[1:-1] for one in shortened(text, limit)), limit)
 
 
-def _check_nesting(content: str) -> None:
+def check_nesting(content: str) -> None:
     """Check that YAML has no aliases and is not nested deeply.
 
     :raises ValueError: if it is. :raises yaml.YAMLError: if it is not YAML.
     """
     depth = 0
-    for event in yaml.parse(content, Loader=_LOADER):
+    for event in yaml.parse(content, Loader=YAML_LOADER):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if isinstance(event, yaml.AliasEvent):
             raise ValueError(f"ROS takes no aliases in a parameter file (*{event.anchor}): write the values out")

@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from itertools import pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dimp_ros.files.inputs import read_small_file
+from dimp_ros.ros_utils.launch_arguments import MAX_FILE_BYTES, YAML_LOADER, check_nesting
 from dimp_ros.ros_utils.parameter_table import TRACKER_PREFIX
 from dimp_ros.tracker.config import TrackerConfig
 
@@ -85,11 +86,16 @@ def _files(arguments: Sequence[str]) -> Iterator[str]:
 
 
 def _node_names(path: str) -> Iterator[str]:
-    """Yield the names of nodes in a parameter file; nothing of one that cannot be read, which rcl reports itself."""
+    """Yield the names of nodes in a parameter file.
+
+    Nothing of one that cannot be read, which rcl reports itself, nor of a pipe, which rcl has emptied, or a large file.
+    """
     import yaml
 
     try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        text = read_small_file(path, MAX_FILE_BYTES).decode("utf-8")
+        check_nesting(text)
+        content = yaml.load(text, Loader=YAML_LOADER)  # noqa: S506  a safe loader, and quicker than safe_load
     except (OSError, ValueError, yaml.YAMLError):
         return
     yield from _keys(content, "")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,26 @@ def test_a_file_for_a_node_of_another_name_is_reported(tmp_path: Path, content: 
     found = unused_files(["--ros-args", "--params-file", str(path), "-p", "model:=a"], name)
     assert (found == []) == used
     assert used or (str(path) in found[0] and name in found[0])
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 50_000, "a: &a {b: *a}", "tracker: {ros__parameters: {}}\n" + "#\n" * 600_000]
+)
+def test_a_file_that_is_deep_endless_or_large_is_left_to_ros(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "parameters.yaml"
+    path.write_text(content)
+    assert unused_files(["--params-file", str(path)], "/tracker_node") == []
+
+
+def test_a_pipe_that_ros_has_emptied_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    reader, writer = os.pipe()
+    try:
+        for path in (str(tmp_path / "fifo"), f"/dev/fd/{reader}"):
+            assert unused_files(["--params-file", path], "/tracker_node") == []
+    finally:
+        os.close(reader)
+        os.close(writer)
 
 
 def test_missing_file_is_left_to_ros(tmp_path: Path) -> None:

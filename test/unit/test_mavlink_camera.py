@@ -208,6 +208,16 @@ def test_camera_information_tells_what_the_camera_can() -> None:
     assert stream.uri == "rtsp://127.0.0.1/live" and stream.type == common.VIDEO_STREAM_TYPE_RTSP
 
 
+@pytest.mark.parametrize("size", [(65536, 70000), (2**32 - 1, 2**32 - 1)])
+@pytest.mark.parametrize("name", ["CAMERA_INFORMATION", "VIDEO_STREAM_INFORMATION", "VIDEO_STREAM_STATUS"])
+def test_image_size_beyond_16_bits_is_sent_as_the_largest(name: str, size: tuple[int, int]) -> None:
+    ground = Ground(stream_uri="rtsp://10.0.0.2/live")
+    ground.camera.on_estimate(None, size)
+    ground.command(common.MAV_CMD_REQUEST_MESSAGE, getattr(common, f"MAVLINK_MSG_ID_{name}"))
+    (message,) = ground.take(name)
+    assert 65535 in (getattr(message, "resolution_h", 0), getattr(message, "resolution_v", 0))
+
+
 @pytest.mark.parametrize(
     "name", ["CAMERA_INFORMATION", "CAMERA_SETTINGS", "CAMERA_CAPTURE_STATUS", "STORAGE_INFORMATION"]
 )

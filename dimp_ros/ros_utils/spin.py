@@ -28,7 +28,7 @@ GRACE_SECONDS = 1.5
 Finish = Callable[[int], None]
 
 
-class Program(Protocol):
+class RunnableNode(Protocol):
     """What a node needs besides rclpy's methods to be run here."""
 
     def close(self) -> bool:
@@ -39,7 +39,7 @@ class Program(Protocol):
         """Take the node off the graph."""
 
 
-def run(create: Callable[[Finish], Program], args: Sequence[str] | None = None, threads: int = 5) -> int:
+def run(create: Callable[[Finish], RunnableNode], args: Sequence[str] | None = None, threads: int = 5) -> int:
     """Run the node that ``create`` makes until SIGINT, SIGTERM, or until it calls the ``finish`` given to ``create``.
 
     rclpy's own signal handlers would shut the context down first: here the node publishes its last messages before.
@@ -66,7 +66,7 @@ def run(create: Callable[[Finish], Program], args: Sequence[str] | None = None, 
             signal.signal(number, handler)
 
 
-def _spin(node: Program, ends: SimpleQueue[int], threads: int) -> int:
+def _spin(node: RunnableNode, ends: SimpleQueue[int], threads: int) -> int:
     executor = FairExecutor(threads)
     executor.add_node(node)
     stopping = threading.Event()

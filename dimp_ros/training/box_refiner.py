@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Settings:
+class BoxRefinerSettings:
     """Of a run.
 
     :param references: in a step. :param searches: search windows for each. :param learning_rate: of the head; the
@@ -110,10 +110,10 @@ class RefinerTraining(nn.Module):
         return features
 
 
-class Trainer:
+class BoxRefinerTrainer:
     """A refiner, its optimiser and the average of its weights, kept in ``folder``."""
 
-    def __init__(self, folder: Path, settings: Settings, start: str | None = None) -> None:
+    def __init__(self, folder: Path, settings: BoxRefinerSettings, start: str | None = None) -> None:
         self.folder, self.settings = folder, settings
         folder.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(settings.seed)
@@ -218,7 +218,7 @@ def _backbone_of(model: str) -> dict[str, Tensor]:
     return net.feature_extractor.state_dict()
 
 
-def export(trainer: Trainer, base: str, path: Path) -> None:
+def export(trainer: BoxRefinerTrainer, base: str, path: Path) -> None:
     """Write the weights of ``base`` with the averaged box refiner, in half precision.
 
     :raises ValueError: if the backbone is not that of ``base``: the tracker runs one backbone for both.
@@ -354,7 +354,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=60, help="how long to train")
     parser.add_argument("--cool", type=float, default=0, help="minutes at the end in which the rate falls to zero")
     parser.add_argument("--backbone-rate", type=float, default=0.0, help="rate of the backbone from stride 8 on")
-    parser.add_argument("--learning-rate", type=float, default=Settings.learning_rate)
+    parser.add_argument("--learning-rate", type=float, default=BoxRefinerSettings.learning_rate)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--export", type=Path, help="train nothing: write weights of --start with the run's refiner")
     arguments = parser.parse_args(argv)
@@ -371,13 +371,17 @@ def main(argv: list[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     if arguments.export:
-        export(Trainer(arguments.folder, Settings(), arguments.start), arguments.start, arguments.export)
+        export(
+            BoxRefinerTrainer(arguments.folder, BoxRefinerSettings(), arguments.start),
+            arguments.start,
+            arguments.export,
+        )
         return 0
     data = [CompactDataSet(arguments.pictures)] if arguments.pictures else []
     store_folder = arguments.store or arguments.folder / "frames"
     store: FrameStore = build_frame_store(store_folder, [*data, ClipsDataSet(arguments.clips)])
-    settings = Settings(backbone_rate=arguments.backbone_rate, learning_rate=arguments.learning_rate)
-    trainer = Trainer(arguments.folder, settings, arguments.start)
+    settings = BoxRefinerSettings(backbone_rate=arguments.backbone_rate, learning_rate=arguments.learning_rate)
+    trainer = BoxRefinerTrainer(arguments.folder, settings, arguments.start)
     validation = Validation(arguments.clips)
     _log.info("step %d, %d images, %d val windows", trainer.step, len(store), len(validation.items))
     sampler = PairSampler(store, settings.seed + 1000 * trainer.step + 1, searches=settings.searches)

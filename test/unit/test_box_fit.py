@@ -11,7 +11,7 @@ import torch
 import yaml
 
 from dimp_ros.datasets.film import Film
-from dimp_ros.evaluation.box_fit import VIEWS, View, box_fit, changed
+from dimp_ros.evaluation.box_fit import VIEWS, ChangedView, box_fit, changed
 from dimp_ros.evaluation.tracker_api import Prediction
 from dimp_ros.evaluation.trackers import DimpBenchmark
 from dimp_ros.geometry.box import Box
@@ -46,7 +46,7 @@ def test_the_target_is_where_a_view_says(view):
 
 
 def test_views_move_and_scale_about_the_target():
-    _, truth = changed(picture(BOX), BOX, View("", shift=(0.5, -0.25), scale=2.0))
+    _, truth = changed(picture(BOX), BOX, ChangedView("", shift=(0.5, -0.25), scale=2.0))
     assert truth == pytest.approx(Box.from_center(130 + 30, 100 - 10, 120, 80))
 
 

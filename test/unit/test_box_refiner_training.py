@@ -7,9 +7,9 @@ import torch
 
 from dimp_ros.model.checkpoints.checkpoint import load_model
 from dimp_ros.training.box_pairs import PairBatch
-from dimp_ros.training.box_refiner import Settings, Trainer, export
+from dimp_ros.training.box_refiner import BoxRefinerSettings, BoxRefinerTrainer, export
 
-SETTINGS = Settings(references=2, searches=1, warm_up=1, uses=2)
+SETTINGS = BoxRefinerSettings(references=2, searches=1, warm_up=1, uses=2)
 
 
 def batch(seed):
@@ -23,7 +23,7 @@ def batch(seed):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """Train four steps on one example, whose features are computed once for two uses."""
-    trainer = Trainer(tmp_path_factory.mktemp("run"), SETTINGS, "dimp_lite")
+    trainer = BoxRefinerTrainer(tmp_path_factory.mktemp("run"), SETTINGS, "dimp_lite")
     examples = trainer.examples(iter([batch(0)] * 4))
     losses = [trainer.train(next(examples)) for _ in range(8)]
     trainer.save()
@@ -40,7 +40,7 @@ def test_the_loss_falls_and_the_backbone_stays(run):
 
 def test_a_run_goes_on_where_it_stopped(run):
     trainer, _ = run
-    resumed = Trainer(trainer.folder, SETTINGS, "dimp_lite")
+    resumed = BoxRefinerTrainer(trainer.folder, SETTINGS, "dimp_lite")
     assert resumed.step == trainer.step == 8
     for key, value in trainer.average.items():
         assert torch.equal(resumed.average[key], value), key
@@ -62,7 +62,7 @@ def test_the_export_is_a_model_with_a_refiner(run, tmp_path):
 
 
 def test_another_backbone_is_not_exported(run, tmp_path):
-    other = Trainer(tmp_path / "other", SETTINGS)
+    other = BoxRefinerTrainer(tmp_path / "other", SETTINGS)
     other.average = {key: value.clone() for key, value in other.net.state_dict().items()}
     with pytest.raises(ValueError, match="is not that of dimp_lite"):
         export(other, "dimp_lite", tmp_path / "other.safetensors")

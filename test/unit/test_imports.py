@@ -111,3 +111,12 @@ def test_folder_without_ros_imports_no_ros_at_run_time(folder: str) -> None:
 def test_tools_import_nothing_from_the_tests() -> None:
     for path in (ROOT / "tools").rglob("*.py"):
         assert not [name for name in imports_of(path) if name.split(".")[0] in ("helpers", "test", "conftest")], path
+
+
+def test_public_class_names_are_unique() -> None:
+    places: dict[str, list[str]] = {}
+    for path in sorted([*PACKAGE.rglob("*.py"), *(ROOT / "tools").rglob("*.py")]):
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(str(path.relative_to(ROOT)))
+    assert {name: where for name, where in places.items() if len(where) > 1} == {}

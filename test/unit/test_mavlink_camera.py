@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dimp_ros.apps.mavlink.camera import Answer, Identity, TrackingCamera
+from dimp_ros.apps.mavlink.camera import CommandAnswer, Identity, TrackingCamera
 from dimp_ros.geometry.box import Box
 from dimp_ros.tracker.result import TargetEstimate, TargetState
 
@@ -27,7 +27,7 @@ class Ground:
         self.now = 100.0
         self.received: list[Any] = []
         self.asked: list[tuple[Any, ...]] = []
-        self.answer: Answer | None = Answer(True)
+        self.answer: CommandAnswer | None = CommandAnswer(True)
         self.waiting: list[Any] = []
         self._out = common.MAVLink(None, *GROUND)
         self._in = common.MAVLink(None, *GROUND)
@@ -145,11 +145,11 @@ def test_point_is_passed_on_where_it_is_supported() -> None:
 @pytest.mark.parametrize(
     ("answer", "result"),
     [
-        (Answer(False, "the box is too small"), common.MAV_RESULT_DENIED),
-        (Answer(False, "no tracker", later=True), common.MAV_RESULT_TEMPORARILY_REJECTED),
+        (CommandAnswer(False, "the box is too small"), common.MAV_RESULT_DENIED),
+        (CommandAnswer(False, "no tracker", later=True), common.MAV_RESULT_TEMPORARILY_REJECTED),
     ],
 )
-def test_tracker_refusal_is_acknowledged_with_its_reason(answer: Answer, result: int) -> None:
+def test_tracker_refusal_is_acknowledged_with_its_reason(answer: CommandAnswer, result: int) -> None:
     ground = Ground()
     ground.answer = answer
     ground.command(common.MAV_CMD_CAMERA_TRACK_RECTANGLE, 0.1, 0.1, 0.2, 0.2)
@@ -159,7 +159,7 @@ def test_tracker_refusal_is_acknowledged_with_its_reason(answer: Answer, result:
 
 def test_long_reason_is_sent_in_numbered_parts_and_cut() -> None:
     ground = Ground()
-    ground.answer = Answer(False, "x" * 1000)
+    ground.answer = CommandAnswer(False, "x" * 1000)
     ground.command(common.MAV_CMD_CAMERA_TRACK_RECTANGLE, 0.1, 0.1, 0.2, 0.2)
     texts = ground.take("STATUSTEXT")
     assert [text.chunk_seq for text in texts] == [0, 1, 2, 3] and len({text.id for text in texts}) == 1
@@ -173,7 +173,7 @@ def test_repeated_command_in_progress_is_not_carried_out_twice() -> None:
     assert ground.take("COMMAND_ACK") == []
     ground.command(common.MAV_CMD_CAMERA_TRACK_RECTANGLE, 0.1, 0.1, 0.2, 0.2, confirmation=1)
     assert ground.result() == common.MAV_RESULT_IN_PROGRESS and len(ground.asked) == 1
-    ground.waiting.pop()(Answer(True))
+    ground.waiting.pop()(CommandAnswer(True))
     assert ground.result() == common.MAV_RESULT_ACCEPTED
     ground.command(common.MAV_CMD_CAMERA_TRACK_RECTANGLE, 0.1, 0.1, 0.2, 0.2)
     assert len(ground.asked) == 2, "the next command is a new one"

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The MAVLink camera protocol of a tracking camera, without ROS and without sockets.
 
-Commands of a ground station become calls of a `Tracker`; estimates become CAMERA_TRACKING_IMAGE_STATUS. Follows the
-camera protocol v2 (mavlink.io, services/camera): the camera answers each command with one COMMAND_ACK.
+Commands of a ground station become calls of a `CameraTracker`; estimates become CAMERA_TRACKING_IMAGE_STATUS. Follows
+MAVLink's camera protocol v2: the camera answers each command with one COMMAND_ACK.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_TEXT_BYTES = 4 * TEXT_BYTES
 """Longest reason that is sent as STATUSTEXT; longer ones are cut."""
 
 
-class Answer(NamedTuple):
+class CommandAnswer(NamedTuple):
     """How a command ended.
 
     :param accepted: it took effect. :param text: the reason where it did not. :param later: it may work later.
@@ -36,10 +36,10 @@ class Answer(NamedTuple):
     later: bool = False
 
 
-Done = Callable[[Answer], None]
+Done = Callable[[CommandAnswer], None]
 
 
-class Tracker(Protocol):
+class CameraTracker(Protocol):
     """What the camera asks for. `done` is called once, from any thread."""
 
     def start_rectangle(self, left: float, top: float, right: float, bottom: float, done: Done) -> None:
@@ -70,7 +70,7 @@ class News(NamedTuple):
     heard: float
 
 
-class Command(NamedTuple):
+class CameraCommand(NamedTuple):
     """A command and who sent it."""
 
     number: int
@@ -91,7 +91,7 @@ class TrackingCamera:
         system: int,
         component: int,
         identity: Identity,
-        tracker: Tracker,
+        tracker: CameraTracker,
         send: Callable[[Any], None],
         *,
         status_rate: float = 5.0,
@@ -143,7 +143,7 @@ class TrackingCamera:
         last = (message.param5, message.param6) if message.get_type() == "COMMAND_LONG" else (message.x, message.y)
         third = message.param7 if message.get_type() == "COMMAND_LONG" else message.z
         parameters = (message.param1, message.param2, message.param3, message.param4, *last, third)
-        command = Command(message.command, parameters, message.get_srcSystem(), message.get_srcComponent())
+        command = CameraCommand(message.command, parameters, message.get_srcSystem(), message.get_srcComponent())
         if message.target_component == self._component:
             self._on_command(command)
         elif message.target_component == 0 and command.number == self._m.MAV_CMD_REQUEST_MESSAGE:
@@ -168,7 +168,7 @@ class TrackingCamera:
 
     # Commands
 
-    def _on_command(self, command: Command) -> None:
+    def _on_command(self, command: CameraCommand) -> None:
         m = self._m
         if command.number == m.MAV_CMD_REQUEST_MESSAGE:
             self._request(command)
@@ -186,7 +186,7 @@ class TrackingCamera:
         else:
             self._acknowledge(command, m.MAV_RESULT_UNSUPPORTED)
 
-    def _finish(self, command: Command, answer: Answer) -> None:
+    def _finish(self, command: CameraCommand, answer: CommandAnswer) -> None:
         self._pending.discard((command.number, command.system, command.component))
         m = self._m
         refused = m.MAV_RESULT_TEMPORARILY_REJECTED if answer.later else m.MAV_RESULT_DENIED
@@ -194,37 +194,41 @@ class TrackingCamera:
         if not answer.accepted and answer.text:
             self._say(answer.text)
 
-    def _track_rectangle(self, command: Command, done: Done) -> None:
+    def _track_rectangle(self, command: CameraCommand, done: Done) -> None:
         left, top, right, bottom = command.parameters[:4]
         if not all(0.0 <= value <= 1.0 for value in (left, top, right, bottom)) or left >= right or top >= bottom:
-            done(Answer(False, f"rectangle ({left:g}, {top:g}, {right:g}, {bottom:g}): need 0 <= left < right <= 1"))
+            done(
+                CommandAnswer(
+                    False, f"rectangle ({left:g}, {top:g}, {right:g}, {bottom:g}): need 0 <= left < right <= 1"
+                )
+            )
         else:
             self._tracker.start_rectangle(left, top, right, bottom, done)
 
-    def _track_point(self, command: Command, done: Done) -> None:
+    def _track_point(self, command: CameraCommand, done: Done) -> None:
         x, y = command.parameters[:2]
         if not 0.0 <= x <= 1.0 or not 0.0 <= y <= 1.0:
-            done(Answer(False, f"point ({x:g}, {y:g}): need 0 to 1"))
+            done(CommandAnswer(False, f"point ({x:g}, {y:g}): need 0 to 1"))
         else:
             self._tracker.start_point(x, y, done)
 
-    def _stop_tracking(self, command: Command, done: Done) -> None:
+    def _stop_tracking(self, command: CameraCommand, done: Done) -> None:
         self._tracker.stop(done)
 
-    def _request(self, command: Command, *, broadcast: bool = False) -> None:
+    def _request(self, command: CameraCommand, *, broadcast: bool = False) -> None:
         wanted = command.parameters[0]
         known = math.isfinite(wanted) and int(wanted) in self._messages
         if known or not broadcast:
             self._answer_message(command, int(wanted) if known else -1)
 
-    def _answer_message(self, command: Command, wanted: int) -> None:
+    def _answer_message(self, command: CameraCommand, wanted: int) -> None:
         if wanted not in self._messages:
             self._acknowledge(command, self._m.MAV_RESULT_DENIED)
             return
         self._acknowledge(command, self._m.MAV_RESULT_ACCEPTED)
         self._send(self._messages[wanted]())
 
-    def _set_interval(self, command: Command) -> None:
+    def _set_interval(self, command: CameraCommand) -> None:
         wanted, microseconds = command.parameters[:2]
         if wanted != self._m.MAVLINK_MSG_ID_CAMERA_TRACKING_IMAGE_STATUS or not math.isfinite(microseconds):
             self._acknowledge(command, self._m.MAV_RESULT_DENIED)
@@ -236,7 +240,7 @@ class TrackingCamera:
             self._status_interval, self._next_status = max(asked, 1.0 / MAX_STATUS_RATE), self._clock()
         self._acknowledge(command, self._m.MAV_RESULT_ACCEPTED)
 
-    def _acknowledge(self, command: Command, result: int) -> None:
+    def _acknowledge(self, command: CameraCommand, result: int) -> None:
         self._send(self._m.MAVLink_command_ack_message(command.number, result, 0, 0, command.system, command.component))
 
     def _say(self, text: str) -> None:

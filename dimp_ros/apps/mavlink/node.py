@@ -15,7 +15,7 @@ from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallb
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
-from dimp_ros.apps.mavlink.camera import Answer, Done, Identity, TrackingCamera
+from dimp_ros.apps.mavlink.camera import CommandAnswer, Done, Identity, TrackingCamera
 from dimp_ros.apps.mavlink.display import DisplayedImage
 from dimp_ros.apps.mavlink.link import MavlinkLink
 from dimp_ros.apps.mavlink.settings import MavlinkSettings, mavlink_parameters
@@ -113,7 +113,7 @@ class MavlinkNode(Node):
     def stop(self, done: Done) -> None:
         """Stop tracking; it is no error if nothing was tracked."""
         request = DropTarget.Request(id=self._settings.target_id)
-        self._call(self._drop_client, request, lambda answer: done(answer if answer.later else Answer(True)))
+        self._call(self._drop_client, request, lambda answer: done(answer if answer.later else CommandAnswer(True)))
 
     def _start(self, box: Box, done: Done) -> None:
         """Start the target in the image that was on display when the command came."""
@@ -129,7 +129,7 @@ class MavlinkNode(Node):
 
     def _call(self, client: Any, request: Any, done: Done) -> None:
         if not client.service_is_ready():
-            done(Answer(False, f"no tracker: nobody serves {client.service_name}", later=True))
+            done(CommandAnswer(False, f"no tracker: nobody serves {client.service_name}", later=True))
             return
         future = client.call_async(request)
         call = _Call(client, future, done, time.monotonic() + self._settings.request_timeout)
@@ -144,7 +144,7 @@ class MavlinkNode(Node):
                 return
             self._calls.remove(call)
         response = call.future.result()
-        call.done(Answer(bool(response.success), str(response.message)))
+        call.done(CommandAnswer(bool(response.success), str(response.message)))
 
     # From the graph
 
@@ -165,7 +165,9 @@ class MavlinkNode(Node):
         for call in late:
             call.client.remove_pending_request(call.future)
             call.done(
-                Answer(False, f"the tracker has not answered for {self._settings.request_timeout:g} s", later=True)
+                CommandAnswer(
+                    False, f"the tracker has not answered for {self._settings.request_timeout:g} s", later=True
+                )
             )
 
     def _report(self) -> None:

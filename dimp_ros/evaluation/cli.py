@@ -19,9 +19,17 @@ from tqdm import tqdm
 from dimp_ros.evaluation.distributed import Rank, share
 from dimp_ros.evaluation.got10k import write_got10k
 from dimp_ros.evaluation.layouts.registry import LAYOUTS, load_sequences
+from dimp_ros.evaluation.look_alikes import look_alike_table
 from dimp_ros.evaluation.merging import check_complete, read_results, take_stored
 from dimp_ros.evaluation.plots import write_plots
-from dimp_ros.evaluation.report import TrackerFigures, kind_table, sequence_table, summarize, summary_table, write_json
+from dimp_ros.evaluation.report import (
+    TrackerFigures,
+    kind_table,
+    sequence_table,
+    summarize,
+    summary_table,
+    write_json,
+)
 from dimp_ros.evaluation.runner import SequenceResult, available_cores, pair_file, run_pairs
 from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.evaluation.tracker_api import BaselineUnavailable
@@ -212,6 +220,8 @@ def _report(
         print(summary_table(figures))
         if by_kind := kind_table(figures, sequences):
             print("\n" + by_kind)
+        if alike := look_alike_table(results, sequences):
+            print("\n" + alike)
         if out is not None:
             run = {"sequences": str(arguments.sequences), **run}
             write_json(out / "results.json", figures, run)

@@ -23,7 +23,8 @@ class VideoSequence:
     `frames`: N image files in order. `boxes`: (N, 4) float64 ``x, y, w, h`` in pixels, all `nan` in a frame where the
     target is absent. The first frame always has a box. `meta`: information from the data set. `origin`: index of
     the first pixel in the data set's files, 0 or 1; `boxes` are always 0-based. `withheld`: only the first box is
-    published. `film`: the video file that has the frames, if any.
+    published. `film`: the video file that has the frames, if any. `look_alikes`: (K, N, 4) boxes of the other targets
+    of the video in the same frames, `nan` where unknown; K is 0 unless one of them is of the target's kind.
     """
 
     name: str
@@ -33,6 +34,7 @@ class VideoSequence:
     origin: int = 0
     withheld: bool = False
     film: Film | None = field(default=None, repr=False, compare=False)
+    look_alikes: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0, 4)), repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.boxes.shape != (len(self.frames), 4):

@@ -14,6 +14,7 @@ from dimp_ros.datasets.clips import ClipsDataSet
 from dimp_ros.datasets.film import KEPT_FRAMES, Film
 from dimp_ros.datasets.registry import open_data_set
 from dimp_ros.evaluation.layouts.registry import load_sequences
+from dimp_ros.evaluation.look_alikes import count_wrong, look_alike_table
 from dimp_ros.evaluation.report import kind_table, summarize
 from dimp_ros.evaluation.runner import SequenceResult, run_sequence
 from dimp_ros.evaluation.tracker_api import Prediction
@@ -150,3 +151,27 @@ def test_figures_by_kind_are_means_over_films(films):
     ]
     rows = kind_table(summarize(results, sequences), sequences).splitlines()
     assert [cell.strip() for cell in rows[2].split("|")[1:6]] == ["mask, t", "2", "3", f"{50 * 20 / 21:.1f}", "50.0"]
+
+
+def test_frames_on_a_look_alike_are_counted(films):
+    own, other = [10, 8, 20, 16], [40, 8, 20, 16]
+    tracks = [
+        {"id": "0", "category": "cat", "boxes": [own, own, own, None, own]},
+        {"id": "1", "category": "cat", "boxes": [None, other, other, other, other]},
+        {"id": "2", "category": "dog", "boxes": [other, None, None, None, None]},
+    ]
+    (films / "clips.jsonl").write_text(line("a.avi", tracks, split="val") + "\n")
+    sequences = load_sequences(films)
+    assert [sequence.look_alikes.shape for sequence in sequences] == [(2, 5, 4), (2, 4, 4)]
+    found = [True, True, False, True, True]
+    stray = SequenceResult("t", "a#0", [own, own, other, other, other], found, [None] * 5, [1.0] * 5)
+    assert count_wrong(stray, sequences[0]) == (3, 1, 1)
+    true = SequenceResult("t", "a#1", [other] * 4, [True] * 4, [None] * 4, [1.0] * 4)
+    rows = look_alike_table([stray, true], sequences).splitlines()
+    assert [cell.strip() for cell in rows[2].split("|")[1:-1]] == ["t", "2", "6", "16.67", "16.67"]
+
+
+def test_films_with_one_target_of_a_kind_have_no_look_alikes(films):
+    sequences = load_sequences(films)
+    assert not any(len(sequence.look_alikes) for sequence in sequences)
+    assert look_alike_table([], sequences) == ""

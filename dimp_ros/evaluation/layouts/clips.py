@@ -39,10 +39,13 @@ class ClipsLayout:
     def _sequence(film: FilmRecord, track: Track) -> VideoSequence:
         known = np.flatnonzero(np.isfinite(track.boxes).all(1))
         first, end = int(known[0]), int(known[-1]) + 1
+        others = [other for other in film.tracks if other is not track and np.isfinite(other.boxes).any()]
+        alike = any(other.category == track.category for other in others)
         return VideoSequence(
             name=f"{film.name}#{track.name}",
             frames=(film.path,) * (end - first),
             boxes=track.boxes[first:end],
             meta={"dataset": "clips", "film": film.name, "kind": film.kind, "source": film.source},
             film=Film(film.path, first),
+            look_alikes=np.array([other.boxes[first:end] for other in others if alike]).reshape(-1, end - first, 4),
         )

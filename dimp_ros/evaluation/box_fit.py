@@ -25,6 +25,7 @@ from dimp_ros.evaluation.metrics import overlap
 from dimp_ros.evaluation.tracker_api import BenchmarkTracker
 from dimp_ros.evaluation.trackers import DimpBenchmark
 from dimp_ros.geometry.box import Box
+from dimp_ros.images.closer_window import turned_box
 
 
 class ChangedView(NamedTuple):
@@ -54,7 +55,7 @@ def changed(image: NDArray[np.uint8], box: Box, view: ChangedView) -> tuple[NDAr
         return image, box
     angle = math.radians(view.angle)
     forward = view.scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    w, h = 2 * np.hypot(forward[:, 0] * box.w / 2, forward[:, 1] * box.h / 2)
+    turned = turned_box(box, forward)
     center = np.array(box.center)
     moved = center + np.array(view.shift) * (box.w, box.h)
     offset = moved - 0.5 - forward @ (center - 0.5)  # cv2 counts from the centres of pixels
@@ -65,7 +66,7 @@ def changed(image: NDArray[np.uint8], box: Box, view: ChangedView) -> tuple[NDAr
         flags=cv2.INTER_LINEAR,
         borderMode=cv2.BORDER_REPLICATE,
     )
-    return np.asarray(out, np.uint8), Box.from_center(float(moved[0]), float(moved[1]), float(w), float(h))
+    return np.asarray(out, np.uint8), Box.from_center(float(moved[0]), float(moved[1]), turned.w, turned.h)
 
 
 def box_fit(

@@ -44,23 +44,50 @@ class CloserWindow(NamedTuple):
         x, y = self.size / self.w, self.size / self.h
         return Box((box.x - self.x) * x, (box.y - self.y) * y, box.w * x, box.h * y)
 
+    def edges(self, box: Box) -> NDArray[np.float64]:
+        """Return left, top, right, bottom of a box in image pixels, as fractions of the window's sides."""
+        x, y, w, h = self.box_to_window(box)
+        return np.array([x, y, x + w, y + h]) / self.size
+
     def edges_to_image(self, edges: tuple[float, float, float, float]) -> Box:
         """Convert left, top, right, bottom, as fractions of the window's sides, to a box in image pixels."""
         left, top, right, bottom = edges
         return Box(self.x + left * self.w, self.y + top * self.h, (right - left) * self.w, (bottom - top) * self.h)
 
 
-def crop_window(image: NDArray[np.uint8] | Picture, window: CloserWindow) -> NDArray[np.uint8]:
-    """Resample a window of an image to ``[size, size, 3]`` BGR; the border is replicated outside the image."""
+def crop_window(
+    image: NDArray[np.uint8] | Picture,
+    window: CloserWindow,
+    change: NDArray[np.float64] | None = None,
+    center: tuple[float, float] = (0.0, 0.0),
+) -> NDArray[np.uint8]:
+    """Resample a window of an image to ``[size, size, 3]`` BGR; the border is replicated outside the image.
+
+    :param change: linear map ``[2, 2]`` about ``center``; the window is that of the image after it.
+    """
     picture = as_picture(image)
-    x0 = int(np.clip(math.floor(window.x) - 1, 0, picture.width - 1))
-    y0 = int(np.clip(math.floor(window.y) - 1, 0, picture.height - 1))
-    x1 = int(np.clip(math.ceil(window.x + window.w) + 1, x0 + 1, picture.width))
-    y1 = int(np.clip(math.ceil(window.y + window.h) + 1, y0 + 1, picture.height))
+    scale = np.diag([window.w / window.size, window.h / window.size])
+    corner = np.array([window.x, window.y])
+    if change is not None:
+        back = np.linalg.inv(change)
+        scale, corner = back @ scale, back @ (corner - center) + center
+    ends = np.array([(0, 0), (0, 1), (1, 0), (1, 1)]) * window.size @ scale.T + corner
+    (left, top), (right, bottom) = ends.min(0), ends.max(0)
+    x0 = int(np.clip(math.floor(left) - 1, 0, picture.width - 1))
+    y0 = int(np.clip(math.floor(top) - 1, 0, picture.height - 1))
+    x1 = int(np.clip(math.ceil(right) + 1, x0 + 1, picture.width))
+    y1 = int(np.clip(math.ceil(bottom) + 1, y0 + 1, picture.height))
     part = picture.region(x0, y0, x1, y1)
-    scale = np.array([[window.w / window.size, 0.0], [0.0, window.h / window.size]])
-    corner = np.array([window.x - x0, window.y - y0])
-    return to_color(resample(part, scale, corner, window.size))
+    return to_color(resample(part, scale, corner - (x0, y0), window.size))
+
+
+def turned_box(box: Box, change: NDArray[np.float64]) -> Box:
+    """Return the box of the ellipse in ``box`` after a linear map ``[2, 2]`` about its centre.
+
+    What is in a box seldom reaches its corners, so that the box of the turned box would be too large.
+    """
+    w, h = 2 * np.hypot(change[:, 0] * box.w / 2, change[:, 1] * box.h / 2)
+    return Box.from_center(*box.center, float(w), float(h))
 
 
 def resample(

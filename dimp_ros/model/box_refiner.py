@@ -128,3 +128,28 @@ class BoxRefiner(nn.Module):
         edges = (weights * (self.cells + votes[:, 4:])).sum(-1)
         summary = (x.flatten(2) * weights.mean(1, keepdim=True)).sum(-1)
         return RefinedBoxes(edges, self.quality(summary)[:, 0])
+
+
+def box_losses(refined: RefinedBoxes, edges: Tensor) -> dict[str, Tensor]:
+    """Return the parts of the loss.
+
+    ``distance``: mean distance of the edges in target sizes; ``overlap``: 1 - GIoU; ``quality``: cross entropy of the
+    predicted overlap.
+
+    :param edges: the true ones, ``Tensor[B, 4]`` in window sides.
+    """
+    size = (edges[:, 2:] - edges[:, :2]).repeat(1, 2)
+    distance = ((refined.edges - edges).abs() / size).mean()
+    overlap, generalized = giou(refined.edges, edges)
+    quality = F.binary_cross_entropy_with_logits(refined.quality, overlap.detach())
+    return {"distance": distance, "overlap": (1 - generalized).mean(), "quality": quality}
+
+
+def giou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """Return IoU and generalised IoU of boxes ``Tensor[B, 4]`` given by left, top, right, bottom."""
+    inner = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(1)
+    outer = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).clamp(min=0).prod(1)
+    areas = [(box[:, 2:] - box[:, :2]).clamp(min=0).prod(1) for box in (a, b)]
+    union = areas[0] + areas[1] - inner
+    overlap = inner / union.clamp(min=1e-9)
+    return overlap, overlap - (outer - union) / outer.clamp(min=1e-9)

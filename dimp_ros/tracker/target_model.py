@@ -58,7 +58,7 @@ def init_target_model(
 
     plain = Features(*(maps[:1].float() for maps in backbone))
     modulation = net.net.bb_regressor.modulation(plain, boxes[:1])
-    if config.box_fit_steps:
+    if config.box_fit_steps and not (config.closer_looks and net.box_refiner is not None):
         fitted = Features(*(maps[:FITTED_VIEWS] for maps in backbone))
         modulation = fit_modulation(net.net.bb_regressor, modulation, fitted, boxes[: len(fitted[0])], config)
     memory = SampleMemory(features, boxes, config.memory_size, config.first_frame_share)

@@ -27,7 +27,7 @@ from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model
 from dimp_ros.model.dimp import build_model
 from dimp_ros.model.target_filter import STRIDE
 from dimp_ros.tracker.box_refinement import measure_edge_errors, refine, reported
-from dimp_ros.tracker.closer_look import measure_errors_closer, refine_closer, remember_target
+from dimp_ros.tracker.closer_look import refine_closer, remember_target
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
 from dimp_ros.tracker.device import choose_device, choose_precision, upload
@@ -283,13 +283,9 @@ class DimpTracker:
     def _learn_box(self, target: TrackedTarget, picture: Picture) -> None:
         """Compute from the first frame what box refinement needs: the box refiner's tokens, the errors of the edges."""
         config, net = self.config, self._engine.net
-        if net.box_refiner is not None:
-            target.tokens = remember_target(net, picture, target.box, self.device)
-        if not config.first_frame_correction:
-            return
-        if target.tokens is not None and config.closer_looks:
-            measure_errors_closer(target, net, picture, config, self.device)
-        else:
+        if net.box_refiner is not None and config.closer_looks:
+            remember_target(target, net, picture, config, self.device)
+        elif config.first_frame_correction:
             backbone = net.extract(upload([target.last.image], self.device))
             size = (picture.width, picture.height)
             measure_edge_errors(target, self._engine.refine_boxes, backbone, size, config)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dimp_ros.geometry.box import Box
-from dimp_ros.images.closer_window import CloserWindow, resample
+from dimp_ros.images.closer_window import CloserWindow, crop_window, resample, turned_box
 from dimp_ros.model.box_refiner import CONTEXT, WINDOW_SIZE
 from dimp_ros.training.frame_store import FrameStore, StoredVideo
 
@@ -122,7 +122,7 @@ class PairSampler:
         window = CloserWindow.around(perturbed(rng, start), CONTEXT, WINDOW_SIZE)
         matrix, corner = _map_of(window)
         crop = resample(self.store.image(video.frames[at]), matrix, corner, WINDOW_SIZE)
-        return crop, _edges(truth, window)
+        return crop, window.edges(truth)
 
     def _transformed(self, image: NDArray[np.uint8], box: Box) -> tuple[NDArray[np.uint8], Floats]:
         """Return a search window in the same image, as if it had been turned and stretched about the target."""
@@ -134,19 +134,7 @@ class PairSampler:
         forward = np.diag(stretch) @ turn
         truth = turned_box(box, forward)
         window = CloserWindow.around(perturbed(rng, truth), CONTEXT, WINDOW_SIZE)
-        matrix, corner = _map_of(window)
-        center = np.array(box.center)
-        back = np.linalg.inv(forward)
-        return resample(image, back @ matrix, back @ (corner - center) + center, WINDOW_SIZE), _edges(truth, window)
-
-
-def turned_box(box: Box, forward: Floats) -> Box:
-    """Return the box of the ellipse in ``box`` after a linear map ``[2, 2]`` about its centre.
-
-    What is in a box seldom reaches its corners, so that the box of the turned box would be too large.
-    """
-    w, h = 2 * np.hypot(forward[:, 0] * box.w / 2, forward[:, 1] * box.h / 2)
-    return Box.from_center(*box.center, float(w), float(h))
+        return crop_window(image, window, forward, box.center), window.edges(truth)
 
 
 def perturbed(rng: np.random.Generator, box: Box) -> Box:
@@ -241,9 +229,3 @@ def _box(values: list[float] | None) -> Box:
 def _map_of(window: CloserWindow) -> tuple[Floats, Floats]:
     """Return scale ``[2, 2]`` and corner ``[2]`` that lead from window to image pixels."""
     return np.diag([window.w / window.size, window.h / window.size]), np.array([window.x, window.y])
-
-
-def _edges(box: Box, window: CloserWindow) -> Floats:
-    """Return left, top, right, bottom of a box in window sides."""
-    x, y, w, h = window.box_to_window(box)
-    return np.array([x, y, x + w, y + h]) / window.size

@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -33,7 +32,7 @@ from dimp_ros.files.outputs import check_outputs
 from dimp_ros.geometry.box import Box, iou
 from dimp_ros.images.closer_window import CloserWindow, crop_window
 from dimp_ros.model.backbone import EfficientNetLite0, Features
-from dimp_ros.model.box_refiner import CONTEXT, WINDOW_SIZE, BoxRefiner, RefinedBoxes
+from dimp_ros.model.box_refiner import CONTEXT, WINDOW_SIZE, BoxRefiner, RefinedBoxes, box_losses
 from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_weights
 from dimp_ros.training.box_pairs import PairBatch, PairSampler, perturbed, usable
 from dimp_ros.training.frame_store import FrameStore, build_frame_store
@@ -61,31 +60,6 @@ class BoxRefinerSettings:
     clip_norm: float = 5.0
     validate_every: int = 500
     seed: int = 0
-
-
-def box_losses(refined: RefinedBoxes, edges: Tensor) -> dict[str, Tensor]:
-    """Return the parts of the loss.
-
-    ``distance``: mean distance of the edges in target sizes; ``overlap``: 1 - GIoU; ``quality``: cross entropy of the
-    predicted overlap.
-
-    :param edges: the true ones, ``Tensor[B, 4]`` in window sides.
-    """
-    size = (edges[:, 2:] - edges[:, :2]).repeat(1, 2)
-    distance = ((refined.edges - edges).abs() / size).mean()
-    overlap, generalized = giou(refined.edges, edges)
-    quality = F.binary_cross_entropy_with_logits(refined.quality, overlap.detach())
-    return {"distance": distance, "overlap": (1 - generalized).mean(), "quality": quality}
-
-
-def giou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Return IoU and generalised IoU of boxes ``Tensor[B, 4]`` given by left, top, right, bottom."""
-    inner = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(1)
-    outer = (torch.maximum(a[:, 2:], b[:, 2:]) - torch.minimum(a[:, :2], b[:, :2])).clamp(min=0).prod(1)
-    areas = [(box[:, 2:] - box[:, :2]).clamp(min=0).prod(1) for box in (a, b)]
-    union = areas[0] + areas[1] - inner
-    overlap = inner / union.clamp(min=1e-9)
-    return overlap, overlap - (outer - union) / outer.clamp(min=1e-9)
 
 
 class RefinerTraining(nn.Module):

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from dimp_ros.geometry.box import Box
+from dimp_ros.images.closer_window import turned_box
 from dimp_ros.model.backbone import Features
-from dimp_ros.model.box_refiner import GRID, WINDOW_SIZE, BoxRefiner, RefinedBoxes
+from dimp_ros.model.box_refiner import GRID, WINDOW_SIZE, BoxRefiner, RefinedBoxes, box_losses, giou
 from dimp_ros.training import box_pairs
-from dimp_ros.training.box_pairs import PairSampler, any_rectangle, perturbed, turned_box, usable
-from dimp_ros.training.box_refiner import box_losses, giou
+from dimp_ros.training.box_pairs import PairSampler, any_rectangle, perturbed, usable
 
 
 def features(count, seed=0):

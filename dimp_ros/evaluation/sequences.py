@@ -25,6 +25,7 @@ class VideoSequence:
     the first pixel in the data set's files, 0 or 1; `boxes` are always 0-based. `withheld`: only the first box is
     published. `film`: the video file that has the frames, if any. `look_alikes`: (K, N, 4) boxes of the other targets
     of the video in the same frames, `nan` where unknown; K is 0 unless one of them is of the target's kind.
+    `gaps_unknown`: in frames without a box the target may be visible.
     """
 
     name: str
@@ -35,6 +36,7 @@ class VideoSequence:
     withheld: bool = False
     film: Film | None = field(default=None, repr=False, compare=False)
     look_alikes: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0, 4)), repr=False, compare=False)
+    gaps_unknown: bool = False
 
     def __post_init__(self) -> None:
         if self.boxes.shape != (len(self.frames), 4):

@@ -118,32 +118,46 @@ def fit_tokens(refiner: BoxRefiner, tokens: Tensor, views: Features, edges: Tens
         return (start + change * scale).detach()
 
 
+class CloserBox(NamedTuple):
+    """A refined box in image pixels, and its predicted overlap with the target, 0..1."""
+
+    box: Box
+    overlap: float
+
+
 def look_closer(
     net: InferenceNet, picture: Picture, boxes: Sequence[Box], tokens: Tensor, device: torch.device
-) -> list[Box]:
-    """Refine boxes in image pixels once; one that cannot be refined stays.
+) -> list[CloserBox]:
+    """Refine boxes in image pixels once; one that cannot be refined stays, with a predicted overlap of 0.
 
     :param tokens: of the targets, ``Tensor[B, T, C]``.
     """
     assert net.box_refiner is not None
     windows = [CloserWindow.around(box, CONTEXT, WINDOW_SIZE) for box in boxes]
     features = _extract(net, [crop_window(picture, window) for window in windows], device)
+    found = net.box_refiner(features, tokens)
+    rows = torch.cat((found.edges, torch.sigmoid(found.quality)[:, None]), 1).tolist()
     refined = []
-    for box, window, (left, top, right, bottom) in zip(
-        boxes, windows, net.box_refiner(features, tokens).edges.tolist(), strict=True
-    ):
-        valid = all(map(math.isfinite, (left, top, right, bottom))) and left < right and top < bottom
-        refined.append(window.edges_to_image((left, top, right, bottom)) if valid else box)
+    for box, window, (left, top, right, bottom, overlap) in zip(boxes, windows, rows, strict=True):
+        valid = all(map(math.isfinite, (left, top, right, bottom, overlap))) and left < right and top < bottom
+        edges = window.edges_to_image((left, top, right, bottom)) if valid else box
+        refined.append(CloserBox(edges, overlap if valid else 0.0))
     return refined
 
 
 def refine_closer(
     targets: Sequence[TrackedTarget], net: InferenceNet, picture: Picture, config: TrackerConfig, device: torch.device
 ) -> list[Box]:
-    """Refine the boxes of targets at the score peaks of their last search results; return them in image pixels."""
+    """Refine the boxes of targets at the score peaks of their last search results; return them in image pixels.
+
+    The predicted overlaps are set in the targets.
+    """
     size = (picture.width, picture.height)
     boxes = peak_boxes(targets, size, config)
     tokens = torch.cat([target.tokens for target in targets if target.tokens is not None])
     for _ in range(config.closer_looks):
-        boxes = [clip_box(box, size, config) for box in look_closer(net, picture, boxes, tokens, device)]
+        refined = look_closer(net, picture, boxes, tokens, device)
+        boxes = [clip_box(box, size, config) for box, _ in refined]
+        for target, (_, overlap) in zip(targets, refined, strict=True):
+            target.predicted_overlap = overlap
     return boxes

@@ -44,6 +44,7 @@ class TrackedTarget:
     :param box: the last CONFIRMED one. :param generator: for jittered boxes. :param last: the result of the last frame.
     :param frame: 0 on the first frame, incremented by every update.
     :param tokens: of the box refiner, ``Tensor[1, T, C]``; None where the weights have none.
+    :param predicted_overlap: of the last refined box with the target, by the box refiner; None without one.
     :param edge_errors: of the refined box in the first frame: left, top, right, bottom, in box sides.
     :param reported_box: ``box`` with the first frame's error subtracted.
     """
@@ -58,6 +59,7 @@ class TrackedTarget:
     status: TrackStatus = TrackStatus.CONFIRMED
     redetection: RedetectionState = field(default_factory=RedetectionState)
     tokens: Tensor | None = None
+    predicted_overlap: float | None = None
     edge_errors: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     reported_box: Box = field(init=False)
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Evaluation of confidence: metrics against brute force, targets that are hidden, and the command."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -270,6 +271,17 @@ def test_target_is_hidden_only_in_sequences_without_absences(sequences):
 
 
 @pytest.mark.skipif(not SEQUENCES.is_dir(), reason="the annotated sequences are not here")
+def test_unknown_frames_are_no_absences(sequences):
+    (stays,) = load_sequences(sequences, ["stays"])
+    boxes = stays.boxes.copy()
+    boxes[50] = np.nan
+    known = with_absences(dataclasses.replace(stays, boxes=boxes, gaps_unknown=True))
+    assert len(known) == 50 and np.flatnonzero(np.isnan(known.boxes).all(1)).tolist() == list(range(30, 40))
+    assert with_absences(dataclasses.replace(stays, boxes=boxes)).boxes is boxes
+    boxes[20] = np.nan  # what is left is too short
+    assert with_absences(dataclasses.replace(stays, boxes=boxes, gaps_unknown=True)) is None
+
+
 def test_a_real_target_is_gone_while_it_is_hidden():
     (sequence,) = load_sequences(SEQUENCES, ["vot_bag"])
     hidden = with_absences(sequence)

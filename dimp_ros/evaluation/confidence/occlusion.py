@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import cv2
@@ -282,10 +282,14 @@ def intervals(length: int) -> tuple[tuple[int, int], ...]:
 def with_absences(sequence: VideoSequence) -> VideoSequence | None:
     """Return a sequence with absences: itself if it has some, else one with the target hidden.
 
-    None if it cannot be hidden: the sequence is too short, its boxes are withheld, or the target is too large.
+    None if it cannot be hidden: the sequence is too short, its boxes are withheld, or the target is too large. Of a
+    sequence with frames of which nothing is known, the part before the first of them is taken.
     """
     if sequence.withheld:
         return None
+    if sequence.gaps_unknown:
+        end = int(np.append(annotated(sequence.boxes), False).argmin())
+        sequence = replace(sequence, frames=sequence.frames[:end], boxes=sequence.boxes[:end])
     if not annotated(sequence.boxes).all():
         return sequence
     boxes = sequence.boxes.copy()
@@ -298,7 +302,8 @@ def with_absences(sequence: VideoSequence) -> VideoSequence | None:
     if not covers:
         return None
     plan = hashlib.sha256(repr((VERSION, sorted(covers.items()))).encode()).hexdigest()[:6]
-    return HiddenSequence(f"{sequence.name}.hidden-{plan}", sequence.frames, boxes, sequence.meta, covers=covers)
+    name = f"{sequence.name}.hidden-{plan}"
+    return HiddenSequence(name, sequence.frames, boxes, sequence.meta, film=sequence.film, covers=covers)
 
 
 def _cover(sequence: VideoSequence, first: int, end: int) -> dict[int, tuple[Box, CoverPatch]] | None:

@@ -48,4 +48,5 @@ class ClipsLayout:
             meta={"dataset": "clips", "film": film.name, "kind": film.kind, "source": film.source},
             film=Film(film.path, first),
             look_alikes=np.array([other.boxes[first:end] for other in others if alike]).reshape(-1, end - first, 4),
+            gaps_unknown=True,
         )

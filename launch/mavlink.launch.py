@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Let ground stations point at targets: ``ros2 launch dimp_ros mavlink.launch.py``, beside a tracker."""
+"""Let ground stations point at targets, beside a tracker: ``ros2 launch dimp_ros mavlink.launch.py``.
+
+With ``steer:=vehicle`` the follower's velocities go to the autopilot, too: see docs/mavlink.md.
+"""
 
 from pathlib import Path
 
@@ -42,6 +45,8 @@ ARGUMENTS = (
     for_parameter(ROWS, "video_delay", FILE),
     Argument("signing_key_file", "", "file with the passphrase for MAVLink 2 signing", signing_key_file, FILE),
     Argument("tracker", "", "name of the tracker's node", topic, FILE),
+    for_parameter(ROWS, "steer", FILE),
+    Argument("cmd_vel", "cmd_vel", "topic of the follower's velocities, used where steer is not none", topic),
     Argument(FILE, str(CONFIG / "mavlink.yaml"), "file with the parameters of the MAVLink camera", parameter_file),
     *common_arguments(),
 )
@@ -49,14 +54,14 @@ ARGUMENTS = (
 
 def programs(values):
     """Return what is started."""
-    names = ("connection", "system_id", "video_delay", "signing_key_file", "tracker", "use_sim_time")
+    names = ("connection", "system_id", "video_delay", "signing_key_file", "tracker", "steer", "use_sim_time")
     return [
         Program(
             executable="mavlink_node",
             name="mavlink_camera",
             files=(values[FILE],),
             parameters=overrides(values, *names),
-            remappings={},
+            remappings={"cmd_vel": values["cmd_vel"]},
             namespace=values["namespace"],
             log_level=values["log_level"],
         )

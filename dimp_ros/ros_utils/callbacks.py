@@ -40,6 +40,13 @@ def logged(callback: Callable[..., None], logger: RcutilsLogger) -> Callable[...
     return wrapper
 
 
+def with_info(callback: Callable[[Any, Any], None]) -> Callable[..., None]:
+    """Return a subscription's callback for which rclpy has the message's times; without them (Humble) they are None."""
+    from rclpy.subscription import Subscription
+
+    return callback if hasattr(Subscription, "CallbackType") else lambda message: callback(message, None)
+
+
 def guard_services(node: Node) -> None:
     """Make every service that ``node`` has by now answer also if its callback raises; the exception is logged.
 

@@ -27,7 +27,7 @@ from std_srvs.srv import Trigger
 
 from dimp_ros.apps.steering.follower import Follower
 from dimp_ros.apps.steering.node import SteeringNode
-from dimp_ros.apps.steering.safety import steady_seconds
+from dimp_ros.ros_utils.steady_clock import steady_seconds
 
 FOCAL = 554.0
 SLOW = {"timeout": 2.0}

@@ -19,10 +19,11 @@ from helpers.steering_operator import Operator, steering
 from rosgraph_msgs.msg import Clock
 
 from dimp_ros.apps.steering.follower import Follower
-from dimp_ros.apps.steering.safety import STOP_SECONDS, steady_seconds
+from dimp_ros.apps.steering.safety import STOP_SECONDS
 from dimp_ros.apps.steering.servo import Servo
 from dimp_ros.images.stamps import NANOSECONDS
 from dimp_ros.msg import TargetStateArray
+from dimp_ros.ros_utils.steady_clock import steady_seconds
 
 ROOT = Path(__file__).resolve().parents[2]
 TIMEOUT = 0.5

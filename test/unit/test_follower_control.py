@@ -77,6 +77,26 @@ def test_climb_mode_follows_up_and_down():
     assert moved(shifted(0, 100)).twist.vz == 0.0
 
 
+def test_pitch_mode_turns_the_camera_up_and_down():
+    """REP 103: a positive rate about y, which points left, turns the camera down."""
+    assert moved(shifted(0, -100), vertical="pitch").twist.wy < -0.1
+    assert moved(shifted(0, 100), vertical="pitch").twist.wy > 0.1
+    assert moved(shifted(0, 100), vertical="pitch").twist.vz == 0.0
+
+
+def test_camera_that_pitches_settles_on_a_target_above():
+    control = FollowControl(FollowConfig(vertical="pitch", forward="none"), CAMERA)
+    control.set_enabled(True)
+    pitch, rate, target, lag, step = 0.0, 0.0, 0.25, 0.2, 0.02  # up, rad
+    for tick in range(200):
+        elevation = target - pitch
+        box = Box.from_center(320.0, 240.0 - CAMERA.fy * math.tan(elevation), 60.0, 60.0)
+        wanted = -control.update(seen(box, tick * step), tick * step).twist.wy
+        rate += (wanted - rate) * (1.0 - math.exp(-step / lag))
+        pitch += rate * step
+    assert pitch == pytest.approx(target, abs=0.02) and abs(rate) < 0.01
+
+
 def test_smaller_target_is_approached_and_larger_one_left():
     assert moved(grown(0.6), before=MIDDLE).twist.vx > 0.2
     assert moved(grown(1.6), before=MIDDLE).twist.vx < -0.2
@@ -206,7 +226,7 @@ TICKS = st.lists(
 @given(
     ticks=TICKS,
     horizontal=st.sampled_from(["yaw", "lateral"]),
-    vertical=st.sampled_from(["climb", "none"]),
+    vertical=st.sampled_from(["climb", "pitch", "none"]),
     gain=st.floats(0.0, 10.0),
     lag=st.floats(0.0, 2.0),
 )
@@ -214,7 +234,7 @@ def test_command_stays_within_limits_whatever_is_observed(ticks, horizontal, ver
     config = FollowConfig(
         horizontal=horizontal, vertical=vertical, horizontal_gain=gain, forward_gain=gain, response_time=lag
     )
-    high = np.array([config.max_forward_speed, config.max_lateral_speed, config.max_vertical_speed, 0.0, 0.0, 1.0])
+    high = np.array([config.max_forward_speed, config.max_lateral_speed, config.max_vertical_speed, 0.0, 1.0, 1.0])
     low = np.array([-config.max_backward_speed, *(-high[1:])])
     slew = np.array([config.max_acceleration] * 3 + [config.max_yaw_acceleration] * 3)
     control = FollowControl(config, CAMERA)

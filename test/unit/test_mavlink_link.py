@@ -338,6 +338,20 @@ def test_flood_is_dropped_and_counted() -> None:
         assert len(received) < 4000
 
 
+def test_messages_of_other_types_do_not_crowd_out_the_heartbeat() -> None:
+    port = free_port()
+    sink = Sink()
+    make_codec(sink, 1, 1, None).send(common.MAVLink_attitude_message(0, 0, 0, 0, 0, 0, 0))
+    with link(f"udpin:{HOST}:{port}") as (one, received, _), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ground:
+        wait_until(lambda: not one.problem)
+        for _ in range(50):
+            ground.sendto(sink.data * 40, (HOST, port))
+            time.sleep(0.001)
+        ground.sendto(packed(7), (HOST, port))
+        wait_until(lambda: received)
+        assert not one.dropped
+
+
 # The image on display
 
 

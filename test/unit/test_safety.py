@@ -24,11 +24,11 @@ from dimp_ros.apps.steering.safety import (
     TargetObservation,
     fits_box,
     refusal,
-    steady_seconds,
 )
 from dimp_ros.apps.steering.servo_control import ServoConfig
 from dimp_ros.geometry.box import Box
 from dimp_ros.ros_utils.config_dataclass import parameter_rows
+from dimp_ros.ros_utils.steady_clock import steady_seconds
 from dimp_ros.tracker.result import TargetState
 
 ROOT = Path(__file__).resolve().parents[2]

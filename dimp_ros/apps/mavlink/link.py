@@ -6,15 +6,18 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 from dimp_ros.apps.mavlink.transport import Transport, open_transport
 
 INSTALL = "the MAVLink camera needs the Python package pymavlink: pip install pymavlink"
 
+TYPES = frozenset({"COMMAND_LONG", "COMMAND_INT", "HEARTBEAT", "EXTENDED_SYS_STATE"})
+"""Messages that are passed on. The others, of which autopilots send hundreds a second, are ignored without a count."""
+
 MAX_MESSAGES_PER_SECOND = 200.0
-"""Messages that are looked at per second; the rest is dropped and counted. A ground station sends some tens."""
+"""Of those, at most so many are passed on; the rest is dropped and counted. A ground station sends some tens."""
 
 BURST_MESSAGES = 400
 RECONNECT_SECONDS = 1.0
@@ -105,9 +108,9 @@ def messages_in(codec: Any, data: bytes, *, whole: bool) -> list[Any]:
 class MavlinkLink:
     """Sends and receives MAVLink 2 messages until it is closed; `send` may be called from any thread.
 
-    :param connection: see `open_transport`. :param receive: called with each message in the link's thread.
+    :param connection: see `open_transport`. :param receive: called with each message of `TYPES` in the link's thread.
     :param tick: called in the link's thread at least every `RECONNECT_SECONDS`, connected or not.
-    :param key: see `make_codec`.
+    :param key: see `make_codec`. :param types: of the messages that are passed on.
     """
 
     def __init__(
@@ -121,10 +124,11 @@ class MavlinkLink:
         tick: Callable[[], None],
         log: Callable[[str], None],
         key: bytes | None = None,
+        types: Container[str] = TYPES,
     ) -> None:
         dialect()
         self._where, self._baud, self._source, self._key = connection, baud, (system, component), key
-        self._receive, self._tick, self._log = receive, tick, log
+        self._receive, self._tick, self._log, self._types = receive, tick, log, types
         self._transport: Transport | None = None
         self._codec: Any = None
         self._heard: dict[Any, int] = {}
@@ -154,6 +158,15 @@ class MavlinkLink:
             if self._codec is not None:
                 try:
                     self._codec.send(message)
+                except OSError as error:
+                    self._disconnect(error)
+
+    def forward(self, message: Any) -> None:
+        """Send a message of another link as it came; without a connection it is dropped."""
+        with self._lock:
+            if self._transport is not None:
+                try:
+                    self._transport.write(bytes(message.get_msgbuf()))
                 except OSError as error:
                     self._disconnect(error)
 
@@ -189,8 +202,10 @@ class MavlinkLink:
                 self._disconnect(error)
             return
         for message in messages_in(codec, data, whole=transport.datagrams) if data else ():
+            transport.confirm()
+            if message.get_type() not in self._types:
+                continue
             if self._budget.take():
-                transport.confirm()
                 self._receive(message)
             else:
                 self.dropped += 1

@@ -1,20 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The MAVLink camera as a node: ground stations start and stop a target of the tracker, and see its state."""
+"""The MAVLink camera as a node: ground stations point at a target, and an autopilot gets the follower's velocities."""
 
 from __future__ import annotations
 
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import TwistStamped
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 
+from dimp_ros.apps.mavlink.autopilot import AutopilotControl
 from dimp_ros.apps.mavlink.camera import CommandAnswer, Done, Identity, TrackingCamera
 from dimp_ros.apps.mavlink.display import DisplayedImage
 from dimp_ros.apps.mavlink.link import MavlinkLink
@@ -22,11 +24,12 @@ from dimp_ros.apps.mavlink.settings import MavlinkSettings, mavlink_parameters
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.stamps import NANOSECONDS, stamp_ns
 from dimp_ros.msg import TargetStateArray
-from dimp_ros.ros_utils.callbacks import logged
+from dimp_ros.ros_utils.callbacks import logged, with_info
 from dimp_ros.ros_utils.messages import bounding_box, target_estimates
 from dimp_ros.ros_utils.parameters import ParameterHandler
 from dimp_ros.ros_utils.qos import reliable_qos, sensor_qos, subscription_options
 from dimp_ros.ros_utils.spin import Finish, run
+from dimp_ros.ros_utils.steady_clock import sent_at
 from dimp_ros.srv import DropTarget, InitTarget
 
 WATCH_SECONDS = 0.2
@@ -60,22 +63,8 @@ class MavlinkNode(Node):
         group = ReentrantCallbackGroup()  # an answer must not wait for another one
         self._init_client = self.create_client(InitTarget, f"{settings.tracker}/init_target", callback_group=group)
         self._drop_client = self.create_client(DropTarget, f"{settings.tracker}/drop_target", callback_group=group)
-        self.create_subscription(
-            TargetStateArray,
-            "targets",
-            logged(self._on_targets, self.get_logger()),
-            sensor_qos(1),
-            callback_group=MutuallyExclusiveCallbackGroup(),
-            **subscription_options(),
-        )
+        self._listen(TargetStateArray, "targets", self._on_targets)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", reliable_qos(10))
-        for seconds, callback in ((WATCH_SECONDS, self._on_watch), (REPORT_SECONDS, self._report)):
-            self.create_timer(
-                seconds,
-                logged(callback, self.get_logger()),
-                callback_group=MutuallyExclusiveCallbackGroup(),
-                clock=Clock(clock_type=ClockType.STEADY_TIME),
-            )
         self.link = MavlinkLink(
             settings.connection,
             settings.baud,
@@ -89,13 +78,47 @@ class MavlinkNode(Node):
         identity = Identity(settings.vendor, settings.model, settings.stream_uri, points=False)
         address = (settings.system_id, settings.component_id)
         self._camera = TrackingCamera(*address, identity, self, self.link.send, status_rate=settings.status_rate)
+        self._autopilot = AutopilotControl(
+            *address,
+            self.link.send,
+            gimbal=settings.steer == "gimbal",
+            gimbal_manager=settings.gimbal_manager,
+            any_mode=settings.gimbal_in_any_mode,
+            command_timeout=settings.command_timeout,
+        )
+        self._refusal = ""
+        self._commands = ""
+        if settings.steer != "none":
+            self._commands = self._listen(TwistStamped, "cmd_vel", with_info(self._on_command)).topic_name
+            self._tick_every(1.0 / settings.setpoint_rate, self._steer)
+        self._tick_every(WATCH_SECONDS, self._on_watch)
+        self._tick_every(REPORT_SECONDS, self._report)
         self.link.start()
+
+    def _listen(self, kind: type, topic: str, callback: Callable[..., None]) -> Any:
+        return self.create_subscription(
+            kind,
+            topic,
+            logged(callback, self.get_logger()),
+            sensor_qos(1),
+            callback_group=MutuallyExclusiveCallbackGroup(),
+            **subscription_options(),
+        )
+
+    def _tick_every(self, seconds: float, callback: Callable[[], None]) -> None:
+        self.create_timer(
+            seconds,
+            logged(callback, self.get_logger()),
+            callback_group=MutuallyExclusiveCallbackGroup(),
+            clock=Clock(clock_type=ClockType.STEADY_TIME),
+        )
 
     # From the ground, in the link's thread
 
     def _receive(self, message: Any) -> None:
         try:
             self._camera.on_message(message)
+            self._autopilot.on_message(message)
         except Exception as error:  # a message that nobody thought of must not end the link
             self.get_logger().error(f"MAVLink message {message.get_type()}: {type(error).__name__}: {error}"[:1000])
 
@@ -156,6 +179,19 @@ class MavlinkNode(Node):
         ours = [one for one in target_estimates(message) if one.target_id == self._settings.target_id]
         self._camera.on_estimate(ours[0] if ours else None, (message.image_width, message.image_height))
 
+    def _on_command(self, message: TwistStamped, info: Mapping[str, Any] | None) -> None:
+        """Take the follower's velocity."""
+        linear, angular = message.twist.linear, message.twist.angular
+        twist = (linear.x, linear.y, linear.z, angular.x, angular.y, angular.z)
+        self._autopilot.on_command(twist, sent_at(info))
+
+    def _steer(self) -> None:
+        """Send what the autopilot or the gimbal is to get now, and log when that changes between motion and none."""
+        before, self._refusal = self._refusal, self._autopilot.tick(self.count_publishers(self._commands))
+        if before != self._refusal and not (before and self._refusal):
+            text = f"not steering: {self._refusal}" if self._refusal else f"steering the {self._settings.steer}"
+            self.get_logger().info(text, throttle_duration_sec=1.0)
+
     def _on_watch(self) -> None:
         """Reject commands that the tracker has not answered in time."""
         now = time.monotonic()
@@ -171,15 +207,18 @@ class MavlinkNode(Node):
             )
 
     def _report(self) -> None:
-        problem = self.link.problem
+        problem, name = self.link.problem, self.get_fully_qualified_name().lstrip("/")
         status = DiagnosticStatus(
             level=DiagnosticStatus.WARN if problem else DiagnosticStatus.OK,
-            name=f"{self.get_fully_qualified_name().lstrip('/')}: link",
+            name=f"{name}: link",
             message=problem[:500] or "connected",
             hardware_id=self._settings.connection,
             values=[KeyValue(key="messages dropped", value=str(self.link.dropped))],
         )
         array = DiagnosticArray(status=[status])
+        if self._commands:
+            text = f"not steering: {self._refusal}" if self._refusal else f"the {self._settings.steer} gets cmd_vel"
+            array.status.append(DiagnosticStatus(level=DiagnosticStatus.OK, name=f"{name}: autopilot", message=text))
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)
 

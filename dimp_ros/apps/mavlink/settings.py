@@ -13,17 +13,19 @@ from dimp_ros.ros_utils.config_dataclass import check_settings, parameter_rows, 
 from dimp_ros.ros_utils.parameter_table import Parameter
 from dimp_ros.ros_utils.secrets import read_secret
 
+STEER = ("none", "vehicle", "gimbal")
+
 MAX_URI = 159
 """Longest URI of a video stream, characters: VIDEO_STREAM_INFORMATION has no room for more."""
 
 
-def _setting(default: Any, text: str, range: tuple[float, float] | None = None) -> Any:
-    return setting(default, text, range, at_start=True)
+def _setting(default: Any, text: str, range: tuple[float, float] | None = None, choices: tuple[str, ...] = ()) -> Any:
+    return setting(default, text, range, choices=choices, at_start=True)
 
 
 @dataclass(frozen=True, repr=False)
 class MavlinkSettings:
-    """How the camera is reached, who it is, and what it talks to. Checked when made."""
+    """How the camera is reached, who it is, what it talks to, and what it steers. Checked when made."""
 
     connection: str = _setting(
         "udpout:127.0.0.1:14550",
@@ -53,6 +55,23 @@ class MavlinkSettings:
         5.0,
         "CAMERA_TRACKING_IMAGE_STATUS messages a second until the ground station asks for another rate.",
         (0.1, 50.0),
+    )
+    steer: str = _setting(
+        "none",
+        "What the velocities on cmd_vel move: nothing, the vehicle in GUIDED or OFFBOARD mode, or its gimbal.",
+        choices=STEER,
+    )
+    setpoint_rate: float = _setting(20.0, "Setpoints or gimbal rates a second.", (10.0, 50.0))
+    command_timeout: float = _setting(
+        0.25, "A velocity that was sent longer ago than this is zero, in seconds.", (0.1, 1.0)
+    )
+    gimbal_manager: int = _setting(
+        1,
+        "MAVLink component id of the gimbal manager: 1, the autopilot, or 154 for a gimbal that is its own.",
+        (1, 255),
+    )
+    gimbal_in_any_mode: bool = _setting(
+        False, "The gimbal is turned in every mode, armed or not; otherwise only where the vehicle could be steered."
     )
     vendor: str = _setting("dimp_ros", "Vendor name in CAMERA_INFORMATION, 32 characters at most.")
     model: str = _setting("DiMP tracker", "Model name in CAMERA_INFORMATION, 32 characters at most.")

@@ -7,7 +7,7 @@ logarithm of its distance. For each, with e the error where the target will be w
 
     u = gain * e + feed_forward * rate of the target's own motion        [1/s]
 
-and the yaw rate is u, a speed is u times the distance.
+and a yaw or pitch rate is u, a speed is u times the distance.
 """
 
 from __future__ import annotations
@@ -48,8 +48,9 @@ class FollowConfig(SafetyConfig):
     )
     vertical: str = setting(
         "none",
-        "How it is centred up and down. With `climb`, a target on the ground draws a drone with a level camera down.",
-        choices=("climb", "none"),
+        "How it is centred up and down: climbing, a camera that pitches, or not at all. With `climb`, a target on the "
+        "ground draws a drone with a level camera down.",
+        choices=("climb", "pitch", "none"),
     )
     forward: str = setting(
         "auto",
@@ -106,8 +107,9 @@ class FollowConfig(SafetyConfig):
     max_lateral_speed: float = setting(0.5, "Largest speed sideways, m/s.", (0.0, 30.0))
     max_vertical_speed: float = setting(0.5, "Largest speed up and down, m/s.", (0.0, 30.0))
     max_yaw_rate: float = setting(1.0, "Largest yaw rate, rad/s.", (0.0, 10.0))
+    max_pitch_rate: float = setting(1.0, "Largest pitch rate of the camera, rad/s.", (0.0, 10.0))
     max_acceleration: float = setting(1.0, "Largest change of a speed, m/s².", (0.01, 100.0))
-    max_yaw_acceleration: float = setting(6.0, "Largest change of the yaw rate, rad/s².", (0.01, 100.0))
+    max_yaw_acceleration: float = setting(6.0, "Largest change of the yaw and the pitch rate, rad/s².", (0.01, 100.0))
 
 
 class _Axis(NamedTuple):
@@ -153,10 +155,10 @@ class FollowControl(BaseController[FollowConfig]):
         self._last_pose = None
 
     def _advance(self, now: float, twist: Sequence[float]) -> None:
-        vx, vy, vz, _, _, wz = twist
+        vx, vy, vz, _, wy, wz = twist
         lag, distance = self.config.response_time, self._distance(now)
         self._azimuth.advance(now, -wz - vy / distance, lag)
-        self._elevation.advance(now, -vz / distance, lag)
+        self._elevation.advance(now, wy - vz / distance, lag)
         self._log_distance.advance(now, -vx / distance, lag)
 
     def _distance(self, now: float) -> float:
@@ -224,15 +226,15 @@ class FollowControl(BaseController[FollowConfig]):
             vx=forward,
             vy=u_horizontal * distance if config.horizontal == "lateral" else 0.0,
             vz=u_vertical * distance if config.vertical == "climb" else 0.0,
+            wy=-u_vertical if config.vertical == "pitch" else 0.0,
             wz=u_horizontal if config.horizontal == "yaw" else 0.0,
         )
         return self._limited(wanted, now, (azimuth_error, elevation_error, distance_error), notes)
 
     def _limited(self, wanted: Twist, now: float, error: tuple[float, ...], notes: tuple[str, ...]) -> Command:
         config = self.config
-        high = np.array(
-            [config.max_forward_speed, config.max_lateral_speed, config.max_vertical_speed, 0, 0, config.max_yaw_rate]
-        )
+        speeds = config.max_forward_speed, config.max_lateral_speed, config.max_vertical_speed
+        high = np.array([*speeds, 0.0, config.max_pitch_rate, config.max_yaw_rate])
         low = -high
         low[0] = -config.max_backward_speed
         slew = np.array([config.max_acceleration] * 3 + [config.max_yaw_acceleration] * 3)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import threading
-import time
 import traceback
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -25,21 +24,20 @@ from std_srvs.srv import SetBool, Trigger
 
 from dimp_ros.apps.steering.controller import BaseController, set_point_of
 from dimp_ros.apps.steering.inputs import SteeringInputs
-from dimp_ros.apps.steering.safety import EARLY_SECONDS, PAUSE_SECONDS, Command, SafetyConfig, Twist, steady_seconds
+from dimp_ros.apps.steering.safety import PAUSE_SECONDS, Command, SafetyConfig, Twist
 from dimp_ros.apps.steering.status import steering_status
 from dimp_ros.geometry.camera import Camera
 from dimp_ros.images.stamps import NANOSECONDS
 from dimp_ros.msg import TargetStateArray
-from dimp_ros.ros_utils.callbacks import logged
+from dimp_ros.ros_utils.callbacks import logged, with_info
 from dimp_ros.ros_utils.config_dataclass import parameter_rows
 from dimp_ros.ros_utils.parameters import ParameterHandler
 from dimp_ros.ros_utils.qos import publisher_options, reliable_qos, sensor_qos, subscription_options
+from dimp_ros.ros_utils.steady_clock import sent_at, steady_seconds
 
 Config = TypeVar("Config", bound=SafetyConfig)
 
 DIAGNOSTICS_SECONDS = 1.0
-MESSAGE_INFO = hasattr(Subscription, "CallbackType")
-"""Whether rclpy gives callbacks the times of a message; Humble does not: there it counts as sent when handled."""
 
 
 class SteeringNode(Node, Generic[Config]):
@@ -68,8 +66,7 @@ class SteeringNode(Node, Generic[Config]):
         self._diagnostics = self.create_publisher(
             DiagnosticArray, "/diagnostics", reliable_qos(10), **publisher_options()
         )
-        targets = self._on_targets if MESSAGE_INFO else lambda message: self._on_targets(message, None)
-        self._targets_topic = self._listen(TargetStateArray, "targets", targets).topic_name
+        self._targets_topic = self._listen(TargetStateArray, "targets", with_info(self._on_targets)).topic_name
         self._listen(CameraInfo, "camera_info", self._on_camera_info)
         self._listen(PoseStamped, "target_pose", self._on_pose)
         requests = MutuallyExclusiveCallbackGroup()
@@ -234,18 +231,3 @@ class SteeringNode(Node, Generic[Config]):
             self._publish(Twist(), self._inputs.frame)
         self._commands.wait_for_all_acked(Duration(seconds=0.2))
         return True
-
-
-def sent_at(info: Mapping[str, Any] | None) -> float:
-    """Return when a message was sent, `steady_seconds`; NaN if that seems to be in the future.
-
-    The middleware gives the time at which it was sent by the sender's wall clock; what waited in a queue, or while this
-    process was stopped, is thereby known to be old. Clocks of different machines must agree within `EARLY_SECONDS`.
-
-    :param info: rclpy's message info; None where rclpy has none.
-    """
-    now = steady_seconds()
-    if info is None:
-        return now
-    waited = (time.time_ns() - info["source_timestamp"]) / NANOSECONDS
-    return now - max(waited, 0.0) if waited >= -EARLY_SECONDS else math.nan

@@ -12,7 +12,6 @@ by the steady clock, whatever ROS time does and whatever is repeated.
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -23,13 +22,11 @@ from dimp_ros.geometry.box import Box
 from dimp_ros.geometry.camera import Camera
 from dimp_ros.images.stamps import NANOSECONDS
 from dimp_ros.ros_utils.config_dataclass import check_settings, setting
+from dimp_ros.ros_utils.steady_clock import EARLY_SECONDS
 from dimp_ros.tracker.result import TargetEstimate, TargetState
 
 STOP_SECONDS = 0.25
 """The command is zero this long after the reason to move has gone: `stop_seconds` and one period of `rate` at most."""
-
-EARLY_SECONDS = 0.1
-"""Largest time by which a stamp may lie in the future; beyond it, clocks disagree."""
 
 PAUSE_SECONDS = 0.25
 """A control loop that paused for longer starts from zero, and waits for a message that was sent after the pause."""
@@ -38,14 +35,7 @@ LEAST_CLOCK_RATE = 0.05
 """ROS time that advances by less than this per second of the steady clock counts as standing; after it has stood for a
 second or more, it counts as advancing again once it is this many seconds further."""
 
-_STEADY_CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-
 _MOST_PIXELS, _LEAST_SIDE = 1e6, 0.1
-
-
-def steady_seconds() -> float:
-    """Return seconds of a clock that cannot be set; on Linux it counts the time in which the machine is suspended."""
-    return time.clock_gettime(_STEADY_CLOCK)
 
 
 class Twist(NamedTuple):

@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Velocity commands as setpoints of an autopilot or rates of a gimbal, without ROS and without sockets.
+
+Commands are in the body frame of REP 103 (x forward, y left, z up), MAVLink's in its own (x forward, y right, z down):
+the signs of y, z and of the rates about them change. Setpoints are SET_POSITION_TARGET_LOCAL_NED with a velocity and a
+yaw rate in MAV_FRAME_BODY_NED, which ArduPilot takes in GUIDED and PX4 in OFFBOARD mode.
+
+Nothing here arms a vehicle, lets it take off, or changes its mode. Commands are passed on only while `refusal` has
+nothing against it: a person has armed the vehicle and selected the mode, its heartbeat comes, and the command is new.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from dimp_ros.apps.mavlink.link import dialect
+from dimp_ros.ros_utils.steady_clock import steady_seconds
+
+HEARTBEAT_TIMEOUT = 2.5
+"""The autopilot counts as lost this long after its last heartbeat, seconds; it sends one a second."""
+
+STOP_SECONDS = 1.0
+"""Zero is sent for so long after the last motion, then nothing, except to PX4: see `AutopilotControl`."""
+
+ARDUPILOT, PX4 = 3, 12
+"""MAV_AUTOPILOT of the autopilots that are known."""
+
+AUTOPILOT_COMPONENT = 1
+
+_COPTERS = (2, 3, 4, 13, 14, 15, 29, 35)
+_SUBMARINE, _GROUND = 12, (10, 11)
+_GUIDED = {**dict.fromkeys((*_COPTERS, _SUBMARINE), 4), **dict.fromkeys(_GROUND, 15)}
+"""MAV_TYPE -> number of ArduPilot's mode GUIDED; those that it does not steer by velocity are missing."""
+
+_PX4_OFFBOARD = 6
+"""Main mode of PX4, in bits 16 to 23 of the custom mode."""
+
+_PX4_TYPES = (*_COPTERS, *_GROUND, 19, 20, 21, 22, 23, 24, 25)
+"""Those and VTOLs: OFFBOARD takes velocities of them."""
+
+ZERO = (0.0,) * 6
+
+
+class AutopilotHeartbeat(NamedTuple):
+    """The fields of the autopilot's last HEARTBEAT, and when it came."""
+
+    autopilot: int
+    kind: int
+    custom_mode: int
+    base_mode: int
+    status: int
+    heard: float
+
+    @property
+    def mode_name(self) -> str:
+        """Name of the mode in which the vehicle takes setpoints; empty if there is none that is known."""
+        if self.autopilot == ARDUPILOT and self.kind in _GUIDED:
+            return "GUIDED"
+        return "OFFBOARD" if self.autopilot == PX4 and self.kind in _PX4_TYPES else ""
+
+    @property
+    def in_mode(self) -> bool:
+        """Whether the vehicle is in that mode."""
+        if self.mode_name == "GUIDED":
+            return bool(self.base_mode & dialect().MAV_MODE_FLAG_CUSTOM_MODE_ENABLED) and (
+                self.custom_mode == _GUIDED[self.kind]
+            )
+        return self.mode_name == "OFFBOARD" and (self.custom_mode >> 16) & 0xFF == _PX4_OFFBOARD
+
+
+class AutopilotControl:
+    """Passes velocity commands on to an autopilot, or to a gimbal. Thread-safe.
+
+    While commands may not be passed on, or are zero, or none comes, zero is sent for `STOP_SECONDS` after the last
+    motion, then nothing: ArduPilot holds still then, and other commands of the operator in GUIDED are not overruled.
+    PX4 enters OFFBOARD only while setpoints come, and leaves it when they end: it gets zero velocity as long as
+    commands come, whatever its mode, and nothing once they have ended, so that its own failsafe acts.
+
+    :param system: of the vehicle. :param component: of the sender. :param gimbal: commands turn the gimbal instead.
+    :param gimbal_manager: component of the gimbal manager: the autopilot, or a gimbal that is its own.
+    :param any_mode: gimbal rates are sent in all modes, armed or not. :param command_timeout: age of a command from
+        which on it is zero, seconds. :param send: sends a message; may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        system: int,
+        component: int,
+        send: Callable[[Any], None],
+        *,
+        gimbal: bool = False,
+        gimbal_manager: int = AUTOPILOT_COMPONENT,
+        any_mode: bool = False,
+        command_timeout: float = 0.25,
+        clock: Callable[[], float] = steady_seconds,
+    ) -> None:
+        self._m = dialect()
+        self._system, self._component, self._send, self._clock = system, component, send, clock
+        self._gimbal, self._manager, self._any_mode = gimbal, gimbal_manager, gimbal and any_mode
+        self._timeout = command_timeout
+        self._start = clock()
+        self._lock = threading.Lock()  # guards all that follows
+        self._heartbeat: AutopilotHeartbeat | None = None
+        self._lost = False  # the heartbeat was lost in the mode, which a person has not selected anew since
+        self._landed_state = 0
+        self._twist: tuple[float, ...] = ZERO
+        self._sent = -math.inf
+        self._moved = -math.inf
+        self._claimed = False  # the gimbal, for the present motion
+
+    def on_message(self, message: Any) -> None:
+        """Take a message; only the autopilot's state is read."""
+        if (message.get_srcSystem(), message.get_srcComponent()) != (self._system, AUTOPILOT_COMPONENT):
+            return
+        with self._lock:
+            if message.get_type() == "EXTENDED_SYS_STATE":
+                self._landed_state = message.landed_state
+            elif message.get_type() == "HEARTBEAT":
+                now, before = self._clock(), self._heartbeat
+                self._heartbeat = beat = AutopilotHeartbeat(
+                    message.autopilot, message.type, message.custom_mode, message.base_mode, message.system_status, now
+                )
+                gap = before is not None and now - before.heard > HEARTBEAT_TIMEOUT
+                self._lost = beat.in_mode and (self._lost or gap)
+
+    def on_command(self, twist: Sequence[float], sent: float) -> None:
+        """Take a command: linear x, y, z in m/s and angular x, y, z in rad/s; one that is not finite is zero.
+
+        :param sent: when it was sent, by the clock; NaN if that is not known: then it moves nothing.
+        """
+        with self._lock:
+            self._twist = tuple(twist) if len(twist) == 6 and all(map(math.isfinite, twist)) else ZERO
+            self._sent = sent
+
+    def refusal(self, publishers: int = 1) -> str:
+        """Return why commands are not passed on now; empty if they are. :param publishers: of commands."""
+        with self._lock:
+            return self._refusal(self._clock(), publishers)
+
+    def tick(self, publishers: int = 1) -> str:
+        """Send what is due, and return `refusal`; to be called some tens of times a second."""
+        with self._lock:
+            now, beat = self._clock(), self._heartbeat
+            reason = self._refusal(now, publishers)
+            twist = ZERO if reason else self._twist
+            if any(twist):
+                self._moved = now
+            stopping = now - self._moved <= STOP_SECONDS
+            ours = beat is not None and (beat.in_mode or self._any_mode)
+            streaming = beat is not None and beat.mode_name == "OFFBOARD" and not self._trouble(now, publishers)
+            if self._gimbal:
+                due = [self._gimbal_rates(twist)] if stopping and ours else []
+                if any(twist) and not self._claimed:
+                    due.insert(0, self._gimbal_claim())
+                self._claimed = bool(due)
+                due += [self._setpoint(now, ZERO)] if streaming else []
+            else:
+                due = [self._setpoint(now, twist)] if streaming or (stopping and ours) else []
+        for message in due:
+            self._send(message)
+        return reason
+
+    def _trouble(self, now: float, publishers: int) -> str:
+        """Return what is wrong with the autopilot's heartbeat or with the commands; empty if nothing."""
+        beat = self._heartbeat
+        if beat is None:
+            return f"no heartbeat has come of system {self._system}, component {AUTOPILOT_COMPONENT}, the autopilot"
+        if not 0.0 <= now - beat.heard <= HEARTBEAT_TIMEOUT:
+            return f"the autopilot's last heartbeat is {now - beat.heard:.3g} s old, more than {HEARTBEAT_TIMEOUT:g} s"
+        if not beat.mode_name:
+            return f"vehicles of type {beat.kind} with an autopilot of type {beat.autopilot} are not known here"
+        if publishers > 1:
+            return f"{publishers} nodes publish commands and one is expected: stop the others"
+        if not now - self._sent <= self._timeout:
+            return f"no command was sent for {self._timeout:g} s: does the follower run?"
+        return ""
+
+    def _refusal(self, now: float, publishers: int) -> str:
+        if trouble := self._trouble(now, publishers):
+            return trouble
+        beat, m = self._heartbeat, self._m
+        assert beat is not None
+        if self._any_mode:
+            return ""
+        if not beat.in_mode:
+            return f"the vehicle is not in {beat.mode_name} mode, which a person has to select"
+        if self._lost:
+            return f"the autopilot's heartbeat was lost: leave {beat.mode_name} mode, and enter it again"
+        if not beat.base_mode & m.MAV_MODE_FLAG_SAFETY_ARMED:
+            return "the vehicle is not armed"
+        if beat.status != m.MAV_STATE_ACTIVE:
+            return f"the autopilot's system status is {beat.status} and must be {m.MAV_STATE_ACTIVE}, active"
+        if beat.kind not in _GROUND and self._landed_state not in (0, m.MAV_LANDED_STATE_IN_AIR):
+            return "the vehicle is on the ground, or takes off or lands"
+        return ""
+
+    def _setpoint(self, now: float, twist: Sequence[float]) -> Any:
+        m = self._m
+        unused = m.POSITION_TARGET_TYPEMASK_X_IGNORE | m.POSITION_TARGET_TYPEMASK_Y_IGNORE
+        unused |= m.POSITION_TARGET_TYPEMASK_Z_IGNORE | m.POSITION_TARGET_TYPEMASK_YAW_IGNORE
+        unused |= m.POSITION_TARGET_TYPEMASK_AX_IGNORE | m.POSITION_TARGET_TYPEMASK_AY_IGNORE
+        unused |= m.POSITION_TARGET_TYPEMASK_AZ_IGNORE
+        forward, left, up, _, _, left_turn = twist
+        boot = int((now - self._start) * 1e3) & 0xFFFFFFFF
+        place = acceleration = (0.0, 0.0, 0.0)
+        velocity = (forward, -left, -up)
+        return m.MAVLink_set_position_target_local_ned_message(
+            boot,
+            self._system,
+            AUTOPILOT_COMPONENT,
+            m.MAV_FRAME_BODY_NED,
+            unused,
+            *place,
+            *velocity,
+            *acceleration,
+            0.0,
+            -left_turn,
+        )
+
+    def _gimbal_rates(self, twist: Sequence[float]) -> Any:
+        """Return rates, pitch positive up and yaw positive right, with the axes locked to the horizon and the north."""
+        m, unknown, (down_turn, left_turn) = self._m, math.nan, twist[4:]
+        locks = m.GIMBAL_MANAGER_FLAGS_ROLL_LOCK | m.GIMBAL_MANAGER_FLAGS_PITCH_LOCK | m.GIMBAL_MANAGER_FLAGS_YAW_LOCK
+        address, every_gimbal = (self._system, self._manager), 0
+        return m.MAVLink_gimbal_manager_set_pitchyaw_message(
+            *address, locks, every_gimbal, unknown, unknown, -down_turn, -left_turn
+        )
+
+    def _gimbal_claim(self) -> Any:
+        """Return the command that takes primary control of the gimbal, without which a manager ignores rates."""
+        primary, unchanged = (self._system, self._component), (-1, -1)
+        number = self._m.MAV_CMD_DO_GIMBAL_MANAGER_CONFIGURE
+        return self._m.MAVLink_command_long_message(
+            self._system, self._manager, number, 0, *primary, *unchanged, 0, 0, 0
+        )

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Velocities for an autopilot: frames and signs, and all that must hold before a vehicle gets one."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+
+from dimp_ros.apps.mavlink.autopilot import HEARTBEAT_TIMEOUT, STOP_SECONDS, AutopilotControl
+
+common = pytest.importorskip(
+    "pymavlink.dialects.v20.common", reason="pymavlink is not installed: pip install pymavlink"
+)
+
+QUADROTOR, PLANE, ROVER, VTOL = 2, 1, 10, 22
+GUIDED, ROVER_GUIDED, LOITER, OFFBOARD, POSCTL = 4, 15, 5, 6 << 16, 3 << 16
+ARMED = common.MAV_MODE_FLAG_SAFETY_ARMED
+FORWARD = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+PERIOD = 0.05
+
+
+class Bench:
+    """An `AutopilotControl` with a clock of its own, a follower and an autopilot that are played."""
+
+    def __init__(self, *, px4: bool = False, kind: int = QUADROTOR, **options: Any) -> None:
+        self.now, self.sent, self.px4 = 100.0, [], px4
+        self.control = AutopilotControl(7, 100, self.sent.append, clock=lambda: self.now, **options)
+        self.kind, self.mode = kind, OFFBOARD if px4 else GUIDED
+        self.autopilot, self.flags, self.status = (12 if px4 else 3), ARMED | 1, common.MAV_STATE_ACTIVE
+        self.twist: tuple[float, ...] | None = FORWARD
+        self.beats, self._next_beat = True, self.now
+
+    def receive(self, message: Any, system: int = 7, component: int = 1) -> None:
+        """Hand over a message of a sender."""
+        message._header.srcSystem, message._header.srcComponent = system, component
+        self.control.on_message(message)
+
+    def heartbeat(self, system: int = 7, component: int = 1) -> None:
+        """Send the autopilot's heartbeat."""
+        message = common.MAVLink_heartbeat_message(self.kind, self.autopilot, self.flags, self.mode, self.status, 3)
+        self.receive(message, system, component)
+
+    def run(self, seconds: float = PERIOD, publishers: int = 1) -> list[Any]:
+        """Let time pass; return what was sent in it."""
+        before = len(self.sent)
+        for _ in range(round(seconds / PERIOD)):
+            self.now += PERIOD
+            if self.beats and self.now >= self._next_beat:
+                self._next_beat = self.now + 1.0
+                self.heartbeat()
+            if self.twist is not None:
+                self.control.on_command(self.twist, self.now)
+            self.control.tick(publishers)
+        return self.sent[before:]
+
+    def change(self, **values: Any) -> None:
+        """Change what the autopilot reports, at once."""
+        for name, value in values.items():
+            setattr(self, name, value)
+        self.heartbeat()
+
+
+def velocities(messages: list[Any]) -> list[tuple[float, ...]]:
+    return [(one.vx, one.vy, one.vz, one.yaw_rate) for one in messages]
+
+
+def moving(messages: list[Any]) -> list[Any]:
+    return [one for one in messages if any(velocities([one])[0])]
+
+
+def test_setpoint_is_a_velocity_in_the_body_frame() -> None:
+    bench = Bench()
+    bench.twist = (1.0, 0.5, 0.25, 0.1, 0.2, 0.3)
+    message = bench.run()[-1]
+    assert message.get_type() == "SET_POSITION_TARGET_LOCAL_NED"
+    assert (message.target_system, message.target_component, message.coordinate_frame) == (7, 1, 8)
+    assert message.type_mask == 0b010111000111, "position, acceleration and yaw are ignored"
+    assert velocities([message]) == [(1.0, -0.5, -0.25, -0.3)], "forward, right, down, clockwise"
+
+
+@pytest.mark.parametrize(
+    ("twist", "pitch", "yaw"),
+    [((0, 0, 0, 0, 0.2, 0), -0.2, 0.0), ((0, 0, 0, 0, 0, 0.3), 0.0, -0.3), ((1, 1, 1, 1, 0, 0), 0.0, 0.0)],
+)
+def test_gimbal_gets_rates_up_and_to_the_right(twist: tuple[float, ...], pitch: float, yaw: float) -> None:
+    bench = Bench(gimbal=True, gimbal_manager=154)
+    bench.twist = twist
+    claim, rates = bench.run()
+    assert claim.command == common.MAV_CMD_DO_GIMBAL_MANAGER_CONFIGURE
+    assert (claim.target_system, claim.target_component, claim.param1, claim.param2) == (7, 154, 7, 100)
+    assert rates.get_type() == "GIMBAL_MANAGER_SET_PITCHYAW" and math.isnan(rates.pitch) and math.isnan(rates.yaw)
+    assert (rates.target_component, rates.pitch_rate, rates.yaw_rate) == (154, pitch, yaw)
+    again = bench.run()
+    assert len(again) == 1, "control of the gimbal is claimed once"
+
+
+def test_gimbal_stops_with_the_follower_and_is_claimed_anew() -> None:
+    bench = Bench(gimbal=True)
+    bench.run(0.5)
+    bench.twist = (0.0,) * 6
+    rates = bench.run(2.0)
+    assert rates and all(one.yaw_rate == 0.0 and one.pitch_rate == 0.0 for one in rates)
+    assert bench.run(1.0) == []
+    bench.twist = FORWARD
+    assert [one.get_type() for one in bench.run()] == ["COMMAND_LONG", "GIMBAL_MANAGER_SET_PITCHYAW"]
+
+
+def test_gimbal_may_be_turned_in_any_mode() -> None:
+    for any_mode in (True, False):
+        bench = Bench(gimbal=True, any_mode=any_mode)
+        bench.mode, bench.flags = LOITER, 1
+        assert bool(bench.run(0.5)) is any_mode
+
+
+@pytest.mark.parametrize(
+    ("px4", "kind", "mode"),
+    [
+        (False, QUADROTOR, GUIDED),
+        (False, 12, GUIDED),
+        (False, ROVER, ROVER_GUIDED),
+        (True, QUADROTOR, OFFBOARD),
+        (True, VTOL, OFFBOARD),
+        (True, ROVER, OFFBOARD),
+    ],
+)
+def test_vehicle_moves_in_the_mode_of_its_kind(px4: bool, kind: int, mode: int) -> None:
+    bench = Bench(px4=px4, kind=kind)
+    bench.mode = mode
+    assert velocities(bench.run(0.5))[-1] == (1.0, 0.0, 0.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"mode": LOITER}, "not in GUIDED mode"),
+        ({"mode": ROVER_GUIDED}, "not in GUIDED mode"),
+        ({"mode": OFFBOARD}, "not in GUIDED mode"),
+        ({"flags": ARMED}, "not in GUIDED mode"),
+        ({"flags": 1}, "not armed"),
+        ({"status": common.MAV_STATE_STANDBY}, "system status"),
+        ({"status": common.MAV_STATE_CRITICAL}, "system status"),
+        ({"kind": PLANE, "mode": 15}, "not known"),
+        ({"autopilot": 0}, "not known"),
+        ({"autopilot": common.MAV_AUTOPILOT_INVALID}, "not known"),
+    ],
+)
+def test_nothing_is_sent_where_no_person_has_made_ready(change: dict[str, int], word: str) -> None:
+    bench = Bench()
+    for name, value in change.items():
+        setattr(bench, name, value)
+    assert bench.run(2.0) == [] and word in bench.control.refusal()
+
+
+def test_only_zero_is_sent_once_a_condition_goes() -> None:
+    for change in ({"flags": 1}, {"status": common.MAV_STATE_CRITICAL}):
+        bench = Bench()
+        assert moving(bench.run(1.0))
+        bench.change(**change)
+        after = bench.run(3.0)
+        assert after and not moving(after) and len(after) <= STOP_SECONDS / PERIOD + 1
+
+
+def test_nothing_is_sent_in_a_mode_that_a_person_selects() -> None:
+    bench = Bench()
+    assert moving(bench.run(1.0))
+    bench.change(mode=LOITER)
+    assert bench.run(3.0) == []
+    bench.change(mode=GUIDED)
+    assert moving(bench.run(0.5))
+
+
+def test_zero_of_the_follower_ends_in_silence() -> None:
+    bench = Bench()
+    bench.run(1.0)
+    bench.twist = (0.0,) * 6
+    after = bench.run(3.0)
+    assert after and not moving(after) and bench.run(1.0) == [], "the operator's own commands in GUIDED are left alone"
+
+
+def test_silent_follower_stops_the_vehicle() -> None:
+    bench = Bench(command_timeout=0.25)
+    bench.run(1.0)
+    bench.twist = None
+    after = bench.run(3.0)
+    assert len(moving(after)) <= 0.25 / PERIOD and not moving(after[-1:]) and "no command" in bench.control.refusal()
+
+
+def test_command_of_unknown_age_moves_nothing() -> None:
+    bench = Bench()
+    bench.twist = None
+    bench.run()
+    bench.control.on_command(FORWARD, math.nan)
+    bench.control.tick()
+    assert bench.sent == []
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_command_that_is_not_finite_is_zero(value: float) -> None:
+    bench = Bench()
+    bench.run(1.0)
+    bench.twist = (value, *FORWARD[1:])
+    assert not moving(bench.run(0.5))
+
+
+def test_second_publisher_of_commands_stops_the_vehicle() -> None:
+    bench = Bench()
+    bench.run(1.0)
+    assert not moving(bench.run(0.5, publishers=2))
+    assert "2 nodes" in bench.control.refusal(2)
+
+
+def test_lost_heartbeat_ends_it_until_the_mode_is_selected_anew() -> None:
+    bench = Bench()
+    bench.run(1.0)
+    bench.beats = False
+    after = bench.run(HEARTBEAT_TIMEOUT + 3.0)
+    assert (
+        len(moving(after)) <= HEARTBEAT_TIMEOUT / PERIOD
+        and not moving(after[-1:])
+        and "heartbeat" in (bench.control.refusal())
+    )
+    bench.beats = True
+    assert bench.run(3.0) == [] and "was lost" in bench.control.refusal()
+    bench.change(mode=LOITER)
+    bench.change(mode=GUIDED)
+    assert moving(bench.run(0.5))
+
+
+@pytest.mark.parametrize(("system", "component"), [(8, 1), (7, 2), (7, 100), (255, 190)])
+def test_heartbeat_of_another_sender_does_not_count(system: int, component: int) -> None:
+    bench = Bench()
+    bench.beats = False
+    for _ in range(20):
+        bench.heartbeat(system, component)
+        assert bench.run() == []
+    assert "no heartbeat" in bench.control.refusal()
+
+
+@pytest.mark.parametrize(("state", "moves"), [(0, True), (1, False), (2, True), (3, False), (4, False)])
+def test_vehicle_on_the_ground_is_not_steered(state: int, moves: bool) -> None:
+    bench = Bench()
+    bench.receive(common.MAVLink_extended_sys_state_message(0, state))
+    assert bool(moving(bench.run(0.5))) is moves
+
+
+def test_px4_gets_zero_until_a_person_selects_offboard() -> None:
+    bench = Bench(px4=True)
+    bench.mode = POSCTL
+    before = bench.run(2.0)
+    assert len(before) == 2.0 / PERIOD and not moving(before), "PX4 enters OFFBOARD only while setpoints come"
+    bench.change(mode=OFFBOARD)
+    assert moving(bench.run(0.5))
+    bench.twist = (0.0,) * 6
+    hold = bench.run(5.0)
+    assert len(hold) == 5.0 / PERIOD and not moving(hold), "without setpoints PX4 leaves OFFBOARD"
+    bench.twist = None
+    bench.run(2.0)
+    assert bench.run(2.0) == [], "the follower is dead: PX4's failsafe acts"
+
+
+def test_px4_with_a_gimbal_keeps_the_vehicle_still() -> None:
+    bench = Bench(px4=True, gimbal=True)
+    sent = bench.run(0.5)
+    setpoints = [one for one in sent if one.get_type() == "SET_POSITION_TARGET_LOCAL_NED"]
+    assert len(setpoints) == 0.5 / PERIOD and not moving(setpoints)
+    assert any(one.get_type() == "GIMBAL_MANAGER_SET_PITCHYAW" for one in sent)
+
+
+def test_no_message_arms_takes_off_or_changes_the_mode() -> None:
+    kinds, commands = set(), set()
+    for options in ({}, {"gimbal": True}, {"gimbal": True, "any_mode": True}):
+        for px4 in (False, True):
+            bench = Bench(px4=px4, **options)
+            for mode in (LOITER, bench.mode, POSCTL):
+                bench.change(mode=mode)
+                kinds |= {one.get_type() for one in bench.run(1.0)}
+                commands |= {one.command for one in bench.sent if one.get_type() == "COMMAND_LONG"}
+    assert kinds == {"SET_POSITION_TARGET_LOCAL_NED", "GIMBAL_MANAGER_SET_PITCHYAW", "COMMAND_LONG"}
+    assert commands == {common.MAV_CMD_DO_GIMBAL_MANAGER_CONFIGURE}

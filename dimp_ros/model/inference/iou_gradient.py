@@ -106,10 +106,10 @@ class TargetOverlap:
         return torch.addmv(self._head.bias, hidden.to(boxes.dtype), self._head.weight).view(boxes.shape[:2])
 
 
-def _fold(layer: LinearBlock, bins: int, scale: float, dtype: torch.dtype | None) -> tuple[_Head, Tensor]:
+def folded_linear(layer: LinearBlock, bins: int) -> tuple[Tensor, Tensor]:
     """Fold batch norm into the linear layer of a stride, and order its inputs as pooling gives them.
 
-    :return: the head, and the offset of its linear layer.
+    :return: the matrix ``Tensor[bins * bins * C, hidden]``, and the offset ``Tensor[hidden]``.
     """
     norm = layer.bn
     assert norm.running_mean is not None
@@ -118,7 +118,13 @@ def _fold(layer: LinearBlock, bins: int, scale: float, dtype: torch.dtype | None
     offset = (layer.linear.bias.detach() - norm.running_mean) * factor + norm.bias.detach()
     # [hidden, C, k * k] to [k * k, C, hidden]
     folded = (layer.linear.weight.detach() * factor[:, None]).unflatten(1, (-1, bins * bins)).permute(2, 1, 0)
-    matrix, dtype = folded.flatten(0, 1), dtype or folded.dtype
+    return folded.flatten(0, 1), offset
+
+
+def _fold(layer: LinearBlock, bins: int, scale: float, dtype: torch.dtype | None) -> tuple[_Head, Tensor]:
+    """Return the head of a stride, and the offset of its linear layer."""
+    matrix, offset = folded_linear(layer, bins)
+    dtype = dtype or matrix.dtype
     forward, backward = PackedLinear(matrix, offset, True, dtype), PackedLinear(matrix.T, None, False, dtype)
     return _Head(forward, backward, bins, scale), offset
 

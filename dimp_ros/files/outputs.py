@@ -79,6 +79,12 @@ def check_outputs(
     for name, path in added:
         if path.exists() and not path.is_dir():
             raise ValueError(f"{name} {path} is a file; give the name of a folder")
+        existing = next(one for one in (path, *path.absolute().parents) if one.exists())
+        try:
+            with tempfile.TemporaryFile(dir=existing):
+                pass
+        except OSError as error:
+            raise write_error(path, error) from error
 
 
 def _same(path: Path, other: Path) -> bool:

@@ -57,7 +57,7 @@ def decode_file(content: NDArray[np.uint8], header: FileHeader, *, flags: int = 
     name, size = header.format, (header.height, header.width)
     turned = flags != cv2.IMREAD_UNCHANGED and not flags & cv2.IMREAD_IGNORE_ORIENTATION
     if name == "PNG":
-        check_png_data(content.data)
+        check_png_data(content.data, header.seconds)
     try:
         pixels = cv2.imdecode(content, flags)
     except (cv2.error, MemoryError) as error:

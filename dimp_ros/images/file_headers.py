@@ -8,6 +8,7 @@ parser differs from these decoders, too. OpenCV gives no size before it has deco
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Callable
 from struct import Struct, error
@@ -34,7 +35,7 @@ MAX_PARTS = 100_000
 """Chunks of a PNG, segments of a JPEG's header and tiles of a TIFF at most; each takes time."""
 
 _JPEG_WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}  # TEM and restart markers
-_JPEG_FRAMES = {0xC0, 0xC1, 0xC2, 0xC9, 0xCA}  # baseline, extended and progressive; libjpeg has no other
+_JPEG_FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended and progressive; arithmetic coding needs no bytes for its time
 _JPEG_SEGMENTS = {0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}  # tables, comments, applications' data
 _JPEG_SCAN, _JPEG_LAST = 0xDA, 0xD9
 _JPEG_END = b"\xff\xd9"
@@ -43,15 +44,21 @@ _PNG_COMPRESSED = (b"zTXt", b"iTXt", b"iCCP")
 _DEFLATE_RATIO = 1032
 _PNG_LARGEST_TEXT = 8_000_000
 """Bytes to which libpng inflates a chunk at most."""
+_PNG_TEXT_SHARE = 25
+"""Time of a compressed byte that gives no text, in that of a byte of text."""
 _PNG_INFLATE_SECONDS, _PNG_HARMLESS_SECONDS = 2.5e-9, 0.3
 """A byte's time; the surplus of a file that is not looked for."""
-_PNG_PIECE = 2**18
+_PNG_SECONDS = 0.5
+"""Of inflating; some of a stream's bytes take time and give no pixels."""
+_PNG_PIECE, _PNG_COMPRESSED_PIECE = 2**18, 2**16
 _PNG_HEADER = Struct(">I4sIIBBBBB")
 _PNG_CHUNK = Struct(">I4s")
 _WEBP_ANIMATION = 0x02
-_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_SAMPLES = 256, 257, 258, 277
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_COMPRESSION, _TIFF_SAMPLES = 256, 257, 258, 259, 277
 _TIFF_STRIP_ROWS, _TIFF_TILE_WIDTH, _TIFF_TILE_HEIGHT = 278, 322, 323
-_TIFF_TAGS = (256, 257, 258, 277, 278, 322, 323)
+_TIFF_TAGS = (256, 257, 258, 259, 277, 278, 322, 323)
+_TIFF_COMPRESSIONS = {1: 0.0, 2: 0.0, 3: 0.0, 4: 0.0, 5: 3e-9, 8: 75e-9, 32773: 3e-9, 32946: 75e-9}
+"""Seconds of a byte at most: none, CCITT, LZW, deflate, PackBits, deflate. Files within the file (JPEG) are refused."""
 _TIFF_TYPES = {3: "H", 4: "I"}
 _TIFF_LARGEST_DIRECTORY = 1000
 
@@ -113,7 +120,7 @@ def _jpeg(data: memoryview) -> FileHeader:
             frame = _JPEG_FRAME.unpack_from(data, at + 2)
             if frame[0] != 8 + 3 * frame[4]:
                 raise _damaged("JPEG", f"a frame of {frame[4]} components has a header of {frame[0]} bytes")
-            progressive = marker in (0xC2, 0xCA)
+            progressive = marker == 0xC2
             at += 2 + frame[0]
         elif marker in _JPEG_SEGMENTS and (length := _BIG_U16.unpack_from(data, at + 2)[0]) >= 2:
             at += 2 + length
@@ -130,7 +137,7 @@ def _jpeg(data: memoryview) -> FileHeader:
     scans = scan.count(b"\xff\xda")  # entropy-coded data contain no FF DA
     pixels, channels = width * height, 1 if components == 1 else 3
     kept = 2 * components if progressive or scans > 1 else 0  # coefficients of all blocks, until the last scan
-    seconds = pixels * (2.3 * channels + 0.4 * components * scans) * 1e-9 + len(data) * 5e-9
+    seconds = pixels * (2.3 * channels + 0.4 * components * scans) * 1e-9 + len(data) * (18e-9 if kept else 6e-9)
     return FileHeader("JPEG", width, height, pixels * (channels + kept), seconds)
 
 
@@ -148,7 +155,7 @@ def _png(data: memoryview) -> FileHeader:
         if kind == b"tRNS":
             channels = 4
         elif kind in _PNG_COMPRESSED:
-            texts += min(_DEFLATE_RATIO * length, _PNG_LARGEST_TEXT)
+            texts += min(_DEFLATE_RATIO * length, _PNG_LARGEST_TEXT) + _PNG_TEXT_SHARE * length
         elif kind == b"acTL":
             raise _damaged("PNG", "it is animated")
         elif kind == b"IEND":
@@ -162,20 +169,21 @@ def _png(data: memoryview) -> FileHeader:
     return FileHeader("PNG", width, height, size * 5 // 2, seconds)
 
 
-def check_png_data(data: memoryview) -> None:
-    """Refuse a PNG whose compressed data hold more than its pixels: libpng inflates and drops what is left over.
+def check_png_data(data: memoryview, seconds: float) -> None:
+    """Refuse a PNG whose compressed data hold more than its pixels, which libpng would drop, or take too long.
 
-    Inflating takes a part of the time of decoding, and is left out where the surplus could not cost much.
+    Inflating takes a part of the time of decoding, and is left out where it could not cost much.
 
-    :param data: of a file that `read_header` has read.
-    :raises BadImage: for data with a surplus.
+    :param data: of a file that `read_header` has read. :param seconds: estimated there.
+    :raises BadImage: for data with a surplus, or that take longer than ``seconds`` and half a second to inflate.
     """
     width, height, depth, color, _, _, interlaced = _PNG_HEADER.unpack_from(data, 8)[2:]
     parts, at, kind = [], 8, b""
     while kind != b"IEND":
         length, kind = _PNG_CHUNK.unpack_from(data, at)
         if kind == b"IDAT":
-            parts.append(data[at + 8 : at + 8 + length])
+            content = data[at + 8 : at + 8 + length]
+            parts += [content[i : i + _PNG_COMPRESSED_PIECE] for i in range(0, length, _PNG_COMPRESSED_PIECE)]
         at += 12 + length
     if sum(map(len, parts)) * _DEFLATE_RATIO * _PNG_INFLATE_SECONDS < _PNG_HARMLESS_SECONDS:
         return
@@ -183,7 +191,7 @@ def check_png_data(data: memoryview) -> None:
     left = height * (1 + (width * bits + 7) // 8)
     if interlaced:  # at most: seven passes, each with rows that begin anew
         left += 2 * 7 * (height + 8)
-    inflater = zlib.decompressobj()
+    inflater, end = zlib.decompressobj(), time.thread_time() + max(seconds, _PNG_SECONDS)
     for part in parts:
         rest: bytes | memoryview = part
         while rest and not inflater.eof:
@@ -193,6 +201,8 @@ def check_png_data(data: memoryview) -> None:
                 return
             if left < 0:
                 raise _damaged("PNG", "its compressed data hold more than its pixels")
+            if time.thread_time() > end:
+                raise _damaged("PNG", f"its {len(data)} bytes take too long to decompress")
             rest = inflater.unconsumed_tail
 
 
@@ -210,7 +220,8 @@ def _webp(data: memoryview) -> FileHeader:
     else:
         width, height = (side & 0x3FFF for side in _LITTLE_U16_PAIR.unpack_from(data, 26))
     pixels = width * height
-    return FileHeader("WebP", width, height, 8 * pixels, pixels * 20e-9 + len(data) * 15e-9)
+    of_pixel, of_byte = (20e-9, 15e-9) if kind == b"VP8L" else (16e-9, 50e-9)
+    return FileHeader("WebP", width, height, 8 * pixels, pixels * of_pixel + len(data) * of_byte)
 
 
 def _u24(data: memoryview, at: int) -> int:
@@ -221,7 +232,9 @@ def _tiff(data: memoryview) -> FileHeader:
     """Read the first directory; libtiff detects truncation itself. A strip or tile may be larger than the image."""
     tags = _tiff_tags(data)
     width, height = tags.get(_TIFF_WIDTH, 0), tags.get(_TIFF_HEIGHT, 0)
-    bits, samples = tags.get(_TIFF_BITS, 1), tags.get(_TIFF_SAMPLES, 1)
+    bits, samples, compression = tags.get(_TIFF_BITS, 1), tags.get(_TIFF_SAMPLES, 1), tags.get(_TIFF_COMPRESSION, 1)
+    if compression not in _TIFF_COMPRESSIONS:
+        raise _damaged("TIFF", f"its compression is {compression}; LZW is 5")
     columns, rows = width, tags.get(_TIFF_STRIP_ROWS, height)
     if _TIFF_TILE_WIDTH in tags or _TIFF_TILE_HEIGHT in tags:
         columns, rows = tags.get(_TIFF_TILE_WIDTH, 0), tags.get(_TIFF_TILE_HEIGHT, 0)
@@ -232,7 +245,8 @@ def _tiff(data: memoryview) -> FileHeader:
     pixels = max(width, columns) * max(height, rows)
     size = pixels * max(4, samples * -(-bits // 8))
     memory = size * 5 if bits > 16 else size * 5 // 2
-    return FileHeader("TIFF", width, height, memory, size * 7e-9)
+    seconds = size * 7e-9 + len(data) * _TIFF_COMPRESSIONS[compression]
+    return FileHeader("TIFF", width, height, memory, seconds)
 
 
 def _tiff_tags(data: memoryview) -> dict[int, int]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from dimp_ros.files.inputs import opencv_path
 from dimp_ros.files.outputs import OutputFile, WriteFailed
 from dimp_ros.images.contrast import Contrast
-from dimp_ros.images.files import list_images, read_image
+from dimp_ros.images.files import IMAGE_SUFFIXES, list_images, read_image
 
 BgrImage = NDArray[np.uint8]
 """HxWx3 uint8, blue, green, red."""
@@ -28,6 +28,7 @@ DEFAULT_FPS = 25.0
 CHECKED_EVERY = 64
 """Number of images between two checks of the free disk space."""
 SPARE_BYTES = 64 * 1024
+_CODEC = cv2.VideoWriter.fourcc(*"mp4v")
 
 
 Place: TypeAlias = int | float
@@ -136,11 +137,16 @@ def _reached(index: int, seconds: float, place: Place) -> bool:
 class VideoWriter:
     """Writes an MP4 in the size of its first image; the file appears under its name when it is closed.
 
-    :raises ValueError: for a path that is not UTF-8.
+    :raises ValueError: for a path that is not UTF-8, or whose suffix is that of no video.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
         opencv_path(path.absolute())
+        with tempfile.TemporaryDirectory() as folder:
+            trial = cv2.VideoWriter(str(Path(folder, f"x{path.suffix}")), _CODEC, 25.0, (64, 64))
+            if not trial.isOpened() or path.suffix.lower() in IMAGE_SUFFIXES:
+                raise ValueError(f"{path} cannot be a video: its name should end in .mp4, and OpenCV have FFmpeg")
+            trial.release()
         self._path, self._fps = path, _frame_rate(fps)
         self._output: OutputFile | None = None
         self._writer: cv2.VideoWriter | None = None
@@ -172,7 +178,7 @@ class VideoWriter:
 
     def _open(self, width: int, height: int) -> None:
         self._output = OutputFile(self._path)
-        writer = cv2.VideoWriter(str(self._output.partial), cv2.VideoWriter.fourcc(*"mp4v"), self._fps, (width, height))
+        writer = cv2.VideoWriter(str(self._output.partial), _CODEC, self._fps, (width, height))
         if not writer.isOpened():
             self.discard()
             raise WriteFailed(

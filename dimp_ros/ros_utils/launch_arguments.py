@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import yaml
 
-from dimp_ros.files.inputs import read_small_file
+from dimp_ros.files.yaml_file import compose_yaml
 from dimp_ros.ros_utils.parameter_table import Parameter, range_text
 from dimp_ros.ros_utils.text import shortened
 
@@ -24,13 +24,8 @@ Reader: TypeAlias = Callable[[str], Any]
 
 LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 MODELS = ("dimp_lite", "dimp18", "dimp50")
-MAX_FILE_BYTES = 1 << 20
-"""Largest parameter file."""
-MAX_DEPTH = 50
-"""Deepest nesting of a parameter file: names of nodes and parameters need a few levels."""
 MAX_VALUE_TEXT = 200
 """Longest text of a value, and of what is wrong with it, in an error; characters."""
-YAML_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _TOKEN = r"(?!\d)(?:(?!__)\w|\{\w+\})+"  # noqa: S105  a part of a topic's name, not a secret
 
 
@@ -186,17 +181,7 @@ def parameter_file(text: str) -> str:
     As in ROS's own parser there are no aliases: they would make a small file a large or an endless tree.
     """
     path = existing_file(text)
-    try:
-        content = read_small_file(path, MAX_FILE_BYTES).decode("utf-8")
-        check_nesting(content)
-        root = yaml.compose(content, Loader=YAML_LOADER)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ValueError(f"the file is not valid YAML: {getattr(error, 'problem', None) or 'error'}{where}") from error
-    except UnicodeDecodeError as error:
-        raise ValueError("the file is not text in UTF-8") from error
-    if not _holds_parameters(root):
+    if not _holds_parameters(compose_yaml(path)):
         raise ValueError(
             "the file holds no parameters; they stand below NODE_NAME: or /**:, and there ros__parameters:"
         )
@@ -272,20 +257,6 @@ def _from_here(path: Path) -> str:
 def _one_line(text: str, limit: int = MAX_VALUE_TEXT) -> str:
     """Return text without line breaks or other control characters, and of bounded length."""
     return shortened("".join(one if one.isprintable() else repr(one)[1:-1] for one in shortened(text, limit)), limit)
-
-
-def check_nesting(content: str) -> None:
-    """Check that YAML has no aliases and is not nested deeply.
-
-    :raises ValueError: if it is. :raises yaml.YAMLError: if it is not YAML.
-    """
-    depth = 0
-    for event in yaml.parse(content, Loader=YAML_LOADER):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent):
-            raise ValueError(f"ROS takes no aliases in a parameter file (*{event.anchor}): write the values out")
-        if depth > MAX_DEPTH:
-            raise ValueError(f"the file is nested more than {MAX_DEPTH} levels deep")
 
 
 def _holds_parameters(node: yaml.Node | None) -> bool:

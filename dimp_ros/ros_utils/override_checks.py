@@ -3,16 +3,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dimp_ros.files.inputs import read_small_file
-from dimp_ros.ros_utils.launch_arguments import MAX_FILE_BYTES, YAML_LOADER, check_nesting
+import yaml
+
+from dimp_ros.files.yaml_file import MAX_BYTES, compose_yaml, read_yaml
 from dimp_ros.ros_utils.parameter_table import TRACKER_PREFIX
 from dimp_ros.tracker.config import TrackerConfig
 
@@ -21,6 +24,8 @@ if TYPE_CHECKING:
 
 SETTINGS = {field.name for field in fields(TrackerConfig)}
 QOS_PREFIX = "qos_overrides."
+LONGEST_LIST = 10_000
+"""Values in a list of a parameter file: ROS's parser takes time with the square of it, here a quarter of a second."""
 
 
 def warn_of_overrides(node: Node, arguments: Sequence[str] | None = None) -> None:
@@ -79,6 +84,35 @@ def unused_files(arguments: Sequence[str], node_name: str) -> list[str]:
     return found
 
 
+def check_files(arguments: Sequence[str] | None = None) -> None:
+    """Check the parameter files before ROS's parser reads them: it may take minutes, in which no signal is handled.
+
+    A pipe, which can be read once only, is left to ROS, as is a file that cannot be read.
+
+    :param arguments: as for `warn_of_overrides`.
+    :raises ValueError: if they have too many bytes together, or one is nested too deeply, or has too long a list.
+    """
+    paths = [path for path in _files(arguments or sys.argv[1:]) if Path(path).is_file() and os.access(path, os.R_OK)]
+    size = sum(Path(path).stat().st_size for path in paths)
+    if size > MAX_BYTES:
+        raise ValueError(f"the parameter files {', '.join(paths)} have {size} bytes, and may have {MAX_BYTES}")
+    for path in paths:
+        try:
+            root = compose_yaml(path)
+        except ValueError as error:
+            raise ValueError(f"parameter file {path}: {error}") from error
+        if _longest_list(root) > LONGEST_LIST:
+            raise ValueError(f"parameter file {path}: a list in it has more than {LONGEST_LIST} values")
+
+
+def _longest_list(node: yaml.Node | None) -> int:
+    if isinstance(node, yaml.MappingNode):
+        return max((_longest_list(one) for pair in node.value for one in pair), default=0)
+    if isinstance(node, yaml.SequenceNode):
+        return max(len(node.value), *map(_longest_list, node.value), 0)
+    return 0
+
+
 def _files(arguments: Sequence[str]) -> Iterator[str]:
     for option, value in pairwise(arguments):
         if option == "--params-file":
@@ -90,15 +124,10 @@ def _node_names(path: str) -> Iterator[str]:
 
     Nothing of one that cannot be read, which rcl reports itself, nor of a pipe, which rcl has emptied, or a large file.
     """
-    import yaml
-
     try:
-        text = read_small_file(path, MAX_FILE_BYTES).decode("utf-8")
-        check_nesting(text)
-        content = YAML_LOADER(text).get_single_data()  # as safe_load, and quicker
-    except (OSError, ValueError, yaml.YAMLError):
+        yield from _keys(read_yaml(path), "")
+    except (OSError, ValueError):
         return
-    yield from _keys(content, "")
 
 
 def _keys(content: Any, prefix: str) -> Iterator[str]:

@@ -19,7 +19,7 @@ from rclpy.signals import SignalHandlerOptions
 from dimp_ros.ros_utils.callbacks import guard_services
 from dimp_ros.ros_utils.executor import FairExecutor
 from dimp_ros.ros_utils.fastdds import give_room_for_images
-from dimp_ros.ros_utils.override_checks import warn_of_overrides
+from dimp_ros.ros_utils.override_checks import check_files, warn_of_overrides
 from dimp_ros.ros_utils.text import shortened
 
 GRACE_SECONDS = 1.5
@@ -52,6 +52,7 @@ def run(create: Callable[[Finish], RunnableNode], args: Sequence[str] | None = N
     give_room_for_images()
     try:
         try:
+            check_files(args)
             rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
             node = create(ends.put)
             guard_services(node)

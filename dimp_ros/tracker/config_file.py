@@ -9,6 +9,7 @@ from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
+from dimp_ros.files.yaml_file import read_yaml
 from dimp_ros.tracker.config import TrackerConfig
 
 MAX_BYTES = 2**16
@@ -42,20 +43,12 @@ def read_settings(path: str | Path) -> dict[str, Any]:
 
 
 def _load(path: Path) -> dict[Any, Any]:
-    import yaml
-
     if not path.is_file():
         raise ValueError(f"{path} is no file; give the path of a YAML file with settings such as `search_scale: 6.0`")
-    if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes and must have {MAX_BYTES} at most")
     try:
-        text = path.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("aliases (*name) may multiply what a file holds; write values out")
-        values = yaml.safe_load(text)
-    except Exception as error:  # PyYAML raises IndexError, KeyError and AttributeError for `!!int ''` and its like
-        reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"{path} cannot be read as YAML: {reason}") from error
+        values = read_yaml(path, MAX_BYTES)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as YAML: {error}") from error
     if values is None:
         return {}
     if not isinstance(values, dict):

@@ -7,8 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
+from dimp_ros.files.yaml_file import read_yaml
 from dimp_ros.synthetic.scene_planner import SceneConfig
 from dimp_ros.training.losses import LossWeights
 
@@ -113,7 +112,10 @@ class TrainingConfig:
 
         :param stage: name of a mapping under ``stages``, whose values replace those of the file.
         """
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        try:
+            values = read_yaml(path, aliases=10) or {}
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         if not isinstance(values, dict):
             raise ValueError(f"{path}: expected keys and values, got {type(values).__name__}")
         stages = values.pop("stages", None) or {}

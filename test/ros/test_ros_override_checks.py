@@ -4,12 +4,14 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
 from harness.ros_harness import ScriptedTracker, context, tracker_node
 
 from dimp_ros.ros_utils.override_checks import nearest, unused_files, warn_of_overrides
+from dimp_ros.ros_utils.spin import run
 
 NAMES = ["model", "tracker.seed", "tracker.search_scale", "detector.min_score", "max_targets"]
 
@@ -80,6 +82,29 @@ def test_a_file_that_is_deep_endless_or_large_is_left_to_ros(tmp_path: Path, con
     path = tmp_path / "parameters.yaml"
     path.write_text(content)
     assert unused_files(["--params-file", str(path)], "/tracker_node") == []
+
+
+@pytest.mark.parametrize(
+    ("contents", "reason"),
+    [
+        (["#" * 300_000], "may have 262144"),
+        (["#" * 140_000] * 2, "may have 262144"),
+        (["", "/**: {ros__parameters: {a: [" + "1," * 100_000 + "1]}}"], "list"),
+        (["{a: " * 60_000], "levels deep"),
+    ],
+    ids=["one", "two", "list", "deep"],
+)
+def test_costly_parameter_files_are_refused_before_ros_reads_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], contents: list[str], reason: str
+) -> None:
+    arguments = ["--ros-args"]
+    for number, content in enumerate(contents):
+        path = tmp_path / f"{number}.yaml"
+        path.write_text(content)
+        arguments += ["--params-file", str(path)]
+    begin = time.process_time()
+    assert run(lambda finish: pytest.fail("created"), arguments) == 1
+    assert time.process_time() - begin < 2.0 and reason in capsys.readouterr().err
 
 
 def test_a_pipe_that_ros_has_emptied_is_not_waited_for(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import bz2
+import re
 import struct
 import subprocess
 import sys
@@ -178,6 +179,32 @@ def test_rosbags_unpacks_within_the_same_bounds(monkeypatch: pytest.MonkeyPatch)
     for call in calls:
         with pytest.raises(ValueError, match="may unpack to 1000"):
             call()
+
+
+@pytest.mark.parametrize("times", [1, 50])
+def test_whole_file_that_unpacks_to_too_much_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    folder = write_ros2(tmp_path / "bag", shots())
+    (file,) = folder.glob("bag.*")
+    content = file.read_bytes()
+    packed = folder / f"{file.name}.zstd"
+    metadata = (folder / "metadata.yaml").read_text()
+    listed = ", ".join([packed.name] * times)
+    metadata = metadata.replace("compression_format: ''", "compression_format: zstd")
+    metadata = metadata.replace("compression_mode: ''", "compression_mode: FILE")
+    metadata = re.sub(r"relative_file_paths:\n\s*- \S+", f"relative_file_paths: [{listed}]", metadata)
+    (folder / "metadata.yaml").write_text(metadata)
+    file.unlink()
+    packed.write_bytes(zstd.compress(content))
+    monkeypatch.setattr(decompression, "LARGEST_CHUNK", len(content) * 3 // 2)
+    monkeypatch.setattr(decompression, "LARGEST_RATIO", 0)
+    if times == 1:
+        with ImageBag(str(folder)) as bag:
+            assert len(list(bag.frames(Span()))) == COUNT
+        packed.write_bytes(zstd.compress(content + bytes(2**24)))
+    with pytest.raises(ValueError, match="unzstd"):
+        ImageBag(str(folder))
 
 
 def test_large_metadata_is_not_parsed(tmp_path: Path) -> None:

@@ -288,3 +288,73 @@ def test_plain_files_of_a_folder_are_read(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / "image.png"  # the content counts
     path.write_bytes(file_of(pixels, suffix))
     assert read_image(path).shape == (40, 56, 3)
+
+
+EMPTY_BLOCKS = bytes.fromhex(
+    "04c081000000000090ff6b100007020000000040feaf41001c080000000000f9bf060170200000000000e4ff1a"
+)
+"""Four blocks of deflate that take long to read and give nothing."""
+
+
+def slow_stream(content: bytes) -> bytes:
+    """Return ``content`` compressed, after 8 MB that give nothing."""
+    deflate = zlib.compressobj(9, zlib.DEFLATED, -15)
+    last = deflate.compress(content) + deflate.flush()
+    return b"\x78\x01" + 200_000 * EMPTY_BLOCKS + last + struct.pack(">I", zlib.adler32(content))
+
+
+def slow_tiff() -> bytes:
+    data = slow_stream(bytes(900 * 900))
+    tags = [(256, 900), (257, 900), (258, 8), (259, 8), (262, 1), (273, 8), (277, 1), (278, 900), (279, len(data))]
+    data += bytes(len(data) % 2)
+    directory = struct.pack("<H", len(tags)) + b"".join(tiff_entry(*tag) for tag in tags) + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory
+
+
+def slow_png(parts: int) -> bytes:
+    data = slow_stream(bytes(41 * 57 * 4))
+    cuts = [len(data) * n // parts for n in range(parts + 1)]
+    return PNG[:33] + b"".join(png_chunk(b"IDAT", data[a:b]) for a, b in pairwise(cuts)) + png_chunk(b"IEND", b"")
+
+
+SLOW = {
+    "png, one part": slow_png(1),
+    "png, many parts": slow_png(300),
+    "png, profile": PNG[:33] + png_chunk(b"iCCP", b"k\0\0" + 2 * slow_stream(b"")) + PNG[33:],
+    "tiff": slow_tiff() + slow_stream(b""),
+}
+
+
+@pytest.mark.parametrize("file", SLOW.values(), ids=SLOW)
+def test_slow_file_is_refused_or_takes_what_was_estimated(file: bytes) -> None:
+    content = np.frombuffer(file, np.uint8)
+    taken = []
+    for _ in range(3):
+        started, estimate = time.process_time(), 0.0
+        try:
+            header = check_file(content)
+            estimate = header.seconds
+            decode_file(content, header)
+        except BadImage as error:
+            assert "long to decompress" in str(error) or "s to decode" in str(error)
+        taken.append((time.process_time() - started) / max(estimate, MAX_SECONDS / 2))
+    assert min(taken) < 2.5
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"),
+    [(".webp", (cv2.IMWRITE_WEBP_QUALITY, 100)), (".jpg", (cv2.IMWRITE_JPEG_PROGRESSIVE, 1))],
+)
+def test_estimate_counts_the_bytes_of_a_dense_file(suffix: str, options: tuple[int, ...]) -> None:
+    noise = np.random.default_rng(2).integers(0, 255, (600, 800, 3), dtype=np.uint8)
+    dense, flat = (check_file(np.frombuffer(file_of(p, suffix, *options), np.uint8)) for p in (noise, noise // 255))
+    assert dense.seconds > 1.8 * flat.seconds
+
+
+def test_tiff_that_holds_a_file_of_another_kind_is_refused() -> None:
+    for compression in (6, 7, 34712, 50_000, 50_001):
+        assert "compression" in refused(with_tiff_entries(struct.pack("<HHIHH", 259, 3, 1, compression, 0)))
+
+
+def test_jpeg_with_arithmetic_coding_is_refused() -> None:
+    assert "cannot be there" in refused(JPEG.replace(b"\xff\xc0", b"\xff\xc9"))

@@ -271,3 +271,9 @@ def test_sigterm_leaves_no_half_file(tmp_path: Path) -> None:
         assert process.stdout is not None and process.stdout.readline() == b"begun\n"
         process.send_signal(signal.SIGTERM)
     assert path.read_text() == BEFORE
+
+
+@pytest.mark.parametrize("place", ["/proc/1", "/proc/1/new", "/sys/new/folder"])
+def test_folder_that_takes_no_files_is_refused_in_words(place: str) -> None:
+    with pytest.raises(WriteFailed, match=rf"^{place} could not be written .*writable"):
+        check_outputs([], [], folders=[("--out", Path(place))])

@@ -131,6 +131,8 @@ def test_the_video_written_shows_the_box_on_every_frame(run: Callable[..., int],
         (["VIDEO", INIT, "--topic", "/image"], "--topic is for bags"),
         (["no_bag", INIT, "--topic", "/image"], "no such file or folder: no_bag"),
         (["VIDEO", INIT, "--copy-images"], "--copy-images writes into the bag of --out-bag"),
+        (["VIDEO", INIT, "--out", "name"], "its name should end in .mp4"),
+        (["VIDEO", INIT, "--out", "name.png"], "its name should end in .mp4"),
     ],
 )
 def test_a_request_it_cannot_serve_ends_with_2_and_one_line(
@@ -346,3 +348,22 @@ def test_sigterm_keeps_what_was_tracked(tmp_path: Path, run: Callable[..., int],
     arguments = [str(folder), INIT, "--json", str(out)]
     assert track.main(arguments, lambda model, device: Terminated()) == 0
     assert json.loads(out.read_text())["frames"] and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_before_the_first_frame_ends_with_130(
+    tmp_path: Path, folder: Path, capfd: pytest.CaptureFixture[str], number: signal.Signals
+) -> None:
+    class Terminated(BrightestTracker):
+        def init(self, *arguments: Any, **options: Any) -> TrackResult:
+            os.kill(os.getpid(), number)
+            return super().init(*arguments, **options)
+
+    def loaded(model: str, device: str) -> BrightestTracker:
+        os.kill(os.getpid(), number)
+        return BrightestTracker()
+
+    out = tmp_path / "o.json"
+    for make in (loaded, lambda model, device: Terminated()):
+        assert track.main([str(folder), INIT, "--json", str(out)], make) == 130
+        assert "before the first frame" in capfd.readouterr().err and not out.exists()

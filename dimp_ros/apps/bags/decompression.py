@@ -3,13 +3,19 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
+import tempfile
 from bz2 import BZ2Decompressor
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, BinaryIO
 
 LARGEST_CHUNK = 2**28
 """Largest decompressed size of a chunk or message, bytes; recorders write chunks of megabytes."""
+
+LARGEST_RATIO = 200
+"""How many times their size files that were compressed as a whole may have, beyond `LARGEST_CHUNK`."""
 
 
 def unpack(data: bytes, compression: str, size: int | None = None) -> bytes:
@@ -59,8 +65,41 @@ def bound_rosbags() -> None:
         storage_mcap.DECOMPRESSORS[name] = lambda data, size, name=name: unpack(data, name, size)
     for name in ros1.decompressors:
         ros1.decompressors[name] = lambda data, name=name: unpack(data, name)
-    messages = SimpleNamespace(decompress=lambda data: unpack(data, "zstd"), open=_zstd().open)
-    ros2.zstd = messages
+    ros2.zstd = SimpleNamespace(decompress=lambda data: unpack(data, "zstd"), open=_WholeFiles().open)
+
+
+class _WholeFiles:
+    """Opens the files of a bag that were compressed as a whole, with a bound on all of them together.
+
+    rosbags unpacks them to the folder of temporary files before it reads them.
+    """
+
+    def __init__(self) -> None:
+        self._known: set[tuple[int, int]] = set()
+        self._size, self._unpacked = 0, 0
+        self._free = shutil.disk_usage(tempfile.gettempdir()).free // 2
+
+    def open(self, file: BinaryIO, _mode: str) -> BinaryIO:
+        """Return the stream of a file's content, which raises ValueError where it becomes too large."""
+        status = os.fstat(file.fileno())
+        if (status.st_dev, status.st_ino) not in self._known:  # metadata.yaml may name a file again and again
+            self._known.add((status.st_dev, status.st_ino))
+            self._size += status.st_size
+        stream: BinaryIO = _zstd().open(file, "rb")
+        read = stream.read
+
+        def bounded(count: int = -1) -> bytes:
+            data = read(count)
+            self._unpacked += len(data)
+            if self._unpacked > min(LARGEST_CHUNK + LARGEST_RATIO * self._size, self._free):
+                raise ValueError(
+                    f"its {self._size} bytes unpack to more than {LARGEST_RATIO} times as many, or half of what is "
+                    f"free in {tempfile.gettempdir()}; unpack them with unzstd, or set TMPDIR to a larger disk"
+                )
+            return data
+
+        stream.read = bounded  # type: ignore[method-assign]
+        return stream
 
 
 def _zstd() -> Any:

@@ -6,17 +6,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dimp_ros.apps.bags.decompression import bound_rosbags
 from dimp_ros.apps.bags.mcap import MAGIC, SequentialMcap, has_end
 from dimp_ros.files.inputs import require_regular_file
+from dimp_ros.files.yaml_file import compose_yaml
 
 STORAGE_SUFFIXES = (".mcap", ".db3")
-LARGEST_METADATA = 4 * 2**20
+LARGEST_METADATA = 2**20
 """Largest metadata.yaml, bytes; recorders write a few kilobytes."""
-DEEPEST_METADATA = 50
-_YamlLoader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _BEGINS = {".mcap": MAGIC, ".db3": b"SQLite format 3\0", ".bag": b"#ROSBAG V"}
 
 
@@ -66,16 +63,10 @@ def _check_folder(folder: Path) -> None:
     :raises ValueError: if metadata.yaml is too large, has aliases or is nested too deeply, or a file is not regular.
     """
     path = require_regular_file(folder / "metadata.yaml")
-    size = path.stat().st_size
-    if size > LARGEST_METADATA:
-        raise ValueError(f"metadata.yaml has {size} bytes, and may have {LARGEST_METADATA}")
-    depth = 0
-    for event in yaml.parse(path.read_bytes(), Loader=_YamlLoader):
-        if isinstance(event, yaml.AliasEvent):  # a few aliases can expand beyond any memory
-            raise ValueError("metadata.yaml has YAML aliases (*NAME), and a recording has none")
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST_METADATA:
-            raise ValueError(f"metadata.yaml is nested more than {DEEPEST_METADATA} levels deep; a recording has 10")
+    try:
+        compose_yaml(path, LARGEST_METADATA)
+    except ValueError as error:
+        raise ValueError(f"metadata.yaml: {error}") from error
     for file in folder.iterdir():
         if not file.is_dir():
             require_regular_file(file)

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from dimp_ros.files.yaml_file import read_yaml
 from dimp_ros.ros_utils.launch_arguments import (
     Argument,
     ArgumentError,
@@ -99,7 +98,10 @@ def _video(text: str) -> str:
 
 def _require_footage(file: str) -> None:
     """Refuse a parameter file whose video is not there."""
-    video = str(_parameter(yaml.safe_load(Path(file).read_text(encoding="utf-8")), "video") or "")
+    try:
+        video = str(_parameter(read_yaml(file), "video") or "")
+    except ValueError as error:
+        raise ArgumentError(f"argument {FILE}:={file}: {error}") from error
     try:
         _video(video)
     except ValueError as error:

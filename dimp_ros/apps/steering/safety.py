@@ -12,6 +12,7 @@ by the steady clock, whatever ROS time does and whatever is repeated.
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -32,10 +33,10 @@ PAUSE_SECONDS = 0.25
 """A control loop that paused for longer starts from zero, and waits for a message that was sent after the pause."""
 
 LEAST_CLOCK_RATE = 0.05
-"""ROS time that advances by less than this per second of the steady clock counts as standing; after it has stood for a
-second or more, it counts as advancing again once it is this many seconds further."""
+"""ROS time that advances by less than this per second of the steady clock counts as standing."""
 
 _MOST_PIXELS, _LEAST_SIDE = 1e6, 0.1
+_LONGEST_TIMEOUT = 2.0
 
 
 class Twist(NamedTuple):
@@ -90,7 +91,7 @@ class SafetyConfig:
     timeout: float = setting(
         0.5,
         "Nothing moves by an image older than this, or when no newer image was reported for this long, in seconds.",
-        (0.05, 2.0),
+        (0.05, _LONGEST_TIMEOUT),
     )
     stop_seconds: float = setting(
         0.1, "How long the command takes to ramp down to zero, in seconds; 0 stops at once.", (0.0, 0.2)
@@ -109,8 +110,8 @@ class MotionGate:
     - Image stamps must advance. An image counts from its first message on, however often it is reported again; an
       image older than the newest one is refused until `restart`. So a replay in a loop, or old messages repeated in
       turn, move nothing.
-    - ROS time must advance beyond its highest value since `restart`, at `LEAST_CLOCK_RATE` or faster: when it has not
-      for longer than ``timeout``, nothing moves. So a clock that stands, crawls or swings to and fro moves nothing.
+    - ROS time must advance beyond its highest value since `restart`: within the last ``timeout``, by
+      `LEAST_CLOCK_RATE` times that. So a clock that stands, crawls or swings to and fro moves nothing.
     - After a pause of the calls longer than `PAUSE_SECONDS` (a stopped process, a suspended machine), only messages
       that were sent after the pause count: what waited in a queue is ignored.
     """
@@ -121,12 +122,12 @@ class MotionGate:
         self._called: float | None = None
         self._awake_since = -math.inf
         self._clock: float | None = None  # last value of ROS time
-        self._advanced: tuple[float, float] | None = None  # its highest value, and when it was reached
+        self._highest: deque[tuple[float, float]] = deque()  # each tick's time, and the highest value until then
 
     def restart(self) -> None:
         """Accept images and ROS time older than the newest again: a person has enabled the motion anew."""
         self._newest = -math.inf
-        self._advanced = None
+        self._highest.clear()
 
     def tick(self, now: float, clock: float | None) -> None:
         """Note the clocks; to be called before each command, also while nothing may move."""
@@ -135,24 +136,19 @@ class MotionGate:
         self._called = now
         self._clock = clock
         if clock is None:
-            self._advanced = None
-        elif self._advanced is None:
-            self._advanced = clock, now
-        else:
-            highest, since = self._advanced
-            if clock > highest and clock - highest >= LEAST_CLOCK_RATE * min(now - since, 1.0):
-                self._advanced = clock, now
+            self._highest.clear()
+            return
+        self._highest.append((now, max(clock, self._highest[-1][1]) if self._highest else clock))
+        while len(self._highest) > 2 and now - self._highest[1][0] > _LONGEST_TIMEOUT:
+            self._highest.popleft()
 
     def refusal(
         self, observation: TargetObservation | None, camera: Camera | None, config: SafetyConfig, now: float
     ) -> str:
         """Return why the robot must not move by ``observation``; empty if it may. `tick` comes before."""
         clock = self._clock
-        if clock is not None and self._advanced is not None and not now - self._advanced[1] <= config.timeout:
-            behind = self._advanced[0] - clock
-            if behind > 0.0:
-                return f"ROS time went back by {behind:.3g} s: disable, and enable again, to follow by the new time"
-            return f"ROS time has stood still for {now - self._advanced[1]:.2g} s: is /clock published?"
+        if trouble := self._clock_trouble(config.timeout, now):
+            return trouble
         if observation is None:
             return refusal(None, camera, config, now, clock)
         if observation.sent < self._awake_since:
@@ -170,6 +166,19 @@ class MotionGate:
                 "that was reset): disable, and enable again, to follow the older images"
             )
         return reason
+
+    def _clock_trouble(self, timeout: float, now: float) -> str:
+        """Return what is wrong with ROS time; empty if it advances, or has not been watched for ``timeout`` yet."""
+        before = next((value for time, value in reversed(self._highest) if not now - time <= timeout), None)
+        if before is None or self._clock is None:
+            return ""
+        advanced = self._highest[-1][1] - before
+        if advanced >= LEAST_CLOCK_RATE * timeout:
+            return ""
+        behind = self._highest[-1][1] - self._clock
+        if behind > 0.0:
+            return f"ROS time went back by {behind:.3g} s: disable, and enable again, to follow by the new time"
+        return f"ROS time advanced by {advanced:.2g} s in the last {timeout:g} s: is /clock published?"
 
 
 def refusal(

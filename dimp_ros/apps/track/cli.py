@@ -307,7 +307,7 @@ def main(argv: Sequence[str] | None = None, make_tracker: Callable[[str, str], A
     """Run the command with trackers from `make_tracker(model, device)`.
 
     Return 0; 1 if the source is damaged and only its beginning was used, or an output could not be written; 2 if the
-    request is refused.
+    request is refused; 130 after a signal before the first frame.
     """
     arguments = build_parser().parse_args(argv)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: results are kept
@@ -316,6 +316,9 @@ def main(argv: Sequence[str] | None = None, make_tracker: Callable[[str, str], A
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         print(f"dimp-track: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("dimp-track: interrupted before the first frame, nothing was written", file=sys.stderr)
+        return 130
     finally:
         signal.signal(signal.SIGTERM, before)
     for line in (*statistics.warnings(), *incomplete):

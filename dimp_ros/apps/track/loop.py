@@ -156,7 +156,7 @@ def follow(
 
     :param boxes: of each target in the first frame, by name; if empty, the box that ``ask`` returns for that frame is
         added as target "0".
-    :raises ValueError: if the first frame or a box in it is invalid.
+    :raises ValueError: if the first frame or a box in it is invalid. :raises KeyboardInterrupt: before the first frame.
     """
     targets, run, last = TargetManager(tracker), RunStatistics(), 0
     with tqdm(total=total_frames(source, span), unit="frame", disable=None, file=sys.stderr) as bar:
@@ -180,6 +180,8 @@ def follow(
         except Stopped:
             pass
         except KeyboardInterrupt:  # the way to stop a camera: keep the results
+            if not run.frames:
+                raise
             print("dimp-track: interrupted", file=sys.stderr)
     if not run.frames:
         if source.damage:

@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""YAML files, bounded in size, depth and aliases: a small file cannot become a large or endless tree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dimp_ros.files.inputs import read_small_file
+
+MAX_BYTES = 2**18
+"""Largest YAML file by default; ROS's parser takes a second for as much."""
+MAX_DEPTH = 50
+"""Deepest nesting; configurations need a few levels."""
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+def read_yaml(path: str | Path, limit: int = MAX_BYTES, *, aliases: int = 0) -> Any:
+    """Return the content of a YAML file as ``yaml.safe_load`` does.
+
+    :param aliases: how many there may be; each may double what the file holds.
+    :raises OSError: if it cannot be read. :raises ValueError: if it has more than ``limit`` bytes, is nested too
+        deeply, has more aliases, or is not valid; in one line.
+    """
+    root = compose_yaml(path, limit, aliases=aliases)
+    try:
+        return None if root is None else yaml.constructor.SafeConstructor().construct_document(root)
+    except Exception as error:  # PyYAML raises IndexError, KeyError and AttributeError for `!!int ''` and its like
+        raise _invalid(error) from error
+
+
+def compose_yaml(path: str | Path, limit: int = MAX_BYTES, *, aliases: int = 0) -> yaml.Node | None:
+    """Return the nodes of a YAML file, without their values; None for an empty file. Raises as `read_yaml`."""
+    depth = 0
+    try:
+        content = read_small_file(path, limit).decode("utf-8")
+        for event in yaml.parse(content, Loader=_LOADER):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            aliases -= isinstance(event, yaml.AliasEvent)
+            if isinstance(event, yaml.AliasEvent) and aliases < 0:
+                raise ValueError(f"there may be no aliases (*{event.anchor}) in the file: write the values out")
+            if depth > MAX_DEPTH:
+                raise ValueError(f"the file is nested more than {MAX_DEPTH} levels deep")
+        root: yaml.Node | None = yaml.compose(content, Loader=_LOADER)
+        return root
+    except UnicodeDecodeError as error:
+        raise ValueError("the file is not text in UTF-8") from error
+    except yaml.YAMLError as error:
+        raise _invalid(error) from error
+
+
+def _invalid(error: Exception) -> ValueError:
+    mark = getattr(error, "problem_mark", None)
+    where = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+    reason = " ".join(str(getattr(error, "problem", None) or error or type(error).__name__).split())[:300]
+    return ValueError(f"the file is not valid YAML: {reason}{where}")

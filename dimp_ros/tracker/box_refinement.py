@@ -24,6 +24,9 @@ from dimp_ros.model.target_filter import STRIDE
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.target_state import TrackedTarget
 
+EdgeErrors = tuple[float, float, float, float]
+"""Errors of left, top, right and bottom of a box, in its sides."""
+
 RefineBoxes = Callable[[Modulation, Features, Tensor, int, float], tuple[Tensor, Tensor]]
 
 
@@ -202,7 +205,7 @@ def corrected(box: Box, errors: Sequence[float], share: float) -> Box:
     )
 
 
-def edge_errors(box: Box, truth: Box) -> tuple[float, float, float, float]:
+def edge_errors(box: Box, truth: Box) -> EdgeErrors:
     """Return how far left, top, right and bottom of a box are off, in its sides."""
     return (
         (box.x - truth.x) / box.w,
@@ -212,6 +215,12 @@ def edge_errors(box: Box, truth: Box) -> tuple[float, float, float, float]:
     )
 
 
+def mean_errors(errors: Sequence[EdgeErrors]) -> EdgeErrors:
+    """Return the mean of each edge's errors."""
+    left, top, right, bottom = (sum(values) / len(errors) for values in zip(*errors, strict=True))
+    return left, top, right, bottom
+
+
 def measure_edge_errors(
     target: TrackedTarget,
     refine_boxes: RefineBoxes,
@@ -219,8 +228,8 @@ def measure_edge_errors(
     size: tuple[int, int],
     config: TrackerConfig,
     count: int = 4,
-) -> None:
-    """Refine the box of a target in its first frame ``count`` times and keep the mean errors of its edges.
+) -> EdgeErrors:
+    """Refine the box of a target in its first frame ``count`` times and return the mean errors of its edges.
 
     :param backbone: features of the first frame's crop, ``Tensor[1, ...]``.
     """
@@ -228,6 +237,4 @@ def measure_edge_errors(
     last = replace(target.last)
     boxes = refine([target] * count, refine_boxes, repeated, size, config)
     target.last = last
-    errors = [edge_errors(box, target.box) for box in boxes]
-    left, top, right, bottom = (sum(values) / count for values in zip(*errors, strict=True))
-    target.edge_errors = (left, top, right, bottom)
+    return mean_errors([edge_errors(box, target.box) for box in boxes])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Box refinement by a closer look: the box refiner sees a small window around the target, in one pass.
 
-On the first frame, where the box is known, the target's tokens are fitted to it: see `fit_tokens`.
+Its box may be averaged with that of gradient ascent: `average_boxes`.
 """
 
 from __future__ import annotations
@@ -15,52 +15,52 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dimp_ros.geometry.box import Box
-from dimp_ros.images.closer_window import CloserWindow, crop_window, turned_box
+from dimp_ros.geometry.box import Box, iou
+from dimp_ros.images.closer_window import CloserWindow, crop_window
 from dimp_ros.images.picture import Picture
 from dimp_ros.model.backbone import Features
-from dimp_ros.model.box_refiner import CONTEXT, WINDOW_SIZE, BoxRefiner, box_losses
+from dimp_ros.model.box_refiner import CONTEXT, WINDOW_SIZE
 from dimp_ros.model.inference.network import InferenceNet
-from dimp_ros.tracker.box_refinement import clip_box, peak_boxes
+from dimp_ros.tracker.box_refinement import EdgeErrors, clip_box, edge_errors, mean_errors, peak_boxes
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.device import upload
 from dimp_ros.tracker.target_state import TrackedTarget
 
+FIRST_LOOKS = ((0.0, 0.0, 1.0, 1.0), (0.06, -0.06, 1.1, 0.92), (-0.06, 0.06, 0.92, 1.1), (0.12, 0.1, 1.25, 1.2))
+"""Wrong boxes of the first frame, on which the errors are measured: shift and size in sides of the true one."""
 
-class FirstLook(NamedTuple):
-    """A view of the first frame: the image turned by ``angle`` degrees and stretched about the target, and a box that
-    is displaced by ``shift`` and off by the factors ``size``, in sides of the true one.
+AGREEMENT = 0.4
+"""Least overlap of two methods' boxes that are averaged."""
+
+CLOSER_SHARE = 0.6
+"""Weight of the box refiner's box in that average."""
+
+
+def uses_refiner(net: InferenceNet, config: TrackerConfig) -> bool:
+    """Tell whether boxes are refined by a closer look."""
+    return net.box_refiner is not None and config.closer_looks > 0
+
+
+def uses_ascent(net: InferenceNet, config: TrackerConfig) -> bool:
+    """Tell whether boxes are refined by gradient ascent, alone or besides a closer look."""
+    return config.refine_steps > 0 or not uses_refiner(net, config)
+
+
+def average_boxes(closer: Sequence[Box], ascended: Sequence[Box]) -> list[Box]:
+    """Return the weighted means of the box refiner's boxes and those of gradient ascent; the former, where they differ.
+
+    The errors of the two methods are largely independent.
     """
-
-    shift: tuple[float, float] = (0.0, 0.0)
-    size: tuple[float, float] = (1.0, 1.0)
-    angle: float = 0.0
-    stretch: tuple[float, float] = (1.0, 1.0)
-
-    def window(self, box: Box) -> tuple[CloserWindow, NDArray[np.float64], Box]:
-        """Return the window round the wrong box, the change of the image, and the true box after it."""
-        turn = math.radians(self.angle)
-        change = np.diag(self.stretch) @ [[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]]
-        truth = turned_box(box, change)
-        (cx, cy), (x, y), (w, h) = truth.center, self.shift, self.size
-        wrong = Box.from_center(cx + x * truth.w, cy + y * truth.h, w * truth.w, h * truth.h)
-        return CloserWindow.around(wrong, CONTEXT, WINDOW_SIZE), change, truth
+    boxes = []
+    for first, second in zip(closer, ascended, strict=True):
+        agree = float(iou(np.array(first), np.array(second))) > AGREEMENT
+        boxes.append(Box(*average_values(first, second)) if agree else first)
+    return boxes
 
 
-PLAIN_LOOKS = 4
-FIRST_LOOKS = (
-    FirstLook(),
-    FirstLook((0.06, -0.06), (1.1, 0.92)),
-    FirstLook((-0.06, 0.06), (0.92, 1.1)),
-    FirstLook((0.12, 0.1), (1.25, 1.2)),
-    FirstLook((-0.1, -0.12), (0.85, 0.8)),
-    FirstLook((0.05, 0.0), (0.95, 1.05), angle=10.0),
-    FirstLook((0.0, -0.05), (1.05, 0.95), angle=-10.0),
-    FirstLook((-0.05, 0.05), stretch=(1.15, 1.15)),
-    FirstLook((0.05, 0.05), stretch=(0.87, 0.87)),
-    FirstLook((0.0, 0.05), stretch=(1.12, 0.94)),
-)
-"""Views of the first frame; on the first ``PLAIN_LOOKS``, in which the image is unchanged, errors are measured."""
+def average_values(closer: Sequence[float], ascended: Sequence[float]) -> tuple[float, ...]:
+    """Return the weighted means of numbers of both methods."""
+    return tuple(CLOSER_SHARE * a + (1 - CLOSER_SHARE) * b for a, b in zip(closer, ascended, strict=True))
 
 
 def _extract(net: InferenceNet, crops: Sequence[NDArray[np.uint8]], device: torch.device) -> Features:
@@ -69,53 +69,29 @@ def _extract(net: InferenceNet, crops: Sequence[NDArray[np.uint8]], device: torc
 
 def remember_target(
     target: TrackedTarget, net: InferenceNet, picture: Picture, config: TrackerConfig, device: torch.device
-) -> None:
-    """Set what the box refiner needs of a target: its tokens, fitted to the first frame, and the errors that are left.
+) -> EdgeErrors | None:
+    """Set the box refiner's tokens of a target; return the mean errors of the edges that it finds in the first frame.
 
-    The errors are those of the edges: left, top, right, bottom in box sides.
+    None if ``first_frame_correction`` does not ask for them, or if there is no refined box.
     """
     refiner, box = net.box_refiner, target.box
     assert refiner is not None
     own = CloserWindow.around(box, CONTEXT, WINDOW_SIZE)
-    learns = config.box_fit_steps or config.first_frame_correction
-    looks = [look.window(box) for look in FIRST_LOOKS] if learns else []
-    crops = [crop_window(picture, window, change, box.center) for window, change, _ in looks]
-    features = _extract(net, [crop_window(picture, own), *crops], device)
+    cx, cy = box.center
+    looks = FIRST_LOOKS if config.first_frame_correction else ()
+    wrong = [Box.from_center(cx + x * box.w, cy + y * box.h, w * box.w, h * box.h) for x, y, w, h in looks]
+    windows = [own, *(CloserWindow.around(other, CONTEXT, WINDOW_SIZE) for other in wrong)]
+    features = _extract(net, [crop_window(picture, window) for window in windows], device)
     inside = torch.tensor([own.box_to_window(box)], dtype=torch.float32, device=device)
     target.tokens = refiner.tokens(Features(*(maps[:1] for maps in features)), inside)
-    if not learns:
-        return
-    views = Features(*(maps[1:] for maps in features))
-    edges = torch.tensor(np.stack([window.edges(truth) for window, _, truth in looks]), dtype=torch.float32)
-    edges = edges.to(device)
-    if config.box_fit_steps:
-        target.tokens = fit_tokens(refiner, target.tokens, views, edges, config)
-    plain = Features(*(maps[:PLAIN_LOOKS] for maps in views))
-    found = refiner(plain, target.tokens.expand(PLAIN_LOOKS, -1, -1)).edges
-    size = (found[:, 2:] - found[:, :2]).clamp(min=1e-3).repeat(1, 2)
-    left, top, right, bottom = ((found - edges[:PLAIN_LOOKS]) / size).mean(0).tolist()
-    if all(map(math.isfinite, (left, top, right, bottom))):
-        target.edge_errors = (left, top, right, bottom)
-
-
-def fit_tokens(refiner: BoxRefiner, tokens: Tensor, views: Features, edges: Tensor, config: TrackerConfig) -> Tensor:
-    """Return tokens with which the edges are found in the views of the first frame: a few steps of Adam on the tokens.
-
-    :param tokens: what one target is remembered by, ``Tensor[1, T, C]``. :param views: features of V windows.
-    :param edges: the target's in each, ``Tensor[V, 4]`` in window sides.
-    """
-    with torch.inference_mode(False), torch.enable_grad():
-        start, edges = tokens.clone(), edges.clone()
-        views = Features(*(maps.clone() for maps in views))
-        scale = start.abs().mean()
-        change = torch.zeros_like(start).requires_grad_(True)
-        optimizer = torch.optim.Adam([change], lr=config.box_fit_rate)
-        for _ in range(config.box_fit_steps):
-            losses = box_losses(refiner(views, (start + change * scale).expand(len(edges), -1, -1)), edges)
-            loss = 2 * losses["distance"] + losses["overlap"]
-            (change.grad,) = torch.autograd.grad(loss, [change])
-            optimizer.step()
-        return (start + change * scale).detach()
+    if not looks:
+        return None
+    found = refiner(Features(*(maps[1:] for maps in features)), target.tokens.expand(len(looks), -1, -1)).edges
+    errors = []
+    for window, (left, top, right, bottom) in zip(windows[1:], found.tolist(), strict=True):
+        if all(map(math.isfinite, (left, top, right, bottom))) and left < right and top < bottom:
+            errors.append(edge_errors(window.edges_to_image((left, top, right, bottom)), box))
+    return mean_errors(errors) if errors else None
 
 
 class CloserBox(NamedTuple):

@@ -74,7 +74,9 @@ class TrackerConfig:
     proposals: int = _setting(10, 1, 64, "boxes to refine; the first is the predicted one, the others are jittered")
     jitter_center: float = _setting(0.05, 0.0, 1.0, "largest displacement of a jittered box, target sizes")
     jitter_size: float = _setting(0.25, 0.0, 1.0, "largest change of a jittered box's sides, target sizes")
-    refine_steps: int = _setting(5, 0, 50, "gradient ascent steps on the predicted overlap")
+    refine_steps: int = _setting(
+        5, 0, 50, "gradient ascent steps on the predicted overlap; 0: none, and no average with a box refiner's box"
+    )
     refine_step_length: float = _setting(1.0, 0.0, 10.0, "length of those steps")
     max_aspect: float = _setting(6.0, 1.0, 100.0, "refined boxes with a larger aspect ratio are dropped")
     box_fit_steps: int = _setting(
@@ -82,7 +84,10 @@ class TrackerConfig:
     )
     box_fit_rate: float = _setting(0.1, 0.0, 1.0, "learning rate of those steps")
     closer_looks: int = _setting(
-        1, 0, 4, "passes of the box refiner, where the weights have one; 0: gradient ascent on the overlap instead"
+        1,
+        0,
+        4,
+        "passes of the box refiner, where the weights have one, averaged with gradient ascent; 0: that alone",
     )
     first_frame_correction: float = _setting(
         0.0,

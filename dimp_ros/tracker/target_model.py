@@ -18,6 +18,7 @@ from dimp_ros.model.inference.network import InferenceNet
 from dimp_ros.model.target_filter import apply_filter
 from dimp_ros.tracker.augment import first_frame_views
 from dimp_ros.tracker.box_adaptation import fit_modulation
+from dimp_ros.tracker.closer_look import uses_ascent
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
 from dimp_ros.tracker.device import upload
@@ -58,7 +59,7 @@ def init_target_model(
 
     plain = Features(*(maps[:1].float() for maps in backbone))
     modulation = net.net.bb_regressor.modulation(plain, boxes[:1])
-    if config.box_fit_steps and not (config.closer_looks and net.box_refiner is not None):
+    if config.box_fit_steps and uses_ascent(net, config):
         fitted = Features(*(maps[:FITTED_VIEWS] for maps in backbone))
         modulation = fit_modulation(net.net.bb_regressor, modulation, fitted, boxes[: len(fitted[0])], config)
     memory = SampleMemory(features, boxes, config.memory_size, config.first_frame_share)

@@ -27,7 +27,14 @@ from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model
 from dimp_ros.model.dimp import build_model
 from dimp_ros.model.target_filter import STRIDE
 from dimp_ros.tracker.box_refinement import measure_edge_errors, refine, reported
-from dimp_ros.tracker.closer_look import refine_closer, remember_target
+from dimp_ros.tracker.closer_look import (
+    average_boxes,
+    average_values,
+    refine_closer,
+    remember_target,
+    uses_ascent,
+    uses_refiner,
+)
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
 from dimp_ros.tracker.device import choose_device, choose_precision, upload
@@ -283,20 +290,30 @@ class DimpTracker:
     def _learn_box(self, target: TrackedTarget, picture: Picture) -> None:
         """Compute from the first frame what box refinement needs: the box refiner's tokens, the errors of the edges."""
         config, net = self.config, self._engine.net
-        if net.box_refiner is not None and config.closer_looks:
-            remember_target(target, net, picture, config, self.device)
-        elif config.first_frame_correction:
+        closer = ascended = None
+        if uses_refiner(net, config):
+            closer = remember_target(target, net, picture, config, self.device)
+        if config.first_frame_correction and uses_ascent(net, config):
             backbone = net.extract(upload([target.last.image], self.device))
             size = (picture.width, picture.height)
-            measure_edge_errors(target, self._engine.refine_boxes, backbone, size, config)
+            ascended = measure_edge_errors(target, self._engine.refine_boxes, backbone, size, config)
+        if closer and ascended:
+            left, top, right, bottom = average_values(closer, ascended)
+            target.edge_errors = (left, top, right, bottom)
+        else:
+            target.edge_errors = closer or ascended or target.edge_errors
 
     def _refine(self, targets: list[TrackedTarget], backbone: Features, rows: list[int], picture: Picture) -> list[Box]:
-        """Return the refined boxes of targets, by the box refiner where the weights have one."""
-        config, net = self.config, self._engine.net
+        """Return the refined boxes of targets, by the box refiner, by gradient ascent, or the means of both."""
+        config, net, size = self.config, self._engine.net, (picture.width, picture.height)
+        closer = None
         if config.closer_looks and all(target.tokens is not None for target in targets):
-            return refine_closer(targets, net, picture, config, self.device)
+            closer = refine_closer(targets, net, picture, config, self.device)
+            if not config.refine_steps:
+                return closer
         chosen = Features(*(maps[rows] for maps in backbone))
-        return refine(targets, self._engine.refine_boxes, chosen, (picture.width, picture.height), config)
+        ascended = refine(targets, self._engine.refine_boxes, chosen, size, config)
+        return average_boxes(closer, ascended) if closer else ascended
 
     def _refine_and_confirm(
         self, targets: list[TrackedTarget], backbone: Features, rows: list[int], picture: Picture

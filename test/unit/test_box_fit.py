@@ -102,10 +102,12 @@ def lite(shipped):
 
 
 def set_up(tracker, refiner, **settings):
+    """Set a box refiner, which then works alone unless ``refine_steps`` is given."""
     tracker.drop()
     tracker.net.box_refiner = refiner
     tracker._engine = InferenceEngine(tracker.net, tracker.device, "float32")
-    tracker.config = TrackerConfig(**QUICK, **settings)
+    alone = {"refine_steps": 0} if refiner is not None else {}
+    tracker.config = TrackerConfig(**{**QUICK, **alone, **settings})
     return tracker
 
 
@@ -191,9 +193,28 @@ def test_looks_follow_one_another_and_none_means_ascent(shipped):
     box = first_box(set_up(shipped, refiner, closer_looks=2), image, BOX)
     assert refiner.asked == 2
     assert box.w / box.h == pytest.approx((60 / 40) ** 0.25, rel=1e-3)
-    ascent = first_box(set_up(shipped, refiner, closer_looks=0), image, BOX)
+    ascent = first_box(set_up(shipped, refiner, closer_looks=0, refine_steps=5), image, BOX)
     assert refiner.asked == 2
     assert ascent == first_box(set_up(shipped, None), image, BOX)
+
+
+def test_boxes_of_both_methods_are_averaged_where_they_agree(shipped):
+    image = picture(BOX)
+    ascent = first_box(set_up(shipped, None), image, BOX)
+    refiner = AlwaysAt([0.2, 0.25, 0.75, 0.8])
+    alone = first_box(set_up(shipped, refiner), image, BOX)
+    both = first_box(set_up(shipped, refiner, refine_steps=5), image, BOX)
+    assert both == pytest.approx([0.6 * a + 0.4 * b for a, b in zip(alone, ascent, strict=True)])
+    far = AlwaysAt([0.0, 0.0, 0.2, 0.2])
+    assert first_box(set_up(shipped, far, refine_steps=5), image, BOX) == first_box(set_up(shipped, far), image, BOX)
+
+
+def test_errors_of_both_methods_are_taken_back(shipped):
+    image, refiner = picture(BOX), AlwaysAt([0.2, 0.25, 0.75, 0.8])
+    plain = first_box(set_up(shipped, refiner, refine_steps=5), image, BOX)
+    mended = first_box(set_up(shipped, refiner, refine_steps=5, first_frame_correction=1.0), image, BOX)
+    error = [max(abs(a - b) for a, b in zip(box, BOX, strict=True)) for box in (plain, mended)]
+    assert error[1] < 0.8 * error[0]
 
 
 def test_a_refiners_error_is_taken_back(shipped):

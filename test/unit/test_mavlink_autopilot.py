@@ -196,7 +196,7 @@ def test_command_of_unknown_age_moves_nothing() -> None:
     assert bench.sent == []
 
 
-@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e300, -101.0])
 def test_command_that_is_not_finite_is_zero(value: float) -> None:
     bench = Bench()
     bench.run(1.0)

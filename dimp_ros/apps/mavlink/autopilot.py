@@ -42,6 +42,8 @@ _PX4_TYPES = (*_COPTERS, *_GROUND, 19, 20, 21, 22, 23, 24, 25)
 """Those and VTOLs: OFFBOARD takes velocities of them."""
 
 ZERO = (0.0,) * 6
+LARGEST_COMMAND = 100.0
+"""m/s or rad/s; a larger one is an error, and may not even fit into the message."""
 
 
 class AutopilotHeartbeat(NamedTuple):
@@ -127,12 +129,13 @@ class AutopilotControl:
                 self._lost = beat.in_mode and (self._lost or gap)
 
     def on_command(self, twist: Sequence[float], sent: float) -> None:
-        """Take a command: linear x, y, z in m/s and angular x, y, z in rad/s; one that is not finite is zero.
+        """Take a command: linear x, y, z in m/s and angular x, y, z in rad/s; one beyond `LARGEST_COMMAND` is zero.
 
         :param sent: when it was sent, by the clock; NaN if that is not known: then it moves nothing.
         """
         with self._lock:
-            self._twist = tuple(twist) if len(twist) == 6 and all(map(math.isfinite, twist)) else ZERO
+            fits = len(twist) == 6 and all(abs(value) <= LARGEST_COMMAND for value in twist)
+            self._twist = tuple(twist) if fits else ZERO
             self._sent = sent
 
     def refusal(self, publishers: int = 1) -> str:

@@ -46,6 +46,18 @@ class TrackerConfig:
     hard_negative_threshold: float = _setting(0.5, 0.0, 1.0, "hard negative if second peak / first peak exceeds this")
     neighborhood: float = _setting(2.2, 0.5, 10.0, "neighbourhood of the first peak without a second one, target sizes")
     displacement_share: float = _setting(0.8, 0.0, 2.0, "largest displacement in a frame, in half score maps")
+    candidates: int = _setting(
+        0, 0, 16, "score peaks that are followed as tracks, the target's and look-alikes'; 0: the highest is the target"
+    )
+    candidate_frames: int = _setting(
+        3, 1, 100, "frames after which a look-alike's track is trusted, so that its peak is not the target's"
+    )
+    candidate_share: float = _setting(
+        0.7, 0.0, 2.0, "peak / mean peak of the target's own track from which a higher new peak is not taken instead"
+    )
+    candidate_hidden: int = _setting(
+        10, 0, 10000, "frames in which a look-alike is not taken for a target that has vanished"
+    )
     max_outside: float = _setting(0.3, 0.0, 0.5, "how far the centre may leave the image, in target sizes")
     # Lost and found
     search_tiles: int = _setting(

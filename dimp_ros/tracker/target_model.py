@@ -18,6 +18,7 @@ from dimp_ros.model.inference.network import InferenceNet
 from dimp_ros.model.target_filter import apply_filter
 from dimp_ros.tracker.augment import first_frame_views
 from dimp_ros.tracker.box_adaptation import fit_modulation
+from dimp_ros.tracker.candidate_tracks import find_peaks
 from dimp_ros.tracker.closer_look import uses_ascent
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
@@ -66,7 +67,11 @@ def init_target_model(
     scores = apply_filter(features[None, :1], weights)[0, 0].cpu().numpy()
     result = SearchResult(window, views[0].image, scores, weights, highest(scores))
     timer.record("modulate")
-    return TrackedTarget(box, weights, modulation, memory, generator, result)
+    target = TrackedTarget(box, weights, modulation, memory, generator, result)
+    if config.candidates:
+        peaks = find_peaks(scores, features[0].cpu().numpy(), window, box, config.candidates)
+        target.tracks.start(peaks, result.localization.cell)
+    return target
 
 
 def _dropout_copies(plain: Tensor, config: TrackerConfig, generator: torch.Generator) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dimp_ros.geometry.box import Box
 from dimp_ros.model.iou_net import Modulation
+from dimp_ros.tracker.candidate_tracks import CandidateTracks
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow
 from dimp_ros.tracker.localization import Localization
@@ -58,6 +59,7 @@ class TrackedTarget:
     frame: int = 0
     status: TrackStatus = TrackStatus.CONFIRMED
     redetection: RedetectionState = field(default_factory=RedetectionState)
+    tracks: CandidateTracks = field(default_factory=CandidateTracks)
     tokens: Tensor | None = None
     predicted_overlap: float | None = None
     edge_errors: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)

@@ -13,12 +13,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dimp_ros.geometry.box import Box, check_box
 from dimp_ros.images.picture import Picture, as_picture, to_color
@@ -27,6 +29,7 @@ from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model
 from dimp_ros.model.dimp import build_model
 from dimp_ros.model.target_filter import STRIDE
 from dimp_ros.tracker.box_refinement import measure_edge_errors, refine, reported
+from dimp_ros.tracker.candidate_tracks import find_peaks
 from dimp_ros.tracker.closer_look import (
     average_boxes,
     average_values,
@@ -214,7 +217,7 @@ class DimpTracker:
         filters = torch.cat([target.filter for target, own in zip(targets, windows, strict=True) for _ in own])
         timer.record("crop")
         backbone, features, maps = self._engine.extract_and_score(crops, filters, timer)
-        rows = self._localize_targets(targets, windows, crops, maps)
+        rows = self._localize_targets(targets, windows, crops, maps, features)
         timer.record("localize")
         self._refine_and_confirm(targets, backbone, rows, picture)
         timer.record("refine")
@@ -267,6 +270,7 @@ class DimpTracker:
         windows: list[list[SearchWindow]],
         crops: Sequence[NDArray[np.uint8]],
         maps: NDArray[np.float32],
+        features: Tensor,
     ) -> list[int]:
         """Set every target's status and search result from the score maps ``[N, R, C]`` of its windows.
 
@@ -280,6 +284,10 @@ class DimpTracker:
                 center = (last.center[1] / STRIDE, last.center[0] / STRIDE) if n == 0 else None  # not used in tiles
                 scores, cells = maps[first + n], (last.h / STRIDE, last.w / STRIDE)
                 localizations.append(localize(scores, cells, center, self.config))
+            if self.config.candidates:
+                box, area = target.predicted_box(self.config), features[first].cpu().numpy()
+                peaks = find_peaks(maps[first], area, own[0], box, self.config.candidates)
+                localizations = target.tracks.decide(localizations, peaks, own, math.sqrt(box.area), self.config)
             target.status, n = target.redetection.classify(localizations, self.config)
             row = first + n
             target.last = SearchResult(own[n], crops[row], maps[row], target.filter, localizations[n])

@@ -370,6 +370,23 @@ def test_unknown_target_is_named_and_nothing_is_updated(random_tracker):
     assert random_tracker.inspect("a").frame == 0
 
 
+@shipped
+def test_candidate_tracks_change_nothing_without_look_alikes(tracker):
+    def track(candidates, later):
+        tracker.drop()
+        tracker.config = dataclasses.replace(tracker.config, candidates=candidates)
+        tracker.init(SCENE.frame(300, 200), SCENE.box(300, 200))
+        tracker.config = dataclasses.replace(tracker.config, candidates=later)
+        return [tracker.update(SCENE.frame(300 + 8 * i, 200)).box for i in range(1, 4)]
+
+    usual = tracker.config
+    try:
+        assert track(6, 6) == track(0, 0) == track(0, 6)
+    finally:
+        tracker.drop()
+        tracker.config = usual
+
+
 # Lost and found. Settings make targets lost and found, so that these hold with any weights.
 
 BLIND = TrackerConfig(not_found_threshold=1.0, search_tiles=4)

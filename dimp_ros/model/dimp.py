@@ -45,7 +45,7 @@ ARCHITECTURES = {
 class DimpNet(nn.Module):
     """Backbone, target classifier and overlap predictor; each part is used on its own, so there is no ``forward``.
 
-    ``box_refiner`` is None, unless a weights file has one: it then gives the boxes instead of the overlap predictor.
+    ``box_refiner`` is None, unless a weights file has one: it then gives boxes besides the overlap predictor.
     """
 
     def __init__(self, architecture: Architecture) -> None:

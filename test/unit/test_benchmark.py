@@ -52,7 +52,7 @@ def test_baseline_crops_are_those_of_the_tracker(window, within):
 
 @shipped
 def test_baseline_boxes_are_those_of_the_tracker():
-    video, config = SyntheticVideo(), TrackerConfig.deterministic(update_interval=3)
+    video, config = SyntheticVideo(), TrackerConfig.deterministic(update_interval=3, closer_looks=0)
     tracker, baseline = DimpTracker(device="cpu", config=config), BaselineTracker("dimp_lite", CPU, config)
     box = video.boxes(0, 1)[0]
     tracker.init(video.frame(0), box)

@@ -6,15 +6,13 @@ from pathlib import Path
 from dimp_ros.apps.console.settings import ConsoleSettings, console_parameters
 from dimp_ros.ros_utils.launch_arguments import (
     Argument,
-    Program,
     common_arguments,
-    existing_file,
     for_parameter,
-    overrides,
+    node_program,
     parameter_file,
+    secret_file,
     topic,
 )
-from dimp_ros.ros_utils.secrets import read_secret
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 FILE = "params_file"
@@ -27,18 +25,11 @@ def host(text):
     return text
 
 
-def token_file(text):
-    """Read the path of a file with a token that nobody else may read."""
-    path = existing_file(text)
-    read_secret("token_file", Path(path))
-    return path
-
-
 ARGUMENTS = (
     Argument("image", "/camera/image_raw", "topic of the images", topic),
     Argument("host", "", "address that the page is served on; all but loopback addresses need a token", host, FILE),
     for_parameter(ROWS, "port", FILE),
-    Argument("token_file", "", "file with the token that browsers must show", token_file, FILE),
+    Argument("token_file", "", "file with the token that browsers must show", secret_file("token_file"), FILE),
     Argument("tracker", "", "name of the tracker's node", topic, FILE),
     for_parameter(ROWS, "image_transport", FILE, "compressed: images are taken from IMAGE/compressed"),
     Argument(FILE, str(CONFIG / "console.yaml"), "file with the parameters of the console", parameter_file),
@@ -48,18 +39,8 @@ ARGUMENTS = (
 
 def programs(values):
     """Return what is started."""
-    names = ("host", "port", "token_file", "tracker", "image_transport", "use_sim_time")
-    return [
-        Program(
-            executable="console_node",
-            name="console",
-            files=(values[FILE],),
-            parameters=overrides(values, *names),
-            remappings={"image": values["image"]},
-            namespace=values["namespace"],
-            log_level=values["log_level"],
-        )
-    ]
+    names = ("host", "port", "token_file", "tracker", "image_transport")
+    return [node_program(values, "console_node", "console", names, {"image": values["image"]})]
 
 
 def generate_launch_description():

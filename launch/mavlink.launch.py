@@ -10,15 +10,13 @@ from dimp_ros.apps.mavlink.settings import mavlink_parameters
 from dimp_ros.apps.mavlink.transport import is_serial, split_address
 from dimp_ros.ros_utils.launch_arguments import (
     Argument,
-    Program,
     common_arguments,
-    existing_file,
     for_parameter,
-    overrides,
+    node_program,
     parameter_file,
+    secret_file,
     topic,
 )
-from dimp_ros.ros_utils.secrets import read_secret
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 FILE = "params_file"
@@ -32,18 +30,11 @@ def connection(text):
     return text
 
 
-def signing_key_file(text):
-    """Read the path of a file with a passphrase that nobody else may read."""
-    path = existing_file(text)
-    read_secret("signing_key_file", Path(path))
-    return path
-
-
 ARGUMENTS = (
     Argument("connection", "", "where the ground station or the autopilot is: udpout:HOST:PORT ...", connection, FILE),
     for_parameter(ROWS, "system_id", FILE),
     for_parameter(ROWS, "video_delay", FILE),
-    Argument("signing_key_file", "", "file with the passphrase for MAVLink 2 signing", signing_key_file, FILE),
+    Argument("signing_key_file", "", "file with the passphrase for signing", secret_file("signing_key_file"), FILE),
     Argument("tracker", "", "name of the tracker's node", topic, FILE),
     for_parameter(ROWS, "steer", FILE),
     Argument("cmd_vel", "cmd_vel", "topic of the follower's velocities, used where steer is not none", topic),
@@ -54,18 +45,8 @@ ARGUMENTS = (
 
 def programs(values):
     """Return what is started."""
-    names = ("connection", "system_id", "video_delay", "signing_key_file", "tracker", "steer", "use_sim_time")
-    return [
-        Program(
-            executable="mavlink_node",
-            name="mavlink_camera",
-            files=(values[FILE],),
-            parameters=overrides(values, *names),
-            remappings={"cmd_vel": values["cmd_vel"]},
-            namespace=values["namespace"],
-            log_level=values["log_level"],
-        )
-    ]
+    names = ("connection", "system_id", "video_delay", "signing_key_file", "tracker", "steer")
+    return [node_program(values, "mavlink_node", "mavlink_camera", names, {"cmd_vel": values["cmd_vel"]})]
 
 
 def generate_launch_description():

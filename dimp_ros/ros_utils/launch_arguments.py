@@ -17,6 +17,7 @@ import yaml
 
 from dimp_ros.files.yaml_file import compose_yaml
 from dimp_ros.ros_utils.parameter_table import Parameter, range_text
+from dimp_ros.ros_utils.secrets import read_secret
 from dimp_ros.ros_utils.text import shortened
 
 Reader: TypeAlias = Callable[[str], Any]
@@ -100,6 +101,25 @@ def overrides(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
     return {name: values[name] for name in names if values[name] is not None}
 
 
+def node_program(
+    values: Mapping[str, Any], executable: str, name: str, parameters: Iterable[str], remappings: dict[str, str]
+) -> Program:
+    """Return a node whose parameter file is the argument ``params_file``.
+
+    :param values: of the launch file's arguments, `common_arguments` among them. :param parameters: names of those
+        that override the file.
+    """
+    return Program(
+        executable=executable,
+        name=name,
+        files=(values["params_file"],),
+        parameters=overrides(values, *parameters, "use_sim_time"),
+        remappings=remappings,
+        namespace=values["namespace"],
+        log_level=values["log_level"],
+    )
+
+
 def beside(image: str, topic: str) -> str:
     """Return the name of a topic beside the image topic, where camera drivers publish it."""
     return f"{image.rpartition('/')[0]}/{topic}" if "/" in image else topic
@@ -173,6 +193,17 @@ def existing_file(text: str) -> str:
     if not os.access(path, os.R_OK):
         raise ValueError("the file cannot be read by this user; change its mode")
     return str(path)
+
+
+def secret_file(name: str) -> Reader:
+    """Return a reader of the path of a file with a secret that nobody else may read. :param name: of the argument."""
+
+    def read(text: str) -> str:
+        path = existing_file(text)
+        read_secret(name, Path(path))
+        return path
+
+    return read
 
 
 def parameter_file(text: str) -> str:

@@ -66,18 +66,19 @@ class FuzzSurface(NamedTuple):
 
 
 SURFACES = {
-    "raw-images": FuzzSurface("fuzz.images", "raw_images", 0.19, "cv2"),
-    "compressed-images": FuzzSurface("fuzz.images", "compressed_images", 0.14, "cv2"),
+    "raw-images": FuzzSurface("fuzz.images", "raw_images", 0.17, "cv2"),
+    "compressed-images": FuzzSurface("fuzz.images", "compressed_images", 0.13, "cv2"),
     "contradictions": FuzzSurface("fuzz.contradictions", "contradictions", 0.05, "rosbags", 3.0),
     "complexity": FuzzSurface("fuzz.complexity", "complexity", 0.005, "rosbags", 3.0),
     "outputs": FuzzSurface("fuzz.outputs", "outputs", 0.015, "rosbags"),
-    "position": FuzzSurface("fuzz.position", "positions", 0.16, "numpy"),
+    "position": FuzzSurface("fuzz.position", "positions", 0.14, "numpy"),
     "requests": FuzzSurface("fuzz.targets", "requests", 0.11, "rclpy"),
     "detections": FuzzSurface("fuzz.targets", "detections", 0.08, "rclpy"),
     "sequences": FuzzSurface("fuzz.sequences", "sequences", 0.04, "rclpy"),
     "parameters": FuzzSurface("fuzz.parameters", "parameters", 0.09, "rclpy"),
     "tracker": FuzzSurface("fuzz.tracker", "trackers", 0.01, "torch"),
     "checkpoints": FuzzSurface("fuzz.checkpoints", "checkpoints", 0.07, "torch", 3.0),
+    "mavlink": FuzzSurface("fuzz.mavlink", "messages", 0.05, "pymavlink"),
     "bags": FuzzSurface("fuzz.bags", "bags", 0.04, "rosbags"),
 }
 

@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-follow demo-servo test soak fuzz bench lint format footage clean
+.PHONY: help setup demo demo-follow demo-drone demo-servo test soak fuzz bench lint format footage clean
 
 help: ## show this list
 	@echo "make TARGET [ARGS='...'] [PYTHON=python3.11]"
@@ -20,6 +20,9 @@ demo: ## track a target in a real video over ROS 2 topics; build/demo/; ARGS="ra
 
 demo-follow: setup ## a simulated robot follows a target that is hidden, and stops when the tracker is killed; build/demo-follow/
 	@tools/env python tools/run_loop_demo.py follow $(ARGS)
+
+demo-drone: setup ## a simulated drone follows by MAVLink: ground station, camera, autopilot; build/demo-drone/
+	@tools/env python tools/run_drone_demo.py $(ARGS)
 
 follow-picture: setup ## record the moving image of the README, docs/images/follow.webp
 	@tools/env python tools/record_follow.py

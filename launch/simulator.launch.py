@@ -19,7 +19,7 @@ from dimp_ros.ros_utils.launch_arguments import (
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 FILE = "params_file"
-NAMES = ("path", "speed", "rate", "image_latency", "command_latency", "paused")
+NAMES = ("path", "speed", "rate", "image_latency", "command_latency", "paused", "autopilot")
 ARGUMENTS = (
     Argument("mode", "vehicle", f"what carries the camera: {', '.join(MODES)}", choice(*MODES)),
     Argument(FILE, "", "file with the parameters of the simulator; empty: that of the mode", or_empty(parameter_file)),

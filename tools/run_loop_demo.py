@@ -9,8 +9,10 @@ Plot, video and figures are written to build/demo-follow or build/demo-servo.
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,7 +20,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from programs import stop
 
 if TYPE_CHECKING:
-    from dimp_ros.apps.simulator.recorder import LoopRecorder
+    from dimp_ros.apps.simulator.recorder import LoopPlan, LoopRecorder
+    from dimp_ros.ros_utils.spin import Finish
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "config"
@@ -41,6 +44,7 @@ class LoopDemo(NamedTuple):
 DEMOS = {
     "follow": LoopDemo("vehicle", "follower", "simulator_vehicle.yaml", None),
     "servo": LoopDemo("arm", "servo", "simulator_arm.yaml", 2.0),
+    "drone": LoopDemo("vehicle", "follower", "simulator_drone.yaml", None),
 }
 
 
@@ -52,7 +56,7 @@ def command(script: str, files: list[str], *arguments: str) -> list[str]:
 
 def main() -> int:
     """Run the demo of the command line."""
-    if len(sys.argv) < 2 or sys.argv[1] not in DEMOS:
+    if len(sys.argv) < 2 or sys.argv[1] not in ("follow", "servo"):
         print(__doc__, file=sys.stderr)
         return 2
     from dimp_ros.apps.simulator.recorder import LoopRecorder
@@ -60,8 +64,14 @@ def main() -> int:
     return run_demo(sys.argv[1], sys.argv[2:], LoopRecorder)
 
 
-def run_demo(name: str, arguments: list[str], recorder: type[LoopRecorder]) -> int:
-    """Start all, record, stop all; the exit code is the recorder's."""
+def run_demo(
+    name: str, arguments: list[str], recorder: Callable[[LoopPlan, Finish], LoopRecorder], ground: int | None = None
+) -> int:
+    """Start all, record, stop all; the exit code is the recorder's.
+
+    :param ground: port of a ground station: the vehicle has an autopilot, and the controller's velocities go to it
+        through a MAVLink camera. The recorder's commands are those that the vehicle obeys then.
+    """
     from dimp_ros.apps.simulator.recorder import LoopPlan
     from dimp_ros.ros_utils.spin import run
 
@@ -78,6 +88,13 @@ def run_demo(name: str, arguments: list[str], recorder: type[LoopRecorder]) -> i
     }
     if not truth:
         commands["tracker"] = command("tracker_node", ["tracker.yaml"], *arguments)
+    if ground is not None:
+        port = free_port()
+        links = {"ground_connection": f"udpout:127.0.0.1:{ground}", "companion_connection": f"udpin:127.0.0.1:{port}"}
+        commands["simulator"] += [part for key, value in links.items() for part in ("-p", f"{key}:={value}")]
+        connection = ["-p", f"connection:=udpout:127.0.0.1:{port}"]
+        commands["camera"] = command("mavlink_node", ["mavlink.yaml", demo.parameters], *connection)
+        remapping += ["-r", "cmd_vel:=obeyed"]
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for who, line in commands.items():
@@ -90,6 +107,13 @@ def run_demo(name: str, arguments: list[str], recorder: type[LoopRecorder]) -> i
         return run(lambda finish: recorder(plan, finish), ["--ros-args", *remapping], threads=8)
     finally:
         stop(processes, STOP_SECONDS, "loop")
+
+
+def free_port() -> int:
+    """Return a UDP port that is free."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "apps/track": {"geometry", "images", "tracker", "apps/bags", "apps/recording"},
     "apps/steering": {"geometry", "images", "tracker", "ros_utils"},
     "apps/console": {"geometry", "images", "tracker", "ros_utils"},
-    "apps/simulator": {"geometry", "images", "tracker", "ros_utils", "apps/recording"},
+    "apps/simulator": {"geometry", "images", "tracker", "ros_utils", "apps/recording", "apps/mavlink"},
     "apps/mavlink": {"geometry", "images", "tracker", "ros_utils"},
     "apps/demo": {"geometry", "images", "tracker", "ros_utils", "apps/recording"},
 }

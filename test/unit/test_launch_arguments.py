@@ -67,6 +67,8 @@ BAD = [
     (("console",), "token_file", "/no/such/token", "no such file"),
     (("console", "mavlink"), "tracker", "my tracker", "topic name"),
     *((("mavlink",), "connection", text, "udpin:HOST:PORT") for text in ("udp:1.2.3.4:5", "tcp:robot", "udpin:h:http")),
+    (("mavlink",), "steer", "plane", "vehicle"),
+    (("mavlink",), "cmd_vel", "my topic", "topic name"),
     (("mavlink",), "signing_key_file", "/no/such/key", "no such file"),
     *((("mavlink",), "system_id", text, "1 .. 255") for text in ("0", "256", "one")),
     *((("mavlink",), "video_delay", text, "0 .. 60") for text in ("-0.1", "61", "soon", "nan")),

@@ -116,6 +116,18 @@ def test_a_vehicle_moves_in_its_own_frame_with_a_lag():
     assert world.truth().camera_position == pytest.approx((moved, 0.0, 1.5), abs=1e-3)
 
 
+def test_tilted_camera_looks_down_and_still_flies_level():
+    world = World(WorldConfig(camera_pitch=30.0, lag=0.0, **SMALL))
+    assert world.truth().camera_rotation[:, 2] == pytest.approx([math.cos(math.pi / 6), 0.0, -0.5])
+    world.command((1.0, 0.0, 0.0, 0.0, 0.0, 0.0))
+    world.step(0.4)
+    assert world.truth().camera_position == pytest.approx([0.4, 0.0, world.config.camera_height])
+    world.command((0.0, 0.0, 0.0, 0.0, 0.0, 1.0))
+    world.step(0.4)
+    ahead = world.truth().camera_rotation[:, 2]
+    assert math.atan2(ahead[1], ahead[0]) == pytest.approx(0.4) and ahead[2] == pytest.approx(-0.5)
+
+
 def test_vehicle_turns_left_and_drives_where_it_looks():
     world = World(WorldConfig(lag=0.0, command_timeout=10.0))
     world.command((0.0, 0.0, 0.0, 0.0, 0.0, math.pi / 20))
@@ -232,10 +244,11 @@ def test_board_hides_the_target_and_is_gone_after(magenta):
     assert all(visible[tick] == 1.0 for tick in (*range(0, 12), *range(48, 60)))
 
 
-def test_fence_stands_still_and_hides_what_is_behind_it(magenta):
+@pytest.mark.parametrize(("height", "pitch"), [(0.6, 0.0), (2.4, 18.0)], ids=["rover", "drone"])
+def test_fence_stands_still_and_hides_what_is_behind_it(magenta, height, pitch):
     config = WorldConfig(
         target_picture=magenta, path="sine", period=8.0, hide_by="fence", hide_from=5.5, hide_until=6.5, on_ground=True,
-        camera_height=0.6, target_offset=(0.28, 0.0),
+        camera_height=height, camera_pitch=pitch, target_offset=(0.28, 0.0),
     )  # fmt: skip
     world = World(config)
     visible = []

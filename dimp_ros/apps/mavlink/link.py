@@ -110,7 +110,8 @@ class MavlinkLink:
 
     :param connection: see `open_transport`. :param receive: called with each message of `TYPES` in the link's thread.
     :param tick: called in the link's thread at least every `RECONNECT_SECONDS`, connected or not.
-    :param key: see `make_codec`. :param types: of the messages that are passed on.
+    :param key: see `make_codec`. :param types: of the messages that are passed on;
+        None for all.
     """
 
     def __init__(
@@ -124,7 +125,7 @@ class MavlinkLink:
         tick: Callable[[], None],
         log: Callable[[str], None],
         key: bytes | None = None,
-        types: Container[str] = TYPES,
+        types: Container[str] | None = TYPES,
     ) -> None:
         dialect()
         self._where, self._baud, self._source, self._key = connection, baud, (system, component), key
@@ -203,7 +204,7 @@ class MavlinkLink:
             return
         for message in messages_in(codec, data, whole=transport.datagrams) if data else ():
             transport.confirm()
-            if message.get_type() not in self._types:
+            if self._types is not None and message.get_type() not in self._types:
                 continue
             if self._budget.take():
                 self._receive(message)

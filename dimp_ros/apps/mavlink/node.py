@@ -188,9 +188,10 @@ class MavlinkNode(Node):
     def _steer(self) -> None:
         """Send what the autopilot or the gimbal is to get now, and log when that changes between motion and none."""
         before, self._refusal = self._refusal, self._autopilot.tick(self.count_publishers(self._commands))
-        if before != self._refusal and not (before and self._refusal):
-            text = f"not steering: {self._refusal}" if self._refusal else f"steering the {self._settings.steer}"
-            self.get_logger().info(text, throttle_duration_sec=1.0)
+        if before and not self._refusal:
+            self.get_logger().info(f"steering the {self._settings.steer}", throttle_duration_sec=1.0)
+        elif self._refusal and not before:
+            self.get_logger().info(f"not steering: {self._refusal}", throttle_duration_sec=1.0)
 
     def _on_watch(self) -> None:
         """Reject commands that the tracker has not answered in time."""

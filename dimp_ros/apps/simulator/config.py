@@ -32,6 +32,7 @@ class WorldConfig:
     field_of_view: float = _fixed(60.0, "Horizontal angle of view without distortion, degrees.", (10.0, 120.0))
     distortion: tuple[float, ...] = _fixed((0.0,) * 5, "Of plumb_bob: k1, k2, p1, p2, k3.", (-2.0, 2.0))
     camera_height: float = _fixed(1.5, "Of a vehicle's camera above the ground at the start, metres.", (0.05, 100.0))
+    camera_pitch: float = _fixed(0.0, "How far a vehicle's camera looks below the horizon, degrees.", (0.0, 80.0))
     # How it moves
     lag: float = _fixed(0.25, "Time constant with which velocities follow the command, seconds.", (0.0, 5.0))
     command_latency: float = _fixed(0.0, "Seconds until a command begins to act.", (0.0, 2.0))

@@ -20,9 +20,10 @@ from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
 from std_srvs.srv import SetBool
 
+from dimp_ros.apps.simulator.autopilot import AutopilotLinks
 from dimp_ros.apps.simulator.delay import DelayLine
 from dimp_ros.apps.simulator.messages import camera_info_message, camera_pose, depth_message, target_pose, true_state
-from dimp_ros.apps.simulator.settings import configs, simulator_parameters
+from dimp_ros.apps.simulator.settings import ShowConfig, configs, simulator_parameters
 from dimp_ros.apps.simulator.world import Truth, World
 from dimp_ros.images.video import BgrImage
 from dimp_ros.msg import TargetState, TargetStateArray
@@ -74,25 +75,40 @@ class Simulator(Node):
         self._truths = self._publisher(TargetStateArray, "ground_truth", 10)
         self._target_poses = self._publisher(PoseStamped, "ground_truth_pose", 10)
         self._camera_poses = self._publisher(PoseStamped, "camera_pose", 10)
-        topic = COMMAND_TOPICS[config.mode]
         commands, steady = MutuallyExclusiveCallbackGroup(), Clock(clock_type=ClockType.STEADY_TIME)
-        subscription = self.create_subscription(
-            TwistStamped,
-            topic,
-            logged(self._on_command, self.get_logger()),
-            sensor_qos(1),
-            callback_group=commands,
-            **subscription_options(),
-        )
+        self._autopilot: AutopilotLinks | None = None
+        if self._show.autopilot:
+            obeyed = "its autopilot"
+            self._obeyed = self._publisher(TwistStamped, "obeyed", 10)
+        else:
+            subscription = self.create_subscription(
+                TwistStamped,
+                COMMAND_TOPICS[config.mode],
+                logged(self._on_command, self.get_logger()),
+                sensor_qos(1),
+                callback_group=commands,
+                **subscription_options(),
+            )
+            obeyed = subscription.topic_name
         self.create_service(SetBool, "~/set_playing", self._on_set_playing, callback_group=commands)
         self._at = time.monotonic()
         self.create_timer(1.0 / self._show.rate, logged(self._on_timer, self.get_logger()), clock=steady)
         if self._show.image_latency > 0.0:
             self.create_timer(DELIVERY_SECONDS, logged(self._deliver, self.get_logger()), clock=steady)
+        if self._show.autopilot:
+            self._autopilot = self._start_autopilot(self._show)
         self.get_logger().info(
             f"{config.width} x {config.height} pixels, {self._show.rate:g} times a second on "
-            f"{self._images.topic_name}; the {config.mode} obeys {subscription.topic_name}"
+            f"{self._images.topic_name}; the {config.mode} obeys {obeyed}"
         )
+
+    def _start_autopilot(self, show: ShowConfig) -> AutopilotLinks:
+        try:
+            return AutopilotLinks(
+                show.autopilot, show.ground_connection, show.companion_connection, self._obey, self.get_logger().info
+            )
+        except ImportError as error:
+            raise ValueError(f"autopilot is {show.autopilot!r}: {error}") from error
 
     def _publisher(self, kind: type, name: str, depth: int) -> Any:
         return self.create_publisher(kind, name, reliable_qos(depth), **publisher_options())
@@ -116,6 +132,18 @@ class Simulator(Node):
                 self.world.command((0.0,) * 6)
                 self.get_logger().error(f"{error}; the camera stops", throttle_duration_sec=1.0)
 
+    def _obey(self, twist: tuple[float, ...]) -> None:
+        """Apply what the autopilot makes of setpoints, and publish it."""
+        with self._lock:
+            self._advance()
+            self.world.command(twist)
+        message = TwistStamped()
+        message.header.stamp = self.get_clock().now().to_msg()
+        message.header.frame_id = "base_link"
+        linear, angular = message.twist.linear, message.twist.angular
+        linear.x, linear.y, linear.z, angular.x, angular.y, angular.z = twist
+        self._obeyed.publish(message)
+
     def _on_set_playing(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         with self._lock:
             self._advance()
@@ -133,6 +161,8 @@ class Simulator(Node):
             view = _View(
                 Header(stamp=stamp, frame_id=self._show.frame_id), self.world.render(), depth, self.world.truth()
             )
+        if self._autopilot is not None:
+            self._autopilot.on_truth(view.truth)
         self._views.push(now, view)
         self._deliver()
 
@@ -161,8 +191,9 @@ class Simulator(Node):
         self._camera_poses.publish(camera_pose(view.header, view.truth))
 
     def close(self) -> bool:
-        """Nothing runs outside of the executor."""
-        return True
+        """End the autopilot's threads; return whether they have ended."""
+        autopilot = getattr(self, "_autopilot", None)  # not there where a parameter was wrong
+        return autopilot is None or autopilot.close()
 
 
 def main(args: Sequence[str] | None = None) -> int:

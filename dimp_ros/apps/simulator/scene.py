@@ -66,7 +66,7 @@ class WorldSurfaces:
     def __init__(self, config: WorldConfig, rng: np.random.Generator, fence: Floats | None) -> None:
         self._arm = config.mode == "arm"
         self._size = np.array([config.target_width, config.target_height])
-        self._on_ground = config.on_ground
+        self._on_ground, self._height = config.on_ground, config.camera_height
         # Always drawn, so that an image from a file does not change what else is random.
         walls, table, gear = landscape_image(rng), noise_image(rng, (118, 126, 130), (150, 158, 162)), gear_image(rng)
         planks = Texture(planks_image(rng))
@@ -155,7 +155,9 @@ class WorldSurfaces:
         return self._plate(middle, rotation[:, 0], rotation[:, 1], self._planks, size)
 
     def _fence_surface(self, place: Floats) -> TexturedSurface:
-        size = self._size * FENCE_SIZE
+        """Return the fence, so high that a camera above does not see the target over it."""
+        size, top = self._size * FENCE_SIZE, self._size[1]
+        size[1] = max(size[1], 1.1 * (top + (1.0 - BOARD_NEARNESS) * (self._height - top)))
         return self._plate(place * (1.0, 1.0, 0.0) + UP * size[1] / 2, _across(place), -UP, self._planks, size)
 
     def _plate(

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from dimp_ros.apps.simulator.autopilot import FIRMWARES
 from dimp_ros.apps.simulator.config import WorldConfig
 from dimp_ros.ros_utils.config_dataclass import check_settings, parameter_rows, setting
 from dimp_ros.ros_utils.parameter_table import Parameter
@@ -26,6 +27,18 @@ class ShowConfig:
     )
     frame_id: str = setting("camera_optical_frame", "frame_id of the images.", at_start=True)
     paused: bool = setting(False, "The target stays where it is until ~/set_playing says otherwise.", at_start=True)
+    autopilot: str = setting(
+        "",
+        "Autopilot that speaks MAVLink and moves the vehicle by setpoints instead of by cmd_vel; empty for none.",
+        choices=("", *FIRMWARES),
+        at_start=True,
+    )
+    ground_connection: str = setting(
+        "udpout:127.0.0.1:14550", "Where the autopilot finds the ground station, as for mavlink_node.", at_start=True
+    )
+    companion_connection: str = setting(
+        "udpin:127.0.0.1:14540", "Where it finds the MAVLink camera, as for mavlink_node.", at_start=True
+    )
     seed: int = setting(0, "Of drawn surfaces and random paths.", (0, 2**31 - 1), at_start=True)
 
     def __post_init__(self) -> None:
@@ -44,4 +57,6 @@ def configs(values: Mapping[str, Any]) -> tuple[WorldConfig, ShowConfig]:
     """
     world = {one.name: values[one.name] for one in dataclasses.fields(WorldConfig)}
     show = {one.name: values[one.name] for one in dataclasses.fields(ShowConfig)}
+    if show["autopilot"] and world["mode"] != "vehicle":
+        raise ValueError(f"autopilot is {show['autopilot']!r} and mode {world['mode']!r}; only a vehicle can have one")
     return WorldConfig(**world), ShowConfig(**show)

@@ -46,9 +46,10 @@ class Vehicle:
         self.velocity: Floats = np.zeros(6)
         """Linear and angular velocity now, in the frame of the commands."""
         self._yaw = 0.0
+        self._mount = FORWARD_LOOKING @ _turn(np.array([-math.radians(config.camera_pitch), 0.0, 0.0]))
         self.position: Floats = np.array([0.0, 0.0, config.target_distance if self._arm else config.camera_height])
         """Of the camera in the world, metres."""
-        self.rotation: Floats = DOWN_LOOKING.copy() if self._arm else FORWARD_LOOKING.copy()
+        self.rotation: Floats = DOWN_LOOKING.copy() if self._arm else self._mount.copy()
         """Axes of the optical frame in the world, as columns."""
 
     def command(self, time: float, twist: Sequence[float]) -> None:
@@ -94,7 +95,7 @@ class Vehicle:
         middle_yaw = self._yaw + velocity[5] * step / 2
         self.position = self.position + _about_z(middle_yaw) @ velocity[:3] * step
         self._yaw += velocity[5] * step
-        self.rotation = _about_z(self._yaw) @ FORWARD_LOOKING
+        self.rotation = _about_z(self._yaw) @ self._mount
 
 
 def _about_z(angle: float) -> Floats:

@@ -40,6 +40,8 @@ _JPEG_SEGMENTS = {0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}  # tab
 _JPEG_SCAN, _JPEG_LAST = 0xDA, 0xD9
 _JPEG_END = b"\xff\xd9"
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 4, 4: 4, 6: 4}
+_PNG_MOST_OTHERS = 1000
+"""Chunks without pixels: for each, libpng may print a line."""
 _PNG_COMPRESSED = (b"zTXt", b"iTXt", b"iCCP")
 _DEFLATE_RATIO = 1032
 _PNG_LARGEST_TEXT = 8_000_000
@@ -146,12 +148,15 @@ def _png(data: memoryview) -> FileHeader:
     length, kind, width, height, depth, color, _, _, interlaced = _PNG_HEADER.unpack_from(data, 8)
     if (length, kind) != (13, b"IHDR") or color not in _PNG_CHANNELS or interlaced > 1:
         raise _damaged("PNG", "it does not begin with a valid IHDR chunk")
-    channels, at, texts = _PNG_CHANNELS[color], 8, 0
+    channels, at, texts, others = _PNG_CHANNELS[color], 8, 0, 0
     for _ in range(MAX_PARTS):
         if at + 12 > len(data):
             raise _cut_off("PNG", data)
         length, kind = _PNG_CHUNK.unpack_from(data, at)
         at += 12 + length
+        others += kind != b"IDAT"
+        if others > _PNG_MOST_OTHERS:
+            break
         if kind == b"tRNS":
             channels = 4
         elif kind in _PNG_COMPRESSED:
@@ -160,8 +165,8 @@ def _png(data: memoryview) -> FileHeader:
             raise _damaged("PNG", "it is animated")
         elif kind == b"IEND":
             break
-    else:
-        raise _damaged("PNG", f"it has more than {MAX_PARTS} chunks")
+    if kind != b"IEND":
+        raise _damaged("PNG", f"it has more than {MAX_PARTS} chunks, or {_PNG_MOST_OTHERS} that hold no pixels")
     if at > len(data):
         raise _cut_off("PNG", data)
     size = width * height * channels * (2 if depth == 16 else 1)

@@ -111,6 +111,18 @@ def test_images_of_an_unknown_encoding_are_listed_with_it(tmp_path: Path) -> Non
         ImageBag(str(path))
 
 
+@pytest.mark.parametrize("in_chunk", [False, True])
+@pytest.mark.parametrize("kind", [3, 4, 5])
+@pytest.mark.parametrize("content", [b"", b"\x01", b"\x01\0\0\0\xff\0\0\0\xff", b"\xff" * 21])
+def test_record_shorter_than_its_fields_costs_no_other_message(
+    tmp_path: Path, kind: int, content: bytes, in_chunk: bool
+) -> None:
+    short = record(kind, content)
+    path = write_mcap(tmp_path / "x.mcap", [CAMERA], more=chunk_record(short, "zstd", len(short)) if in_chunk else short)
+    with ImageBag(str(path)) as bag:
+        assert len(list(bag.frames(Span()))) == 5
+
+
 @pytest.mark.parametrize("in_folder", [False, True])
 @pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
 def test_capital_suffixes_are_read(tmp_path: Path, storage: str, in_folder: bool) -> None:

@@ -128,10 +128,11 @@ def test_thousands_of_scans_are_refused() -> None:
     [
         JPEG[:2] + b"\xff" * 3_000_000 + JPEG[2:],
         JPEG[:2] + b"\xff\xd0" * 2_000_000 + JPEG[2:],
-        PNG[:33] + 2_000_000 * png_chunk(b"teXt", b"") + PNG[33:],
+        PNG[:33] + 2000 * png_chunk(b"tEXt", b"") + PNG[33:],
+        PNG[:33] + 200_000 * png_chunk(b"IDAT", b"") + PNG[33:],
         with_tiff_entries(tiff_entry(322, 1), tiff_entry(323, 1), tiff_entry(256, 3000), tiff_entry(257, 3000)),
     ],
-    ids=["fill bytes", "restart markers", "chunks", "tiles"],
+    ids=["fill bytes", "restart markers", "texts", "chunks", "tiles"],
 )
 def test_number_of_parts_is_bounded(file: bytes) -> None:
     refused(file)

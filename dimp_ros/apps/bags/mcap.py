@@ -17,6 +17,7 @@ from dimp_ros.apps.bags.decompression import unpack
 MAGIC = b"\x89MCAP0\r\n"
 SCHEMA, CHANNEL, MESSAGE, CHUNK, DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
 """Opcodes of the records that are read; see the MCAP specification."""
+_MESSAGE_HEAD = 22
 
 
 def has_end(path: Path) -> bool:
@@ -40,15 +41,18 @@ class SequentialMcap:
         schemas: dict[int, str] = {}
         by_id: dict[int, Any] = {}
         for kind, record in self._records():
-            if kind == SCHEMA:
-                schemas[_number("<H", record)] = _text(record, 2)[0]
-            elif kind == CHANNEL and _number("<H", record) not in by_id:
-                number, schema = struct.unpack_from("<HH", record)
-                topic, after = _text(record, 4)
-                ext = SimpleNamespace(offered_qos_profiles=[], serialization_format=_text(record, after)[0])
-                name = _ros2_name(schemas.get(schema, ""))
-                by_id[number] = SimpleNamespace(id=number, topic=topic, msgtype=name, msgcount=0, ext=ext)
-            elif kind == MESSAGE and _number("<H", record) in by_id:
+            try:
+                if kind == SCHEMA:
+                    schemas[_number("<H", record)] = _text(record, 2)[0]
+                elif kind == CHANNEL and _number("<H", record) not in by_id:
+                    number, schema = struct.unpack_from("<HH", record)
+                    topic, after = _text(record, 4)
+                    ext = SimpleNamespace(offered_qos_profiles=[], serialization_format=_text(record, after)[0])
+                    name = _ros2_name(schemas.get(schema, ""))
+                    by_id[number] = SimpleNamespace(id=number, topic=topic, msgtype=name, msgcount=0, ext=ext)
+            except (struct.error, UnicodeDecodeError):  # its messages are not read
+                continue
+            if kind == MESSAGE and _number("<H", record) in by_id:
                 time = _number("<Q", record, 6)
                 by_id[_number("<H", record)].msgcount += 1
                 self.message_count += 1
@@ -70,7 +74,7 @@ class SequentialMcap:
         wanted = {connection.id: connection for connection in connections}
         for kind, record in self._records():
             if kind == MESSAGE and (number := _number("<H", record)) in wanted:
-                yield wanted[number], _number("<Q", record, 6), record[22:]
+                yield wanted[number], _number("<Q", record, 6), record[_MESSAGE_HEAD:]
 
     def close(self) -> None:
         """Do nothing: no file is open between two passes."""
@@ -83,11 +87,11 @@ class SequentialMcap:
             for kind, record in _split(file, self._path.stat().st_size):
                 if kind == DATA_END:
                     return
-                if kind != CHUNK:
-                    yield kind, record
-                    continue
                 try:
-                    yield from _split_bytes(_unpacked(record))
+                    for inner, content in _split_bytes(_unpacked(record)) if kind == CHUNK else [(kind, record)]:
+                        if inner == MESSAGE and len(content) < _MESSAGE_HEAD:
+                            raise ValueError(f"a message has {len(content)} bytes, fewer than its head")
+                        yield inner, content
                 except Exception as error:  # errors of damaged data
                     self.damage = str(error)
                     return

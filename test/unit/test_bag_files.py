@@ -118,7 +118,8 @@ def test_record_shorter_than_its_fields_costs_no_other_message(
     tmp_path: Path, kind: int, content: bytes, in_chunk: bool
 ) -> None:
     short = record(kind, content)
-    path = write_mcap(tmp_path / "x.mcap", [CAMERA], more=chunk_record(short, "zstd", len(short)) if in_chunk else short)
+    more = chunk_record(short, "zstd", len(short)) if in_chunk else short
+    path = write_mcap(tmp_path / "x.mcap", [CAMERA], more=more)
     with ImageBag(str(path)) as bag:
         assert len(list(bag.frames(Span()))) == 5
 

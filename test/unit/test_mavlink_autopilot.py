@@ -268,6 +268,18 @@ def test_px4_with_a_gimbal_keeps_the_vehicle_still() -> None:
     assert any(one.get_type() == "GIMBAL_MANAGER_SET_PITCHYAW" for one in sent)
 
 
+def test_node_that_ends_sends_a_last_zero() -> None:
+    bench = Bench()
+    bench.run(1.0)
+    before = len(bench.sent)
+    bench.control.close()
+    assert velocities(bench.sent[before:]) == [(0.0, 0.0, 0.0, 0.0)]
+    assert not moving(bench.run(3.0)) and bench.run(1.0) == []
+    idle = Bench()
+    idle.control.close()
+    assert idle.sent == []
+
+
 def test_no_message_arms_takes_off_or_changes_the_mode() -> None:
     kinds, commands = set(), set()
     for options in ({}, {"gimbal": True}, {"gimbal": True, "any_mode": True}):

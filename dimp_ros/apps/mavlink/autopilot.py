@@ -112,6 +112,7 @@ class AutopilotControl:
         self._sent = -math.inf
         self._moved = -math.inf
         self._claimed = False  # the gimbal, for the present motion
+        self._closed = False
 
     def on_message(self, message: Any) -> None:
         """Take a message; only the autopilot's state is read."""
@@ -166,9 +167,17 @@ class AutopilotControl:
             self._send(message)
         return reason
 
+    def close(self) -> None:
+        """Send zero where something moves; commands are ignored from now on."""
+        with self._lock:
+            self._twist, self._closed = ZERO, True
+        self.tick()
+
     def _trouble(self, now: float, publishers: int) -> str:
         """Return what is wrong with the autopilot's heartbeat or with the commands; empty if nothing."""
         beat = self._heartbeat
+        if self._closed:
+            return "closed"
         if beat is None:
             return f"no heartbeat has come of system {self._system}, component {AUTOPILOT_COMPONENT}, the autopilot"
         if not 0.0 <= now - beat.heard <= HEARTBEAT_TIMEOUT:

@@ -224,9 +224,12 @@ class MavlinkNode(Node):
         self._diagnostics.publish(array)
 
     def close(self) -> bool:
-        """Close the link; return whether its thread has ended."""
-        link = getattr(self, "link", None)  # None where a parameter was wrong: rclpy destroys that node, too
-        return link is None or link.close()
+        """Send the autopilot a last zero and close the link; return whether its thread has ended."""
+        if not hasattr(self, "_autopilot"):  # a parameter was wrong: rclpy destroys that node, too
+            return True
+        if self._commands:
+            self._autopilot.close()
+        return self.link.close()
 
     def destroy_node(self) -> None:
         """Close the link, then destroy the node."""

@@ -83,7 +83,7 @@ def read_arguments(arguments: Iterable[Argument], given: Mapping[str, str]) -> d
         try:
             values[argument.name] = None if argument.file and not text else argument.read(text)
         except (ValueError, OSError, RuntimeError) as error:  # pathlib raises all three for odd paths
-            errors.append(f"argument {argument.name}:={_one_line(text)}: {_one_line(str(error), 2 * MAX_VALUE_TEXT)}")
+            errors.append(f"argument {argument.name}:={one_line(text)}: {one_line(str(error), 2 * MAX_VALUE_TEXT)}")
     if errors:
         raise ArgumentError(shortened("; ".join(errors)))
     return values
@@ -285,7 +285,7 @@ def _from_here(path: Path) -> str:
     return "" if path.is_absolute() else f" in {Path.cwd()}"
 
 
-def _one_line(text: str, limit: int = MAX_VALUE_TEXT) -> str:
+def one_line(text: str, limit: int = MAX_VALUE_TEXT) -> str:
     """Return text without line breaks or other control characters, and of bounded length."""
     return shortened("".join(one if one.isprintable() else repr(one)[1:-1] for one in shortened(text, limit)), limit)
 

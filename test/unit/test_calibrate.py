@@ -183,3 +183,13 @@ def test_one_image_in_twenty_is_held_out():
     assert share == pytest.approx(0.05, abs=0.006)
     assert [name for name in names[:150] if held_out(name)] == [name for name in names[:150] if held_out(name)]
     assert held_out("davis_motorbike") and not held_out("davis_bear")  # a change would mix training and check
+
+
+@pytest.mark.parametrize("name", ["reference.pth", "dimp_lite", "none.safetensors"])
+def test_calibrated_map_is_written_to_safetensors_only(tmp_path, name, capsys):
+    path = tmp_path / name
+    if path.suffix == ".pth":
+        path.write_bytes(b"a checkpoint")
+    with pytest.raises(SystemExit):
+        calibrate.main([str(path), "--store", str(tmp_path), "--write"])
+    assert "is no such file" in capsys.readouterr().err and (path.suffix != ".pth" or path.stat().st_size == 12)

@@ -274,3 +274,13 @@ def test_misspelt_argument_is_answered_with_the_nearest() -> None:
 def test_empty_text_is_a_value_where_no_file_decides() -> None:
     words = (Argument("a", "x", "a word", str), Argument("b", "", "a word", str, file="a"))
     assert read_arguments(words, {"a": ""}) == {"a": "", "b": None}
+
+
+def test_demo_does_not_write_onto_its_video(footage: Path) -> None:
+    results = footage / "build" / "demo"
+    (results / "annotated.mp4").write_bytes(b"earlier")
+    (results / "link").symlink_to("annotated.mp4")
+    for video in ("build/demo/annotated.mp4", "build/demo/link", "build/demo", "build"):
+        with pytest.raises(ArgumentError, match="argument out:=build/demo: out "):
+            programs("demo", video=video, target="1,2,3,4", out="build/demo")
+    programs("demo", out="build/demo")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dimp_ros.files.outputs import check_outputs
 from dimp_ros.files.yaml_file import read_yaml
 from dimp_ros.ros_utils.launch_arguments import (
     Argument,
@@ -14,6 +15,7 @@ from dimp_ros.ros_utils.launch_arguments import (
     Program,
     box,
     for_parameter,
+    one_line,
     output_folder,
     overrides,
     parameter_file,
@@ -21,6 +23,8 @@ from dimp_ros.ros_utils.launch_arguments import (
 from dimp_ros.ros_utils.parameter_table import Parameter
 
 FILE = "demo_file"
+RESULTS = ("annotated.mp4", "result.json")
+"""Files that the demo writes."""
 
 
 def _fixed(name: str, default: Any, text: str, range: tuple[float, float] | None = None) -> Parameter:
@@ -63,13 +67,15 @@ def demo_arguments(config: Path) -> tuple[Argument, ...]:
 def demo_programs(values: Mapping[str, Any]) -> list[Program]:
     """Return video source and recorder as the values of the arguments ask for them.
 
-    :raises ArgumentError: if the video that the parameter file names is not there.
+    :raises ArgumentError: if the video that the parameter file names is not there, or would be overwritten.
     """
     source = overrides(values, "video", "rate", "use_sim_time")
+    content = _content(values[FILE])
     if values["video"] is None:
-        _require_footage(values[FILE])
+        _require_footage(content, values[FILE])
     else:  # the images that the parameter file selects are those of its own video
         source |= {"first_frame": 0, "last_frame": -1}
+    _check_output(values["out"] or _parameter(content, "out"), values["video"] or _parameter(content, "video"))
     recorder = overrides(values, "out", "use_sim_time")
     if values["target"] is not None:
         recorder["box"] = values["target"]
@@ -96,12 +102,29 @@ def _video(text: str) -> str:
     return str(path)
 
 
-def _require_footage(file: str) -> None:
-    """Refuse a parameter file whose video is not there."""
+def _content(file: str) -> Any:
+    """Return the content of a parameter file."""
     try:
-        video = str(_parameter(read_yaml(file), "video") or "")
+        return read_yaml(file)
     except ValueError as error:
         raise ArgumentError(f"argument {FILE}:={file}: {error}") from error
+
+
+def _check_output(out: Any, video: Any) -> None:
+    """Refuse a folder for the results in which they would overwrite the video, or be images of it."""
+    if not isinstance(out, str) or not isinstance(video, str):
+        return
+    try:
+        folder, source = Path(out).expanduser(), Path(video).expanduser()
+        files = [("out", path) for name in RESULTS if (path := folder / name).exists()]
+        check_outputs(files, [("video", source)], folders=[("out", folder)])
+    except (ValueError, OSError) as error:
+        raise ArgumentError(f"argument out:={one_line(out)}: {one_line(str(error), 600)}") from error
+
+
+def _require_footage(content: Any, file: str) -> None:
+    """Refuse a parameter file whose video is not there."""
+    video = str(_parameter(content, "video") or "")
     try:
         _video(video)
     except ValueError as error:

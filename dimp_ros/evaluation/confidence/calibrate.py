@@ -192,6 +192,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--write", action="store_true", help="store the map in the file")
     options = parser.parse_args(arguments)
+    if options.write and (options.weights.suffix != ".safetensors" or not options.weights.is_file()):
+        parser.error(f"--write stores safetensors, and {options.weights} is no such file; convert it (dimp-convert)")
     if options.sequences < FOLDS:
         parser.error(f"--sequences is {options.sequences}; at least {FOLDS} are needed")
 

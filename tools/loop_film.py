@@ -179,7 +179,7 @@ class OutsideView:
     """The view of a camera that stands outside."""
 
     def __init__(self, scene: FilmScene) -> None:
-        width, height = PANEL[0] * 2, PANEL[1] * 2
+        width, height = PANEL[0] * 3 // 2, PANEL[1] * 3 // 2
         focal = width / 2 / math.tan(math.radians(27.5))
         self._camera = Camera.from_matrix(width, height, (focal, 0, width / 2, 0, focal, height / 2, 0, 0, 1))
         self._renderer = SurfaceRenderer(self._camera)

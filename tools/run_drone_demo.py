@@ -23,7 +23,7 @@ from dimp_ros.images.video import VideoWriter
 from dimp_ros.ros_utils.spin import Finish
 
 SHOWN = 9
-RATE = 10.0
+RATE = 8.0
 
 
 class DroneRecorder(FilmRecorder):

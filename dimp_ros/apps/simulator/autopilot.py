@@ -23,6 +23,7 @@ SYSTEM, COMPONENT = 1, 1
 QUADROTOR = 2
 HEARTBEAT_SECONDS = 1.0
 TELEMETRY_SECONDS = 0.05
+REPEAT_SECONDS = 0.1
 ZERO = (0.0,) * 6
 
 
@@ -51,8 +52,8 @@ class SimulatedAutopilot:
     """Answers MAVLink messages for a vehicle of a `World`, without sockets. Not thread-safe.
 
     :param firmware: a key of `FIRMWARES`. :param send: sends a message to everybody. :param obey: called with the
-        velocity that the vehicle is to have, in its body frame (x forward, y left, z up), once for each setpoint that
-        is taken and at each `tick`.
+        velocity that the vehicle is to have, in its body frame (x forward, y left, z up): for each setpoint that is
+        taken, when it changes otherwise, and again `REPEAT_SECONDS` after the last time.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class SimulatedAutopilot:
         self._start = self._next_heartbeat = self._next_telemetry = clock()
         self._truth: Truth | None = None
         self._twist: tuple[float, ...] = ZERO
+        self._obeyed: tuple[float, tuple[float, ...]] = (-math.inf, ZERO)  # when `obey` was called, and with what
         self._heard = self._streaming_since = -math.inf  # the last setpoint; the first of those in a row
         self.mode = next(iter(self._firmware.modes))
         """Name of the mode."""
@@ -131,7 +133,7 @@ class SimulatedAutopilot:
         self._heard = now
         if self.mode == self._firmware.obeys and self.armed:
             self._twist = twist
-            self._obey(twist)
+            self._tell_vehicle(now)
 
     def tick(self) -> None:
         """Send what is due, and stop where no setpoint comes."""
@@ -140,7 +142,8 @@ class SimulatedAutopilot:
             self._twist = ZERO
             if self.mode == self._firmware.obeys and self._firmware.streams and now - self._heard > 1.0:
                 self._select(next(iter(self._firmware.modes.values())))
-        self._obey(self._twist)
+        if self._twist != self._obeyed[1] or now - self._obeyed[0] >= REPEAT_SECONDS:
+            self._tell_vehicle(now)
         if now >= self._next_heartbeat:
             self._next_heartbeat = now + HEARTBEAT_SECONDS
             self._send(self._heartbeat())
@@ -150,6 +153,10 @@ class SimulatedAutopilot:
         if now >= self._next_telemetry and self._truth is not None:
             self._next_telemetry = max(self._next_telemetry + TELEMETRY_SECONDS, now)
             self._send_telemetry(now, self._truth)
+
+    def _tell_vehicle(self, now: float) -> None:
+        self._obeyed = now, self._twist
+        self._obey(self._twist)
 
     def _heartbeat(self) -> Any:
         m = self._m

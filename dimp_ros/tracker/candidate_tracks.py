@@ -173,6 +173,8 @@ class CandidateTracks:
         if localization.outcome is Outcome.NOT_FOUND or not len(at) or at[0] == own:
             return localization, own
         chosen = int(at[0])
+        if self.scores[TARGET] < config.find_threshold:
+            return localization, chosen
         score = float(peaks.scores[own]) if own is not None else -np.inf
         known = any(
             self.ages[track] >= config.candidate_frames

@@ -53,7 +53,7 @@ class TrackerConfig:
         3, 1, 100, "frames after which a look-alike's track is trusted, so that its peak is not the target's"
     )
     candidate_share: float = _setting(
-        0.7, 0.0, 2.0, "peak / mean peak of the target's own track from which a higher new peak is not taken instead"
+        0.9, 0.0, 2.0, "peak / mean peak of the target's own track from which a higher new peak is not taken instead"
     )
     candidate_hidden: int = _setting(
         10, 0, 10000, "frames in which a look-alike is not taken for a target that has vanished"

@@ -90,7 +90,7 @@ def test_two_equal_peaks_that_cross_keep_their_identity():
 def test_a_higher_distractor_that_appears_is_not_taken(candidates, stays):
     follower = Follower([Thing(0, 0, 0.9)], TrackerConfig(candidates=candidates))
     for step in range(1, 10):
-        follower.see(Thing(2 * step, 0, 0.75), Thing(2 * step, 45 - 2 * step, 1.0, OTHER))
+        follower.see(Thing(2 * step, 0, 0.9), Thing(2 * step, 45 - 2 * step, 1.1, OTHER))
     assert follower.is_at(18, 0) == stays
 
 

@@ -31,10 +31,12 @@ class TrackResult:
     :param box: ``(x, y, w, h)`` in image pixels; None when LOST. It may reach over the image's border.
     :param last_box: the last confirmed box, never an unconfirmed re-detection. For benchmarks that demand a box for
         every frame, never for control.
-    :param confidence: 0..1, rises with ``peak``; at 0.5 as many boxes are right as wrong, see docs/confidence.md.
+    :param confidence: 0..1, rises with ``evidence``; at 0.5 as many boxes are right as wrong, see docs/confidence.md.
     :param peak: highest score of the target filter in the search window; about 1 on the target, about 0 off it.
     :param distractor_ratio: second peak relative to the first, 0..1.
     :param search_window: ``(x, y, w, h)`` in image pixels.
+    :param evidence: the peak; with a box refiner the peak times ``1 - distractor_ratio`` and the quality of the box, 0
+        where no box was refined.
     :param stage_ms: wall time of each stage, milliseconds.
     :param confirming: the target was re-detected and is not confirmed yet; state is UNCERTAIN.
     """
@@ -47,6 +49,7 @@ class TrackResult:
     peak: float
     distractor_ratio: float
     search_window: Box
+    evidence: float = 0.0
     stage_ms: dict[str, float] = field(default_factory=dict)
     confirming: bool = False
 

@@ -45,7 +45,7 @@ class TrackedTarget:
     :param box: the last CONFIRMED one. :param generator: for jittered boxes. :param last: the result of the last frame.
     :param frame: 0 on the first frame, incremented by every update.
     :param tokens: of the box refiner, ``Tensor[1, T, C]``; None where the weights have none.
-    :param predicted_overlap: of the last refined box with the target, by the box refiner; None without one.
+    :param box_quality: of the box in this frame, 0..1: see `closer_look`; None without a box refiner.
     :param edge_errors: of the refined box in the first frame: left, top, right, bottom, in box sides.
     :param reported_box: ``box`` with the first frame's error subtracted.
     """
@@ -61,7 +61,7 @@ class TrackedTarget:
     redetection: RedetectionState = field(default_factory=RedetectionState)
     tracks: CandidateTracks = field(default_factory=CandidateTracks)
     tokens: Tensor | None = None
-    predicted_overlap: float | None = None
+    box_quality: float | None = None
     edge_errors: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     reported_box: Box = field(init=False)
 
@@ -136,6 +136,16 @@ class FrameInspection:
     sample_features: Tensor
     sample_boxes: Tensor
     sample_weights: Tensor
+
+
+def evidence_of(localization: Localization, box_quality: float | None) -> float:
+    """Return what the confidence is a function of.
+
+    The score peak alone, or its product with the absence of a distractor and the quality of the refined box.
+    """
+    if box_quality is None:
+        return localization.peak
+    return localization.peak * (1 - min(max(localization.distractor_ratio, 0.0), 1.0)) * box_quality
 
 
 def _copy(tensor: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ from dimp_ros.tracker.redetection import TrackStatus, search_area
 from dimp_ros.tracker.result import TargetState, TrackResult
 from dimp_ros.tracker.stage_timer import StageTimer
 from dimp_ros.tracker.target_model import init_target_model, update_target_model
-from dimp_ros.tracker.target_state import FrameInspection, SearchResult, TrackedTarget
+from dimp_ros.tracker.target_state import FrameInspection, SearchResult, TrackedTarget, evidence_of
 
 STATES = {
     Outcome.NORMAL: TargetState.TRACKING,
@@ -240,9 +240,9 @@ class DimpTracker:
             raise KeyError(f"there is no target {target_id!r}; targets are {list(self._targets)}")
         return self._targets[target_id].inspect()
 
-    def confidence(self, peak: float) -> float:
-        """Return the confidence for a score peak, by the map that is stored with the weights."""
-        return self._confidence(peak)
+    def confidence(self, evidence: float) -> float:
+        """Return the confidence for a `TrackResult.evidence`, by the map that is stored with the weights."""
+        return self._confidence(evidence)
 
     def _select(self, only: Collection[str] | None) -> dict[str, TrackedTarget]:
         """Return the targets to update, oldest first."""
@@ -321,7 +321,7 @@ class DimpTracker:
                 return closer
         chosen = Features(*(maps[rows] for maps in backbone))
         ascended = refine(targets, self._engine.refine_boxes, chosen, size, config)
-        return average_boxes(closer, ascended) if closer else ascended
+        return average_boxes(targets, closer, ascended) if closer else ascended
 
     def _refine_and_confirm(
         self, targets: list[TrackedTarget], backbone: Features, rows: list[int], picture: Picture
@@ -332,6 +332,8 @@ class DimpTracker:
         """
         found = [n for n, target in enumerate(targets) if target.status is not TrackStatus.LOST]
         boxes: dict[int, Box] = {}
+        for target in targets:
+            target.box_quality = 0.0 if self.config.closer_looks and target.tokens is not None else None
         if found:
             refined = self._refine([targets[n] for n in found], backbone, [rows[n] for n in found], picture)
             boxes = dict(zip(found, refined, strict=True))
@@ -347,6 +349,7 @@ class DimpTracker:
     def _result(self, target_id: str, target: TrackedTarget, stages: dict[str, float]) -> TrackResult:
         """Return the result of a target's last frame."""
         window, localization = target.last.window, target.last.localization
+        evidence = evidence_of(localization, target.box_quality)
         if target.status is TrackStatus.CONFIRMED:
             state = STATES[localization.outcome]
         else:
@@ -358,10 +361,11 @@ class DimpTracker:
             state,
             None if state is TargetState.LOST else box,
             target.reported_box,
-            self.confidence(localization.peak),
+            self.confidence(evidence),
             localization.peak,
             localization.distractor_ratio,
             window.box,
+            evidence,
             stages,
             target.status is TrackStatus.TENTATIVE,
         )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training of the box refiner.
 
-``python -m dimp_ros.training.box_refiner --folder RUN --clips CLIPS --pictures PICTURES``
+``python -m dimp_ros.training.box_refiner --folder RUN --clips CLIPS --images PICTURES``
 
 A run goes on where it stopped: ``checkpoint.pt`` in its folder holds everything but the images, in 17 MB. The learning
 rate is constant, and the average of the weights is what is used, until ``--cool MINUTES`` lets it fall to zero.
@@ -322,7 +322,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dimp_ros.training.box_refiner", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="of the run; goes on with the checkpoint there")
     parser.add_argument("--clips", type=Path, required=True, help="folder of films with tracks (clips.jsonl)")
-    parser.add_argument("--pictures", type=Path, help="folder of stills (annotations.jsonl)")
+    parser.add_argument("--images", type=Path, help="folder of stills (annotations.jsonl)")
     parser.add_argument("--store", type=Path, help="folder of the decoded images (default: FOLDER/frames)")
     parser.add_argument("--start", default="dimp_lite", help="weights whose backbone a new run begins with")
     parser.add_argument("--minutes", type=float, default=60, help="how long to train")
@@ -338,7 +338,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         check_outputs(
             [("--export", arguments.export)],
-            [("--start", weights), ("--clips", arguments.clips), ("--pictures", arguments.pictures)],
+            [("--start", weights), ("--clips", arguments.clips), ("--images", arguments.images)],
             folders=[("--folder", arguments.folder), ("--store", arguments.store)],
         )
         check_outputs([("--folder", arguments.folder / "checkpoint.pt")], [("--start", weights)])
@@ -351,7 +351,7 @@ def main(argv: list[str] | None = None) -> int:
             arguments.export,
         )
         return 0
-    data = [CompactDataSet(arguments.pictures)] if arguments.pictures else []
+    data = [CompactDataSet(arguments.images)] if arguments.images else []
     store_folder = arguments.store or arguments.folder / "frames"
     store: FrameStore = build_frame_store(store_folder, [*data, ClipsDataSet(arguments.clips)])
     settings = BoxRefinerSettings(backbone_rate=arguments.backbone_rate, learning_rate=arguments.learning_rate)

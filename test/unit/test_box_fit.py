@@ -209,6 +209,26 @@ def test_boxes_of_both_methods_are_averaged_where_they_agree(shipped):
     assert first_box(set_up(shipped, far, refine_steps=5), image, BOX) == first_box(set_up(shipped, far), image, BOX)
 
 
+def test_evidence_is_the_peak_times_the_quality_of_the_box(shipped):
+    image = picture(BOX)
+    refiner = AlwaysAt([0.25, 0.25, 0.75, 0.75])
+    start = set_up(shipped, refiner).init(image, BOX)
+    assert start.evidence == start.peak
+    result = shipped.update(image)
+    expected = result.peak * (1 - result.distractor_ratio) * 0.5**6  # the refiner predicts an overlap of 0.5
+    assert result.evidence == pytest.approx(expected)
+    assert result.confidence == shipped.confidence(result.evidence)
+    both = set_up(shipped, refiner, refine_steps=5)
+    both.init(image, BOX)
+    assert 0 < both.update(image).evidence < expected  # two methods that do not quite agree
+    lost = shipped.update(np.full_like(image, 60))
+    assert lost.box is None and lost.evidence == 0
+    alone = set_up(shipped, None)
+    alone.init(image, BOX)
+    plain = alone.update(image)
+    assert plain.evidence == plain.peak
+
+
 def test_errors_of_both_methods_are_taken_back(shipped):
     image, refiner = picture(BOX), AlwaysAt([0.2, 0.25, 0.75, 0.8])
     plain = first_box(set_up(shipped, refiner, refine_steps=5), image, BOX)

@@ -13,8 +13,9 @@ from helpers.image_fixtures import write_images
 from dimp_ros.datasets.base import held_out
 from dimp_ros.datasets.registry import open_data_sets
 from dimp_ros.evaluation.confidence import calibrate
-from dimp_ros.evaluation.confidence.calibrate import Followed, fit_logistic, fit_map, follow, unseen
+from dimp_ros.evaluation.confidence.calibrate import Followed, filmed, fit_logistic, fit_map, follow, rendered, unseen
 from dimp_ros.evaluation.confidence.metrics import auroc, calibration_error, log_loss
+from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.geometry.box import Box
 from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model, save_weights
 from dimp_ros.model.confidence import ConfidenceMap
@@ -92,11 +93,11 @@ def test_cross_validation_separates_sequences():
 @dataclass
 class _Result:
     last_box: Box
-    peak: float
+    evidence: float
 
     @property
     def box(self):
-        return self.last_box if self.peak > 0.6 else None
+        return self.last_box if self.evidence > 0.6 else None
 
 
 class _TemplateTracker:
@@ -151,13 +152,28 @@ def _steady(count=LENGTH):
 
 
 def test_every_other_sequence_hides_the_target():
-    found = follow(_TemplateTracker(), itertools.repeat(_steady()), 2)
+    found = follow(_TemplateTracker(), rendered(itertools.repeat(_steady()), 2))
     hidden = np.isin(np.tile(np.arange(1, LENGTH), 2), calibrate.HIDDEN_FRAMES)
     hidden &= found.sequence % 2 == 1
     assert (found.visible[hidden] == 0).all() and (found.visible[~hidden] == 1).all()
     assert (found.right == ~hidden).all()
     assert (found.lost == hidden).all()
-    assert auroc(found.peak, found.right) == 1.0
+    assert auroc(found.evidence, found.right) == 1.0
+
+
+def test_videos_are_followed_and_unknown_frames_do_not_count(tmp_path):
+    frames = _steady(12)
+    paths = tuple(tmp_path / f"{n}.png" for n in range(len(frames)))
+    for path, frame in zip(paths, frames, strict=True):
+        cv2.imwrite(str(path), frame.image)
+    boxes = np.array([frame.box for frame in frames], np.float64)
+    boxes[5:8] = np.nan
+    absent = VideoSequence("absent", paths, boxes)
+    unknown = VideoSequence("unknown", paths, boxes, gaps_unknown=True)
+    found = follow(_TemplateTracker(), filmed([absent, unknown]))
+    assert found.sequence.tolist() == [0] * 11 + [1] * 8
+    assert found.visible.tolist() == [1] * 4 + [0] * 3 + [1] * 4 + [1] * 8
+    assert found.right.tolist() == (found.visible == 1).tolist()
 
 
 def test_calibrate_command_reports_and_writes_the_map(store, tmp_path, monkeypatch, capsys):
@@ -168,7 +184,7 @@ def test_calibrate_command_reports_and_writes_the_map(store, tmp_path, monkeypat
     before = path.read_bytes()
     assert calibrate.main([str(path), "--store", str(store), "--sequences", "5"]) == 0
     captured = capsys.readouterr().out
-    for words in ("before: as stored", "logistic", "after: 8 knots", "AUROC", "ECE", "hidden", "0.5 at a peak of"):
+    for words in ("before: as stored", "logistic", "after: 8 knots", "AUROC", "ECE", "hidden", "0.5 at an evidence of"):
         assert words in captured
     assert path.read_bytes() == before
     assert calibrate.main([str(path), "--store", str(store), "--sequences", "5", "--write"]) == 0

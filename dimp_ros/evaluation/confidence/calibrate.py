@@ -1,19 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fit the map from score peak to confidence on synthetic sequences, and check it by cross-validation.
+"""Fit the map from a tracker's evidence to confidence, and check it by cross-validation.
 
+    python -m dimp_ros.evaluation.confidence.calibrate WEIGHTS --videos VIDEOS [--write]
     python -m dimp_ros.evaluation.confidence.calibrate WEIGHTS --store RUN/store/held_out [--write]
     python -m dimp_ros.evaluation.confidence.calibrate WEIGHTS --images IMAGES [--write]
 
-The sequences are rendered from held-out images. Occluders cover the target, it leaves the image, and in every other
-sequence it is hidden for a quarter of the frames.
+Videos are annotated ones that were not trained on; the target is hidden for some frames where the video is long enough.
+Without them, sequences are rendered from held-out images: occluders cover the target, it leaves the image, and in every
+other sequence it is hidden for a quarter of the frames.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +27,11 @@ from sklearn.linear_model import LogisticRegression
 from tqdm import tqdm
 
 from dimp_ros.evaluation.confidence.metrics import auroc, brier_score, calibration_error, log_loss
-from dimp_ros.evaluation.confidence.occlusion import find_cover_patch, hide
-from dimp_ros.geometry.box import iou
+from dimp_ros.evaluation.confidence.occlusion import HiddenSequence, find_cover_patch, hide, with_absences
+from dimp_ros.evaluation.layouts.registry import load_sequences
+from dimp_ros.evaluation.sequences import VideoSequence
+from dimp_ros.evaluation.trackers import split_names
+from dimp_ros.geometry.box import Box, iou
 from dimp_ros.model.confidence import ConfidenceMap
 from dimp_ros.synthetic.sequences import SyntheticFrame, held_out_store, synthetic_sequences
 from dimp_ros.tracker import DimpTracker
@@ -46,12 +52,12 @@ Floats = NDArray[np.float64]
 class Followed:
     """Results, one entry per frame after the first of each sequence.
 
-    :param sequence: number of the sequence. :param peak: the score peak. :param overlap: IoU of the last valid box.
+    :param sequence: number of the sequence. :param evidence: see `TrackResult`. :param overlap: IoU of the last box.
     :param visible: visible share of the target. :param lost: whether the tracker reported LOST.
     """
 
     sequence: NDArray[np.int64]
-    peak: Floats
+    evidence: Floats
     overlap: Floats
     visible: Floats
     lost: NDArray[np.bool_]
@@ -76,21 +82,47 @@ def hide_target(frames: list[SyntheticFrame]) -> list[SyntheticFrame]:
     return result
 
 
-def follow(tracker: Any, source: Iterator[list[SyntheticFrame]], sequences: int) -> Followed:
-    """Run the tracker on ``sequences`` sequences; in every other one the target is hidden for some frames."""
+def rendered(source: Iterator[list[SyntheticFrame]], sequences: int) -> Iterator[list[SyntheticFrame]]:
+    """Yield ``sequences`` synthetic sequences; in every other one the target is hidden for some frames."""
+    for number in range(sequences):
+        yield hide_target(next(source)) if number % 2 else next(source)
+
+
+def filmed(videos: Iterable[VideoSequence]) -> Iterator[Iterator[SyntheticFrame]]:
+    """Yield the frames of videos with the target hidden where that is possible; ``visible`` is nan if it is unknown."""
+    for video in videos:
+        yield _frames(with_absences(video) or video)
+
+
+def _frames(video: VideoSequence) -> Iterator[SyntheticFrame]:
+    covers = video.covers if isinstance(video, HiddenSequence) else {}
+    for index, values in enumerate(video.boxes):
+        box = covers[index][0] if index in covers else Box(*(float(value) for value in values))
+        if index in covers:
+            visible = 0.0
+        elif math.isfinite(box.x):
+            visible = 1.0
+        else:
+            visible = math.nan if video.gaps_unknown else 0.0
+        yield SyntheticFrame(video.image(index), box, visible)
+
+
+def follow(tracker: Any, source: Iterable[Iterable[SyntheticFrame]]) -> Followed:
+    """Run the tracker on sequences; frames of which it is not known whether the target is visible do not count."""
     rows: list[tuple[float, ...]] = []
-    for number in tqdm(range(sequences), desc="sequences", mininterval=5, disable=None):
-        frames = next(source)
-        if number % 2:
-            frames = hide_target(frames)
+    for number, sequence in enumerate(tqdm(source, desc="sequences", mininterval=5, disable=None)):
+        frames = iter(sequence)
+        first = next(frames)
         tracker.drop()
-        tracker.init(frames[0].image, frames[0].box)
-        for frame in frames[1:]:
+        tracker.init(first.image, first.box)
+        for frame in frames:
             result = tracker.update(frame.image)
+            if math.isnan(frame.visible):
+                continue
             overlap = float(iou(np.array(result.last_box), np.array(frame.box)))
-            rows.append((number, result.peak, overlap, frame.visible, result.box is None))
-    sequence, peak, overlaps, visible, lost = np.array(rows).T
-    return Followed(sequence.astype(np.int64), peak, overlaps, visible, lost.astype(bool))
+            rows.append((number, result.evidence, overlap, frame.visible, result.box is None))
+    sequence, evidence, overlaps, visible, lost = np.array(rows).T
+    return Followed(sequence.astype(np.int64), evidence, overlaps, visible, lost.astype(bool))
 
 
 def fit_logistic(x: Floats, right: NDArray[np.bool_], ridge: float = 1e-3) -> tuple[float, float]:
@@ -151,11 +183,11 @@ def logistic_map(peak: Floats, right: NDArray[np.bool_]) -> ConfidenceMap:
 def unseen(found: Followed, fit: Callable[[Floats, NDArray[np.bool_]], ConfidenceMap]) -> Floats:
     """Return the confidence of every frame by a map fitted to the sequences of the other folds."""
     fold = found.sequence % FOLDS
-    result = np.empty(len(found.peak))
+    result = np.empty(len(found.evidence))
     for part in range(FOLDS):
         own = fold == part
-        fitted = fit(found.peak[~own], found.right[~own])
-        result[own] = [fitted(value) for value in found.peak[own]]
+        fitted = fit(found.evidence[~own], found.right[~own])
+        result[own] = [fitted(value) for value in found.evidence[own]]
     return result
 
 
@@ -170,7 +202,7 @@ def report(found: Followed, stored: ConfidenceMap) -> str:
         f"{'on sequences not fitted to':28}{'log loss':>10}{'Brier':>8}{'ECE':>8}{'AUROC':>8}",
     ]
     for name, confidence in (
-        ("before: as stored", np.array([stored(value) for value in found.peak])),
+        ("before: as stored", np.array([stored(value) for value in found.evidence])),
         ("logistic", unseen(found, logistic_map)),
         (f"after: {KNOTS} knots", unseen(found, fit_map)),
     ):
@@ -188,7 +220,10 @@ def main(arguments: list[str] | None = None) -> int:
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--store", type=Path, help="held-out images of a training run: RUN/store/held_out")
     where.add_argument("--images", type=Path, help="folder with annotations.jsonl and images/")
-    parser.add_argument("--sequences", type=int, default=100)
+    where.add_argument("--videos", type=Path, help="folder of annotated sequences, as for dimp-eval")
+    parser.add_argument("--only", type=split_names, help="with --videos: take these sequences only")
+    parser.add_argument("--sequences", type=int, default=100, help="number of rendered sequences (default: 100)")
+    parser.add_argument("--precision", default="float32", help="of the networks (default: float32)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--write", action="store_true", help="store the map in the file")
     options = parser.parse_args(arguments)
@@ -199,14 +234,19 @@ def main(arguments: list[str] | None = None) -> int:
 
     from dimp_ros.model.checkpoints.checkpoint import load_model, save_weights
 
-    tracker = DimpTracker(str(options.weights), device=options.device)
+    tracker = DimpTracker(str(options.weights), device=options.device, precision=options.precision)
     with tempfile.TemporaryDirectory() as folder:
-        store = options.store or held_out_store(options.images, Path(folder))
-        found = follow(tracker, synthetic_sequences(store), options.sequences)
+        if options.videos:
+            found = follow(tracker, filmed(load_sequences(options.videos, options.only)))
+        else:
+            store = options.store or held_out_store(options.images, Path(folder))
+            found = follow(tracker, rendered(synthetic_sequences(store), options.sequences))
     print(report(found, tracker.info.confidence))
-    fitted = fit_map(found.peak, found.right)
-    print(f"fitted to all {len(found.peak)} frames; confidence 0.5 at a peak of {fitted.threshold_50}")
-    print("knots (peak: confidence): " + ", ".join(f"{peak:.3f}: {value:.3f}" for peak, value in fitted.knots))
+    fitted = fit_map(found.evidence, found.right)
+    print(f"fitted to all {len(found.evidence)} frames; confidence 0.5 at an evidence of {fitted.threshold_50}")
+    print(
+        "knots (evidence: confidence): " + ", ".join(f"{evidence:.3f}: {value:.3f}" for evidence, value in fitted.knots)
+    )
     if options.write:
         import torch
 

@@ -367,3 +367,17 @@ def test_signal_before_the_first_frame_ends_with_130(
     for make in (loaded, lambda model, device: Terminated()):
         assert track.main([str(folder), INIT, "--json", str(out)], make) == 130
         assert "before the first frame" in capfd.readouterr().err and not out.exists()
+
+
+def test_signals_while_the_results_are_written_do_not_cost_them(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(path: Path, text: str) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(os.getpid(), number)
+        path.write_text(text)
+
+    monkeypatch.setattr(track, "write_text", interrupted)
+    out = tmp_path / "o.json"
+    assert track.main([str(folder), INIT, "--json", str(out)], lambda model, device: BrightestTracker()) == 0
+    assert json.loads(out.read_text())["frames"] and signal.getsignal(signal.SIGINT) == signal.default_int_handler

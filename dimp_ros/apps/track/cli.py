@@ -267,7 +267,9 @@ def _track(arguments: argparse.Namespace, make_tracker: Callable[[str, str], Any
 
 
 def _finish(outputs: Sequence[Output]) -> list[str]:
-    """Put every output under its name; return the error texts."""
+    """Put every output under its name; return the error texts. Signals wait: a second one must not cost the results."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     failures = []
     for output in outputs:
         try:
@@ -310,7 +312,8 @@ def main(argv: Sequence[str] | None = None, make_tracker: Callable[[str, str], A
     request is refused; 130 after a signal before the first frame.
     """
     arguments = build_parser().parse_args(argv)
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: results are kept
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: results are kept
     try:
         statistics, incomplete = _track(arguments, make_tracker)
     except (ValueError, RuntimeError, OSError, ImportError) as error:
@@ -320,7 +323,8 @@ def main(argv: Sequence[str] | None = None, make_tracker: Callable[[str, str], A
         print("dimp-track: interrupted before the first frame, nothing was written", file=sys.stderr)
         return 130
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     for line in (*statistics.warnings(), *incomplete):
         print(f"dimp-track: {line}", file=sys.stderr)
     print(statistics.text())

@@ -5,9 +5,11 @@ from __future__ import annotations
 
 import bz2
 import re
+import sqlite3
 import struct
 import subprocess
 import sys
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 
@@ -194,6 +196,20 @@ def test_rosbags_unpacks_within_the_same_bounds(monkeypatch: pytest.MonkeyPatch)
             call()
 
 
+def compress_whole(folder: Path, file: Path, times: int = 1) -> Path:
+    """Compress the only file of a bag, and return the new one, which metadata.yaml names so many times."""
+    packed = folder / f"{file.name}.zstd"
+    packed.write_bytes(zstd.compress(file.read_bytes()))
+    file.unlink()
+    metadata = (folder / "metadata.yaml").read_text()
+    metadata = metadata.replace("compression_format: ''", "compression_format: zstd")
+    metadata = metadata.replace("compression_mode: ''", "compression_mode: FILE")
+    listed = ", ".join([packed.name] * times)
+    metadata = re.sub(r"relative_file_paths:\n\s*- \S+", f"relative_file_paths: [{listed}]", metadata)
+    (folder / "metadata.yaml").write_text(metadata)
+    return packed
+
+
 @pytest.mark.parametrize("times", [1, 50])
 def test_whole_file_that_unpacks_to_too_much_is_not_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
@@ -201,15 +217,7 @@ def test_whole_file_that_unpacks_to_too_much_is_not_unpacked(
     folder = write_ros2(tmp_path / "bag", shots())
     (file,) = folder.glob("bag.*")
     content = file.read_bytes()
-    packed = folder / f"{file.name}.zstd"
-    metadata = (folder / "metadata.yaml").read_text()
-    listed = ", ".join([packed.name] * times)
-    metadata = metadata.replace("compression_format: ''", "compression_format: zstd")
-    metadata = metadata.replace("compression_mode: ''", "compression_mode: FILE")
-    metadata = re.sub(r"relative_file_paths:\n\s*- \S+", f"relative_file_paths: [{listed}]", metadata)
-    (folder / "metadata.yaml").write_text(metadata)
-    file.unlink()
-    packed.write_bytes(zstd.compress(content))
+    packed = compress_whole(folder, file, times)
     monkeypatch.setattr(decompression, "LARGEST_CHUNK", len(content) * 3 // 2)
     monkeypatch.setattr(decompression, "LARGEST_RATIO", 0)
     if times == 1:
@@ -242,3 +250,34 @@ def test_metadata_that_expands_or_nests_is_not_used(tmp_path: Path, text: str) -
     (folder / "metadata.yaml").write_text(text)
     with ImageBag(str(folder)) as bag:
         assert "metadata.yaml cannot be used" in bag.notes[0] and bag.length == COUNT
+
+
+ENDLESS = "WITH RECURSIVE r(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM r) SELECT id, 1 AS topic_id, id AS timestamp"
+RENAMED = "ALTER TABLE messages RENAME TO m"
+COMPUTED = {
+    "view": ["ALTER TABLE topics RENAME TO t", f"CREATE VIEW topics AS {ENDLESS} FROM r"],
+    "search": [
+        RENAMED,
+        f"CREATE VIEW v AS {ENDLESS}, x'00' AS data FROM r",
+        "CREATE VIRTUAL TABLE messages USING fts5(id, topic_id, timestamp, data, content='v', content_rowid='id')",
+    ],
+    "column": [
+        RENAMED,
+        "CREATE TABLE messages(id INTEGER, topic_id INTEGER, timestamp INTEGER, data AS (zeroblob(900000000)))",
+        "INSERT INTO messages(id, topic_id, timestamp) SELECT id, topic_id, timestamp FROM m",
+    ],
+}
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("kind", COMPUTED)
+def test_database_that_computes_its_data_is_not_read(tmp_path: Path, kind: str, compressed: bool) -> None:
+    folder = write_ros2(tmp_path / "bag", shots(), "sqlite3")
+    (file,) = folder.glob("*.db3")
+    with closing(sqlite3.connect(file)) as database, database:
+        for statement in COMPUTED[kind]:
+            database.execute(statement)
+    if compressed:
+        compress_whole(folder, file)
+    with pytest.raises(ValueError, match=r"does not have|computed columns|unzstd"):
+        ImageBag(str(folder))

@@ -11,6 +11,8 @@ from bz2 import BZ2Decompressor
 from types import SimpleNamespace
 from typing import Any, BinaryIO
 
+from dimp_ros.apps.bags.databases import PlainDatabases
+
 LARGEST_CHUNK = 2**28
 """Largest decompressed size of a chunk or message, bytes; recorders write chunks of megabytes."""
 
@@ -56,16 +58,17 @@ def _decompressor(compression: str) -> Any:
 
 
 def bound_rosbags() -> None:
-    """Replace the decompressors of rosbags, which have no bound on the size, by `unpack`."""
+    """Replace the decompressors of rosbags, which have no bound on the size, by `unpack`, and bound its databases."""
     from rosbags.rosbag1 import reader as ros1
     from rosbags.rosbag2 import reader as ros2
-    from rosbags.rosbag2 import storage_mcap
+    from rosbags.rosbag2 import storage_mcap, storage_sqlite3
 
     for name in storage_mcap.DECOMPRESSORS:
         storage_mcap.DECOMPRESSORS[name] = lambda data, size, name=name: unpack(data, name, size)
     for name in ros1.decompressors:
         ros1.decompressors[name] = lambda data, name=name: unpack(data, name)
     ros2.zstd = SimpleNamespace(decompress=lambda data: unpack(data, "zstd"), open=_WholeFiles().open)
+    storage_sqlite3.apsw = PlainDatabases()
 
 
 class _WholeFiles:

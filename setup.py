@@ -27,6 +27,7 @@ setup(
             "opencv-contrib-python",
             "scikit-learn",
         ],  # contrib: KCF and CSRT
+        "export": ["onnx", "onnxscript", "onnxruntime"],  # onnxruntime: for the example
         "bags": ["rosbags>=0.11"],  # for dimp-track without ROS
         "console": ["aiohttp"],
         "mavlink": ["pymavlink", "pyserial"],  # pyserial: for serial devices only
@@ -40,6 +41,7 @@ setup(
             "dimp-train = dimp_ros.training.cli:main",
             "dimp-eval = dimp_ros.evaluation.cli:main",
             "dimp-convert = dimp_ros.model.checkpoints.convert_cli:main",
+            "dimp-export = dimp_ros.apps.export.cli:main",
         ],
     },
 )

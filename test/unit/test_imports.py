@@ -33,6 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "apps/console": {"geometry", "images", "tracker", "ros_utils"},
     "apps/simulator": {"geometry", "images", "tracker", "ros_utils", "apps/recording", "apps/mavlink"},
     "apps/mavlink": {"geometry", "images", "tracker", "ros_utils"},
+    "apps/export": {"model", "tracker"},
     "apps/demo": {"geometry", "images", "tracker", "ros_utils", "apps/recording"},
 }
 """Folder -> folders of the package that it may import. All may import `EVERYWHERE`. msg and srv are generated."""

@@ -25,7 +25,7 @@ ROS_MODULES = {"rclpy", "ament_index_python", "builtin_interfaces", "cv_bridge",
 
 def python_files() -> list[Path]:
     """List the Python files of the checkout, executables without an ending included."""
-    folders = ("dimp_ros", "launch", "scripts", "test", "tools")
+    folders = ("dimp_ros", "examples", "launch", "scripts", "test", "tools")
     found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*")) if path.is_file()]
     return [path for path in found if path.suffix == ".py" or path.read_bytes().startswith(b"#!/usr/bin/env python3")]
 

@@ -103,6 +103,7 @@ PROGRAMS = {
     "dimp-eval": ["dimp_ros/evaluation/cli.py"],
     "dimp-train": ["dimp_ros/training/cli.py"],
     "dimp-convert": ["dimp_ros/model/checkpoints/convert_cli.py"],
+    "dimp-export": ["dimp_ros/apps/export/cli.py"],
     "make bench": [
         "tools/run_benchmark.py",
         *(f"tools/benchmark/{n}.py" for n in ("cli", "ros_benchmark", "transport")),

@@ -18,32 +18,43 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def read_yaml(path: str | Path, limit: int = MAX_BYTES, *, aliases: int = 0) -> Any:
-    """Return the content of a YAML file as ``yaml.safe_load`` does.
+    """Return the content of a YAML file of at most ``limit`` bytes as `parse_yaml` does.
 
-    :param aliases: how many there may be; each may double what the file holds.
-    :raises OSError: if it cannot be read. :raises ValueError: if it has more than ``limit`` bytes, is nested too
-        deeply, has more aliases, or is not valid; in one line.
+    :raises OSError: if it cannot be read. :raises ValueError: if it is larger, or as `parse_yaml`.
     """
-    root = compose_yaml(path, limit, aliases=aliases)
+    return parse_yaml(read_small_file(path, limit), aliases=aliases)
+
+
+def parse_yaml(content: bytes | str, *, aliases: int = 0) -> Any:
+    """Return the content of a YAML text as ``yaml.safe_load`` does.
+
+    :param aliases: how many there may be; each may double what the text holds.
+    :raises ValueError: if it is nested too deeply, has more aliases, or is not valid; in one line.
+    """
+    root = _compose(content, aliases)
     try:
         return None if root is None else yaml.constructor.SafeConstructor().construct_document(root)
     except Exception as error:  # PyYAML raises IndexError, KeyError and AttributeError for `!!int ''` and its like
         raise _invalid(error) from error
 
 
-def compose_yaml(path: str | Path, limit: int = MAX_BYTES, *, aliases: int = 0) -> yaml.Node | None:
+def compose_yaml(path: str | Path, limit: int = MAX_BYTES) -> yaml.Node | None:
     """Return the nodes of a YAML file, without their values; None for an empty file. Raises as `read_yaml`."""
+    return _compose(read_small_file(path, limit), 0)
+
+
+def _compose(content: bytes | str, aliases: int) -> yaml.Node | None:
     depth = 0
     try:
-        content = read_small_file(path, limit).decode("utf-8")
-        for event in yaml.parse(content, Loader=_LOADER):
+        text = content if isinstance(content, str) else content.decode("utf-8")
+        for event in yaml.parse(text, Loader=_LOADER):
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             aliases -= isinstance(event, yaml.AliasEvent)
             if isinstance(event, yaml.AliasEvent) and aliases < 0:
                 raise ValueError(f"there may be no aliases (*{event.anchor}) in the file: write the values out")
             if depth > MAX_DEPTH:
                 raise ValueError(f"the file is nested more than {MAX_DEPTH} levels deep")
-        root: yaml.Node | None = yaml.compose(content, Loader=_LOADER)
+        root: yaml.Node | None = yaml.compose(text, Loader=_LOADER)
         return root
     except UnicodeDecodeError as error:
         raise ValueError("the file is not text in UTF-8") from error

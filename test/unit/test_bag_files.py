@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
 from harness.bag_fixtures import COUNT, shots, write_ros2
@@ -248,6 +249,24 @@ def test_large_metadata_is_not_parsed(tmp_path: Path) -> None:
 def test_metadata_that_expands_or_nests_is_not_used(tmp_path: Path, text: str) -> None:
     folder = write_ros2(tmp_path / "bag", shots())
     (folder / "metadata.yaml").write_text(text)
+    with ImageBag(str(folder)) as bag:
+        assert "metadata.yaml cannot be used" in bag.notes[0] and bag.length == COUNT
+
+
+PROFILES = {
+    "merged": "- &m0 {a: 1}\n" + "".join(f"- &m{n} {{<<: [*m{n - 1}, *m{n - 1}]}}\n" for n in range(1, 40)),
+    "nested": "[" * 2000,
+    "long": "- {history: 1}\n" * 10_000,
+}
+
+
+@pytest.mark.parametrize("text", PROFILES.values(), ids=PROFILES)
+def test_qos_profiles_that_expand_or_nest_are_not_used(tmp_path: Path, text: str) -> None:
+    folder = write_ros2(tmp_path / "bag", shots())
+    metadata = yaml.safe_load((folder / "metadata.yaml").read_text())
+    for topic in metadata["rosbag2_bagfile_information"]["topics_with_message_count"]:
+        topic["topic_metadata"]["offered_qos_profiles"] = text
+    (folder / "metadata.yaml").write_text(yaml.safe_dump(metadata))
     with ImageBag(str(folder)) as bag:
         assert "metadata.yaml cannot be used" in bag.notes[0] and bag.length == COUNT
 

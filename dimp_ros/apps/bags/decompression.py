@@ -12,9 +12,13 @@ from types import SimpleNamespace
 from typing import Any, BinaryIO
 
 from dimp_ros.apps.bags.databases import PlainDatabases
+from dimp_ros.files.yaml_file import parse_yaml
 
 LARGEST_CHUNK = 2**28
 """Largest decompressed size of a chunk or message, bytes; recorders write chunks of megabytes."""
+
+LARGEST_PROFILES = 2**16
+"""Characters of the QoS profiles of a topic."""
 
 LARGEST_RATIO = 200
 """How many times their size files that were compressed as a whole may have, beyond `LARGEST_CHUNK`."""
@@ -60,8 +64,9 @@ def _decompressor(compression: str) -> Any:
 def bound_rosbags() -> None:
     """Replace the decompressors of rosbags, which have no bound on the size, by `unpack`, and bound its databases."""
     from rosbags.rosbag1 import reader as ros1
+    from rosbags.rosbag2 import metadata, storage_mcap, storage_sqlite3
     from rosbags.rosbag2 import reader as ros2
-    from rosbags.rosbag2 import storage_mcap, storage_sqlite3
+    from ruamel.yaml import YAML
 
     for name in storage_mcap.DECOMPRESSORS:
         storage_mcap.DECOMPRESSORS[name] = lambda data, size, name=name: unpack(data, name, size)
@@ -69,6 +74,14 @@ def bound_rosbags() -> None:
         ros1.decompressors[name] = lambda data, name=name: unpack(data, name)
     ros2.zstd = SimpleNamespace(decompress=lambda data: unpack(data, "zstd"), open=_WholeFiles().open)
     storage_sqlite3.apsw = PlainDatabases()
+    metadata.YAML = type("BoundedYaml", (YAML,), {"load": lambda _self, text: _parse_profiles(text)})
+
+
+def _parse_profiles(text: str) -> Any:
+    """Return QoS profiles, which a recorder writes as a text of YAML into metadata.yaml or a database."""
+    if len(text) > LARGEST_PROFILES:
+        raise ValueError(f"QoS profiles of a topic have {len(text)} characters, and may have {LARGEST_PROFILES}")
+    return parse_yaml(text)
 
 
 class _WholeFiles:

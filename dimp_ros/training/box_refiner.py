@@ -193,7 +193,7 @@ def _backbone_of(model: str) -> dict[str, Tensor]:
 
 
 def export(trainer: BoxRefinerTrainer, base: str, path: Path) -> None:
-    """Write the weights of ``base`` with the averaged box refiner, in half precision.
+    """Write the weights of ``base`` with the averaged box refiner, in half precision, without a map to confidences.
 
     :raises ValueError: if the backbone is not that of ``base``: the tracker runs one backbone for both.
     """
@@ -206,7 +206,7 @@ def export(trainer: BoxRefinerTrainer, base: str, path: Path) -> None:
     assert net.box_refiner is not None
     net.box_refiner.load_state_dict(averaged.head.state_dict())
     details = {**info.details, "box_refiner_steps": trainer.step}
-    save_weights(path, net.eval(), replace(info, details=details), torch.float16)
+    save_weights(path, net.eval(), replace(info, details=details, confidence_knots=()), torch.float16)
 
 
 def _plain(part: Tensor | Features) -> Any:

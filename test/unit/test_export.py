@@ -75,6 +75,7 @@ def test_graphs_of_the_shipped_model_equal_torch(exported: Path) -> None:
         check_against_torch(exported / f"{graph.name}.onnx", graph)
 
 
+@pytest.mark.slow
 def test_files_say_what_their_tensors_are(exported: Path) -> None:
     session = onnxruntime.InferenceSession(exported / "search.onnx")
     metadata = session.get_modelmeta().custom_metadata_map
@@ -98,6 +99,7 @@ def test_graphs_of_the_papers_models_equal_torch(model: str, names: list[str], t
         check_against_torch(path, graphs[name])
 
 
+@pytest.mark.slow
 def test_openvino_file_keeps_names_and_metadata(exported: Path, tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
     path = tmp_path / "update.xml"
@@ -123,6 +125,7 @@ def write_video(path: Path, frames: int = 8) -> np.ndarray:
     return np.array(boxes, float)
 
 
+@pytest.mark.slow
 def test_example_tracks_a_video_without_torch(exported: Path, tmp_path: Path) -> None:
     boxes = write_video(tmp_path / "video.avi")
     code = "import runpy, sys; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__'); "

@@ -100,13 +100,20 @@ def test_graphs_of_the_papers_models_equal_torch(model: str, names: list[str], t
 
 
 @pytest.mark.slow
-def test_openvino_file_keeps_names_and_metadata(exported: Path, tmp_path: Path) -> None:
+def test_openvino_file_computes_the_same(exported: Path, tmp_path: Path) -> None:
     openvino = pytest.importorskip("openvino", reason="OpenVINO is not installed")
-    path = tmp_path / "update.xml"
-    write_openvino(path, exported / "update.onnx", {"graph": "update"})
+    source, path = exported / "closer_look.onnx", tmp_path / "closer_look.xml"
+    write_openvino(path, source, {"graph": "closer_look"})
     model = openvino.Core().read_model(path)
-    assert [port.get_any_name() for port in model.inputs] == ["filter", "features", "boxes", "weights"]
-    assert model.get_rt_info(["dimp_ros", "graph"]).value == "update"
+    assert [port.get_any_name() for port in model.inputs] == ["images", "tokens"]
+    assert model.get_rt_info(["dimp_ros", "graph"]).value == "closer_look"
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (1, 144, 144, 3), dtype=np.uint8)
+    tokens = rng.standard_normal((1, 64, 64), dtype=np.float32)
+    compiled = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    expected = onnxruntime.InferenceSession(source).run(None, {"images": images, "tokens": tokens})
+    for value, wanted in zip(compiled([images, tokens]).values(), expected, strict=True):
+        np.testing.assert_allclose(value, wanted, rtol=1e-3, atol=1e-3)
 
 
 def write_video(path: Path, frames: int = 8) -> np.ndarray:

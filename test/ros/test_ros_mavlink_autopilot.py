@@ -106,7 +106,7 @@ def test_drone_demo_ends_with_figures_and_a_film(tmp_path: Path, monkeypatch: py
         "hide_until": 0.0,
     }
     plan = LoopPlan(
-        "vehicle", "follower", tmp_path, kill_tracker=lambda: dead.append(True), seconds=2.0, after=0.5, patience=60.0
+        "vehicle", "follower", tmp_path, kill_tracker=lambda: dead.append(True), seconds=1.2, after=0.5, patience=60.0
     )
     script = ScriptedTracker()
     try:

@@ -33,6 +33,11 @@ class Box(NamedTuple):
         """Area in square pixels."""
         return self.w * self.h
 
+    @property
+    def is_point(self) -> bool:
+        """Whether the box has no size: it is a point on an object whose box is to be found."""
+        return self.w == 0 and self.h == 0
+
     @classmethod
     def from_center(cls, cx: float, cy: float, w: float, h: float) -> Box:
         """Make a box from its centre and its size, all in pixels."""
@@ -72,6 +77,19 @@ def check_box(box: Sequence[float], width: int, height: int, *, min_side: float,
             f"{min_visible:.0%} must be: draw it around a visible object, in pixels of this image"
         )
     return result
+
+
+def check_point(point: tuple[float, float], width: int, height: int) -> None:
+    """Check that a point lies in a ``width`` x ``height`` image.
+
+    :raises ValueError: with the value received, the range allowed and the remedy.
+    """
+    x, y = point
+    if not (0 <= x <= width and 0 <= y <= height):  # false for NaN, too
+        raise ValueError(
+            f"point ({x:g}, {y:g}) is outside the {width} x {height} image; give x from 0 to {width} and y from 0 to "
+            f"{height}, in pixels of this image"
+        )
 
 
 def iou(a: NDArray[np.floating], b: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -8,6 +8,7 @@ an elongated target neither leaves the window nor becomes too thin in it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import cv2
@@ -53,6 +54,17 @@ class CloserWindow(NamedTuple):
         """Convert left, top, right, bottom, as fractions of the window's sides, to a box in image pixels."""
         left, top, right, bottom = edges
         return Box(self.x + left * self.w, self.y + top * self.h, (right - left) * self.w, (bottom - top) * self.h)
+
+
+def windows_at(
+    point: tuple[float, float], image_size: tuple[int, int], shares: Sequence[float], size: int
+) -> list[CloserWindow]:
+    """Return square windows centred on a point.
+
+    :param image_size: width and height. :param shares: sides of the windows, in units of sqrt(width * height).
+    """
+    sides = [share * math.sqrt(image_size[0] * image_size[1]) for share in shares]
+    return [CloserWindow(point[0] - side / 2, point[1] - side / 2, side, side, size) for side in sides]
 
 
 def crop_window(

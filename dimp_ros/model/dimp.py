@@ -15,6 +15,7 @@ from dimp_ros.model.backbone import Backbone, EfficientNetLite0, Features, resne
 from dimp_ros.model.box_refiner import BoxRefiner
 from dimp_ros.model.classifier import Classifier
 from dimp_ros.model.iou_net import IoUNet
+from dimp_ros.model.point_box import PointBoxHead
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,7 @@ class DimpNet(nn.Module):
     """Backbone, target classifier and overlap predictor; each part is used on its own, so there is no ``forward``.
 
     ``box_refiner`` is None, unless a weights file has one: it then gives boxes besides the overlap predictor.
+    ``point_box`` is None likewise: without it, a target cannot be given by a point.
     """
 
     def __init__(self, architecture: Architecture) -> None:
@@ -56,11 +58,16 @@ class DimpNet(nn.Module):
             channels[1], architecture.classifier_channels, residual=architecture.classifier_residual
         )
         self.box_refiner: BoxRefiner | None = None
+        self.point_box: PointBoxHead | None = None
         self.bb_regressor = IoUNet(channels, architecture.iou_reference, architecture.iou_test)
 
     def add_box_refiner(self) -> None:
         """Add a box refiner with random weights."""
         self.box_refiner = BoxRefiner(self.feature_extractor.channels)
+
+    def add_point_box(self) -> None:
+        """Add a head for points with random weights."""
+        self.point_box = PointBoxHead(self.feature_extractor.channels)
 
     def extract(self, images: Tensor) -> Features:
         """Return the backbone's features of RGB images ``Tensor[N, 3, H, W]`` with values 0..255."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 
+from dimp_ros.geometry.box import Box
 from dimp_ros.images.conversion import BadImage
 from dimp_ros.images.picture import Picture
 from dimp_ros.images.stamps import NANOSECONDS, stamp_ns
@@ -132,12 +133,13 @@ class Pipeline:
         return self._worker.submit(job)
 
     def begin(
-        self, image: StampedImage, picture: Picture, box: Sequence[float], target_id: str
-    ) -> PendingReplay | None:
+        self, image: StampedImage, picture: Picture, box: Box, target_id: str
+    ) -> tuple[Box, PendingReplay | None]:
         """Start a target; only in the worker's thread. One of the same name starts over.
 
-        :param image: the message of ``picture``. :param box: (x, y, w, h) in pixels.
-        :returns: the replay of the images since then, if newer ones have been published about already.
+        :param image: the message of ``picture``. :param box: in pixels; of no size for a point on the target.
+        :returns: the box, which is found for a point; and the replay of the images since then, if newer ones have been
+            published about already.
         :raises TooManyTargets: beyond the limit.
         """
         limit = self._settings["max_targets"]
@@ -149,6 +151,7 @@ class Pipeline:
         invalidations = self._results.invalidations
         when = self._when(image)
         try:
+            box = self._targets.find_box(picture, box)
             estimate = self._targets.init(picture, box, target_id, when)
         except Exception as error:
             self._recover(error)
@@ -156,12 +159,12 @@ class Pipeline:
         self._late.discard(target_id)
         if image.header == self._results.header:  # otherwise the image is yet to be processed
             self._publish(image, picture, {**self._results.estimates, target_id: estimate}, invalidations)
-            return None
+            return box, None
         # The next message about the last image includes the target.
         self._results.stage({target_id: self._targets.unseen(target_id, when)})
         if when < self._stamp and stamp_ns(image.header.stamp):
-            return self._late.add(target_id, when)
-        return None
+            return box, self._late.add(target_id, when)
+        return box, None
 
     def drop(self, target_id: str) -> None:
         """Drop a target: nothing more is published about it but that it is gone."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from builtin_interfaces.msg import Time
 
-from dimp_ros.geometry.box import check_box
+from dimp_ros.geometry.box import Box, check_box, check_point
 from dimp_ros.images.conversion import BadImage
 from dimp_ros.images.stamps import NANOSECONDS
 from dimp_ros.node.catch_up import PendingReplay
@@ -49,9 +49,13 @@ class BoxRefused(RequestRefused):
 
 
 class Started(NamedTuple):
-    """A target was started: the answer, the stamp of its image, that of the last replayed one and their number."""
+    """A target was started: the answer, its box, the stamp of its image, that of the last replayed one, their number.
+
+    :param box: in pixels of its image; the one that was found where the request gave a point.
+    """
 
     message: str
+    box: Box
     stamp: Time
     reached: Time
     images: int
@@ -94,19 +98,24 @@ class Requests:
         try:
             box = requested_box(bbox, normalized, picture.width, picture.height)
             # As the tracker does, but at once: a wrong box is refused while an inference runs.
-            check_box(box, picture.width, picture.height, min_side=pipeline.tracker.config.min_target_side)
+            if box.is_point:
+                check_point(box.center, picture.width, picture.height)
+            else:
+                check_box(box, picture.width, picture.height, min_side=pipeline.tracker.config.min_target_side)
         except ValueError as error:
             raise BoxRefused(str(error)) from error
         known = pipeline.targets
         name = target_id or self._new_name(known)
-        late = self._await(lambda: pipeline.begin(image, picture, box, name))
+        start, late = self._await(lambda: pipeline.begin(image, picture, box, name))
         answer = f"tracking {name!r}{', started over' if name in known else ''}"
+        if box.is_point:
+            answer += f"; found a box of {start.w:.0f} x {start.h:.0f} px at the point"
         if late is None:
-            return Started(answer, image.header.stamp, image.header.stamp, 0)
+            return Started(answer, start, image.header.stamp, image.header.stamp, 0)
         arrived = late.arrived.wait(CATCH_UP_SECONDS)
         replayed = f"replayed {late.images} buffered image{'' if late.images == 1 else 's'}"
         answer += f"; {replayed}" if arrived else f"; LOST until it has caught up, so far {replayed}"
-        return Started(answer, image.header.stamp, _time(late), late.images)
+        return Started(answer, start, image.header.stamp, _time(late), late.images)
 
     def drop_target(self, target_id: str) -> str:
         """Drop ``target_id``, or all targets if empty, and return what was dropped.

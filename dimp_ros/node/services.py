@@ -14,6 +14,7 @@ from std_srvs.srv import SetBool
 
 from dimp_ros.node.diagnostics.status import LOADING
 from dimp_ros.node.requests import RequestRefused, Requests
+from dimp_ros.ros_utils.messages import bounding_box
 from dimp_ros.ros_utils.text import shortened, traceback_text
 from dimp_ros.srv import DropTarget, InitTarget
 
@@ -45,6 +46,7 @@ class Services:
     def _on_init_target(self, request: InitTarget.Request, response: InitTarget.Response) -> InitTarget.Response:
         def init(requests: Requests) -> str:
             started = requests.init_target(request.stamp, request.bbox, request.normalized, request.id)
+            response.bbox = bounding_box(started.box)
             response.stamp, response.reached = started.stamp, started.reached
             response.frames_caught_up = started.images
             return started.message

@@ -31,6 +31,12 @@ class Tracker(Protocol):
         :raises ValueError: if image or box cannot be used; a target of this name then goes on as before.
         """
 
+    def find_box(self, image: Picture, point: tuple[float, float]) -> Box:
+        """Return the box of the object at a point, in pixels.
+
+        :raises ValueError: in words where no object stands out.
+        """
+
     def update_all(self, image: Picture, only: Collection[str] | None = None) -> dict[str, TrackResult]:
         """Find targets, all or ``only`` some, in the next image; results by name."""
 
@@ -74,6 +80,13 @@ class TargetManager:
     def ids(self) -> tuple[str, ...]:
         """Names of the targets, oldest first. May be read from any thread."""
         return tuple(self._sightings)
+
+    def find_box(self, image: Picture, box: Box) -> Box:
+        """Return ``box``; where it is a point, see `Box.is_point`, the box of the object there.
+
+        :raises ValueError: in words where no object stands out.
+        """
+        return self._tracker.find_box(image, box.center) if box.is_point else box
 
     def init(self, image: Picture, box: Sequence[float], target_id: str, when: int) -> TargetEstimate:
         """Start a target; one of the same name starts over, and goes on if the tracker raises an exception.

@@ -43,6 +43,7 @@ from dimp_ros.tracker.crop import SearchWindow, crop
 from dimp_ros.tracker.device import choose_device, choose_precision, upload
 from dimp_ros.tracker.inference_engine import InferenceEngine
 from dimp_ros.tracker.localization import Outcome, localize
+from dimp_ros.tracker.point_box import find_box
 from dimp_ros.tracker.redetection import TrackStatus, search_area
 from dimp_ros.tracker.result import TargetState, TrackResult
 from dimp_ros.tracker.stage_timer import StageTimer
@@ -176,12 +177,21 @@ class DimpTracker:
         timer = StageTimer()
         picture = as_picture(image)
         checked = check_box(box, picture.width, picture.height, min_side=self.config.min_target_side)
-        if not self._engine.up_to_date():  # other weights were loaded into `net`
-            self._engine = InferenceEngine(self.net, self.device, self._precision)
-        target = init_target_model(self._engine.net, picture, checked, self.config, self.device, timer)
+        target = init_target_model(self._current_engine().net, picture, checked, self.config, self.device, timer)
         self._learn_box(target, picture)
         self._targets[target_id] = target
         return self._result(target_id, target, timer.stages)
+
+    @torch.inference_mode()
+    def find_box(self, image: NDArray[np.uint8] | Picture, point: tuple[float, float]) -> Box:
+        """Return the box of the object at a point, in image pixels, for `init`. No target changes.
+
+        :param image: as for `init`. :param point: ``(x, y)`` in its pixels.
+        :raises ValueError: if the point is outside the image, no object stands out there, or the weights have no head
+            for points.
+        """
+        picture = as_picture(image)
+        return find_box(self._current_engine().net, picture, point, self.config, self.device)
 
     def update(self, image: NDArray[np.uint8] | Picture) -> TrackResult:
         """Track the one target in the next image.
@@ -243,6 +253,12 @@ class DimpTracker:
     def confidence(self, evidence: float) -> float:
         """Return the confidence for a `TrackResult.evidence`, by the map that is stored with the weights."""
         return self._confidence(evidence)
+
+    def _current_engine(self) -> InferenceEngine:
+        """Return the engine, a new one if other weights were loaded into `net`."""
+        if not self._engine.up_to_date():
+            self._engine = InferenceEngine(self.net, self.device, self._precision)
+        return self._engine
 
     def _select(self, only: Collection[str] | None) -> dict[str, TrackedTarget]:
         """Return the targets to update, oldest first."""

@@ -46,7 +46,7 @@ class PairSampler:
         self.rng = np.random.default_rng(seed)
         videos = [video for video in store.videos if len(video.frames) > 1]
         stills = [video for video in store.videos if len(video.frames) == 1]
-        self._groups = [_by_source(group) for group in (videos, stills)]
+        self._groups = [by_source(group) for group in (videos, stills)]
 
     def batch(self, count: int) -> PairBatch:
         """Draw ``count`` references, each with its search windows."""
@@ -211,7 +211,7 @@ class Look:
         return out
 
 
-def _by_source(videos: list[StoredVideo]) -> tuple[list[list[StoredVideo]], Floats]:
+def by_source(videos: list[StoredVideo]) -> tuple[list[list[StoredVideo]], Floats]:
     """Group videos by source, with a probability for each: the square root of its number of boxes."""
     groups: dict[str, list[StoredVideo]] = {}
     for video in videos:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from std_msgs.msg import Header
 
 from dimp_ros.apps.console.node import ConsoleNode
-from dimp_ros.geometry.box import Box
+from dimp_ros.geometry.box import Box, check_point
 from dimp_ros.images.picture import Picture, to_color
 from dimp_ros.ros_utils.messages import from_bgr
 from dimp_ros.tracker.result import TrackResult
@@ -91,6 +91,16 @@ class SquareTracker(TrackerDouble):
         super().init(image, box, target_id=target_id)
         return self.find(image, target_id)
 
+    def find_box(self, image: Picture, point: tuple[float, float]) -> Box:
+        """Return the square at a point."""
+        check_point(point, image.width, image.height)
+        colour = _pixels(image)[int(point[1]), int(point[0])]
+        if int(colour.max()) - int(colour.min()) < 60:
+            raise ValueError("no object stands out at this point; draw a box instead")
+        box = _square(image, colour)
+        assert box is not None
+        return box
+
     def update_all(self, image: Picture, only: Collection[str] | None = None) -> dict[str, TrackResult]:
         """Look for the colours."""
         time.sleep(self.seconds)
@@ -98,12 +108,19 @@ class SquareTracker(TrackerDouble):
 
     def find(self, image: Picture, name: str) -> TrackResult:
         """Look for a colour."""
-        rows, columns = np.nonzero(np.all(_pixels(image) == self._colours[name], axis=2))
-        if not rows.size:
+        box = _square(image, self._colours[name])
+        if box is None:
             return self.result(name, State.LOST, confidence=0.0, peak=0.0, distractor_ratio=0.0)
-        x, y = float(columns.min()), float(rows.min())
-        box = Box(x, y, float(columns.max()) + 1 - x, float(rows.max()) + 1 - y)
         return self.result(name, box=box, confidence=0.9, peak=0.8, distractor_ratio=0.1)
+
+
+def _square(image: Picture, colour: NDArray[np.uint8]) -> Box | None:
+    """Return the box of all pixels of a colour."""
+    rows, columns = np.nonzero(np.all(_pixels(image) == colour, axis=2))
+    if not rows.size:
+        return None
+    x, y = float(columns.min()), float(rows.min())
+    return Box(x, y, float(columns.max()) + 1 - x, float(rows.max()) + 1 - y)
 
 
 def _pixels(image: Picture) -> NDArray[np.uint8]:

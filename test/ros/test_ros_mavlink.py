@@ -162,6 +162,12 @@ def test_mavsdk_starts_and_stops_a_target() -> None:
 
             with pytest.raises(CameraError, match="DENIED"):
                 plugin.track_rectangle(COMPONENT, 0.7, 0.7, 0.8, 0.8)  # nothing but grey is there
+
+            w.tracker.inits.clear()
+            plugin.track_point(COMPONENT, (200.0 + SIDE / 4) / WIDTH, (120.0 + SIDE / 2) / HEIGHT, 0.0)
+            assert w.tracker.inits[-1] == ("mavlink", (200, 120, SIDE, SIDE))
+            with pytest.raises(CameraError, match="DENIED"):
+                plugin.track_point(COMPONENT, 0.8, 0.8, 0.0)
             plugin.track_stop(COMPONENT)
             wait_until(lambda: w.node.count_publishers("targets") and not w.tracker.boxes, "no target")
             plugin.track_stop(COMPONENT)  # again is no error
@@ -198,8 +204,8 @@ def test_command_without_a_tracker_is_rejected_for_now(station: Station) -> None
         )
 
 
-@pytest.mark.parametrize("delay", [0.5, 0.0])
-def test_video_delay_selects_the_image_that_was_shown(station: Station, delay: float) -> None:
+@pytest.mark.parametrize(("delay", "point"), [(0.5, False), (0.5, True), (0.0, False)])
+def test_video_delay_selects_the_image_that_was_shown(station: Station, delay: float, point: bool) -> None:
     """The target moves a width a second; the operator sees it half a second late."""
     with world(f"udpout:{HOST}:{station.port}", video_delay=delay) as w:
         begin = time.monotonic()
@@ -215,7 +221,11 @@ def test_video_delay_selects_the_image_that_was_shown(station: Station, delay: f
             time.sleep(1.5)
             shown = time.monotonic() - begin - 0.5
             drawn = (150.0 + SIDE * shown, 120.0)
-            result = station.command(common.MAV_CMD_CAMERA_TRACK_RECTANGLE, *edges(*drawn))
+            left, top, right, bottom = edges(*drawn)
+            if point:
+                result = station.command(common.MAV_CMD_CAMERA_TRACK_POINT, (left + right) / 2, (top + bottom) / 2)
+            else:
+                result = station.command(common.MAV_CMD_CAMERA_TRACK_RECTANGLE, left, top, right, bottom)
             assert result == common.MAV_RESULT_ACCEPTED
             wait_until(station.is_active, "an active status")
 

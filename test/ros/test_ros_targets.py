@@ -25,6 +25,8 @@ from harness.ros_harness import (
 )
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
+from dimp_ros.geometry.box import Box
+
 OTHER = (4.0, 4.0, 10.0, 10.0)
 
 
@@ -142,6 +144,35 @@ def test_request_on_a_past_image_replays_the_images_since():
         caught_up = wait_until(lambda: [s for s in client.states if s.state == State.TRACKING], "the target's state")
         assert {state.header.stamp.nanosec for state in caught_up} == {stamp_of(8).nanosec}, "no word on old images"
         assert client.show(numbered_image(9)).state == State.TRACKING and tracker.updates[-1] == 9
+
+
+def test_point_starts_the_object_there_in_the_image_of_its_stamp():
+    tracker = ScriptedTracker()
+    tracker.objects = [Box(*BOX)]
+    with running(tracker) as client:
+        for number in range(1, 6):
+            client.show(numbered_image(number))
+        x, y = BOX[0] + BOX[2] / 4, BOX[1] + BOX[3] / 4
+        answer = client.init((x, y, 0.0, 0.0), stamp=stamp_of(3))
+        assert answer.success and f"{BOX[2]:g} x {BOX[3]:g} px" in answer.message
+        assert tracker.points == [(3, (x, y))] and tracker.inits == [(3, BOX, "1")]
+        assert answer.stamp == stamp_of(3) and answer.frames_caught_up == 2
+        assert (answer.bbox.size_x, answer.bbox.size_y) == BOX[2:]
+        assert answer.bbox.center.position.x == BOX[0] + BOX[2] / 2
+        size = numbered_image(1)
+        share = (x / size.width, y / size.height, 0.0, 0.0)
+        assert client.init(share, normalized=True).success and len(tracker.inits) == 2
+
+
+def test_point_without_an_object_changes_no_target():
+    tracker = ScriptedTracker()
+    tracker.objects = [Box(*BOX)]
+    with running(tracker) as client:
+        start_target(client, target_id="cup")
+        for point, words in (((1.0, 1.0), "no object stands out"), ((-1.0, 5.0), "outside the")):
+            answer = client.init((*point, 0.0, 0.0), target_id="cup")
+            assert not answer.success and words in answer.message and is_zero(answer.bbox)
+        assert client.show(numbered_image(2)).state == State.TRACKING and len(tracker.inits) == 1
 
 
 def test_replay_does_not_delay_the_stream():

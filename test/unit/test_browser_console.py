@@ -311,8 +311,20 @@ def test_reason_of_a_refusal_is_shown_as_text_not_markup(scene, console):
     assert console.page.input_value("#name") == "<img src=x onerror=alert(1)>", "what was typed is not lost"
 
 
-def test_a_click_without_a_drag_asks_for_nothing(scene, console):
-    console.drag(300, 200, 302, 201)
+def test_tap_starts_the_object_at_that_point(scene, console):
+    x0, y0, x1, y1 = console.square_at(PLACE)
+    x, y = (x0 + x1) / 2, (y0 + y1) / 2
+    console.drag(x, y, x + 2, y + 1)
+    console.shows("#targets", "tracking")
+    sent = console.requests("init")[0]
+    assert sent["box"] == pytest.approx([x / console.scale, y / console.scale, 0, 0], abs=1.5)
+    assert scene.tracker.inits[-1][1] == (*PLACE, SIDE, SIDE)
+    console.drag(700, 100, 701, 100)
+    console.shows("#answers", "no object stands out")
+
+
+def test_a_drag_in_one_direction_asks_for_nothing(scene, console):
+    console.drag(300, 200, 360, 201)
     console.page.wait_for_timeout(300)
     assert console.requests("init") == []
 

@@ -133,13 +133,10 @@ def test_impossible_point_is_denied(point: tuple[float, float]) -> None:
     assert ground.result() == common.MAV_RESULT_DENIED and ground.asked == []
 
 
-def test_point_is_passed_on_where_it_is_supported() -> None:
+def test_point_is_passed_on() -> None:
     ground = Ground()
     ground.command(common.MAV_CMD_CAMERA_TRACK_POINT, 0.25, 0.5, 0.1)
     assert ground.result() == common.MAV_RESULT_ACCEPTED and ground.asked == [("point", 0.25, 0.5)]
-    without = Ground(points=False)
-    without.command(common.MAV_CMD_CAMERA_TRACK_POINT, 0.25, 0.5, 0.1)
-    assert without.result() == common.MAV_RESULT_UNSUPPORTED and without.asked == []
 
 
 @pytest.mark.parametrize(

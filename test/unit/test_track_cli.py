@@ -201,6 +201,21 @@ def test_several_targets_are_followed_under_their_names(
     assert "two targets are called 'a'" in capsys.readouterr().err
 
 
+def test_point_starts_the_box_that_is_found_there(run: Callable[..., int], tmp_path: Path, folder: Path) -> None:
+    out = tmp_path / "out.json"
+    assert run(folder, "--point=dot=12,22", "--json", out) == 0
+    document = json.loads(out.read_text())
+    assert document["init_boxes"] == {"dot": list(START)} and document["frames"][0]["id"] == "dot"
+
+
+@pytest.mark.parametrize("point", ["80,60", "200,20"])
+def test_point_without_an_object_ends_with_2(
+    run: Callable[..., int], folder: Path, capsys: pytest.CaptureFixture[str], point: str
+) -> None:
+    assert run(folder, "--point", point) == 2
+    assert f"point ({point.replace(',', ', ')})" in capsys.readouterr().err
+
+
 def test_start_and_end_can_be_seconds(run: Callable[..., int], tmp_path: Path, video: Path) -> None:
     arguments = ["--init=22,20,16,12", "--start", "0.25s", "--end", "0.5s", "--json", tmp_path / "out.json"]
     assert run(video, *arguments) == 0

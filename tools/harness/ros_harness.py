@@ -27,6 +27,7 @@ from sensor_msgs.msg import Image  # noqa: E402
 from std_srvs.srv import SetBool  # noqa: E402
 from vision_msgs.msg import BoundingBox2D, Detection2DArray  # noqa: E402
 
+from dimp_ros.geometry.box import Box  # noqa: E402
 from dimp_ros.images.picture import Picture  # noqa: E402
 from dimp_ros.msg import TargetState, TargetStateArray  # noqa: E402
 from dimp_ros.node.tracker_node import TrackerNode  # noqa: E402
@@ -90,6 +91,8 @@ class ScriptedTracker(TrackerDouble):
         self.state = State.TRACKING
         self.failure: Exception | None = None
         self.inits: list[tuple[int, tuple[float, ...], str]] = []
+        self.points: list[tuple[int, tuple[float, float]]] = []
+        """Number of the image and point of each `find_box`."""
         self.updates: list[int] = []
         self.busy = threading.Event()
         self.dropped: list[str | None] = []
@@ -106,6 +109,11 @@ class ScriptedTracker(TrackerDouble):
         result = super().init(image, box, target_id=target_id)
         self.inits.append((number_of(image), tuple(box), target_id))
         return result
+
+    def find_box(self, image: Picture, point: tuple[float, float]) -> Box:
+        """Record it, and return the object at the point."""
+        self.points.append((number_of(image), point))
+        return super().find_box(image, point)
 
     def update_all(self, image: Picture, only: Collection[str] | None = None) -> dict[str, TrackResult]:
         """Return the states that the test has set."""

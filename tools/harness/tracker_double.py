@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
-from dimp_ros.geometry.box import Box, check_box
+from dimp_ros.geometry.box import Box, check_box, check_point
 from dimp_ros.images.picture import Picture
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.result import TargetState, TrackResult
@@ -21,12 +21,22 @@ class TrackerDouble:
     def __init__(self) -> None:
         self.config = TrackerConfig()
         self.boxes: dict[str, Box] = {}
+        self.objects: list[Box] = []
+        """What `find_box` knows."""
         self.device = "cpu"
 
     def init(self, image: Picture, box: Sequence[float], *, target_id: str = "0") -> TrackResult:
         """Start a target in ``box``."""
         self.boxes[target_id] = check_box(box, image.width, image.height, min_side=self.config.min_target_side)
         return self.result(target_id)
+
+    def find_box(self, image: Picture, point: tuple[float, float]) -> Box:
+        """Return the object at a point."""
+        check_point(point, image.width, image.height)
+        for box in self.objects:
+            if box.x <= point[0] <= box.x + box.w and box.y <= point[1] <= box.y + box.h:
+                return box
+        raise ValueError(f"no object stands out at point ({point[0]:g}, {point[1]:g}); draw a box instead")
 
     def update_all(self, image: Picture, only: Collection[str] | None = None) -> dict[str, TrackResult]:
         """Find targets in the next image."""
@@ -76,6 +86,13 @@ class BrightestTracker(TrackerDouble):
     """The first target is the bright one, lost where nothing is bright; all others stand still."""
 
     confidence = 0.9
+
+    def find_box(self, image: Picture, point: tuple[float, float]) -> Box:
+        """Return the box of what is bright, if it is at the point."""
+        rows, columns = np.nonzero(image.region(0, 0, image.width, image.height)[..., 1] > 128)
+        x, y = float(columns.min()), float(rows.min())
+        self.objects = [Box(x, y, float(columns.max()) + 1 - x, float(rows.max()) + 1 - y)]
+        return super().find_box(image, point)
 
     def find(self, image: Picture, name: str) -> TrackResult:
         """Find the left top corner of the first target."""

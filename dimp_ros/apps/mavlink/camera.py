@@ -58,8 +58,6 @@ class Identity(NamedTuple):
     vendor: str = ""
     model: str = ""
     stream_uri: str = ""
-    points: bool = True
-    """Whether CAMERA_TRACK_POINT is supported."""
 
 
 class News(NamedTuple):
@@ -129,10 +127,9 @@ class TrackingCamera:
         }
         self._tracking_commands = {
             m.MAV_CMD_CAMERA_TRACK_RECTANGLE: self._track_rectangle,
+            m.MAV_CMD_CAMERA_TRACK_POINT: self._track_point,
             m.MAV_CMD_CAMERA_STOP_TRACKING: self._stop_tracking,
         }
-        if identity.points:
-            self._tracking_commands[m.MAV_CMD_CAMERA_TRACK_POINT] = self._track_point
 
     # What comes in
 
@@ -272,8 +269,7 @@ class TrackingCamera:
 
     def _camera_information(self) -> Any:
         m, unknown = self._m, math.nan
-        flags = m.CAMERA_CAP_FLAGS_HAS_TRACKING_RECTANGLE
-        flags |= m.CAMERA_CAP_FLAGS_HAS_TRACKING_POINT if self._identity.points else 0
+        flags = m.CAMERA_CAP_FLAGS_HAS_TRACKING_RECTANGLE | m.CAMERA_CAP_FLAGS_HAS_TRACKING_POINT
         flags |= m.CAMERA_CAP_FLAGS_HAS_VIDEO_STREAM if self._identity.stream_uri else 0
         names = (_array(self._identity.vendor), _array(self._identity.model))
         width, height = self._image_size

@@ -75,7 +75,7 @@ class MavlinkNode(Node):
             log=self.get_logger().info,
             key=settings.signing_key(),
         )
-        identity = Identity(settings.vendor, settings.model, settings.stream_uri, points=False)
+        identity = Identity(settings.vendor, settings.model, settings.stream_uri)
         address = (settings.system_id, settings.component_id)
         self._camera = TrackingCamera(*address, identity, self, self.link.send, status_rate=settings.status_rate)
         self._autopilot = AutopilotControl(

@@ -47,8 +47,8 @@ class MavlinkSettings:
     )
     video_delay: float = setting(
         0.0,
-        "Seconds from an image to its display at the ground station (glass to glass). A box is applied to the image "
-        "that was on display when the command arrived.",
+        "Seconds from an image to its display at the ground station (glass to glass). A box or point is applied to the "
+        "image that was on display when the command arrived.",
         (0.0, 60.0),
     )
     status_rate: float = _setting(

@@ -39,6 +39,7 @@ SHIPPED_WEIGHTS = Path(dimp_ros.__file__).parent / "weights"
 EXAMPLES = """
 examples:
   dimp-track ride.mp4 --init 320,180,60,90 --out tracked.mp4
+  dimp-track ride.mp4 --point 350,225 --show
   dimp-track flight/ --topic /camera/image_raw --init 320,180,60,90 --out-bag flight_tracked
   dimp-track flight.bag --init-stamp 1700000000.25 --init car=320,180,60,90 --init bus=20,40,90,60 --json out.json
 """
@@ -63,6 +64,18 @@ def parse_target(text: str) -> tuple[str, Box]:
     if equals and not name:
         raise argparse.ArgumentTypeError(f"{text!r} has an empty name; give ID=x,y,w,h, or x,y,w,h alone")
     return name, parse_box(box)
+
+
+def parse_point(text: str) -> tuple[str, Box]:
+    """Parse `x,y` or `ID=x,y` as a box of no size; the name is empty if none is given."""
+    name, equals, point = text.rpartition("=")
+    try:
+        values = [float(value) for value in point.split(",")]
+    except ValueError:
+        values = []
+    if (equals and not name) or len(values) != 2 or not all(map(math.isfinite, values)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a point; give x,y or ID=x,y in pixels")
+    return name, Box(values[0], values[1], 0.0, 0.0)
 
 
 def parse_place(text: str) -> Place:
@@ -163,6 +176,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="[ID=]x,y,w,h",
         help="box of the target in the first frame, in pixels from the top left corner; repeat it for further targets",
     )
+    add(
+        "--point",
+        type=parse_point,
+        action="append",
+        metavar="[ID=]x,y",
+        help="a point on the target in the first frame, in place of its box; the tracker finds the box",
+    )
     add("--start", type=parse_place, default=0, metavar="N|SECs", help="first frame: index, or seconds such as 12.5s")
     add("--end", type=parse_place, metavar="N|SECs", help="frame to stop before (default: end of the source)")
     add("--out", type=Path, metavar="OUT.mp4", help="write a video with the targets drawn on it")
@@ -188,13 +208,18 @@ def _make_dimp(model: str, device: str) -> DimpTracker:
     return DimpTracker(model=model, device=device, precision="auto")
 
 
+def _given(arguments: argparse.Namespace) -> list[tuple[str, Box]]:
+    """Return the names and boxes of --init, then those of --point."""
+    return [*(arguments.init or ()), *(arguments.point or ())]
+
+
 def _boxes(arguments: argparse.Namespace) -> dict[str, Box]:
     """Return the boxes by name; a target without a name gets its index in the list."""
     boxes: dict[str, Box] = {}
-    for number, (name, box) in enumerate(arguments.init or ()):
+    for number, (name, box) in enumerate(_given(arguments)):
         name = name or str(number)
         if name in boxes:
-            raise ValueError(f"two targets are called {name!r}; give each its own name: --init ID=x,y,w,h")
+            raise ValueError(f"two targets are called {name!r}; give each its own name: ID=x,y,w,h or ID=x,y")
         boxes[name] = box
     return boxes
 
@@ -215,8 +240,10 @@ def _check(arguments: argparse.Namespace, span: Span, bag: bool) -> None:
             raise ValueError(f"{option} writes into the bag of --out-bag, which is not given")
     if arguments.show and not has_display():
         raise ValueError("--show needs a display; use --out OUT.mp4 to watch the result later")
-    if not arguments.init and not has_display():
-        raise ValueError("no --init and no display to draw the box on; give the target as --init x,y,w,h in pixels")
+    if not _given(arguments) and not has_display():
+        raise ValueError(
+            "no --init and no display to draw the box on; give the target as --init x,y,w,h or --point x,y in pixels"
+        )
     if arguments.out is not None and is_stream(arguments.out):
         raise ValueError(f"--out {arguments.out} is no regular file; a video is written to a file")
     outputs = [("--out", arguments.out), ("--json", arguments.json)]
@@ -291,7 +318,7 @@ def _header(source: Source, model: str, boxes: Mapping[str, Box], fps: float) ->
 
 def _annotator(arguments: argparse.Namespace) -> Annotator:
     """Return the annotator; it writes names if there are several targets or one was given a name."""
-    return Annotator(names=any(name or number for number, (name, _) in enumerate(arguments.init or ())))
+    return Annotator(names=any(name or number for number, (name, _) in enumerate(_given(arguments))))
 
 
 def _result_bag(arguments: argparse.Namespace, images: ImageBag) -> ResultBag:

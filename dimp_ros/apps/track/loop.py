@@ -155,7 +155,7 @@ def follow(
     """Track targets through a span, until it ends, the user stops it, or an output cannot be written.
 
     :param boxes: of each target in the first frame, by name; if empty, the box that ``ask`` returns for that frame is
-        added as target "0".
+        added as target "0". One of no size is a point, and replaced by the box that is found there.
     :raises ValueError: if the first frame or a box in it is invalid. :raises KeyboardInterrupt: before the first frame.
     """
     targets, run, last = TargetManager(tracker), RunStatistics(), 0
@@ -167,8 +167,11 @@ def follow(
                     targets.shift(when - last, targets.ids)
                     run.clock_resets += 1
                 last = when
-                if not run.frames and not boxes:
-                    boxes["0"] = ask(_first_image(source, frame))
+                if not run.frames:
+                    image = _first_image(source, frame)
+                    if not boxes:
+                        boxes["0"] = ask(image)
+                    boxes.update({name: targets.find_box(ArrayPicture(image), box) for name, box in boxes.items()})
                 clock = time.perf_counter()
                 estimates = _track_frame(targets, source, frame, when, boxes)
                 milliseconds = (time.perf_counter() - clock) * 1e3

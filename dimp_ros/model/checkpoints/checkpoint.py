@@ -33,8 +33,8 @@ SUFFIXES = (".safetensors", *TORCH_SUFFIXES)
 MAX_HEADER_BYTES = 2**20
 """Of a safetensors file; that of ``dimp50`` has 40 kB."""
 MAX_MESSAGE = 900
-BOX_REFINER = "box_refiner."
-"""Prefix of the tensors of a box refiner, which a file may have beside the model's."""
+BOX_REFINER, POINT_BOX = "box_refiner.", "point_box."
+"""Prefixes of the tensors of a box refiner and of a head for points, which a file may have beside the model's."""
 _LARGEST = 1e6
 
 
@@ -264,8 +264,11 @@ def fill_model(weights: Weights, path: Path) -> DimpNet:
         )
     net = build_empty_model(architecture)
     expected = dict(expected_tensors(architecture))
-    if any(key.startswith(BOX_REFINER) for key in weights.tensors):
-        net.add_box_refiner()
+    parts = {BOX_REFINER: net.add_box_refiner, POINT_BOX: net.add_point_box}
+    found = [add for prefix, add in parts.items() if any(key.startswith(prefix) for key in weights.tensors)]
+    for add in found:
+        add()
+    if found:
         expected = {key: value for key, value in net.state_dict().items() if not UNUSED.match(key)}
     problem = mismatch(weights.tensors, expected)
     if problem:

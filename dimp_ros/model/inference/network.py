@@ -48,6 +48,7 @@ class InferenceNet:
         self._overlap8 = _chain([_conv_block(part, dtype) for part in (overlap.conv3_1t, overlap.conv3_2t)])
         self._overlap16 = _chain([_conv_block(part, dtype) for part in (overlap.conv4_1t, overlap.conv4_2t)])
         self.box_refiner = net.box_refiner
+        self.point_box = net.point_box
         self.overlap = OverlapHead(overlap, dtype)
 
     def up_to_date(self) -> bool:

@@ -4,11 +4,12 @@
 import { between, isBox, middle, moved, sized } from "./draft.js";
 
 const STEP = 8;
-const LEAST_DRAG = 6; // pixels of the window; less is a click
+const LEAST_DRAG = 6; // pixels of the window; less in both directions is a tap
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 /**
- * Calls `on.begin()`, `on.end()`, and `on.follow(box)` with a box in the image that is shown at that moment.
+ * Calls `on.begin()`, `on.end()`, and `on.follow(box)` with a box in the image that is shown at that moment. A tap gives
+ * a box of no size: the tracker finds the object at that point.
  *
  * While a pointer draws, the image is frozen, so that the box belongs to it; at most for `freezeSeconds`, because the
  * tracker stores past images for some seconds only.
@@ -46,6 +47,13 @@ export class Drawing {
     this.cancel();
   }
 
+  /** Start a target from the object at a point, unless it is beside the image. */
+  #tap([x, y]) {
+    const [width, height] = this.#view.size;
+    if (x >= 0 && x <= width && y >= 0 && y <= height) this.#on.follow([x, y, 0, 0]);
+    this.cancel();
+  }
+
   /** Discard the box. */
   cancel() {
     this.#corner = null;
@@ -75,9 +83,10 @@ export class Drawing {
 
   #up(event) {
     if (this.#corner === null || !event.isPrimary) return;
-    const isDrag = [event.clientX - this.#from[0], event.clientY - this.#from[1]].every((d) => Math.abs(d) >= LEAST_DRAG);
-    if (isDrag) this.send();
-    else this.cancel();
+    const isLong = [event.clientX - this.#from[0], event.clientY - this.#from[1]].map((d) => Math.abs(d) >= LEAST_DRAG);
+    if (isLong.every(Boolean)) this.send();
+    else if (isLong.some(Boolean)) this.cancel();
+    else this.#tap(this.#corner);
   }
 
   #key(event) {

@@ -72,7 +72,7 @@ export class Situation {
     if (count) return "";
     if (!this.isConnected || !this.#status) return "Unknown.";
     if (!this.#status.tracker.present) return "Unknown: the tracker is not available.";
-    return this.targets ? "None. Drag a box around one in the video." : "No message from the tracker yet.";
+    return this.targets ? "None. Tap one in the video, or drag a box around it." : "No message from the tracker yet.";
   }
 
   /** Show chips, banner and notice; `silence`: seconds since the last message from the robot. */

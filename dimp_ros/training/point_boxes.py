@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training of the head that finds the box of the object at a point, on the fixed features of a model's backbone.
+
+``python -m dimp_ros.training.point_boxes --folder RUN --clips CLIPS --pictures PICTURES --export WEIGHTS``
+
+A run computes the features of its examples once, and trains on them for ``--minutes``; a further run on the same folder
+starts from the head that is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import math
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dimp_ros.datasets.clips import ClipsDataSet
+from dimp_ros.datasets.compact import CompactDataSet
+from dimp_ros.files.outputs import check_outputs
+from dimp_ros.model.backbone import Features
+from dimp_ros.model.box_refiner import giou
+from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_weights
+from dimp_ros.model.inference.network import InferenceNet
+from dimp_ros.model.point_box import WINDOWS, PointBoxes, PointBoxHead, cell_centers
+from dimp_ros.training.frame_store import build_frame_store
+from dimp_ros.training.point_examples import FeatureFile, PointBatch, PointSampler
+
+_log = logging.getLogger(__name__)
+
+LEAST_SHARE, MOST_SHARE = 0.1, 1.15
+"""Longer side of a box, in sides of the window, between which a window learns its edges."""
+
+
+@dataclass(frozen=True)
+class PointBoxSettings:
+    """Of a run. :param batch: points in a step. :param warm_up: steps in which the learning rate rises."""
+
+    batch: int = 24
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.02
+    warm_up: int = 100
+    clip_norm: float = 5.0
+    seed: int = 0
+
+
+def point_losses(boxes: PointBoxes, edges: Tensor) -> dict[str, Tensor]:
+    """Return the parts of the loss.
+
+    ``box``: distance of the edges in longer sides of the box and 1 - GIoU, of the best of the K boxes of a window, and
+    a tenth of their mean; ``quality``: cross entropy of the predicted overlaps; ``choice``: overlap that
+    is lost by the choice among the boxes of a point; ``inside``: cross entropy of the cells in the box.
+
+    :param edges: the true ones, ``Tensor[B, 4]`` in window sides; nan where there is no object.
+    """
+    count, hypotheses = boxes.quality.shape
+    known = torch.isfinite(edges).all(1)
+    truth = torch.where(known[:, None], edges, edges.new_tensor([0.4, 0.4, 0.6, 0.6]))
+    sides = truth[:, 2:] - truth[:, :2]
+    learned = known & (sides.amax(1) > LEAST_SHARE) & (sides.amax(1) < MOST_SHARE)
+    overlap, generalized = giou(boxes.edges.flatten(0, 1), truth.repeat_interleave(hypotheses, 0))
+    distance = (boxes.edges - truth[:, None]).abs().mean(-1) / sides.amax(1, keepdim=True)
+    each = 1 - generalized.view(count, hypotheses) + 2 * distance
+    box = (each.amin(1) + 0.1 * each.mean(1)) * learned
+    overlap = overlap.detach().view(count, hypotheses) * known[:, None]
+    quality = F.binary_cross_entropy_with_logits(boxes.quality, overlap)
+    points = (-1, len(WINDOWS) * hypotheses)
+    chances = (2 * boxes.quality).view(points).softmax(1)
+    choice = ((overlap.view(points).amax(1) - (chances * overlap.view(points)).sum(1)) * known[:: len(WINDOWS)]).mean()
+    x, y = cell_centers().to(truth).unbind(-1)
+    cells = (x > truth[:, :1]) & (x < truth[:, 2:3]) & (y > truth[:, 1:2]) & (y < truth[:, 3:])
+    inside = F.binary_cross_entropy_with_logits(boxes.inside, cells.float(), reduction="none").mean(1)
+    return {
+        "box": box.sum() / learned.sum().clamp(min=1),
+        "quality": quality,
+        "choice": choice,
+        "inside": (inside * known).sum() / known.sum().clamp(min=1),
+    }
+
+
+def apply_head(head: PointBoxHead, batch: PointBatch) -> PointBoxes:
+    """Run the head with products in bfloat16."""
+    with torch.autocast("cpu", torch.bfloat16):
+        boxes: PointBoxes = head(Features(*(maps.bfloat16() for maps in batch.features)))
+    return PointBoxes(*(part.float() for part in boxes))
+
+
+def train(head: PointBoxHead, features: FeatureFile, settings: PointBoxSettings, minutes: float) -> None:
+    """Train for some minutes; the learning rate falls to zero along a cosine."""
+    rng = np.random.default_rng(settings.seed)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    start, sums, steps, order = time.monotonic(), dict[str, float](), 0, list[int]()
+    head.train()
+    while (done := (time.monotonic() - start) / (60 * minutes)) < 1:
+        if len(order) < settings.batch:
+            order = rng.permutation(len(features)).tolist()
+        numbers, order = order[: settings.batch], order[settings.batch :]
+        factor = min((steps + 1) / settings.warm_up, (1 + math.cos(math.pi * done)) / 2)
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * factor
+        batch = features.batch(numbers)
+        losses = point_losses(apply_head(head, batch), batch.edges)
+        optimizer.zero_grad(set_to_none=True)
+        torch.stack(list(losses.values())).sum().backward()
+        nn.utils.clip_grad_norm_(head.parameters(), settings.clip_norm)
+        optimizer.step()
+        steps += 1
+        for name, value in losses.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach()) / 50
+        if steps % 50 == 0:
+            epochs = steps * settings.batch / len(features)
+            _log.info("%d, epoch %.1f %s", steps, epochs, {name: round(value, 4) for name, value in sums.items()})
+            sums = {}
+    head.eval()
+
+
+def export(head: PointBoxHead, base: str, path: Path, points: int) -> None:
+    """Write the weights of ``base`` with the head, in half precision."""
+    net, info = load_model(base)
+    net.add_point_box()
+    assert net.point_box is not None
+    net.point_box.load_state_dict(head.state_dict())
+    details = {**info.details, "point_box_points": points}
+    save_weights(path, net.eval(), replace(info, details=details), torch.float16)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(prog="python -m dimp_ros.training.point_boxes", description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True, help="of the run: features.bin and head.pt")
+    parser.add_argument("--clips", type=Path, required=True, help="folder of films with tracks (clips.jsonl)")
+    parser.add_argument("--pictures", type=Path, help="folder of stills (annotations.jsonl)")
+    parser.add_argument("--store", type=Path, help="folder of the decoded images (default: FOLDER/frames)")
+    parser.add_argument("--base", default="dimp_lite", help="weights whose backbone is used")
+    parser.add_argument("--points", type=int, default=16_000, help="number of examples to train on")
+    parser.add_argument("--extract-minutes", type=float, default=60, help="how long to add examples at most")
+    parser.add_argument("--minutes", type=float, default=30, help="how long to train")
+    parser.add_argument("--learning-rate", type=float, default=PointBoxSettings.learning_rate)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--export", type=Path, help="write the weights of --base with the head of the run")
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    torch.set_num_threads(arguments.threads)
+    head_file = arguments.folder / "head.pt"
+    inputs = [("--base", Path(arguments.base)), ("--clips", arguments.clips), ("--pictures", arguments.pictures)]
+    try:
+        folders = [("--folder", arguments.folder), ("--store", arguments.store)]
+        check_outputs([("--export", arguments.export)], inputs, folders=folders)
+        check_outputs([("--folder", head_file)], inputs)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    net, _ = load_model(arguments.base)
+    head = PointBoxHead(net.feature_extractor.channels)
+    if head_file.is_file():
+        head.load_state_dict(torch.load(head_file, weights_only=True))
+    features = FeatureFile(arguments.folder / "features.bin", net.feature_extractor.channels)
+    if len(features) < arguments.points and arguments.extract_minutes > 0:
+        data = [CompactDataSet(arguments.pictures)] if arguments.pictures else []
+        store_folder = arguments.store or arguments.folder / "frames"
+        store = build_frame_store(store_folder, [*data, ClipsDataSet(arguments.clips)])
+        fast = InferenceNet(net.to(memory_format=torch.channels_last), torch.bfloat16)  # type: ignore[call-overload]
+        sampler = PointSampler(store, seed=len(features))
+        features.extend(fast, sampler, arguments.points, arguments.extract_minutes)
+    _log.info("%d points", len(features))
+    if arguments.minutes > 0:
+        settings = PointBoxSettings(learning_rate=arguments.learning_rate, seed=int(head_file.is_file()))
+        train(head, features, settings, arguments.minutes)
+        save_torch(head_file, head.state_dict())
+    if arguments.export:
+        export(head.eval(), arguments.base, arguments.export, len(features))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

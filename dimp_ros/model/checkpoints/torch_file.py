@@ -23,7 +23,8 @@ from torch import Tensor
 from dimp_ros.files.inputs import require_regular_file
 
 READER = Path(__file__).with_name("torch_file_reader.py")
-CPU_SECONDS = 10
+CPU_SECONDS, CPU_SECONDS_OF_GIB = 3, 4
+"""For any file, and besides for each GiB of it."""
 WALL_SECONDS = 60.0
 """For a file on a slow disk, or a busy machine."""
 MAX_FILE_BYTES = 2**32
@@ -61,26 +62,27 @@ def read_torch_file(path: str | Path) -> TorchFile:
     """Return the tensors that ``torch.save`` wrote to a file, as plain tensors on the CPU.
 
     :raises OSError: if the file cannot be opened. :raises ValueError: if it is damaged, no regular file, or takes more
-        than `CPU_SECONDS`, `WALL_SECONDS` or twice its size and 256 MiB of memory.
+        than `CPU_SECONDS` and `CPU_SECONDS_OF_GIB`, `WALL_SECONDS` or twice its size and 256 MiB of memory.
     """
     with require_regular_file(Path(path)).open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if size > MAX_FILE_BYTES:
             raise ValueError(f"{str(path)!r} has {size} bytes; a checkpoint has at most {MAX_FILE_BYTES}")
-        command = [sys.executable, "-I", "-S", str(READER), str(CPU_SECONDS)]
+        seconds = CPU_SECONDS + CPU_SECONDS_OF_GIB * size // 2**30
+        command = [sys.executable, "-I", "-S", str(READER), str(seconds)]
         try:
             done = subprocess.run(command, stdin=file, capture_output=True, timeout=WALL_SECONDS, check=False)
             if done.returncode:
-                raise ValueError(_reason(done))
+                raise ValueError(_reason(done, seconds))
             return _parse(bytearray(done.stdout))
         except (ValueError, subprocess.TimeoutExpired) as error:
             raise ValueError(f"{str(path)!r} cannot be read as a PyTorch file: {error}") from error
 
 
-def _reason(done: subprocess.CompletedProcess[bytes]) -> str:
+def _reason(done: subprocess.CompletedProcess[bytes], seconds: int) -> str:
     """Say why the reader refused the file or was ended."""
     if done.returncode == -signal.SIGXCPU:
-        return f"it takes more than {CPU_SECONDS} s of CPU time; it is damaged"
+        return f"it takes more than {seconds} s of CPU time; it is damaged"
     if done.returncode == 2 and done.stderr:
         return done.stderr.decode(errors="replace")
     return f"its reader ended with code {done.returncode}; it is damaged"

@@ -27,7 +27,7 @@ class TrackerConfig:
     search_scale: float = _setting(5.0, 2.0, 10.0, "side of the search window in target sizes, sqrt(w * h)", live=False)
     min_target_side: float = _setting(4.0, 2.0, 100.0, "shortest side of a box that is accepted or kept, pixels")
     point_threshold: float = _setting(
-        0.3, 0.0, 1.0, "least predicted overlap of the box found at a point; the point is refused below it"
+        0.4, 0.0, 1.0, "least predicted overlap of the box found at a point; the point is refused below it"
     )
     # First frame
     augment: bool = _setting(True, None, None, "learn the first frame from shifted, flipped, blurred and rotated views")

@@ -28,6 +28,7 @@ setup(
             "scikit-learn",
         ],  # contrib: KCF and CSRT
         "export": ["onnx", "onnxscript", "onnxruntime"],  # onnxruntime: for the example
+        "openvino": ["openvino>=2026.2"],  # the networks on a CPU in less time than PyTorch takes
         "bags": ["rosbags>=0.11"],  # for dimp-track without ROS
         "console": ["aiohttp"],
         "mavlink": ["pymavlink", "pyserial"],  # pyserial: for serial devices only

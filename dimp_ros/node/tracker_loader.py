@@ -113,6 +113,7 @@ def _load(parameters: ParameterHandler, device: str) -> Tracker:
         weights=parameters["weights"] or None,
         # A CPU that replaces a GPU does not compute in float16.
         precision="auto" if device == "cpu" and parameters["precision"] == "float16" else parameters["precision"],
+        backend=parameters["backend"],
     )
     tracker.config = tracker_config(parameters, tracker)
     tracker.warm_up()

@@ -125,6 +125,12 @@ NODE_PARAMETERS = (
         choices=("auto", "float32", "bfloat16", "float16"),
     ),
     Parameter(
+        "backend",
+        "auto",
+        "What runs the networks: `auto` is OpenVINO where it is installed and the device is a CPU, else PyTorch.",
+        choices=("auto", "torch", "openvino"),
+    ),
+    Parameter(
         "threads",
         0,
         "CPU threads of the networks; 0 for torch's default. Use fewer than cores where other programs need some.",

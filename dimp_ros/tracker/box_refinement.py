@@ -157,7 +157,7 @@ def refine(
 ) -> list[Box]:
     """Refine the boxes of targets at the score peaks of their last search results; return them in image pixels.
 
-    :param refine_boxes: see `InferenceEngine.refine_boxes`.
+    :param refine_boxes: see `InferenceBackend.refine_boxes`.
     :param backbone: features of those results' crops. :param size: width and height of the image.
     """
     boxes_at_peaks = peak_boxes(targets, size, config)

@@ -12,7 +12,6 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dimp_ros.geometry.box import Box, iou
@@ -20,10 +19,10 @@ from dimp_ros.images.closer_window import CloserWindow, crop_window
 from dimp_ros.images.picture import Picture
 from dimp_ros.model.backbone import Features
 from dimp_ros.model.box_refiner import CONTEXT, WINDOW_SIZE
-from dimp_ros.model.inference.network import InferenceNet
+from dimp_ros.model.dimp import DimpNet
 from dimp_ros.tracker.box_refinement import EdgeErrors, clip_box, edge_errors, mean_errors, peak_boxes
 from dimp_ros.tracker.config import TrackerConfig
-from dimp_ros.tracker.device import upload
+from dimp_ros.tracker.inference_backend import InferenceBackend
 from dimp_ros.tracker.target_state import TrackedTarget
 
 FIRST_LOOKS = ((0.0, 0.0, 1.0, 1.0), (0.06, -0.06, 1.1, 0.92), (-0.06, 0.06, 0.92, 1.1), (0.12, 0.1, 1.25, 1.2))
@@ -40,12 +39,12 @@ QUALITY_POWER = 6
 """Of the predicted overlap in a target's box quality, chosen for the AUROC of the confidence: 4 to 8 hardly differ."""
 
 
-def uses_refiner(net: InferenceNet, config: TrackerConfig) -> bool:
+def uses_refiner(net: DimpNet, config: TrackerConfig) -> bool:
     """Tell whether boxes are refined by a closer look."""
     return net.box_refiner is not None and config.closer_looks > 0
 
 
-def uses_ascent(net: InferenceNet, config: TrackerConfig) -> bool:
+def uses_ascent(net: DimpNet, config: TrackerConfig) -> bool:
     """Tell whether boxes are refined by gradient ascent, alone or besides a closer look."""
     return config.refine_steps > 0 or not uses_refiner(net, config)
 
@@ -69,26 +68,23 @@ def average_values(closer: Sequence[float], ascended: Sequence[float]) -> tuple[
     return tuple(CLOSER_SHARE * a + (1 - CLOSER_SHARE) * b for a, b in zip(closer, ascended, strict=True))
 
 
-def _extract(net: InferenceNet, crops: Sequence[NDArray[np.uint8]], device: torch.device) -> Features:
-    return Features(*(maps.float() for maps in net.extract(upload(list(crops), device))))
-
-
 def remember_target(
-    target: TrackedTarget, net: InferenceNet, picture: Picture, config: TrackerConfig, device: torch.device
+    target: TrackedTarget, backend: InferenceBackend, picture: Picture, config: TrackerConfig
 ) -> EdgeErrors | None:
     """Set the box refiner's tokens of a target; return the mean errors of the edges that it finds in the first frame.
 
     None if ``first_frame_correction`` does not ask for them, or if there is no refined box.
     """
-    refiner, box = net.box_refiner, target.box
+    refiner, box = backend.net.box_refiner, target.box
     assert refiner is not None
     own = CloserWindow.around(box, CONTEXT, WINDOW_SIZE)
     cx, cy = box.center
     looks = FIRST_LOOKS if config.first_frame_correction else ()
     wrong = [Box.from_center(cx + x * box.w, cy + y * box.h, w * box.w, h * box.h) for x, y, w, h in looks]
     windows = [own, *(CloserWindow.around(other, CONTEXT, WINDOW_SIZE) for other in wrong)]
-    features = _extract(net, [crop_window(picture, window) for window in windows], device)
-    inside = torch.tensor([own.box_to_window(box)], dtype=torch.float32, device=device)
+    crops = [crop_window(picture, window) for window in windows]
+    features = Features(*(maps.float() for maps in backend.extract(crops)))
+    inside = torch.tensor([own.box_to_window(box)], dtype=torch.float32, device=features.stride8.device)
     target.tokens = refiner.tokens(Features(*(maps[:1] for maps in features)), inside)
     if not looks:
         return None
@@ -107,17 +103,13 @@ class CloserBox(NamedTuple):
     overlap: float
 
 
-def look_closer(
-    net: InferenceNet, picture: Picture, boxes: Sequence[Box], tokens: Tensor, device: torch.device
-) -> list[CloserBox]:
+def look_closer(backend: InferenceBackend, picture: Picture, boxes: Sequence[Box], tokens: Tensor) -> list[CloserBox]:
     """Refine boxes in image pixels once; one that cannot be refined stays, with a predicted overlap of 0.
 
     :param tokens: of the targets, ``Tensor[B, T, C]``.
     """
-    assert net.box_refiner is not None
     windows = [CloserWindow.around(box, CONTEXT, WINDOW_SIZE) for box in boxes]
-    features = _extract(net, [crop_window(picture, window) for window in windows], device)
-    found = net.box_refiner(features, tokens)
+    found = backend.look_closer([crop_window(picture, window) for window in windows], tokens)
     rows = torch.cat((found.edges, torch.sigmoid(found.quality)[:, None]), 1).tolist()
     refined = []
     for box, window, (left, top, right, bottom, overlap) in zip(boxes, windows, rows, strict=True):
@@ -128,7 +120,7 @@ def look_closer(
 
 
 def refine_closer(
-    targets: Sequence[TrackedTarget], net: InferenceNet, picture: Picture, config: TrackerConfig, device: torch.device
+    targets: Sequence[TrackedTarget], backend: InferenceBackend, picture: Picture, config: TrackerConfig
 ) -> list[Box]:
     """Refine the boxes of targets at the score peaks of their last search results; return them in image pixels.
 
@@ -138,7 +130,7 @@ def refine_closer(
     boxes = peak_boxes(targets, size, config)
     tokens = torch.cat([target.tokens for target in targets if target.tokens is not None])
     for _ in range(config.closer_looks):
-        refined = look_closer(net, picture, boxes, tokens, device)
+        refined = look_closer(backend, picture, boxes, tokens)
         boxes = [clip_box(box, size, config) for box, _ in refined]
         for target, (_, overlap) in zip(targets, refined, strict=True):
             target.box_quality = overlap**QUALITY_POWER

@@ -8,16 +8,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
 
 from dimp_ros.geometry.box import Box, check_box, check_point, iou
 from dimp_ros.images.closer_window import crop_window, windows_at
 from dimp_ros.images.picture import Picture
 from dimp_ros.model.backbone import Features
-from dimp_ros.model.inference.network import InferenceNet
 from dimp_ros.model.point_box import WINDOW_SIZE, WINDOWS
 from dimp_ros.tracker.config import TrackerConfig
-from dimp_ros.tracker.device import upload
+from dimp_ros.tracker.inference_backend import InferenceBackend
 
 SHARPNESS = 4
 """Power of the predicted overlap with which a candidate counts."""
@@ -30,19 +28,17 @@ class CandidateBox(NamedTuple):
     overlap: float
 
 
-def rank_boxes(
-    net: InferenceNet, picture: Picture, point: tuple[float, float], device: torch.device
-) -> list[CandidateBox]:
+def rank_boxes(backend: InferenceBackend, picture: Picture, point: tuple[float, float]) -> list[CandidateBox]:
     """Return the boxes found in windows of several sizes around a point, the best first.
 
     :raises ValueError: if the point is outside the image, or the network has no head for points.
     """
     check_point(point, picture.width, picture.height)
-    if net.point_box is None:
+    if backend.net.point_box is None:
         raise ValueError("these weights cannot find an object at a point, as those of dimp_lite can: give a box")
     windows = windows_at(point, (picture.width, picture.height), WINDOWS, WINDOW_SIZE)
-    features = net.extract(upload([crop_window(picture, window) for window in windows], device))
-    boxes = net.point_box(Features(*(maps.float() for maps in features)))
+    features = backend.extract([crop_window(picture, window) for window in windows])
+    boxes = backend.net.point_box(Features(*(maps.float() for maps in features)))
     candidates = []
     for window, edges, overlaps in zip(windows, boxes.edges.tolist(), boxes.quality.sigmoid().tolist(), strict=True):
         for (left, top, right, bottom), overlap in zip(edges, overlaps, strict=True):
@@ -69,14 +65,12 @@ def agreed(candidates: Sequence[CandidateBox]) -> CandidateBox:
     return CandidateBox(Box(left, top, right - left, bottom - top), float(overlaps[weights > 0].max()))
 
 
-def find_box(
-    net: InferenceNet, picture: Picture, point: tuple[float, float], config: TrackerConfig, device: torch.device
-) -> Box:
+def find_box(backend: InferenceBackend, picture: Picture, point: tuple[float, float], config: TrackerConfig) -> Box:
     """Return the box of the object at a point, in image pixels.
 
     :raises ValueError: as `rank_boxes`, or if no box reaches ``config.point_threshold`` or the best one is too small.
     """
-    box, overlap = agreed(rank_boxes(net, picture, point, device))
+    box, overlap = agreed(rank_boxes(backend, picture, point))
     if overlap < config.point_threshold:
         raise ValueError(
             f"no object stands out at point ({point[0]:g}, {point[1]:g}): the best box has a predicted overlap of "

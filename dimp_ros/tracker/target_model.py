@@ -14,7 +14,6 @@ from torch import Tensor
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.picture import Picture, to_color
 from dimp_ros.model.backbone import Features
-from dimp_ros.model.inference.network import InferenceNet
 from dimp_ros.model.target_filter import apply_filter
 from dimp_ros.tracker.augment import first_frame_views
 from dimp_ros.tracker.box_adaptation import fit_modulation
@@ -22,8 +21,7 @@ from dimp_ros.tracker.candidate_tracks import find_peaks
 from dimp_ros.tracker.closer_look import uses_ascent
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
-from dimp_ros.tracker.device import upload
-from dimp_ros.tracker.inference_engine import InferenceEngine
+from dimp_ros.tracker.inference_backend import InferenceBackend
 from dimp_ros.tracker.localization import Outcome, highest
 from dimp_ros.tracker.memory import SampleMemory
 from dimp_ros.tracker.redetection import search_area
@@ -35,7 +33,12 @@ FITTED_VIEWS = 3
 
 
 def init_target_model(
-    net: InferenceNet, picture: Picture, box: Box, config: TrackerConfig, device: torch.device, timer: StageTimer
+    backend: InferenceBackend,
+    picture: Picture,
+    box: Box,
+    config: TrackerConfig,
+    device: torch.device,
+    timer: StageTimer,
 ) -> TrackedTarget:
     """Learn a target's filter and the overlap network's modulation vectors from the first frame.
 
@@ -45,24 +48,24 @@ def init_target_model(
     large = crop(picture, SearchWindow.around(box.center, 2 * window.side, 2 * config.crop_size))
     views = first_frame_views(to_color(large), window.box_to_crop(box), config, np.random.default_rng(config.seed))
     timer.record("crop")
-    backbone = net.extract(upload([view.image for view in views], device))
+    backbone = backend.extract([view.image for view in views])
     boxes = torch.tensor([view.box for view in views], device=device)
     timer.record("backbone")
 
     generator = torch.Generator().manual_seed(config.seed)
     stride16 = torch.cat((backbone.stride16, _dropout_copies(backbone.stride16[:1], config, generator)))
     boxes = torch.cat((boxes, boxes[:1].expand(config.dropout_copies, -1)))
-    features = net.target_features(stride16)
-    classifier = net.net.classifier
+    features = backend.target_features(stride16)
+    classifier = backend.net.classifier
     initial = classifier.filter_initializer(features[None], boxes[None])
     weights = classifier.filter_optimizer(initial, features[None], boxes[None], steps=config.init_steps)[-1]
     timer.record("learn")
 
     plain = Features(*(maps[:1].float() for maps in backbone))
-    modulation = net.net.bb_regressor.modulation(plain, boxes[:1])
-    if config.box_fit_steps and uses_ascent(net, config):
+    modulation = backend.net.bb_regressor.modulation(plain, boxes[:1])
+    if config.box_fit_steps and uses_ascent(backend.net, config):
         fitted = Features(*(maps[:FITTED_VIEWS] for maps in backbone))
-        modulation = fit_modulation(net.net.bb_regressor, modulation, fitted, boxes[: len(fitted[0])], config)
+        modulation = fit_modulation(backend.net.bb_regressor, modulation, fitted, boxes[: len(fitted[0])], config)
     memory = SampleMemory(features, boxes, config.memory_size, config.first_frame_share)
     scores = apply_filter(features[None, :1], weights)[0, 0].cpu().numpy()
     result = SearchResult(window, views[0].image, scores, weights, highest(scores))
@@ -82,7 +85,7 @@ def _dropout_copies(plain: Tensor, config: TrackerConfig, generator: torch.Gener
 
 
 def update_target_model(
-    target: TrackedTarget, features: Tensor, engine: InferenceEngine, config: TrackerConfig
+    target: TrackedTarget, features: Tensor, backend: InferenceBackend, config: TrackerConfig
 ) -> None:
     """Add a target's last frame to its memory and optimise its filter, as the localisation's outcome demands.
 
@@ -102,4 +105,4 @@ def update_target_model(
     else:
         steps = config.update_steps if target.frame % config.update_interval == 0 else 0
     if steps:
-        target.filter = engine.update_filter(target.filter, memory, steps)
+        target.filter = backend.update_filter(target.filter, memory, steps)

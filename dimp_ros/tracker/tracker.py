@@ -4,7 +4,7 @@
 `DimpTracker.init` learns a target model from the first frame: `target_model`. `DimpTracker.update_all` is one frame:
 
 1. cut a search window around each target's last box: `crop`, and for lost targets `redetection`
-2. extract features and correlate them with each target's filter: `inference_engine`
+2. extract features and correlate them with each target's filter: `inference_backend`
 3. find the score peak and decide: `localization`, `redetection`
 4. refine the box, by gradient ascent on the predicted overlap: `box_refinement`; or by a box refiner: `closer_look`
 5. add the frame to the sample memory and optimise the filter: `memory`, `target_model`
@@ -28,6 +28,7 @@ from dimp_ros.model.backbone import Features
 from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model
 from dimp_ros.model.dimp import build_model
 from dimp_ros.model.target_filter import STRIDE
+from dimp_ros.tracker.backend_choice import choose_backend, make_backend
 from dimp_ros.tracker.box_refinement import measure_edge_errors, refine, reported
 from dimp_ros.tracker.candidate_tracks import find_peaks
 from dimp_ros.tracker.closer_look import (
@@ -40,8 +41,8 @@ from dimp_ros.tracker.closer_look import (
 )
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
-from dimp_ros.tracker.device import choose_device, choose_precision, upload
-from dimp_ros.tracker.inference_engine import InferenceEngine
+from dimp_ros.tracker.device import choose_device, choose_precision
+from dimp_ros.tracker.inference_backend import InferenceBackend
 from dimp_ros.tracker.localization import Outcome, localize
 from dimp_ros.tracker.point_box import find_box
 from dimp_ros.tracker.redetection import TrackStatus, search_area
@@ -76,6 +77,7 @@ class DimpTracker:
     :param config: the procedure's constants; None for the defaults with what the weights ask for.
     :param weights: ``random`` for random weights, for tests and benchmarks.
     :param precision: of the networks: ``float32``, ``bfloat16``, ``float16`` or ``auto``; see `choose_precision`.
+    :param backend: that runs the networks: ``auto``, ``torch`` or ``openvino``; see `choose_backend`.
     :raises FileNotFoundError: if there are no weights. :raises ValueError: if they do not fit.
     """
 
@@ -87,10 +89,12 @@ class DimpTracker:
         *,
         weights: str | None = None,
         precision: str = "float32",
+        backend: str = "torch",
     ) -> None:
         self.device = choose_device(device)
-        self._precision = precision
-        choose_precision(precision, self.device)  # raises before anything is loaded
+        self._precision, self._backend_name = precision, backend
+        choose_precision(precision, self.device)  # both raise before anything is loaded
+        choose_backend(backend, self.device)
         if weights == "random":
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(config.seed if config else 0)
@@ -103,7 +107,7 @@ class DimpTracker:
         self._targets: dict[str, TrackedTarget] = {}
         self._config = config or config_of(info)
         self.net = net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._engine = InferenceEngine(self.net, self.device, self._precision)
+        self._backend = self._make_backend()
 
     @property
     def config(self) -> TrackerConfig:
@@ -149,7 +153,17 @@ class DimpTracker:
         self.net = self.net.to(self.device)
         for target in self._targets.values():
             target.to(self.device)
-        self._engine = InferenceEngine(self.net, self.device, self._precision)
+        self._backend = self._make_backend()
+
+    @property
+    def backend(self) -> str:
+        """Name of the backend that runs the networks: ``torch`` or ``openvino``."""
+        return self._backend.name
+
+    def _make_backend(self) -> InferenceBackend:
+        """Make the backend for the device and the network's weights."""
+        name = self._backend_name if self.device.type == "cpu" else "auto"  # after a move to a GPU
+        return make_backend(name, self.net, self.device, choose_precision(self._precision, self.device))
 
     def device_bytes(self) -> int | None:
         """Return the device memory that this program has reserved; None on a CPU."""
@@ -177,7 +191,7 @@ class DimpTracker:
         timer = StageTimer()
         picture = as_picture(image)
         checked = check_box(box, picture.width, picture.height, min_side=self.config.min_target_side)
-        target = init_target_model(self._current_engine().net, picture, checked, self.config, self.device, timer)
+        target = init_target_model(self._current_backend(), picture, checked, self.config, self.device, timer)
         self._learn_box(target, picture)
         self._targets[target_id] = target
         return self._result(target_id, target, timer.stages)
@@ -191,7 +205,7 @@ class DimpTracker:
             for points.
         """
         picture = as_picture(image)
-        return find_box(self._current_engine().net, picture, point, self.config, self.device)
+        return find_box(self._current_backend(), picture, point, self.config)
 
     def update(self, image: NDArray[np.uint8] | Picture) -> TrackResult:
         """Track the one target in the next image.
@@ -226,7 +240,7 @@ class DimpTracker:
         crops = [to_color(crop(picture, window)) for own in windows for window in own]
         filters = torch.cat([target.filter for target, own in zip(targets, windows, strict=True) for _ in own])
         timer.record("crop")
-        backbone, features, maps = self._engine.extract_and_score(crops, filters, timer)
+        backbone, features, maps = self._backend.extract_and_score(crops, filters, timer)
         rows = self._localize_targets(targets, windows, crops, maps, features)
         timer.record("localize")
         self._refine_and_confirm(targets, backbone, rows, picture)
@@ -234,7 +248,7 @@ class DimpTracker:
         for target, row in zip(targets, rows, strict=True):
             target.frame += 1
             if target.status is TrackStatus.CONFIRMED:
-                update_target_model(target, features[row], self._engine, self.config)
+                update_target_model(target, features[row], self._backend, self.config)
         timer.record("update")
         return {target_id: self._result(target_id, target, timer.stages) for target_id, target in selected.items()}
 
@@ -254,11 +268,11 @@ class DimpTracker:
         """Return the confidence for a `TrackResult.evidence`, by the map that is stored with the weights."""
         return self._confidence(evidence)
 
-    def _current_engine(self) -> InferenceEngine:
-        """Return the engine, a new one if other weights were loaded into `net`."""
-        if not self._engine.up_to_date():
-            self._engine = InferenceEngine(self.net, self.device, self._precision)
-        return self._engine
+    def _current_backend(self) -> InferenceBackend:
+        """Return the backend, a new one if other weights were loaded into `net`."""
+        if not self._backend.up_to_date():
+            self._backend = self._make_backend()
+        return self._backend
 
     def _select(self, only: Collection[str] | None) -> dict[str, TrackedTarget]:
         """Return the targets to update, oldest first."""
@@ -313,14 +327,14 @@ class DimpTracker:
 
     def _learn_box(self, target: TrackedTarget, picture: Picture) -> None:
         """Compute from the first frame what box refinement needs: the box refiner's tokens, the errors of the edges."""
-        config, net = self.config, self._engine.net
+        config, backend = self.config, self._backend
         closer = ascended = None
-        if uses_refiner(net, config):
-            closer = remember_target(target, net, picture, config, self.device)
-        if config.first_frame_correction and uses_ascent(net, config):
-            backbone = net.extract(upload([target.last.image], self.device))
+        if uses_refiner(backend.net, config):
+            closer = remember_target(target, backend, picture, config)
+        if config.first_frame_correction and uses_ascent(backend.net, config):
+            backbone = backend.extract([target.last.image])
             size = (picture.width, picture.height)
-            ascended = measure_edge_errors(target, self._engine.refine_boxes, backbone, size, config)
+            ascended = measure_edge_errors(target, self._backend.refine_boxes, backbone, size, config)
         if closer and ascended:
             left, top, right, bottom = average_values(closer, ascended)
             target.edge_errors = (left, top, right, bottom)
@@ -329,14 +343,14 @@ class DimpTracker:
 
     def _refine(self, targets: list[TrackedTarget], backbone: Features, rows: list[int], picture: Picture) -> list[Box]:
         """Return the refined boxes of targets, by the box refiner, by gradient ascent, or the means of both."""
-        config, net, size = self.config, self._engine.net, (picture.width, picture.height)
+        config, size = self.config, (picture.width, picture.height)
         closer = None
         if config.closer_looks and all(target.tokens is not None for target in targets):
-            closer = refine_closer(targets, net, picture, config, self.device)
+            closer = refine_closer(targets, self._backend, picture, config)
             if not config.refine_steps:
                 return closer
         chosen = Features(*(maps[rows] for maps in backbone))
-        ascended = refine(targets, self._engine.refine_boxes, chosen, size, config)
+        ascended = refine(targets, self._backend.refine_boxes, chosen, size, config)
         return average_boxes(targets, closer, ascended) if closer else ascended
 
     def _refine_and_confirm(

@@ -20,8 +20,8 @@ from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model, save_
 from dimp_ros.model.dimp import build_model
 from dimp_ros.tracker import DimpTracker, TrackerConfig
 from dimp_ros.tracker.box_refinement import corrected, correction_share, edge_errors
-from dimp_ros.tracker.inference_engine import InferenceEngine
 from dimp_ros.tracker.result import TargetState
+from dimp_ros.tracker.torch_backend import TorchBackend
 from dimp_ros.tracker.tracker import config_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -105,7 +105,7 @@ def set_up(tracker, refiner, **settings):
     """Set a box refiner, which then works alone unless ``refine_steps`` is given."""
     tracker.drop()
     tracker.net.box_refiner = refiner
-    tracker._engine = InferenceEngine(tracker.net, tracker.device, "float32")
+    tracker._backend = TorchBackend(tracker.net, tracker.device, torch.float32)
     alone = {"refine_steps": 0} if refiner is not None else {}
     tracker.config = TrackerConfig(**{**QUICK, **alone, **settings})
     return tracker

@@ -14,10 +14,10 @@ from dimp_ros.images.closer_window import windows_at
 from dimp_ros.images.picture import ArrayPicture
 from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model, save_weights
 from dimp_ros.model.dimp import build_model
-from dimp_ros.model.inference.network import InferenceNet
 from dimp_ros.model.point_box import CELLS, WINDOWS, PointBoxes
 from dimp_ros.tracker import DimpTracker
 from dimp_ros.tracker.point_box import CandidateBox, agreed, rank_boxes
+from dimp_ros.tracker.torch_backend import TorchBackend
 
 SIZE = (480, 320)
 
@@ -62,7 +62,7 @@ def with_head(tracker, monkeypatch):
     """Return a function that gives the tracker's network another head."""
 
     def use(head):
-        monkeypatch.setattr(tracker._current_engine().net, "point_box", head)
+        monkeypatch.setitem(tracker.net._modules, "point_box", head)
         return tracker
 
     return use
@@ -121,9 +121,9 @@ def test_point_outside_the_image_is_refused(tracker, point):
 @pytest.mark.parametrize("point", [(0.0, 0.0), (480.0, 320.0), (0.0, 320.0)])
 def test_boxes_at_the_corners_lie_in_the_image(tracker, point):
     image, _ = dog((200, 80), 150)
-    net = InferenceNet(tracker.net)
+    backend = TorchBackend(tracker.net, tracker.device, torch.float32)
     with torch.inference_mode():
-        for box, overlap in rank_boxes(net, ArrayPicture(image), point, torch.device("cpu")):
+        for box, overlap in rank_boxes(backend, ArrayPicture(image), point):
             assert box.x >= 0 and box.y >= 0 and box.x + box.w <= 480 and box.y + box.h <= 320
             assert 0 <= overlap <= 1
 
@@ -132,7 +132,7 @@ def test_grey_images_are_taken(tracker):
     image, truth = dog((200, 80), 150)
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     with torch.inference_mode():
-        ranked = rank_boxes(InferenceNet(tracker.net), ArrayPicture(grey), truth.center, torch.device("cpu"))
+        ranked = rank_boxes(TorchBackend(tracker.net, tracker.device, torch.float32), ArrayPicture(grey), truth.center)
     assert len(ranked) >= len(WINDOWS)
 
 

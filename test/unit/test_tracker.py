@@ -16,8 +16,7 @@ from dimp_ros.geometry.box import Box, iou
 from dimp_ros.model.checkpoints.checkpoint import WEIGHTS_DIRECTORY
 from dimp_ros.model.iou_net import Modulation, overlap_and_gradient
 from dimp_ros.model.target_filter import apply_filter
-from dimp_ros.tracker import DimpTracker, TargetState, TrackerConfig
-from dimp_ros.tracker import inference_engine as engine_module
+from dimp_ros.tracker import DimpTracker, TargetState, TrackerConfig, torch_backend
 from dimp_ros.tracker.crop import crop
 
 CONFIG = TrackerConfig(not_found_threshold=-1.0)  # random weights: follow whatever scores highest
@@ -399,9 +398,9 @@ EAGER = TrackerConfig(
 @pytest.fixture
 def batches(random_tracker, monkeypatch):
     """Return how many windows went through the backbone in each frame, as they go."""
-    counts, upload = [], engine_module.upload
+    counts, upload = [], torch_backend.upload
     count = lambda crops, device: counts.append(len(crops)) or upload(crops, device)  # noqa: E731
-    monkeypatch.setattr(engine_module, "upload", count)
+    monkeypatch.setattr(torch_backend, "upload", count)
     yield counts
     random_tracker.drop()
     random_tracker.config = CONFIG

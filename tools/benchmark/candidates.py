@@ -20,6 +20,7 @@ from benchmark.sequences import BenchmarkVideo
 from dimp_ros.model.checkpoints.checkpoint import find_weights
 from dimp_ros.model.dimp import ARCHITECTURES
 from dimp_ros.tracker import DimpTracker, TargetState, TrackerConfig
+from dimp_ros.tracker.backend_choice import choose_backend
 from dimp_ros.tracker.device import choose_device, choose_precision
 from dimp_ros.tracker.localization import Outcome
 from dimp_ros.tracker.stage_timer import StageTimer
@@ -54,15 +55,16 @@ class BenchmarkCandidate(Protocol):
 
 
 class ModelChoice(NamedTuple):
-    """A model, where and in what type it computes; ``weights`` as for `DimpTracker`."""
+    """A model, where, in what type and by what it computes; ``weights`` as for `DimpTracker`."""
 
     model: str
     device: torch.device
     precision: str = PRECISION
     weights: str | None = None
+    backend: str = "torch"
 
     @classmethod
-    def find(cls, model: str, device: str, precision: str = PRECISION) -> ModelChoice:
+    def find(cls, model: str, device: str, precision: str = PRECISION, backend: str = "torch") -> ModelChoice:
         """Choose a model by name or path, with random weights if none are shipped for the name; find out what is auto.
 
         :raises ValueError, FileNotFoundError: if there is no such model, file or device.
@@ -75,17 +77,25 @@ class ModelChoice(NamedTuple):
                 raise
             weights = "random"
         chosen = choose_device(device)
-        return cls(model, chosen, str(choose_precision(precision, chosen)).removeprefix("torch."), weights)
+        number = str(choose_precision(precision, chosen)).removeprefix("torch.")
+        return cls(model, chosen, number, weights, choose_backend(backend, chosen))
 
     @property
     def name(self) -> str:
         """What it is called in tables."""
-        return Path(self.model).stem + ("" if self.precision == PRECISION else f" {self.precision}")
+        number = "" if self.precision == PRECISION else f" {self.precision}"
+        return Path(self.model).stem + number + ("" if self.backend == "torch" else f" {self.backend}")
 
     def tracker(self, config: TrackerConfig | None = None) -> DimpTracker:
         """Make the tracker."""
-        settings, precision = self._config(config), self.precision
-        return DimpTracker(self.model, str(self.device), settings, weights=self.weights, precision=precision)
+        return DimpTracker(
+            self.model,
+            str(self.device),
+            self._config(config),
+            weights=self.weights,
+            precision=self.precision,
+            backend=self.backend,
+        )
 
     def baseline(self, config: TrackerConfig | None = None) -> BaselineTracker:
         """Make the baseline, on the same device; it always computes in float32."""

@@ -28,6 +28,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--precision", type=_names, help="types of numbers; float32, on a GPU float16 as well")
     parser.add_argument(
+        "--backend", type=_names, default=["auto"], help="what runs the networks: auto, torch, openvino"
+    )
+    parser.add_argument(
         "--threads", type=int, default=0, help="of torch and OpenCV; 0: as many as torch takes by itself"
     )
     parser.add_argument(
@@ -71,7 +74,12 @@ def _bench(given: argparse.Namespace) -> int:
     on_gpu = choose_device(given.device).type == "cuda"
     models = given.models or (sorted(ARCHITECTURES) if on_gpu else ["dimp_lite"])
     precisions = given.precision or (["float32", "float16"] if on_gpu else ["float32"])
-    choices = [ModelChoice.find(model, given.device, each) for model in models for each in precisions]
+    choices = [
+        ModelChoice.find(model, given.device, each, backend)
+        for model in models
+        for each in precisions
+        for backend in given.backend
+    ]
     plan = Plan(repeats=given.repeats, frames=given.length)
     if given.quick:
         plan = Plan(repeats=1, frames=8, warm=16, inits=1)

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -190,6 +191,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--show", action="store_true", help="show the result live in a window; q ends the run")
     add("--model", default="dimp_lite", help="name of a model or path of its weights (default: %(default)s)")
     add("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: %(default)s)")
+    add("--backend", default="auto", help="what runs the networks: auto, torch or openvino (default: %(default)s)")
     add("--tracker-config", type=Path, metavar="FILE.yaml", help="tracker settings, see docs/parameters.md")
     bags = parser.add_argument_group("bags (require the package rosbags: pip install rosbags)")
     add = bags.add_argument
@@ -202,10 +204,10 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _make_dimp(model: str, device: str) -> DimpTracker:
+def _make_dimp(model: str, device: str, backend: str) -> DimpTracker:
     from dimp_ros.tracker import DimpTracker
 
-    return DimpTracker(model=model, device=device, precision="auto")
+    return DimpTracker(model=model, device=device, precision="auto", backend=backend)
 
 
 def _given(arguments: argparse.Namespace) -> list[tuple[str, Box]]:
@@ -332,8 +334,8 @@ def _result_bag(arguments: argparse.Namespace, images: ImageBag) -> ResultBag:
     return ResultBag(arguments.out_bag, images, storage, copy_images=copy, annotator=annotator, notes=notes)
 
 
-def main(argv: Sequence[str] | None = None, make_tracker: Callable[[str, str], Any] = _make_dimp) -> int:
-    """Run the command with trackers from `make_tracker(model, device)`.
+def main(argv: Sequence[str] | None = None, make_tracker: Callable[[str, str], Any] | None = None) -> int:
+    """Run the command with trackers from `make_tracker(model, device)`; None for `DimpTracker`.
 
     Return 0; 1 if the source is damaged and only its beginning was used, or an output could not be written; 2 if the
     request is refused; 130 after a signal before the first frame.
@@ -342,7 +344,7 @@ def main(argv: Sequence[str] | None = None, make_tracker: Callable[[str, str], A
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: results are kept
     try:
-        statistics, incomplete = _track(arguments, make_tracker)
+        statistics, incomplete = _track(arguments, make_tracker or partial(_make_dimp, backend=arguments.backend))
     except (ValueError, RuntimeError, OSError, ImportError) as error:
         print(f"dimp-track: {error}", file=sys.stderr)
         return 2

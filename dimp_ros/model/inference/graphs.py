@@ -24,6 +24,7 @@ graph               inputs, then outputs
 from __future__ import annotations
 
 import copy
+import math
 from typing import ClassVar
 
 import torch
@@ -31,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dimp_ros.model.backbone import Backbone, EfficientNetLite0, Features, ResNet
+from dimp_ros.model.classifier import InstanceL2Norm
 from dimp_ros.model.dimp import DimpNet
 from dimp_ros.model.inference.iou_gradient import folded_linear
 from dimp_ros.model.iou_net import IoUNet, LinearBlock
@@ -57,6 +59,32 @@ class _Extractor(nn.Module):
         return features
 
 
+class FeatureGraph(nn.Module):
+    """Features of search windows: `SearchGraph` without the correlation.
+
+    :param net: in evaluation mode; its weights are copied.
+    """
+
+    INPUTS: ClassVar = ("images",)
+    OUTPUTS: ClassVar = ("stride8", "stride16", "features")
+
+    def __init__(self, net: DimpNet) -> None:
+        super().__init__()
+        self.extractor = _Extractor(net.feature_extractor)
+        *layers, norm = copy.deepcopy(net.classifier.feature_extractor)
+        assert isinstance(norm, InstanceL2Norm)
+        self.classifier, self.scale = nn.Sequential(*layers), norm.scale
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Extract features; see the table of this module."""
+        stride8, stride16 = self.extractor(images)
+        features = self.classifier(stride16)
+        # As InstanceL2Norm, written so that OpenVINO 2026.2 does not invert the quotient under the root.
+        energy = features.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-5
+        features = features / (energy.sqrt() * (1 / (self.scale * math.sqrt(features[0].numel()))))
+        return stride8, stride16, features
+
+
 class SearchGraph(nn.Module):
     """Features and scores of search windows.
 
@@ -68,13 +96,11 @@ class SearchGraph(nn.Module):
 
     def __init__(self, net: DimpNet) -> None:
         super().__init__()
-        self.extractor = _Extractor(net.feature_extractor)
-        self.classifier = copy.deepcopy(net.classifier.feature_extractor)
+        self.features = FeatureGraph(net)
 
     def forward(self, images: Tensor, filters: Tensor) -> tuple[Tensor, ...]:
         """Extract and correlate; see the table of this module."""
-        stride8, stride16 = self.extractor(images)
-        features = self.classifier(stride16)
+        stride8, stride16, features = self.features(images)
         return stride8, stride16, features, _correlate(features, filters)
 
 
@@ -136,7 +162,7 @@ class Ascent(nn.Module):
     """
 
     INPUTS: ClassVar = ("maps8", "maps16", "modulation8", "modulation16", "boxes", "length", "corner")
-    OUTPUTS: ClassVar = ("refined", "overlaps", "bounds")
+    OUTPUTS: ClassVar = ("refined", "overlaps")
 
     def __init__(self, net: IoUNet, steps: int) -> None:
         super().__init__()
@@ -161,8 +187,8 @@ class Ascent(nn.Module):
         boxes: Tensor,
         length: Tensor,
         corner: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the boxes, the overlap predicted before each one's last step, and the bounds of all boxes tried.
+    ) -> tuple[Tensor, Tensor]:
+        """Return the boxes, and the overlap predicted before each one's last step.
 
         :param corner: of the region that the maps are of, row and column in cells.
         """
@@ -172,20 +198,12 @@ class Ascent(nn.Module):
             maps.permute(0, 2, 3, 1) * vector[:, None, None]
             for maps, vector in ((maps8, modulation8), (maps16, modulation16))
         ]
-        tried = [boxes]
-        for _ in range(max(self.steps, 1)):
-            value, gradient = self._value_and_gradient(lines, boxes)
-            if self.steps:
-                boxes = boxes + length * gradient * boxes[..., 2:].repeat(1, 1, 2)
-                tried.append(boxes)
-        every = torch.stack(tried, 0)
-        corners = every[..., :2]
-        bounds = (
-            torch.cat((corners.amin((0, 2)), (corners + every[..., 2:]).amax((0, 2))), -1)
-            + F.pad(offset[:2], (0, 2))
-            + F.pad(offset[:2], (2, 0))
-        )
-        return boxes + offset, value, bounds
+        value, gradient = self._value_and_gradient(lines, boxes)
+        for step in range(self.steps):
+            if step:
+                value, gradient = self._value_and_gradient(lines, boxes)
+            boxes = boxes + length * gradient * boxes[..., 2:].repeat(1, 1, 2)
+        return boxes + offset, value
 
     def _value_and_gradient(self, lines: list[Tensor], boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Predict ``Tensor[B, P]``, and differentiate each prediction in its own box, ``Tensor[B, P, 4]``."""
@@ -281,7 +299,7 @@ class RefinementGraph(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Return the boxes, and the overlap predicted before each one's last step."""
         maps8, maps16 = self.maps(stride8, stride16)
-        refined, overlaps, _ = self.ascent(maps8, maps16, modulation8, modulation16, boxes, length)
+        refined, overlaps = self.ascent(maps8, maps16, modulation8, modulation16, boxes, length)
         return refined, overlaps
 
 

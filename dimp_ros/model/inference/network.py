@@ -35,7 +35,7 @@ class InferenceNet:
 
     def __init__(self, net: DimpNet, dtype: torch.dtype = torch.float32) -> None:
         self.net, self.dtype = net, dtype
-        self._versions = _versions(net)
+        self._versions = versions(net)
         device = next(net.parameters()).device
         self._mean, self._std = (
             torch.tensor(values, device=device) * 255
@@ -47,13 +47,11 @@ class InferenceNet:
         overlap = net.bb_regressor
         self._overlap8 = _chain([_conv_block(part, dtype) for part in (overlap.conv3_1t, overlap.conv3_2t)])
         self._overlap16 = _chain([_conv_block(part, dtype) for part in (overlap.conv4_1t, overlap.conv4_2t)])
-        self.box_refiner = net.box_refiner
-        self.point_box = net.point_box
         self.overlap = OverlapHead(overlap, dtype)
 
     def up_to_date(self) -> bool:
         """Tell whether the network still has the weights that were copied."""
-        return self._versions == _versions(self.net)
+        return self._versions == versions(self.net)
 
     def extract(self, images: Tensor) -> Features:
         """Return the backbone's features of RGB images ``Tensor[N, 3, H, W]`` with values 0..255.
@@ -116,7 +114,7 @@ def _in_region(layers: Layer, maps: Tensor, region: Region | None, per_cell: int
     return out[..., y0 - top : y1 - top, x0 - left : x1 - left]
 
 
-def _versions(net: nn.Module) -> list[tuple[int, int]]:
+def versions(net: nn.Module) -> list[tuple[int, int]]:
     """Return values that change when a weight is written to or replaced."""
     return [(tensor.data_ptr(), tensor._version) for tensor in (*net.parameters(), *net.buffers())]
 

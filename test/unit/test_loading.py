@@ -26,6 +26,7 @@ class Parameters(dict):
                 "weights": "random",
                 "device": "cpu",
                 "precision": "float32",
+                "backend": "torch",
                 "threads": 0,
                 "device_fallback": True,
                 **values,

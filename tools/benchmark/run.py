@@ -63,7 +63,7 @@ def measure(
     for comparison in comparisons:
         for row in comparison:
             _add_floors(row, roofline)
-    unlike = [c for c in scope.choices if (c.device.type, c.precision) != ("cpu", PRECISION)]
+    unlike = [c for c in scope.choices if (c.device.type, c.precision, c.backend) != ("cpu", PRECISION, "torch")]
     return {
         "machine": machine(),
         "plan": scope.plan._asdict(),

@@ -38,13 +38,14 @@ def dog(place: tuple[int, int], height: int) -> tuple[np.ndarray, Box]:
     return image, Box(x, y, width, height)
 
 
-class HeadAt:
+class HeadAt(torch.nn.Module):
     """A head that always gives the same edges and qualities, one box a window."""
 
     def __init__(self, edges: list[float], quality: float) -> None:
+        super().__init__()
         self.edges, self.quality = edges, quality
 
-    def __call__(self, features: object) -> PointBoxes:
+    def forward(self, features: object) -> PointBoxes:
         """Return the boxes; the largest window is the surest."""
         count = len(WINDOWS)
         edges = torch.tensor(self.edges).expand(count, 1, 4)
@@ -58,14 +59,16 @@ def tracker():
 
 
 @pytest.fixture
-def with_head(tracker, monkeypatch):
+def with_head(tracker):
     """Return a function that gives the tracker's network another head."""
+    own = tracker.net.point_box
 
     def use(head):
-        monkeypatch.setitem(tracker.net._modules, "point_box", head)
+        tracker.net.point_box = head
         return tracker
 
-    return use
+    yield use
+    tracker.net.point_box = own
 
 
 @pytest.mark.parametrize(("place", "height"), [((60, 60), 60), ((200, 80), 150), ((330, 200), 90)])

@@ -8,6 +8,7 @@ import shutil
 import sys
 import tempfile
 from bz2 import BZ2Decompressor
+from io import BytesIO
 from types import SimpleNamespace
 from typing import Any, BinaryIO
 
@@ -16,6 +17,8 @@ from dimp_ros.files.yaml_file import parse_yaml
 
 LARGEST_CHUNK = 2**28
 """Largest decompressed size of a chunk or message, bytes; recorders write chunks of megabytes."""
+
+_PIECE = 2**24
 
 LARGEST_PROFILES = 2**16
 """Characters of the QoS profiles of a topic."""
@@ -36,17 +39,18 @@ def unpack(data: bytes, compression: str, size: int | None = None) -> bytes:
         if len(data) > LARGEST_CHUNK:
             raise _too_large(f"{len(data)} bytes")
         return data
-    parts, room = [], LARGEST_CHUNK
+    whole = BytesIO()  # whose value is not copied
     while data:  # there may be several frames
         decompressor = _decompressor(compression)
-        parts.append(decompressor.decompress(data, max_length=room + 1))
-        room -= len(parts[-1])
-        if room < 0:
-            raise _too_large(f"more than {LARGEST_CHUNK} bytes")
-        if not decompressor.eof:
-            raise ValueError(f"a chunk compressed with {compression} was cut off")
+        while not decompressor.eof:
+            whole.write(decompressor.decompress(data, max_length=_PIECE))
+            data = b""
+            if whole.tell() > LARGEST_CHUNK:
+                raise _too_large(f"more than {LARGEST_CHUNK} bytes")
+            if decompressor.needs_input and not decompressor.eof:
+                raise ValueError(f"a chunk compressed with {compression} was cut off")
         data = decompressor.unused_data or b""
-    return b"".join(parts)
+    return whole.getvalue()
 
 
 def _decompressor(compression: str) -> Any:

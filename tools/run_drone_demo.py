@@ -9,6 +9,7 @@ the target moves, is hidden, and at last the tracker is killed. Plot, videos and
 from __future__ import annotations
 
 import sys
+import time
 from typing import Any
 
 import cv2
@@ -18,7 +19,7 @@ from loop_film import DRONE, FilmRecorder, Taken, film_frames
 from run_loop_demo import run_demo
 
 from dimp_ros.apps.simulator.metrics import LoopRecording
-from dimp_ros.apps.simulator.recorder import LoopFailed, LoopPlan
+from dimp_ros.apps.simulator.recorder import RETRY_SECONDS, LoopFailed, LoopPlan
 from dimp_ros.images.video import VideoWriter
 from dimp_ros.ros_utils.spin import Finish
 
@@ -43,13 +44,17 @@ class DroneRecorder(FilmRecorder):
         station = self._station
         for component in (AUTOPILOT, CAMERA):
             station.wait_for(component)
-        for what, result in (
-            ("arming", station.arm()),
-            ("GUIDED", station.select_mode(GUIDED)),
-            ("the box", station.track(x / width, y / height, right / width, bottom / height)),
+        box = x / width, y / height, right / width, bottom / height
+        end = time.monotonic() + self._plan.patience
+        for what, order in (
+            ("arming", station.arm),
+            ("GUIDED", lambda: station.select_mode(GUIDED)),
+            ("the box", lambda: station.track(*box)),
         ):
-            if result != 0:
-                raise LoopFailed(f"{what} is refused: MAV_RESULT {result}")
+            while (result := order()) != 0:  # as an operator would try again
+                if time.monotonic() > end:
+                    raise LoopFailed(f"{what} is refused: MAV_RESULT {result}")
+                self._pause(RETRY_SECONDS)
 
     @staticmethod
     def _corner(box: Any) -> tuple[float, float]:

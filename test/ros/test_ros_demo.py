@@ -107,10 +107,17 @@ def test_demo_without_launch_ends_at_once_with_a_reason(arguments, status, text)
 
 
 def test_demo_without_launch_runs_to_the_end_of_a_folder(tmp_path):
+    (tmp_path / "video").mkdir()
     for number in range(12):
         image = np.random.default_rng(1).integers(0, 256, (120, 160, 3), dtype=np.uint8)
-        cv2.imwrite(str(tmp_path / f"{number:03d}.png"), image)
-    given = [f"video:={tmp_path}", "target:=60,40,40,30", f"out:={tmp_path / 'out'}", "rate:=10", "namespace:=robot"]
+        cv2.imwrite(str(tmp_path / "video" / f"{number:03d}.png"), image)
+    given = [
+        f"video:={tmp_path / 'video'}",
+        "target:=60,40,40,30",
+        f"out:={tmp_path / 'out'}",
+        "rate:=10",
+        "namespace:=robot",
+    ]
     command = [sys.executable, str(ROOT / "tools" / "run_demo.py"), *given, "device:=cpu", "log_level:=warn"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert result.returncode in (0, 1), result.stderr  # 1: lost, which is not what is tested

@@ -181,7 +181,9 @@ def test_messages_of_a_wrong_wall_clock_move_nothing(monkeypatch):
         operator.wait_for_motion()
         wall = time.time_ns
         for offset in (-3600, 3600):
-            monkeypatch.setattr("dimp_ros.apps.steering.node.time.time_ns", lambda by=offset: wall() + by * NANOSECONDS)
+            monkeypatch.setattr(
+                "dimp_ros.ros_utils.steady_clock.time.time_ns", lambda by=offset: wall() + by * NANOSECONDS
+            )
             operator.wait_for_rest()
             monkeypatch.undo()
             operator.wait_for_motion()

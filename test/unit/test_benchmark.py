@@ -128,7 +128,7 @@ def test_acceptance_criteria_judge_the_measured_figures():
 
 @shipped
 def test_command_line_writes_figures_and_tables(tmp_path, capsys):
-    arguments = ["--sizes", "320x240", "--targets", "1,2", "--against", "kcf", "--quick"]
+    arguments = ["--sizes", "320x240", "--targets", "1,2", "--against", "kcf", "--quick", "--backend", "torch"]
     assert cli.main([*arguments, "--out", str(tmp_path)]) == 0
     result = json.loads((tmp_path / "bench.json").read_text())
     assert [row["name"] for row in result["rows"]] == [

@@ -32,8 +32,8 @@ def test_lost_tracker_keeps_its_last_box(monkeypatch: pytest.MonkeyPatch) -> Non
         confidence: float
 
     class LosesIt:
-        def __init__(self, model: str, device: str, precision: str) -> None:
-            assert (model, device, precision) == ("some/file.safetensors", "cpu", "float32")
+        def __init__(self, model: str, device: str, precision: str, backend: str) -> None:
+            assert (model, device, precision, backend) == ("some/file.safetensors", "cpu", "float32", "torch")
             self.config = _Config(sides=(7,))
 
         def warm_up(self) -> None:

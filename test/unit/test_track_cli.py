@@ -5,7 +5,7 @@ import json
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -365,6 +365,15 @@ def test_sigterm_keeps_what_was_tracked(tmp_path: Path, run: Callable[..., int],
     assert json.loads(out.read_text())["frames"] and signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell's background jobs ignore SIGINT, and what they start inherits it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_before_the_first_frame_ends_with_130(
     tmp_path: Path, folder: Path, capfd: pytest.CaptureFixture[str], number: signal.Signals
@@ -384,6 +393,7 @@ def test_signal_before_the_first_frame_ends_with_130(
         assert "before the first frame" in capfd.readouterr().err and not out.exists()
 
 
+@pytest.mark.usefixtures("interruptible")
 def test_signals_while_the_results_are_written_do_not_cost_them(
     tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -367,7 +367,7 @@ def test_sigterm_keeps_what_was_tracked(tmp_path: Path, run: Callable[..., int],
 
 @pytest.fixture
 def interruptible() -> Iterator[None]:
-    """A shell's background jobs ignore SIGINT, and what they start inherits it."""
+    """Handle SIGINT: a shell's background jobs, and what they start, ignore it."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)

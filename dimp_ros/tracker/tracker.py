@@ -170,13 +170,17 @@ class DimpTracker:
         return torch.cuda.memory_reserved(self.device) if self.device.type == "cuda" else None
 
     def warm_up(self) -> None:
-        """Run every stage once on a blank image, so that the first frame is not slower than the others."""
+        """Run every stage once on a synthetic image, so that the first frame is not slower than the others.
+
+        The image shows a target that is found again: the box of a lost one is not refined.
+        """
         kept = self._targets
         self._targets = {}
         try:
-            blank = np.full((240, 320, 3), 128, np.uint8)
-            self.init(blank, (140, 100, 40, 40))
-            self.update(blank)
+            image = np.full((240, 320, 3), 128, np.uint8)
+            image[100:140, 140:180] = np.random.default_rng(0).integers(0, 256, (5, 5, 3)).repeat(8, 0).repeat(8, 1)
+            self.init(image, (140, 100, 40, 40))
+            self.update(image)
         finally:
             self._targets = kept
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+import dimp_ros.tracker.tracker as tracker_module
 from dimp_ros.geometry.box import Box, iou
 from dimp_ros.model.checkpoints.checkpoint import WEIGHTS_DIRECTORY
 from dimp_ros.model.iou_net import Modulation, overlap_and_gradient
@@ -311,6 +312,16 @@ def test_missing_device_is_refused_with_a_remedy():
     if not torch.cuda.is_available():
         with pytest.raises(ValueError, match="use cpu"):
             DimpTracker(weights="random", device="cuda")
+
+
+@shipped
+def test_warm_up_runs_box_refinement(monkeypatch):
+    tracker, calls = DimpTracker("dimp_lite", "cpu"), []
+    for name in ("refine_closer", "refine"):
+        real = getattr(tracker_module, name)
+        monkeypatch.setattr(tracker_module, name, lambda *a, name=name, real=real: (calls.append(name), real(*a))[1])
+    tracker.warm_up()
+    assert calls == ["refine_closer", "refine"] and not tracker.targets
 
 
 @shipped

@@ -13,6 +13,7 @@ from dimp_ros.ros_utils.text import shortened, traceback_text
 if TYPE_CHECKING:
     from rclpy.impl.rcutils_logger import RcutilsLogger
     from rclpy.node import Node
+    from rclpy.subscription import Subscription
 
 LOG_PERIOD_SECONDS = 5.0
 """A repeated error is logged once in so many seconds."""
@@ -38,6 +39,35 @@ def logged(callback: Callable[..., None], logger: RcutilsLogger) -> Callable[...
                 silent_until = time.monotonic() + LOG_PERIOD_SECONDS
 
     return wrapper
+
+
+def listen_to_newest(node: Node, kind: type, topic: str, callback: Callable[..., None]) -> Subscription:
+    """Subscribe to messages of type ``kind``, volatile and with depth 1: latched or queued messages are old.
+
+    The callback has a group of its own, and its errors are logged.
+    """
+    from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+
+    from dimp_ros.ros_utils.qos import sensor_qos, subscription_options
+
+    return node.create_subscription(
+        kind,
+        topic,
+        logged(callback, node.get_logger()),
+        sensor_qos(1),
+        callback_group=MutuallyExclusiveCallbackGroup(),
+        **subscription_options(),
+    )
+
+
+def call_every(node: Node, seconds: float, callback: Callable[[], None]) -> None:
+    """Call ``callback`` every ``seconds`` of a clock that cannot be set, in a group of its own; errors are logged."""
+    from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+    from rclpy.clock import Clock, ClockType
+
+    steady = Clock(clock_type=ClockType.STEADY_TIME)
+    guarded = logged(callback, node.get_logger())
+    node.create_timer(seconds, guarded, callback_group=MutuallyExclusiveCallbackGroup(), clock=steady)
 
 
 def with_info(callback: Callable[[Any, Any], None]) -> Callable[..., None]:

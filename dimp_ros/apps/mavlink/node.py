@@ -6,14 +6,13 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from geometry_msgs.msg import TwistStamped
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup, ReentrantCallbackGroup
-from rclpy.clock import Clock, ClockType
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 
 from dimp_ros.apps.mavlink.autopilot import AutopilotControl
@@ -24,10 +23,10 @@ from dimp_ros.apps.mavlink.settings import MavlinkSettings, mavlink_parameters
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.stamps import NANOSECONDS, stamp_ns
 from dimp_ros.msg import TargetStateArray
-from dimp_ros.ros_utils.callbacks import logged, with_info
+from dimp_ros.ros_utils.callbacks import call_every, listen_to_newest, with_info
 from dimp_ros.ros_utils.messages import bounding_box, target_estimates
 from dimp_ros.ros_utils.parameters import ParameterHandler
-from dimp_ros.ros_utils.qos import reliable_qos, sensor_qos, subscription_options
+from dimp_ros.ros_utils.qos import reliable_qos
 from dimp_ros.ros_utils.spin import Finish, run
 from dimp_ros.ros_utils.steady_clock import sent_at
 from dimp_ros.srv import DropTarget, InitTarget
@@ -63,7 +62,7 @@ class MavlinkNode(Node):
         group = ReentrantCallbackGroup()  # an answer must not wait for another one
         self._init_client = self.create_client(InitTarget, f"{settings.tracker}/init_target", callback_group=group)
         self._drop_client = self.create_client(DropTarget, f"{settings.tracker}/drop_target", callback_group=group)
-        self._listen(TargetStateArray, "targets", self._on_targets)
+        listen_to_newest(self, TargetStateArray, "targets", self._on_targets)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", reliable_qos(10))
         self.link = MavlinkLink(
             settings.connection,
@@ -89,31 +88,11 @@ class MavlinkNode(Node):
         self._refusal = ""
         self._commands = ""
         if settings.steer != "none":
-            self._commands = self._listen(TwistStamped, "cmd_vel", with_info(self._on_command)).topic_name
-            self._tick_every(1.0 / settings.setpoint_rate, self._steer)
-        self._tick_every(WATCH_SECONDS, self._on_watch)
-        self._tick_every(REPORT_SECONDS, self._report)
+            self._commands = listen_to_newest(self, TwistStamped, "cmd_vel", with_info(self._on_command)).topic_name
+            call_every(self, 1.0 / settings.setpoint_rate, self._steer)
+        call_every(self, WATCH_SECONDS, self._on_watch)
+        call_every(self, REPORT_SECONDS, self._report)
         self.link.start()
-
-    def _listen(self, kind: type, topic: str, callback: Callable[..., None]) -> Any:
-        return self.create_subscription(
-            kind,
-            topic,
-            logged(callback, self.get_logger()),
-            sensor_qos(1),
-            callback_group=MutuallyExclusiveCallbackGroup(),
-            **subscription_options(),
-        )
-
-    def _tick_every(self, seconds: float, callback: Callable[[], None]) -> None:
-        self.create_timer(
-            seconds,
-            logged(callback, self.get_logger()),
-            callback_group=MutuallyExclusiveCallbackGroup(),
-            clock=Clock(clock_type=ClockType.STEADY_TIME),
-        )
-
-    # From the ground, in the link's thread
 
     def _receive(self, message: Any) -> None:
         try:

@@ -8,17 +8,15 @@ import math
 import threading
 import traceback
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped, TwistStamped
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
-from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.parameter import Parameter as RosParameter
-from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 from std_srvs.srv import SetBool, Trigger
 
@@ -29,10 +27,10 @@ from dimp_ros.apps.steering.status import steering_status
 from dimp_ros.geometry.camera import Camera
 from dimp_ros.images.stamps import NANOSECONDS
 from dimp_ros.msg import TargetStateArray
-from dimp_ros.ros_utils.callbacks import logged, with_info
+from dimp_ros.ros_utils.callbacks import call_every, listen_to_newest, with_info
 from dimp_ros.ros_utils.config_dataclass import parameter_rows
 from dimp_ros.ros_utils.parameters import ParameterHandler
-from dimp_ros.ros_utils.qos import publisher_options, reliable_qos, sensor_qos, subscription_options
+from dimp_ros.ros_utils.qos import publisher_options, reliable_qos
 from dimp_ros.ros_utils.steady_clock import sent_at, steady_seconds
 
 Config = TypeVar("Config", bound=SafetyConfig)
@@ -66,16 +64,18 @@ class SteeringNode(Node, Generic[Config]):
         self._diagnostics = self.create_publisher(
             DiagnosticArray, "/diagnostics", reliable_qos(10), **publisher_options()
         )
-        self._targets_topic = self._listen(TargetStateArray, "targets", with_info(self._on_targets)).topic_name
-        self._listen(CameraInfo, "camera_info", self._on_camera_info)
-        self._listen(PoseStamped, "target_pose", self._on_pose)
+        self._targets_topic = listen_to_newest(
+            self, TargetStateArray, "targets", with_info(self._on_targets)
+        ).topic_name
+        listen_to_newest(self, CameraInfo, "camera_info", self._on_camera_info)
+        listen_to_newest(self, PoseStamped, "target_pose", self._on_pose)
         requests = MutuallyExclusiveCallbackGroup()
         self.create_service(SetBool, "~/set_enabled", self._on_set_enabled, callback_group=requests)
         self.create_service(Trigger, "~/take_set_point", self._on_take_set_point, callback_group=requests)
         self.parameters.on_change(lambda _change: self._configure())
         self._configure()
-        self._tick_every(1.0 / config.rate, logged(self._on_tick, self.get_logger()))
-        self._tick_every(DIAGNOSTICS_SECONDS, logged(self._report, self.get_logger()))
+        call_every(self, 1.0 / config.rate, self._on_tick)
+        call_every(self, DIAGNOSTICS_SECONDS, self._report)
         self.get_logger().info(f"commands on {self._commands.topic_name}, zero until ~/set_enabled is called")
 
     @abstractmethod
@@ -85,25 +85,6 @@ class SteeringNode(Node, Generic[Config]):
     def camera_without_info(self, config: Config) -> Camera | None:
         """Return the camera that the parameters describe; None where camera_info is to be used."""
         return None
-
-    def _listen(self, kind: type, topic: str, callback: Callable[..., None]) -> Subscription:
-        """Subscribe, volatile and with depth 1: latched or queued messages are old."""
-        return self.create_subscription(
-            kind,
-            topic,
-            logged(callback, self.get_logger()),
-            sensor_qos(1),
-            callback_group=MutuallyExclusiveCallbackGroup(),
-            **subscription_options(),
-        )
-
-    def _tick_every(self, seconds: float, callback: Callable[[], None]) -> None:
-        self.create_timer(
-            seconds,
-            callback,
-            callback_group=MutuallyExclusiveCallbackGroup(),
-            clock=Clock(clock_type=ClockType.STEADY_TIME),
-        )
 
     def _config(self) -> Config:
         return self._config_type(

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training of the box refiner.
 
-``python -m dimp_ros.training.box_refiner --folder RUN --clips CLIPS --images PICTURES``
+``python -m dimp_ros.training.box_refiner --folder RUN --clips CLIPS --images IMAGES``
 
 A run goes on where it stopped: ``checkpoint.pt`` in its folder holds everything but the images, in 17 MB. The learning
 rate is constant, and the average of the weights is what is used, until ``--cool MINUTES`` lets it fall to zero.
@@ -25,8 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dimp_ros.datasets.clips import ClipsDataSet, read_films
-from dimp_ros.datasets.compact import CompactDataSet
+from dimp_ros.datasets.clips import read_films
 from dimp_ros.datasets.film import Film
 from dimp_ros.files.outputs import check_outputs
 from dimp_ros.geometry.box import Box, iou
@@ -35,7 +34,7 @@ from dimp_ros.model.backbone import EfficientNetLite0, Features
 from dimp_ros.model.box_refiner import CONTEXT, WINDOW_SIZE, BoxRefiner, RefinedBoxes, box_losses
 from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_weights
 from dimp_ros.training.box_pairs import PairBatch, PairSampler, perturbed, usable
-from dimp_ros.training.frame_store import FrameStore, build_frame_store
+from dimp_ros.training.frame_store import add_store_arguments, store_of
 
 _log = logging.getLogger(__name__)
 
@@ -321,9 +320,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m dimp_ros.training.box_refiner", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="of the run; goes on with the checkpoint there")
-    parser.add_argument("--clips", type=Path, required=True, help="folder of films with tracks (clips.jsonl)")
-    parser.add_argument("--images", type=Path, help="folder of stills (annotations.jsonl)")
-    parser.add_argument("--store", type=Path, help="folder of the decoded images (default: FOLDER/frames)")
+    add_store_arguments(parser)
     parser.add_argument("--start", default="dimp_lite", help="weights whose backbone a new run begins with")
     parser.add_argument("--minutes", type=float, default=60, help="how long to train")
     parser.add_argument("--cool", type=float, default=0, help="minutes at the end in which the rate falls to zero")
@@ -351,9 +348,7 @@ def main(argv: list[str] | None = None) -> int:
             arguments.export,
         )
         return 0
-    data = [CompactDataSet(arguments.images)] if arguments.images else []
-    store_folder = arguments.store or arguments.folder / "frames"
-    store: FrameStore = build_frame_store(store_folder, [*data, ClipsDataSet(arguments.clips)])
+    store = store_of(arguments)
     settings = BoxRefinerSettings(backbone_rate=arguments.backbone_rate, learning_rate=arguments.learning_rate)
     trainer = BoxRefinerTrainer(arguments.folder, settings, arguments.start)
     validation = Validation(arguments.clips)

@@ -6,6 +6,7 @@ Films are decoded once, when the store is made. Every process of a run maps the 
 
 from __future__ import annotations
 
+import argparse
 import json
 import mmap
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dimp_ros.datasets.base import Clip, DataSet, Still, held_out
+from dimp_ros.datasets.clips import ClipsDataSet
+from dimp_ros.datasets.compact import CompactDataSet
 from dimp_ros.files.outputs import write_text
 
 QUALITY = 95
@@ -96,6 +99,20 @@ def build_frame_store(folder: Path, data_sets: Sequence[DataSet], longest_side: 
     content = {"summary": summary, "offsets": offsets, "videos": [asdict(video) for video in videos]}
     write_text(folder / INDEX, json.dumps(content))
     return FrameStore(folder)
+
+
+def add_store_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments from which `store_of` builds the store of a run."""
+    parser.add_argument("--clips", type=Path, required=True, help="folder of films with tracks (clips.jsonl)")
+    parser.add_argument("--images", type=Path, help="folder of stills (annotations.jsonl)")
+    parser.add_argument("--store", type=Path, help="folder of the decoded images (default: FOLDER/frames)")
+
+
+def store_of(arguments: argparse.Namespace) -> FrameStore:
+    """Return the store for the arguments of `add_store_arguments`, and ``--folder``, that of the run."""
+    stills = [CompactDataSet(arguments.images)] if arguments.images else []
+    folder = arguments.store or arguments.folder / "frames"
+    return build_frame_store(folder, [*stills, ClipsDataSet(arguments.clips)])
 
 
 def _videos(data_sets: Sequence[DataSet]) -> Iterator[tuple[StoredVideo, Iterator[Any]]]:

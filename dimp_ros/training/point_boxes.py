@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training of the head that finds the box of the object at a point, on the fixed features of a model's backbone.
 
-``python -m dimp_ros.training.point_boxes --folder RUN --clips CLIPS --pictures PICTURES --export WEIGHTS``
+``python -m dimp_ros.training.point_boxes --folder RUN --clips CLIPS --images IMAGES --export WEIGHTS``
 
 A run computes the features of its examples once, and trains on them for ``--minutes``; a further run on the same folder
 starts from the head that is there.
@@ -21,15 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dimp_ros.datasets.clips import ClipsDataSet
-from dimp_ros.datasets.compact import CompactDataSet
 from dimp_ros.files.outputs import check_outputs
 from dimp_ros.model.backbone import Features
 from dimp_ros.model.box_refiner import giou
 from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_weights
 from dimp_ros.model.inference.network import InferenceNet
 from dimp_ros.model.point_box import WINDOWS, PointBoxes, PointBoxHead, cell_centers
-from dimp_ros.training.frame_store import build_frame_store
+from dimp_ros.training.frame_store import add_store_arguments, store_of
 from dimp_ros.training.point_examples import FeatureFile, PointBatch, PointSampler
 
 _log = logging.getLogger(__name__)
@@ -134,9 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m dimp_ros.training.point_boxes", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="of the run: features.bin and head.pt")
-    parser.add_argument("--clips", type=Path, required=True, help="folder of films with tracks (clips.jsonl)")
-    parser.add_argument("--pictures", type=Path, help="folder of stills (annotations.jsonl)")
-    parser.add_argument("--store", type=Path, help="folder of the decoded images (default: FOLDER/frames)")
+    add_store_arguments(parser)
     parser.add_argument("--base", default="dimp_lite", help="weights whose backbone is used")
     parser.add_argument("--points", type=int, default=16_000, help="number of examples to train on")
     parser.add_argument("--extract-minutes", type=float, default=60, help="how long to add examples at most")
@@ -148,7 +144,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
     head_file = arguments.folder / "head.pt"
-    inputs = [("--base", Path(arguments.base)), ("--clips", arguments.clips), ("--pictures", arguments.pictures)]
+    inputs = [("--base", Path(arguments.base)), ("--clips", arguments.clips), ("--images", arguments.images)]
     try:
         folders = [("--folder", arguments.folder), ("--store", arguments.store)]
         check_outputs([("--export", arguments.export)], inputs, folders=folders)
@@ -161,11 +157,8 @@ def main(argv: list[str] | None = None) -> int:
         head.load_state_dict(torch.load(head_file, weights_only=True))
     features = FeatureFile(arguments.folder / "features.bin", net.feature_extractor.channels)
     if len(features) < arguments.points and arguments.extract_minutes > 0:
-        data = [CompactDataSet(arguments.pictures)] if arguments.pictures else []
-        store_folder = arguments.store or arguments.folder / "frames"
-        store = build_frame_store(store_folder, [*data, ClipsDataSet(arguments.clips)])
         fast = InferenceNet(net.to(memory_format=torch.channels_last), torch.bfloat16)  # type: ignore[call-overload]
-        sampler = PointSampler(store, seed=len(features))
+        sampler = PointSampler(store_of(arguments), seed=len(features))
         features.extend(fast, sampler, arguments.points, arguments.extract_minutes)
     _log.info("%d points", len(features))
     if arguments.minutes > 0:

@@ -347,11 +347,11 @@ def test_unexpected_error_in_a_callback_is_logged(monkeypatch, capfd):
         with monkeypatch.context() as patch:
             patch.setattr(ImageBuffer, "add", fail)
             patch.setattr("dimp_ros.node.diagnostics.publisher.diagnostics", fail)
-            client.images.publish(numbered_image(2))
             log = ""
 
             def both_logged() -> bool:
                 nonlocal log
+                client.images.publish(numbered_image(2))  # again: a subscription may have been made anew meanwhile
                 log += capfd.readouterr().err
                 return "Pipeline.receive failed" in log and "_on_watch failed" in log
 

@@ -18,12 +18,7 @@ from torch import Tensor, nn
 from dimp_ros.model.backbone import Features
 from dimp_ros.model.iou_net import conv_block
 from dimp_ros.model.precise_roi_pool import precise_roi_pool
-
-WINDOW_SIZE = 144
-"""Side of the window in pixels."""
-
-CONTEXT = 2.0
-"""Side of the window in target sizes, sqrt(w * h)."""
+from dimp_ros.model.sizes import CLOSER_SIZE
 
 STRIDE = 8
 GRID, ENLARGED = 8, 1.5
@@ -94,7 +89,7 @@ class BoxRefiner(nn.Module):
         assert self.votes.bias is not None
         with torch.no_grad():  # a box in the middle
             self.votes.bias.copy_(torch.tensor([0.0] * 4 + [-0.2, -0.2, 0.3, 0.3]))
-        cells = (torch.arange(WINDOW_SIZE // 16) * 16 + 0.5) / WINDOW_SIZE
+        cells = (torch.arange(CLOSER_SIZE // 16) * 16 + 0.5) / CLOSER_SIZE
         rows, columns = torch.meshgrid(cells, cells, indexing="ij")
         self.register_buffer("cells", torch.stack((columns, rows, columns, rows)).flatten(1), persistent=False)
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from dimp_ros.model.backbone import BasicBlock
 from dimp_ros.model.optimizer import DiscriminativeOptimizer
 from dimp_ros.model.precise_roi_pool import precise_roi_pool
-from dimp_ros.model.target_filter import STRIDE
+from dimp_ros.model.sizes import STRIDE
 
 
 class InstanceL2Norm(nn.Module):

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dimp_ros.model.target_filter import STRIDE, apply_filter, apply_filter_adjoint
+from dimp_ros.model.sizes import STRIDE
+from dimp_ros.model.target_filter import apply_filter, apply_filter_adjoint
 
 
 class LossMaps(NamedTuple):

@@ -14,14 +14,9 @@ from torch import Tensor, nn
 
 from dimp_ros.model.backbone import Features
 from dimp_ros.model.iou_net import conv_block
+from dimp_ros.model.sizes import POINT_SIZE, POINT_WINDOWS
 
-WINDOW_SIZE = 224
-"""Side of a window in pixels."""
-
-WINDOWS = (1.3, 0.55, 0.22)
-"""Sides of the windows, in units of sqrt(width * height) of the image."""
-
-CELLS = WINDOW_SIZE // 16
+CELLS = POINT_SIZE // 16
 
 
 class PointBoxes(NamedTuple):
@@ -37,7 +32,7 @@ class PointBoxes(NamedTuple):
 
 def cell_centers() -> Tensor:
     """Return where the features at stride 16 look, x and y in window sides, ``Tensor[CELLS * CELLS, 2]``."""
-    places = (torch.arange(CELLS) * 16 + 0.5) / WINDOW_SIZE
+    places = (torch.arange(CELLS) * 16 + 0.5) / POINT_SIZE
     rows, columns = torch.meshgrid(places, places, indexing="ij")
     return torch.stack((columns, rows), -1).view(-1, 2)
 
@@ -87,9 +82,9 @@ class PointBoxHead(nn.Module):
         self.maps = nn.Sequential(nn.Conv2d(channels, maps, 1), nn.BatchNorm2d(maps), nn.ReLU())
         self.inside = nn.Conv2d(maps, 1, 1)
         self.mix = nn.Linear(maps * CELLS * CELLS, hidden)
-        self.level = nn.Parameter(torch.zeros(len(WINDOWS), hidden))
+        self.level = nn.Parameter(torch.zeros(len(POINT_WINDOWS), hidden))
         self.drop = nn.Dropout(0.2)
-        self.joint = nn.Linear(len(WINDOWS) * hidden, hidden)
+        self.joint = nn.Linear(len(POINT_WINDOWS) * hidden, hidden)
         self.edges = nn.Linear(2 * hidden, 4 * boxes)
         self.quality = nn.Linear(2 * hidden, boxes)
         nn.init.normal_(self.edges.weight, std=0.01)
@@ -99,10 +94,10 @@ class PointBoxHead(nn.Module):
             self.edges.bias.copy_((0.5 + halves * torch.tensor([-1.0, -1.0, 1.0, 1.0])).flatten())
 
     def forward(self, features: Features) -> PointBoxes:
-        """Find boxes, given the features of the windows of points, those of one point in the order of `WINDOWS`."""
+        """Find boxes, given features of the windows of points, those of a point in the order of `POINT_WINDOWS`."""
         x = self.norm(self.lateral8(features.stride8) + self.lateral16(features.stride16)).relu()
         maps = self.maps(self.blocks(x))
-        own = self.drop((self.mix(maps.flatten(1)).unflatten(0, (-1, len(WINDOWS))) + self.level).relu())
+        own = self.drop((self.mix(maps.flatten(1)).unflatten(0, (-1, len(POINT_WINDOWS))) + self.level).relu())
         joint = self.drop(self.joint(own.flatten(1)).relu())
         summary = torch.cat((own, joint[:, None].expand_as(own)), -1).flatten(0, 1)
         edges = self.edges(summary).unflatten(-1, (self.boxes, 4))

@@ -12,8 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-STRIDE = 16
-
 
 def apply_filter(features: Tensor, weights: Tensor) -> Tensor:
     """Correlate every image's features with its sequence's filter, padded by half the kernel.

@@ -20,7 +20,7 @@ from dimp_ros.model.backbone import Features
 from dimp_ros.model.inference.network import InferenceNet
 from dimp_ros.model.inference.region import Region
 from dimp_ros.model.iou_net import Modulation
-from dimp_ros.model.target_filter import STRIDE
+from dimp_ros.model.sizes import STRIDE
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.target_state import TrackedTarget
 

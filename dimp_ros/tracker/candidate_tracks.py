@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dimp_ros.geometry.box import Box
-from dimp_ros.model.target_filter import STRIDE
+from dimp_ros.model.sizes import STRIDE
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow
 from dimp_ros.tracker.localization import Localization, Outcome

@@ -18,8 +18,8 @@ from dimp_ros.geometry.box import Box, iou
 from dimp_ros.images.closer_window import CloserWindow, crop_window
 from dimp_ros.images.picture import Picture
 from dimp_ros.model.backbone import Features
-from dimp_ros.model.box_refiner import CONTEXT, WINDOW_SIZE
 from dimp_ros.model.dimp import DimpNet
+from dimp_ros.model.sizes import CLOSER_CONTEXT, CLOSER_SIZE
 from dimp_ros.tracker.box_refinement import EdgeErrors, clip_box, edge_errors, mean_errors, peak_boxes
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.inference_backend import InferenceBackend
@@ -77,11 +77,11 @@ def remember_target(
     """
     refiner, box = backend.net.box_refiner, target.box
     assert refiner is not None
-    own = CloserWindow.around(box, CONTEXT, WINDOW_SIZE)
+    own = CloserWindow.around(box, CLOSER_CONTEXT, CLOSER_SIZE)
     cx, cy = box.center
     looks = FIRST_LOOKS if config.first_frame_correction else ()
     wrong = [Box.from_center(cx + x * box.w, cy + y * box.h, w * box.w, h * box.h) for x, y, w, h in looks]
-    windows = [own, *(CloserWindow.around(other, CONTEXT, WINDOW_SIZE) for other in wrong)]
+    windows = [own, *(CloserWindow.around(other, CLOSER_CONTEXT, CLOSER_SIZE) for other in wrong)]
     crops = [crop_window(picture, window) for window in windows]
     features = Features(*(maps.float() for maps in backend.extract(crops)))
     inside = torch.tensor([own.box_to_window(box)], dtype=torch.float32, device=features.stride8.device)
@@ -108,7 +108,7 @@ def look_closer(backend: InferenceBackend, picture: Picture, boxes: Sequence[Box
 
     :param tokens: of the targets, ``Tensor[B, T, C]``.
     """
-    windows = [CloserWindow.around(box, CONTEXT, WINDOW_SIZE) for box in boxes]
+    windows = [CloserWindow.around(box, CLOSER_CONTEXT, CLOSER_SIZE) for box in boxes]
     found = backend.look_closer([crop_window(picture, window) for window in windows], tokens)
     rows = torch.cat((found.edges, torch.sigmoid(found.quality)[:, None]), 1).tolist()
     refined = []

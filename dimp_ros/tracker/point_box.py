@@ -13,7 +13,7 @@ from dimp_ros.geometry.box import Box, check_box, check_point, iou
 from dimp_ros.images.closer_window import crop_window, windows_at
 from dimp_ros.images.picture import Picture
 from dimp_ros.model.backbone import Features
-from dimp_ros.model.point_box import WINDOW_SIZE, WINDOWS
+from dimp_ros.model.sizes import POINT_SIZE, POINT_WINDOWS
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.inference_backend import InferenceBackend
 
@@ -36,7 +36,7 @@ def rank_boxes(backend: InferenceBackend, picture: Picture, point: tuple[float, 
     check_point(point, picture.width, picture.height)
     if backend.net.point_box is None:
         raise ValueError("these weights cannot find an object at a point, as those of dimp_lite can: give a box")
-    windows = windows_at(point, (picture.width, picture.height), WINDOWS, WINDOW_SIZE)
+    windows = windows_at(point, (picture.width, picture.height), POINT_WINDOWS, POINT_SIZE)
     features = backend.extract([crop_window(picture, window) for window in windows])
     boxes = backend.net.point_box(Features(*(maps.float() for maps in features)))
     candidates = []

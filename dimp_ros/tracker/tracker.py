@@ -27,7 +27,7 @@ from dimp_ros.images.picture import Picture, as_picture, to_color
 from dimp_ros.model.backbone import Features
 from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model
 from dimp_ros.model.dimp import build_model
-from dimp_ros.model.target_filter import STRIDE
+from dimp_ros.model.sizes import STRIDE
 from dimp_ros.tracker.backend_choice import choose_backend, make_backend
 from dimp_ros.tracker.box_refinement import measure_edge_errors, refine, reported
 from dimp_ros.tracker.candidate_tracks import find_peaks

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.closer_window import CloserWindow, crop_window, resample, turned_box
-from dimp_ros.model.box_refiner import CONTEXT, WINDOW_SIZE
+from dimp_ros.model.sizes import CLOSER_CONTEXT, CLOSER_SIZE
 from dimp_ros.training.frame_store import FrameStore, StoredVideo
 
 Floats = NDArray[np.float64]
@@ -81,11 +81,11 @@ class PairSampler:
         box = _box(track[at])
         if rng.random() < 0.15:
             box, known = any_rectangle(rng, box, image.shape), [at]
-        window = CloserWindow.around(box, CONTEXT, WINDOW_SIZE)
+        window = CloserWindow.around(box, CLOSER_CONTEXT, CLOSER_SIZE)
         matrix, corner = _map_of(window)
         mirrored = rng.random() < 0.5
         look = Look(rng)
-        reference = resample(image, matrix, corner, WINDOW_SIZE)
+        reference = resample(image, matrix, corner, CLOSER_SIZE)
         crops, edges = [], []
         for _ in range(self.searches):
             if len(known) > 1 and rng.random() < 0.8:
@@ -100,7 +100,7 @@ class PairSampler:
             edges.append(edge)
         own = np.array(window.box_to_window(box))
         if mirrored:
-            reference, own[0] = reference[:, ::-1], WINDOW_SIZE - own[0] - own[2]
+            reference, own[0] = reference[:, ::-1], CLOSER_SIZE - own[0] - own[2]
         return look.common(reference), own, np.stack([look.common(crop) for crop in crops]), np.stack(edges)
 
     def _other(self, known: list[int], at: int) -> int:
@@ -119,9 +119,9 @@ class PairSampler:
             if last is not None:
                 size = Box(*last)
                 start = Box.from_center(*truth.center, max(size.w, SHORTEST), max(size.h, SHORTEST))
-        window = CloserWindow.around(perturbed(rng, start), CONTEXT, WINDOW_SIZE)
+        window = CloserWindow.around(perturbed(rng, start), CLOSER_CONTEXT, CLOSER_SIZE)
         matrix, corner = _map_of(window)
-        crop = resample(self.store.image(video.frames[at]), matrix, corner, WINDOW_SIZE)
+        crop = resample(self.store.image(video.frames[at]), matrix, corner, CLOSER_SIZE)
         return crop, window.edges(truth)
 
     def _transformed(self, image: NDArray[np.uint8], box: Box) -> tuple[NDArray[np.uint8], Floats]:
@@ -133,7 +133,7 @@ class PairSampler:
         turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
         forward = np.diag(stretch) @ turn
         truth = turned_box(box, forward)
-        window = CloserWindow.around(perturbed(rng, truth), CONTEXT, WINDOW_SIZE)
+        window = CloserWindow.around(perturbed(rng, truth), CLOSER_CONTEXT, CLOSER_SIZE)
         return crop_window(image, window, forward, box.center), window.edges(truth)
 
 

@@ -31,8 +31,9 @@ from dimp_ros.files.outputs import check_outputs
 from dimp_ros.geometry.box import Box, iou
 from dimp_ros.images.closer_window import CloserWindow, crop_window
 from dimp_ros.model.backbone import EfficientNetLite0, Features
-from dimp_ros.model.box_refiner import CONTEXT, WINDOW_SIZE, BoxRefiner, RefinedBoxes, box_losses
+from dimp_ros.model.box_refiner import BoxRefiner, RefinedBoxes, box_losses
 from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_weights
+from dimp_ros.model.sizes import CLOSER_CONTEXT, CLOSER_SIZE
 from dimp_ros.training.box_pairs import PairBatch, PairSampler, perturbed, usable
 from dimp_ros.training.frame_store import add_store_arguments, store_of
 
@@ -282,12 +283,12 @@ class Validation:
                     continue
                 number, box = len(self.films), Box(*(float(v) for v in track.boxes[known[0]]))
                 self.films.append((film.name, film.kind))
-                own = CloserWindow.around(box, CONTEXT, WINDOW_SIZE)
+                own = CloserWindow.around(box, CLOSER_CONTEXT, CLOSER_SIZE)
                 self.windows.append((crop_window(images[known[0]], own), own.box_to_window(box)))
                 chosen = [known[0], *rng.choice(known[1:], min(frames, len(known) - 1), replace=False)]
                 for at in chosen:
                     truth = Box(*(float(v) for v in track.boxes[at]))
-                    window = CloserWindow.around(perturbed(rng, truth), CONTEXT, WINDOW_SIZE)
+                    window = CloserWindow.around(perturbed(rng, truth), CLOSER_CONTEXT, CLOSER_SIZE)
                     name = "shown" if at == known[0] else "real"
                     self.items.append((number, name, window, truth, crop_window(images[at], window)))
 

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from dimp_ros.model.backbone import Features
 from dimp_ros.model.dimp import DimpNet
-from dimp_ros.model.target_filter import STRIDE, apply_filter
+from dimp_ros.model.sizes import STRIDE
+from dimp_ros.model.target_filter import apply_filter
 from dimp_ros.training.sampling import make_proposals
 
 LABEL_SIGMA = 0.05 * 18

@@ -26,7 +26,8 @@ from dimp_ros.model.backbone import Features
 from dimp_ros.model.box_refiner import giou
 from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_weights
 from dimp_ros.model.inference.network import InferenceNet
-from dimp_ros.model.point_box import WINDOWS, PointBoxes, PointBoxHead, cell_centers
+from dimp_ros.model.point_box import PointBoxes, PointBoxHead, cell_centers
+from dimp_ros.model.sizes import POINT_WINDOWS
 from dimp_ros.training.frame_store import add_store_arguments, store_of
 from dimp_ros.training.point_examples import FeatureFile, PointBatch, PointSampler
 
@@ -68,9 +69,11 @@ def point_losses(boxes: PointBoxes, edges: Tensor) -> dict[str, Tensor]:
     box = (each.amin(1) + 0.1 * each.mean(1)) * learned
     overlap = overlap.detach().view(count, hypotheses) * known[:, None]
     quality = F.binary_cross_entropy_with_logits(boxes.quality, overlap)
-    points = (-1, len(WINDOWS) * hypotheses)
+    points = (-1, len(POINT_WINDOWS) * hypotheses)
     chances = (2 * boxes.quality).view(points).softmax(1)
-    choice = ((overlap.view(points).amax(1) - (chances * overlap.view(points)).sum(1)) * known[:: len(WINDOWS)]).mean()
+    choice = (
+        (overlap.view(points).amax(1) - (chances * overlap.view(points)).sum(1)) * known[:: len(POINT_WINDOWS)]
+    ).mean()
     x, y = cell_centers().to(truth).unbind(-1)
     cells = (x > truth[:, :1]) & (x < truth[:, 2:3]) & (y > truth[:, 1:2]) & (y < truth[:, 3:])
     inside = F.binary_cross_entropy_with_logits(boxes.inside, cells.float(), reduction="none").mean(1)

@@ -18,7 +18,8 @@ from dimp_ros.geometry.box import Box
 from dimp_ros.images.closer_window import crop_window, windows_at
 from dimp_ros.model.backbone import Features
 from dimp_ros.model.inference.network import InferenceNet
-from dimp_ros.model.point_box import CELLS, WINDOW_SIZE, WINDOWS
+from dimp_ros.model.point_box import CELLS
+from dimp_ros.model.sizes import POINT_SIZE, POINT_WINDOWS
 from dimp_ros.training.box_pairs import Look, by_source, usable
 from dimp_ros.training.box_refiner import to_images
 from dimp_ros.training.frame_store import FrameStore, StoredVideo
@@ -91,15 +92,15 @@ class PointSampler:
         look, mirrored, zoom = Look(rng), rng.random() < 0.5, math.exp(rng.uniform(-ZOOM, ZOOM))
         crops: list[NDArray[np.uint8]] = []
         edges: list[NDArray[np.float64]] = []
-        shares = [share * zoom for share in WINDOWS]
-        for window in windows_at(point, (image.shape[1], image.shape[0]), shares, WINDOW_SIZE):
+        shares = [share * zoom for share in POINT_WINDOWS]
+        for window in windows_at(point, (image.shape[1], image.shape[0]), shares, POINT_SIZE):
             crop = look.changed(crop_window(image, window), rng)
             x, y, w, h = (math.nan,) * 4 if box is None else window.box_to_window(box)
             left, right = x, x + w
             if mirrored:
-                crop, left, right = crop[:, ::-1], WINDOW_SIZE - right, WINDOW_SIZE - left
+                crop, left, right = crop[:, ::-1], POINT_SIZE - right, POINT_SIZE - left
             crops.append(look.common(crop))
-            edges.append(np.array([left, y, right, y + h]) / WINDOW_SIZE)
+            edges.append(np.array([left, y, right, y + h]) / POINT_SIZE)
         return PointExample(np.stack(crops), np.stack(edges).astype(np.float32))
 
 
@@ -120,7 +121,7 @@ class FeatureFile:
         self._path = path
         stride8, stride16 = (channels[0], 2 * CELLS, 2 * CELLS), (channels[1], CELLS, CELLS)
         window = np.dtype([("stride8", "f2", stride8), ("stride16", "f2", stride16), ("edges", "f4", (4,))])
-        self._row = np.dtype((window, len(WINDOWS)))
+        self._row = np.dtype((window, len(POINT_WINDOWS)))
 
     def __len__(self) -> int:
         """Return the number of whole examples."""
@@ -135,7 +136,7 @@ class FeatureFile:
             file.seek(0, 2)
             while count < most and time.monotonic() < end:
                 example = sampler.example()
-                rows = np.empty(len(WINDOWS), self._row.base)
+                rows = np.empty(len(POINT_WINDOWS), self._row.base)
                 with torch.inference_mode():
                     features = net.extract(to_images(example.windows))
                 rows["stride8"], rows["stride16"] = (maps.float().numpy() for maps in features)
@@ -145,7 +146,7 @@ class FeatureFile:
 
     def batch(self, numbers: Sequence[int]) -> PointBatch:
         """Return some examples, in the order of their numbers."""
-        rows = np.memmap(self._path, self._row.base, "r", shape=(len(self), len(WINDOWS)))
+        rows = np.memmap(self._path, self._row.base, "r", shape=(len(self), len(POINT_WINDOWS)))
         some = rows[np.sort(numbers)].reshape(-1)
         stride8, stride16, edges = (torch.from_numpy(np.ascontiguousarray(some[name])) for name in some.dtype.names)
         return PointBatch(Features(stride8, stride16), edges)

@@ -10,7 +10,8 @@ import torch
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.closer_window import turned_box
 from dimp_ros.model.backbone import Features
-from dimp_ros.model.box_refiner import GRID, WINDOW_SIZE, BoxRefiner, RefinedBoxes, box_losses, giou
+from dimp_ros.model.box_refiner import GRID, BoxRefiner, RefinedBoxes, box_losses, giou
+from dimp_ros.model.sizes import CLOSER_SIZE
 from dimp_ros.training import box_pairs
 from dimp_ros.training.box_pairs import PairSampler, any_rectangle, perturbed, usable
 
@@ -52,7 +53,7 @@ def test_edges_are_means_of_votes_with_their_weights(refiner):
         same.votes.weight.zero_()
         same.votes.bias.copy_(torch.tensor([0.0] * 4 + [-0.1, -0.2, 0.1, 0.3]))
         edges = same(features(1), torch.zeros(1, GRID * GRID, 64)).edges[0]
-    mean = (16 * 4 + 0.5) / WINDOW_SIZE
+    mean = (16 * 4 + 0.5) / CLOSER_SIZE
     torch.testing.assert_close(edges, torch.tensor([mean - 0.1, mean - 0.2, mean + 0.1, mean + 0.3]))
 
 
@@ -111,12 +112,12 @@ def plain(monkeypatch):
 def test_examples_show_the_target_where_they_say(plain, clips):
     store = DrawnStore([(100, 80, 60, 48), (130, 70, 48, 60), (90, 100, 70, 40)])
     batch = PairSampler(store, seed=3, clips=clips).batch(12)
-    assert batch.searches.shape == (24, WINDOW_SIZE, WINDOW_SIZE, 3)
+    assert batch.searches.shape == (24, CLOSER_SIZE, CLOSER_SIZE, 3)
     for image, (x, y, w, h) in zip(batch.references, batch.boxes, strict=True):
         np.testing.assert_allclose(edges_of(image), (x, y, x + w, y + h), atol=1.5)
     compared = 0
-    for image, edges in zip(batch.searches, batch.edges * WINDOW_SIZE, strict=True):
-        if edges.min() < 2 or edges.max() > WINDOW_SIZE - 2:
+    for image, edges in zip(batch.searches, batch.edges * CLOSER_SIZE, strict=True):
+        if edges.min() < 2 or edges.max() > CLOSER_SIZE - 2:
             continue  # partly outside the window
         found = edges_of(image)
         if clips:  # a turned rectangle is larger than its ellipse's box

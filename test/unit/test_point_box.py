@@ -14,7 +14,8 @@ from dimp_ros.images.closer_window import windows_at
 from dimp_ros.images.picture import ArrayPicture
 from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model, save_weights
 from dimp_ros.model.dimp import build_model
-from dimp_ros.model.point_box import CELLS, WINDOWS, PointBoxes
+from dimp_ros.model.point_box import CELLS, PointBoxes
+from dimp_ros.model.sizes import POINT_WINDOWS
 from dimp_ros.tracker import DimpTracker
 from dimp_ros.tracker.point_box import CandidateBox, agreed, rank_boxes
 from dimp_ros.tracker.torch_backend import TorchBackend
@@ -47,7 +48,7 @@ class HeadAt(torch.nn.Module):
 
     def forward(self, features: object) -> PointBoxes:
         """Return the boxes; the largest window is the surest."""
-        count = len(WINDOWS)
+        count = len(POINT_WINDOWS)
         edges = torch.tensor(self.edges).expand(count, 1, 4)
         quality = self.quality - 9 * torch.arange(count)[:, None]
         return PointBoxes(edges, quality, torch.zeros(count, CELLS * CELLS))
@@ -87,7 +88,7 @@ def test_point_on_a_plain_wall_is_refused_in_words(tracker):
 def test_surest_window_gives_the_box(with_head):
     point = (200.0, 150.0)
     found = with_head(HeadAt([0.4, 0.45, 0.6, 0.55], 3.0)).find_box(np.zeros((320, 480, 3), np.uint8), point)
-    side = WINDOWS[0] * math.sqrt(320 * 480)
+    side = POINT_WINDOWS[0] * math.sqrt(320 * 480)
     assert found.center == pytest.approx(point)
     assert (found.w, found.h) == pytest.approx((0.2 * side, 0.1 * side), rel=1e-5)
 
@@ -136,7 +137,7 @@ def test_grey_images_are_taken(tracker):
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
     with torch.inference_mode():
         ranked = rank_boxes(TorchBackend(tracker.net, tracker.device, torch.float32), ArrayPicture(grey), truth.center)
-    assert len(ranked) >= len(WINDOWS)
+    assert len(ranked) >= len(POINT_WINDOWS)
 
 
 def test_weights_without_the_head_say_so():

@@ -10,7 +10,8 @@ import torch
 
 from dimp_ros.model.checkpoints.checkpoint import load_model
 from dimp_ros.model.inference.network import InferenceNet
-from dimp_ros.model.point_box import CELLS, WINDOW_SIZE, WINDOWS, PointBoxes, PointBoxHead
+from dimp_ros.model.point_box import CELLS, PointBoxes, PointBoxHead
+from dimp_ros.model.sizes import POINT_SIZE, POINT_WINDOWS
 from dimp_ros.training.frame_store import DATA, INDEX, FrameStore
 from dimp_ros.training.point_boxes import PointBoxSettings, apply_head, export, point_losses, train
 from dimp_ros.training.point_examples import FeatureFile, PointSampler
@@ -37,11 +38,11 @@ def test_edges_enclose_the_object_in_every_window(store):
     for _ in range(20):
         example = sampler.example()
         for window, edges in zip(example.windows, example.edges, strict=True):
-            left, top, right, bottom = edges * WINDOW_SIZE
-            assert left < WINDOW_SIZE / 2 < right and top < WINDOW_SIZE / 2 < bottom, "the point is in the box"
+            left, top, right, bottom = edges * POINT_SIZE
+            assert left < POINT_SIZE / 2 < right and top < POINT_SIZE / 2 < bottom, "the point is in the box"
             assert (right - left) / (bottom - top) == pytest.approx(BOX[2] / BOX[3], rel=1e-4)
             grey = window.mean(2)
-            xs = np.arange(WINDOW_SIZE) + 0.5
+            xs = np.arange(POINT_SIZE) + 0.5
             inside = ((xs > left + 3) & (xs < right - 3))[None] & ((xs > top + 3) & (xs < bottom - 3))[:, None]
             outside = ((xs < left - 3) | (xs > right + 3))[None] | ((xs < top - 3) | (xs > bottom + 3))[:, None]
             if outside.any():
@@ -51,7 +52,7 @@ def test_edges_enclose_the_object_in_every_window(store):
 def test_points_on_nothing_have_no_edges(store):
     example = PointSampler(store, seed=2, empty=1.0).example()
     assert np.isnan(example.edges).all()
-    assert example.windows.shape == (len(WINDOWS), WINDOW_SIZE, WINDOW_SIZE, 3)
+    assert example.windows.shape == (len(POINT_WINDOWS), POINT_SIZE, POINT_SIZE, 3)
 
 
 def boxes_at(edges, quality=0.0):
@@ -118,7 +119,7 @@ def test_features_are_those_of_the_windows_in_order(run):
     assert torch.equal(batch.edges[:3], file.batch([1]).edges)
     widths = (batch.edges[:, 2] - batch.edges[:, 0]).view(2, 3)
     for width in widths[torch.isfinite(widths).all(1)]:
-        assert width[2] / width[0] == pytest.approx(WINDOWS[0] / WINDOWS[2], rel=1e-3)
+        assert width[2] / width[0] == pytest.approx(POINT_WINDOWS[0] / POINT_WINDOWS[2], rel=1e-3)
 
 
 def test_training_lowers_the_loss(run):

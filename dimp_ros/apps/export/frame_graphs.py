@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from dimp_ros.model.backbone import Features
-from dimp_ros.model.box_refiner import WINDOW_SIZE
 from dimp_ros.model.dimp import DimpNet
 from dimp_ros.model.inference.graphs import CloserLookGraph, RefinementGraph, SearchGraph, TokensGraph
 from dimp_ros.model.inference.learning_graphs import FirstFrameGraph, UpdateGraph
+from dimp_ros.model.sizes import CLOSER_SIZE
 from dimp_ros.tracker.config import TrackerConfig
 
 BGR = "BGR, values 0..255, not normalised"
@@ -136,7 +136,7 @@ def frame_graphs(net: DimpNet, config: TrackerConfig) -> list[FrameGraph]:
     ]
     if net.box_refiner is None:
         return graphs
-    windows = torch.full((2, WINDOW_SIZE, WINDOW_SIZE, 3), 127, dtype=torch.uint8)
+    windows = torch.full((2, CLOSER_SIZE, CLOSER_SIZE, 3), 127, dtype=torch.uint8)
     tokens = torch.zeros(2, *net.box_refiner.place.shape)
     inside = torch.tensor([[36.0, 36, 72, 72], [40, 36, 60, 80]])
     return [

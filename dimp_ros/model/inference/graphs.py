@@ -36,7 +36,7 @@ from dimp_ros.model.classifier import InstanceL2Norm
 from dimp_ros.model.dimp import DimpNet
 from dimp_ros.model.inference.iou_gradient import folded_linear
 from dimp_ros.model.iou_net import IoUNet, LinearBlock
-from dimp_ros.model.target_filter import STRIDE
+from dimp_ros.model.sizes import STRIDE
 
 
 class _Extractor(nn.Module):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from dimp_ros.model.target_filter import STRIDE
+from dimp_ros.model.sizes import STRIDE
 
 
 class Region(NamedTuple):

@@ -9,113 +9,42 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
 
 from dimp_ros.geometry.box import Box
 from dimp_ros.model.backbone import Features
-from dimp_ros.model.inference.network import InferenceNet
-from dimp_ros.model.inference.region import Region
 from dimp_ros.model.iou_net import Modulation
 from dimp_ros.model.sizes import STRIDE
 from dimp_ros.tracker.config import TrackerConfig
+from dimp_ros.tracker.random_numbers import UniformNumbers
 from dimp_ros.tracker.target_state import TrackedTarget
+
+Floats = NDArray[np.float32]
 
 EdgeErrors = tuple[float, float, float, float]
 """Errors of left, top, right and bottom of a box, in its sides."""
 
-RefineBoxes = Callable[[Modulation, Features, Tensor, int, float], tuple[Tensor, Tensor]]
+RefineBoxes = Callable[[Modulation, Features, Floats, int, float], tuple[Floats, Floats]]
 
 
-def starting_boxes(box: Box, config: TrackerConfig, generator: torch.Generator) -> Tensor:
-    """Return the proposals ``Tensor[P, 4]`` in crop pixels: the predicted box, then jittered ones."""
+def starting_boxes(box: Box, config: TrackerConfig, random: UniformNumbers) -> Floats:
+    """Return the proposals ``[P, 4]`` in crop pixels: the predicted box, then jittered ones."""
     size, shortest = math.sqrt(box.area), min(box.w, box.h) / 3
-    jitter = torch.rand((config.proposals - 1, 4), generator=generator).numpy() * 2 - 1
+    jitter = random(config.proposals - 1, 4) * 2 - 1
     boxes = np.tile(np.array(box, dtype=np.float32), (config.proposals, 1))
     center = boxes[1:, :2] + boxes[1:, 2:] / 2 + jitter[:, :2] * np.float32(config.jitter_center * size)
     sides = np.maximum(boxes[1:, 2:] + jitter[:, 2:] * np.float32(config.jitter_size * size), np.float32(shortest))
     boxes[1:, :2], boxes[1:, 2:] = center - sides / 2, sides
-    return torch.from_numpy(boxes)
+    return boxes
 
 
-class OverlapPredictor(Protocol):
-    """Predicts ``2 * IoU - 1`` of boxes ``Tensor[B, P, 4]`` in the search windows of B targets."""
-
-    def __call__(self, boxes: Tensor) -> Tensor:
-        """Return the predictions ``Tensor[B, P]``."""
-        ...
-
-    def value_and_gradient(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the predictions, and the gradient of each in its own box."""
-        ...
-
-
-class FrameOverlap:
-    """The predicted overlap of boxes with B targets, each in its own search window.
-
-    On a CPU the overlap network's maps are computed around the boxes only, and as a whole once a box leaves that
-    region. On a GPU whole maps are computed: reading boxes back would synchronise.
-
-    :param backbone: of B windows. :param boxes: the proposals, ``Tensor[B, P, 4]`` in crop pixels.
-    """
-
-    def __init__(self, net: InferenceNet, modulation: Modulation, backbone: Features, boxes: Tensor) -> None:
-        self._net, self._modulation, self._backbone = net, modulation, backbone
-        self._cells = backbone.stride16.shape[-1]
-        regions: list[Region | None] = [None] * len(boxes)
-        if boxes.device.type == "cpu":
-            regions = [Region.around(own, self._cells) for own in boxes]
-            least = max((region.size if region else self._cells) for region in regions)
-            if len(boxes) > 1:  # all of one size
-                regions = [Region.around(own, self._cells, least=least) for own in boxes]
-        self._compute_maps(regions)
-
-    def __call__(self, boxes: Tensor) -> Tensor:
-        """Predict ``2 * IoU - 1`` of boxes ``Tensor[B, P, 4]`` in crop pixels."""
-        self._ensure_covered(boxes)
-        return self._overlap(boxes - self._corners)
-
-    def value_and_gradient(self, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the predictions, and the gradient of each in its own box."""
-        self._ensure_covered(boxes)
-        return self._overlap.value_and_gradient(boxes - self._corners)
-
-    def _ensure_covered(self, boxes: Tensor) -> None:
-        """Compute whole maps if a box has left its region."""
-        if not all(r is None or r.covers(own, self._cells) for r, own in zip(self._regions, boxes, strict=True)):
-            self._compute_maps([None] * len(self._regions))
-
-    def _compute_maps(self, regions: list[Region | None]) -> None:
-        self._regions = regions
-        self._overlap = self._net.overlap.for_targets(
-            self._modulation, self._net.overlap_features(self._backbone, regions)
-        )
-        corners = [(*(region.corner if region else (0, 0)), 0, 0) for region in regions]
-        self._corners = torch.tensor(corners, dtype=torch.float32)[:, None] if any(regions) else 0
-
-
-def ascend(overlap: OverlapPredictor, boxes: Tensor, steps: int, length: float) -> tuple[Tensor, Tensor]:
-    """Ascend the predicted overlap: ``b <- b + length * gradient * (w, h, w, h)``, ``steps`` times.
-
-    :param boxes: ``Tensor[B, P, 4]``.
-    :return: the boxes, and the prediction ``2 * IoU - 1`` of each before its last step: another prediction would take
-        a tenth of the time.
-    """
-    if not steps:
-        return boxes, overlap(boxes)
-    for _ in range(steps):
-        value, gradient = overlap.value_and_gradient(boxes)
-        boxes = boxes + length * gradient * boxes[..., 2:].repeat(1, 1, 2)
-    return boxes, value
-
-
-def average_best(boxes: Tensor, overlaps: Tensor, config: TrackerConfig) -> Box | None:
+def average_best(boxes: Floats, overlaps: Floats, config: TrackerConfig) -> Box | None:
     """Return the mean of the ``best_boxes`` boxes with the highest overlap, without those of an extreme aspect ratio.
 
-    :param boxes: ``Tensor[P, 4]``. :param overlaps: ``Tensor[P]``. :return: None where no box is left.
+    :param boxes: ``[P, 4]``. :param overlaps: ``[P]``. :return: None where no box is left.
     """
     valid = []
     for (x, y, w, h), overlap in zip(boxes.tolist(), overlaps.tolist(), strict=True):
@@ -162,7 +91,7 @@ def refine(
     """
     boxes_at_peaks = peak_boxes(targets, size, config)
     starts = [target.last.window.box_to_crop(box) for target, box in zip(targets, boxes_at_peaks, strict=True)]
-    proposals = torch.stack([starting_boxes(s, config, t.generator) for s, t in zip(starts, targets, strict=True)])
+    proposals = np.stack([starting_boxes(s, config, t.random) for s, t in zip(starts, targets, strict=True)])
     modulation = Modulation(
         torch.cat([target.modulation.stride8 for target in targets]),
         torch.cat([target.modulation.stride16 for target in targets]),

@@ -20,6 +20,8 @@ from dimp_ros.model.iou_net import Modulation
 from dimp_ros.tracker.memory import SampleMemory
 from dimp_ros.tracker.stage_timer import StageTimer
 
+Floats = NDArray[np.float32]
+
 
 class FrameFeatures(NamedTuple):
     """Features and scores of N search windows; tensors on the device, valid until the next frame.
@@ -63,12 +65,12 @@ class InferenceBackend(Protocol):
         ...
 
     def refine_boxes(
-        self, modulation: Modulation, backbone: Features, boxes: Tensor, steps: int, length: float
-    ) -> tuple[Tensor, Tensor]:
-        """Refine the boxes of B targets; see `dimp_ros.tracker.box_refinement.ascend`.
+        self, modulation: Modulation, backbone: Features, boxes: Floats, steps: int, length: float
+    ) -> tuple[Floats, Floats]:
+        """Refine the boxes of B targets; see `dimp_ros.model.inference.ascent.ascend`.
 
-        :param boxes: ``Tensor[B, P, 4]`` in crop pixels, on the host.
-        :return: the boxes, and the overlaps predicted before the last step, ``Tensor[B, P]``, both on the host.
+        :param boxes: ``[B, P, 4]`` in crop pixels.
+        :return: the boxes, and the overlaps predicted before the last step, ``[B, P]``.
         """
         ...
 

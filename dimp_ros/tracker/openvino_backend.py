@@ -24,7 +24,7 @@ from dimp_ros.model.inference.openvino_graphs import GraphSource, OpenvinoGraph,
 from dimp_ros.model.inference.region import Region
 from dimp_ros.model.iou_net import Modulation
 from dimp_ros.model.target_filter import apply_filter
-from dimp_ros.tracker.inference_backend import FrameFeatures
+from dimp_ros.tracker.inference_backend import Floats, FrameFeatures
 from dimp_ros.tracker.memory import SampleMemory
 from dimp_ros.tracker.stage_timer import StageTimer
 
@@ -107,11 +107,11 @@ class OpenvinoBackend:
         return FrameFeatures(Features(stride8, stride16), features, scores)
 
     def refine_boxes(
-        self, modulation: Modulation, backbone: Features, boxes: Tensor, steps: int, length: float
-    ) -> tuple[Tensor, Tensor]:
+        self, modulation: Modulation, backbone: Features, boxes: Floats, steps: int, length: float
+    ) -> tuple[Floats, Floats]:
         """Refine the boxes of B targets."""
         limited, whole = self._refiners_for(backbone, boxes.shape[1])
-        refined, overlaps = torch.empty_like(boxes), torch.empty(boxes.shape[:2])
+        refined, overlaps = np.empty_like(boxes), np.empty(boxes.shape[:2], np.float32)
         for n in range(len(boxes)):
             maps, vectors = ([part[n].numpy() for part in parts] for parts in (backbone, modulation))
             refiner, now = limited, boxes[n]
@@ -123,9 +123,8 @@ class OpenvinoBackend:
                 if region is not None and not region.covers(now, maps[1].shape[-1]):
                     refiner, region = whole, None
                     refiner.prepare(maps, None)
-                moved, predicted = refiner.ascend(vectors, now.numpy(), length if steps else 0.0)
-                now = torch.from_numpy(moved)
-            refined[n], overlaps[n] = now, torch.from_numpy(predicted)
+                now, predicted = refiner.ascend(vectors, now, length if steps else 0.0)
+            refined[n], overlaps[n] = now, predicted
         return refined, overlaps
 
     def update_filter(self, weights: Tensor, memory: SampleMemory, steps: int) -> Tensor:

@@ -24,6 +24,7 @@ from dimp_ros.tracker.crop import SearchWindow, crop
 from dimp_ros.tracker.inference_backend import InferenceBackend
 from dimp_ros.tracker.localization import Outcome, highest
 from dimp_ros.tracker.memory import SampleMemory
+from dimp_ros.tracker.random_numbers import UniformNumbers
 from dimp_ros.tracker.redetection import search_area
 from dimp_ros.tracker.stage_timer import StageTimer
 from dimp_ros.tracker.target_state import SearchResult, TrackedTarget
@@ -52,8 +53,8 @@ def init_target_model(
     boxes = torch.tensor([view.box for view in views], device=device)
     timer.record("backbone")
 
-    generator = torch.Generator().manual_seed(config.seed)
-    stride16 = torch.cat((backbone.stride16, _dropout_copies(backbone.stride16[:1], config, generator)))
+    random = UniformNumbers(config.seed)
+    stride16 = torch.cat((backbone.stride16, _dropout_copies(backbone.stride16[:1], config, random)))
     boxes = torch.cat((boxes, boxes[:1].expand(config.dropout_copies, -1)))
     features = backend.target_features(stride16)
     classifier = backend.net.classifier
@@ -70,18 +71,18 @@ def init_target_model(
     scores = apply_filter(features[None, :1], weights)[0, 0].cpu().numpy()
     result = SearchResult(window, views[0].image, scores, weights, highest(scores))
     timer.record("modulate")
-    target = TrackedTarget(box, weights, modulation, memory, generator, result)
+    target = TrackedTarget(box, weights, modulation, memory, random, result)
     if config.candidates:
         peaks = find_peaks(scores, features[0].cpu().numpy(), window, box, config.candidates)
         target.tracks.start(peaks, result.localization.cell)
     return target
 
 
-def _dropout_copies(plain: Tensor, config: TrackerConfig, generator: torch.Generator) -> Tensor:
+def _dropout_copies(plain: Tensor, config: TrackerConfig, random: UniformNumbers) -> Tensor:
     """Return copies of features ``Tensor[1, C, H, W]`` with 2-D channel dropout."""
     keep = 1 - config.dropout_rate
-    kept = torch.rand((config.dropout_copies, plain.shape[1], 1, 1), generator=generator) < keep
-    return plain * kept.to(plain) / keep
+    kept = random(config.dropout_copies, plain.shape[1], 1, 1) < np.float32(keep)
+    return plain * torch.from_numpy(kept).to(plain) / keep
 
 
 def update_target_model(

@@ -17,6 +17,7 @@ from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow
 from dimp_ros.tracker.localization import Localization
 from dimp_ros.tracker.memory import SampleMemory
+from dimp_ros.tracker.random_numbers import UniformNumbers
 from dimp_ros.tracker.redetection import RedetectionState, TrackStatus
 
 
@@ -33,16 +34,16 @@ class SearchResult:
     scores: NDArray[np.float32]
     filter: Tensor
     localization: Localization
-    proposals: Tensor | None = None
-    boxes: Tensor | None = None
-    overlaps: Tensor | None = None
+    proposals: NDArray[np.float32] | None = None
+    boxes: NDArray[np.float32] | None = None
+    overlaps: NDArray[np.float32] | None = None
 
 
 @dataclass
 class TrackedTarget:
     """A target: its last box, target filter, modulation vectors of the overlap network, and training samples.
 
-    :param box: the last CONFIRMED one. :param generator: for jittered boxes. :param last: the result of the last frame.
+    :param box: the last CONFIRMED one. :param random: for jittered boxes. :param last: the result of the last frame.
     :param frame: 0 on the first frame, incremented by every update.
     :param tokens: of the box refiner, ``Tensor[1, T, C]``; None where the weights have none.
     :param box_quality: of the box in this frame, 0..1: see `closer_look`; None without a box refiner.
@@ -54,7 +55,7 @@ class TrackedTarget:
     filter: Tensor
     modulation: Modulation
     memory: SampleMemory
-    generator: torch.Generator
+    random: UniformNumbers
     last: SearchResult
     frame: int = 0
     status: TrackStatus = TrackStatus.CONFIRMED
@@ -93,9 +94,9 @@ class TrackedTarget:
             filter=_copy(last.filter[0]),
             next_filter=_copy(self.filter[0]),
             modulation=Modulation(*(_copy(vector[0]) for vector in self.modulation)),
-            proposals=None if last.proposals is None else _copy(last.proposals),
-            refined_boxes=None if last.boxes is None else _copy(last.boxes),
-            overlaps=None if last.overlaps is None else _copy(last.overlaps),
+            proposals=None if last.proposals is None else last.proposals.copy(),
+            refined_boxes=None if last.boxes is None else last.boxes.copy(),
+            overlaps=None if last.overlaps is None else last.overlaps.copy(),
             box=self.box,
             sample_features=_copy(memory.features),
             sample_boxes=_copy(memory.boxes),
@@ -113,9 +114,9 @@ class FrameInspection:
     :param localization: the decision made from them; on the first frame their maximum.
     :param filter: ``Tensor[C, 4, 4]``, the filter behind ``scores``. :param next_filter: after this frame was learned.
     :param modulation: the overlap network's, two vectors.
-    :param proposals: ``Tensor[P, 4]``, where refinement started; None on the first frame and where the target was not
-        found. :param refined_boxes: ``Tensor[P, 4]``, where it ended.
-    :param overlaps: ``Tensor[P]``, the prediction ``2 * IoU - 1`` before its last step.
+    :param proposals: ``[P, 4]``, where refinement started; None on the first frame and where the target was not
+        found. :param refined_boxes: ``[P, 4]``, where it ended.
+    :param overlaps: ``[P]``, the prediction ``2 * IoU - 1`` before its last step.
     :param box: the confirmed box after this frame, in image pixels.
     :param sample_features: the memory's, ``Tensor[N, C, H, W]``, with ``sample_boxes`` ``Tensor[N, 4]`` and
         ``sample_weights`` ``Tensor[N]``, after this frame was added.
@@ -129,9 +130,9 @@ class FrameInspection:
     filter: Tensor
     next_filter: Tensor
     modulation: Modulation
-    proposals: Tensor | None
-    refined_boxes: Tensor | None
-    overlaps: Tensor | None
+    proposals: NDArray[np.float32] | None
+    refined_boxes: NDArray[np.float32] | None
+    overlaps: NDArray[np.float32] | None
     box: Box
     sample_features: Tensor
     sample_boxes: Tensor

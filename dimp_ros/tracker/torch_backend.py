@@ -17,13 +17,13 @@ from torch import Tensor
 from dimp_ros.model.backbone import Features
 from dimp_ros.model.box_refiner import RefinedBoxes
 from dimp_ros.model.dimp import DimpNet
+from dimp_ros.model.inference.ascent import FrameOverlap, ascend
 from dimp_ros.model.inference.network import InferenceNet
 from dimp_ros.model.iou_net import Modulation
 from dimp_ros.model.target_filter import apply_filter
-from dimp_ros.tracker.box_refinement import FrameOverlap, ascend
 from dimp_ros.tracker.cuda_graph import GraphedFunction
 from dimp_ros.tracker.device import upload
-from dimp_ros.tracker.inference_backend import FrameFeatures
+from dimp_ros.tracker.inference_backend import Floats, FrameFeatures
 from dimp_ros.tracker.memory import SampleMemory
 from dimp_ros.tracker.stage_timer import StageTimer
 
@@ -74,14 +74,14 @@ class TorchBackend:
         return FrameFeatures(backbone, features, maps)
 
     def refine_boxes(
-        self, modulation: Modulation, backbone: Features, boxes: Tensor, steps: int, length: float
-    ) -> tuple[Tensor, Tensor]:
+        self, modulation: Modulation, backbone: Features, boxes: Floats, steps: int, length: float
+    ) -> tuple[Floats, Floats]:
         """Refine the boxes of B targets; see `ascend`."""
         key = (steps, length)
         if key not in self._refinements:
             self._refinements = {key: GraphedFunction(lambda *inputs: self._refine_boxes(steps, length, *inputs))}
-        refined, overlaps = self._refinements[key](*modulation, *backbone, boxes.to(self._device))
-        return refined.cpu(), overlaps.cpu()
+        refined, overlaps = self._refinements[key](*modulation, *backbone, torch.from_numpy(boxes).to(self._device))
+        return refined.cpu().numpy(), overlaps.cpu().numpy()
 
     def update_filter(self, weights: Tensor, memory: SampleMemory, steps: int) -> Tensor:
         """Return the filter ``Tensor[1, C, k, k]`` after ``steps`` optimiser steps on all samples."""

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from dimp_ros.model.checkpoints.checkpoint import load_model
+from dimp_ros.model.inference.ascent import ascend
 from dimp_ros.model.inference.graphs import Ascent, OverlapMaps, RefinementGraph, SearchGraph
 from dimp_ros.model.inference.network import InferenceNet
 from dimp_ros.model.target_filter import apply_filter
-from dimp_ros.tracker.box_refinement import ascend
 
 BOXES = torch.tensor([[[110.0, 110, 60, 55], [120, 115, 50, 70], [105, 118, 58, 52]]])
 

@@ -28,6 +28,7 @@ from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow
 from dimp_ros.tracker.localization import Outcome, localize
 from dimp_ros.tracker.memory import SampleMemory
+from dimp_ros.tracker.random_numbers import UniformNumbers
 from dimp_ros.tracker.stage_timer import StageTimer
 
 
@@ -66,7 +67,7 @@ class BaselineTracker:
         """Learn the target in ``box`` (x, y, w, h) of an image ``[H, W, 3]`` BGR uint8."""
         config, net = self.config, self.net
         self.box, self.frames = Box(*box), 0
-        self.generator = torch.Generator().manual_seed(config.seed)
+        self.random = UniformNumbers(config.seed)
         side = config.search_scale * math.sqrt(self.box.area)
         window = whole_window(self.box.center, side, config.crop_size)
         around = SearchWindow(
@@ -81,7 +82,7 @@ class BaselineTracker:
         backbone = net.backbone(images)
         plain = backbone[1][:1]
         shape, keep = (config.dropout_copies, plain.shape[1], 1, 1), 1 - config.dropout_rate
-        copies = plain * (torch.rand(shape, generator=self.generator) < keep).to(plain) / keep
+        copies = plain * torch.from_numpy(self.random(*shape) < np.float32(keep)).to(plain) / keep
         features = net.classification_features(torch.cat((backbone[1], copies)))
         boxes = torch.cat((boxes, boxes[:1].expand(config.dropout_copies, -1)))
         equal = torch.full((len(boxes),), 1 / len(boxes), device=self.device)
@@ -120,7 +121,7 @@ class BaselineTracker:
     def _refine(self, backbone: Pair, start: Box) -> Box:
         """Return the mean of the best boxes that gradient ascent leads to, in crop pixels."""
         config, features = self.config, self.net.overlap_features(backbone)
-        boxes = starting_boxes(start, config, self.generator).to(self.device)
+        boxes = torch.from_numpy(starting_boxes(start, config, self.random)).to(self.device)
         if not config.refine_steps:
             predicted = self.net.overlap(self.modulation, features, boxes)
         for _ in range(config.refine_steps):
@@ -129,7 +130,7 @@ class BaselineTracker:
                 predicted = self.net.overlap(self.modulation, features, variable)
                 (gradient,) = torch.autograd.grad(predicted.sum(), variable)
             boxes = boxes + config.refine_step_length * gradient * boxes[:, 2:].repeat(1, 2)
-        return average_best(boxes.cpu(), predicted.detach().cpu(), config) or start
+        return average_best(boxes.cpu().numpy(), predicted.detach().cpu().numpy(), config) or start
 
     def _learn(self, features: Tensor, box: Box, hard: bool) -> None:
         config, memory = self.config, self.memory

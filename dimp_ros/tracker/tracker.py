@@ -25,7 +25,8 @@ from torch import Tensor
 from dimp_ros.geometry.box import Box, check_box
 from dimp_ros.images.picture import Picture, as_picture, to_color
 from dimp_ros.model.backbone import Features
-from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model
+from dimp_ros.model.checkpoints.checkpoint import load_model
+from dimp_ros.model.checkpoints.weights_file import WeightsInfo
 from dimp_ros.model.dimp import build_model
 from dimp_ros.model.sizes import STRIDE
 from dimp_ros.tracker.backend_choice import choose_backend, make_backend

@@ -20,7 +20,8 @@ from tqdm import tqdm
 from dimp_ros.datasets.base import held_out
 from dimp_ros.datasets.registry import open_data_sets
 from dimp_ros.files.outputs import write_text
-from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model, save_torch, save_weights
+from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_weights
+from dimp_ros.model.checkpoints.weights_file import WeightsInfo
 from dimp_ros.model.dimp import build_model
 from dimp_ros.synthetic.image_store import Pixels, open_tables
 from dimp_ros.synthetic.image_store_writer import build_store

@@ -6,7 +6,8 @@ import dataclasses
 import pytest
 import torch
 
-from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, read_weights, save_weights
+from dimp_ros.model.checkpoints.checkpoint import read_weights, save_weights
+from dimp_ros.model.checkpoints.weights_file import WeightsInfo
 from dimp_ros.model.dimp import build_model
 from dimp_ros.training.average_weights import average, main
 

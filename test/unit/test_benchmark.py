@@ -16,7 +16,7 @@ from benchmark.report import acceptance_criteria
 from benchmark.sequences import SyntheticVideo
 from benchmark.timing import Plan, ratio, run
 
-from dimp_ros.model.checkpoints.checkpoint import WEIGHTS_DIRECTORY
+from dimp_ros.model.checkpoints.weights_file import WEIGHTS_DIRECTORY
 from dimp_ros.tracker import DimpTracker, TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
 from dimp_ros.tracker.localization import Outcome

@@ -16,7 +16,8 @@ from dimp_ros.evaluation.tracker_api import Prediction
 from dimp_ros.evaluation.trackers import DimpBenchmark
 from dimp_ros.geometry.box import Box
 from dimp_ros.model.box_refiner import RefinedBoxes
-from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model, save_weights
+from dimp_ros.model.checkpoints.checkpoint import load_model, save_weights
+from dimp_ros.model.checkpoints.weights_file import WeightsInfo
 from dimp_ros.model.dimp import build_model
 from dimp_ros.tracker import DimpTracker, TrackerConfig
 from dimp_ros.tracker.box_refinement import corrected, correction_share, edge_errors

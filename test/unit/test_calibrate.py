@@ -17,7 +17,8 @@ from dimp_ros.evaluation.confidence.calibrate import Followed, filmed, fit_logis
 from dimp_ros.evaluation.confidence.metrics import auroc, calibration_error, log_loss
 from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.geometry.box import Box
-from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model, save_weights
+from dimp_ros.model.checkpoints.checkpoint import load_model, save_weights
+from dimp_ros.model.checkpoints.weights_file import WeightsInfo
 from dimp_ros.model.confidence import ConfidenceMap
 from dimp_ros.model.dimp import build_model
 from dimp_ros.synthetic.image_store_writer import build_store

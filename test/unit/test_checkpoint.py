@@ -11,8 +11,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, find_weights, load_model, read_weights, save_weights
-from dimp_ros.model.dimp import build_model
+from dimp_ros.model.checkpoints.checkpoint import load_model, read_weights, save_weights
+from dimp_ros.model.checkpoints.weights_file import NAMES, WeightsInfo, find_weights
+from dimp_ros.model.dimp import ARCHITECTURES, build_model
 
 
 @pytest.fixture(scope="module")
@@ -161,3 +162,7 @@ def test_a_fifo_is_not_opened(tmp_path, suffix):
     os.mkfifo(path)
     with pytest.raises(ValueError, match="FIFO"):
         read_weights(path)
+
+
+def test_names_of_the_models_are_known_without_torch():
+    assert set(NAMES) == set(ARCHITECTURES)

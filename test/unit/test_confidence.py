@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model, save_weights
+from dimp_ros.model.checkpoints.checkpoint import load_model, save_weights
+from dimp_ros.model.checkpoints.weights_file import WeightsInfo
 from dimp_ros.model.confidence import DEFAULT_CONFIDENCE, ConfidenceMap
 from dimp_ros.model.dimp import build_model
 

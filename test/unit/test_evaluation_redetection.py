@@ -20,7 +20,8 @@ from dimp_ros.evaluation.redetection import (
     table,
 )
 from dimp_ros.geometry.box import Box
-from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, save_weights
+from dimp_ros.model.checkpoints.checkpoint import save_weights
+from dimp_ros.model.checkpoints.weights_file import WeightsInfo
 from dimp_ros.model.dimp import build_model
 from dimp_ros.synthetic import disappearance
 from dimp_ros.synthetic.disappearance import (

@@ -12,7 +12,8 @@ from dimp_ros.apps.simulator.textures import ASSETS, dog_images
 from dimp_ros.geometry.box import Box, iou
 from dimp_ros.images.closer_window import windows_at
 from dimp_ros.images.picture import ArrayPicture
-from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, load_model, save_weights
+from dimp_ros.model.checkpoints.checkpoint import load_model, save_weights
+from dimp_ros.model.checkpoints.weights_file import WeightsInfo
 from dimp_ros.model.dimp import build_model
 from dimp_ros.model.point_box import CELLS, PointBoxes
 from dimp_ros.model.sizes import POINT_WINDOWS

@@ -14,7 +14,7 @@ import torch
 
 import dimp_ros.tracker.tracker as tracker_module
 from dimp_ros.geometry.box import Box, iou
-from dimp_ros.model.checkpoints.checkpoint import WEIGHTS_DIRECTORY
+from dimp_ros.model.checkpoints.weights_file import WEIGHTS_DIRECTORY
 from dimp_ros.model.iou_net import Modulation, overlap_and_gradient
 from dimp_ros.model.target_filter import apply_filter
 from dimp_ros.tracker import DimpTracker, TargetState, TrackerConfig, torch_backend

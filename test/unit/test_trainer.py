@@ -15,7 +15,7 @@ import yaml
 from helpers.image_fixtures import write_images
 from safetensors import safe_open
 
-from dimp_ros.model.checkpoints.checkpoint import find_weights
+from dimp_ros.model.checkpoints.weights_file import find_weights
 from dimp_ros.model.dimp import build_model
 from dimp_ros.training.cli import main
 from dimp_ros.training.config import TrainingConfig

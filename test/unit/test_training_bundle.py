@@ -19,7 +19,8 @@ import yaml
 from dimp_ros.datasets.compact import CompactDataSet
 from dimp_ros.datasets.masks import encode_runs
 from dimp_ros.datasets.registry import open_data_sets
-from dimp_ros.model.checkpoints.checkpoint import find_weights, load_model
+from dimp_ros.model.checkpoints.checkpoint import load_model
+from dimp_ros.model.checkpoints.weights_file import find_weights
 from dimp_ros.model.dimp import build_model
 from dimp_ros.training.config import TrainingConfig
 from dimp_ros.training.pretrained import load_pretrained_backbone

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from benchmark.baseline_net import BaselineNet, Pair
 from dimp_ros.geometry.box import Box
-from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, find_weights, read_weights
+from dimp_ros.model.checkpoints.checkpoint import read_weights
+from dimp_ros.model.checkpoints.weights_file import WeightsInfo, find_weights
 from dimp_ros.model.dimp import build_model
 from dimp_ros.tracker.augment import first_frame_views
 from dimp_ros.tracker.box_refinement import average_best, clip_box, starting_boxes

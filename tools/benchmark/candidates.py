@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from benchmark.baseline import BaselineTracker
 from benchmark.roofline import wait_for
 from benchmark.sequences import BenchmarkVideo
-from dimp_ros.model.checkpoints.checkpoint import find_weights
+from dimp_ros.model.checkpoints.weights_file import find_weights
 from dimp_ros.model.dimp import ARCHITECTURES
 from dimp_ros.tracker import DimpTracker, TargetState, TrackerConfig
 from dimp_ros.tracker.backend_choice import choose_backend

@@ -20,7 +20,8 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from dimp_ros.model.checkpoints.checkpoint import Weights, WeightsInfo, fill_model, read_weights
+from dimp_ros.model.checkpoints.checkpoint import Weights, fill_model, read_weights
+from dimp_ros.model.checkpoints.weights_file import WeightsInfo
 from dimp_ros.tracker.config import TrackerConfig
 from fuzz.draw import mutated, odd_float, odd_int, odd_text
 from fuzz.run import Attempt

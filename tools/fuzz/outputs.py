@@ -19,7 +19,7 @@ from harness.tracker_double import BrightestTracker
 
 from dimp_ros.apps.track import cli as track_cli
 from dimp_ros.model.checkpoints import convert_cli
-from dimp_ros.model.checkpoints.checkpoint import find_weights
+from dimp_ros.model.checkpoints.weights_file import find_weights
 from dimp_ros.training import average_weights
 from fuzz.draw import mutated
 from fuzz.run import Attempt

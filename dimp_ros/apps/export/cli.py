@@ -43,7 +43,8 @@ def export(model: str, output: Path, *, file_format: str = "onnx", random: bool 
     from dimp_ros.apps.export.frame_graphs import description, frame_graphs
     from dimp_ros.apps.export.writer import write_onnx, write_openvino
     from dimp_ros.files.outputs import OutputFolder, check_outputs
-    from dimp_ros.model.checkpoints.checkpoint import WeightsInfo, find_weights, load_model
+    from dimp_ros.model.checkpoints.checkpoint import load_model
+    from dimp_ros.model.checkpoints.weights_file import WeightsInfo, find_weights
     from dimp_ros.model.dimp import build_model
     from dimp_ros.tracker.tracker import config_of
 

@@ -36,15 +36,15 @@ def convert(source: str, output: Path, *, half: bool = False, like: Path | None 
     import torch
 
     from dimp_ros.files.outputs import check_outputs
-    from dimp_ros.model.checkpoints import checkpoint
+    from dimp_ros.model.checkpoints import checkpoint, weights_file
     from dimp_ros.model.checkpoints.state_dict import listed, summary
 
-    if not output.name.endswith(checkpoint.SUFFIXES):
-        raise ValueError(f"{output}: a weights file must end in {', '.join(checkpoint.SUFFIXES)}")
-    to_reference = output.name.endswith(checkpoint.TORCH_SUFFIXES)
+    if not output.name.endswith(weights_file.SUFFIXES):
+        raise ValueError(f"{output}: a weights file must end in {', '.join(weights_file.SUFFIXES)}")
+    to_reference = output.name.endswith(weights_file.TORCH_SUFFIXES)
     if like is not None and not to_reference:
         raise ValueError("--like completes a .pth file; it has no effect on safetensors")
-    path = checkpoint.find_weights(source)
+    path = weights_file.find_weights(source)
     check_outputs([("OUT", output)], [("IN", path), ("--like", like)])
     weights = checkpoint.read_weights(path)
     model = checkpoint.fill_model(weights, path)
@@ -56,7 +56,7 @@ def convert(source: str, output: Path, *, half: bool = False, like: Path | None 
     if to_reference:
         unused = weights.unused
         if like is not None:
-            template = checkpoint.read_weights(checkpoint.find_weights(str(like)))
+            template = checkpoint.read_weights(weights_file.find_weights(str(like)))
             if template.info.architecture != architecture:
                 raise ValueError(f"{like} is {template.info.architecture}, and {path} is {architecture}")
             unused = template.unused

@@ -352,6 +352,48 @@ def test_messages_of_other_types_do_not_crowd_out_the_heartbeat() -> None:
         assert not one.dropped
 
 
+def sent_by(system: int, component: int, message: Any) -> bytes:
+    sink = Sink()
+    make_codec(sink, system, component, None).send(message)
+    return sink.data
+
+
+def request(system: int, component: int, number: int = 512) -> Any:
+    return common.MAVLink_command_long_message(system, component, number, 0, 259, 0, 0, 0, 0, 0, 0)
+
+
+STATES = [
+    sent_by(1, 1, common.MAVLink_heartbeat_message(2, 3, 0x81, 5, 4, 3)),
+    sent_by(1, 1, common.MAVLink_extended_sys_state_message(0, 1)),
+]
+COMMANDS = [sent_by(254, 190, request(1, 100, 2010))]
+
+
+@pytest.mark.parametrize(
+    ("flood", "spared"),
+    [
+        (sent_by(2, 1, heartbeat()), STATES + COMMANDS),
+        (sent_by(1, 191, heartbeat()), STATES + COMMANDS),
+        (sent_by(255, 190, request(2, 100)), STATES + COMMANDS),
+        (sent_by(255, 190, request(1, 1)), STATES + COMMANDS),
+        (sent_by(255, 190, request(1, 100)), STATES),
+        (sent_by(1, 1, heartbeat()), COMMANDS),
+    ],
+    ids=["another vehicle", "another component", "for another system", "for the autopilot", "for us", "the autopilot"],
+)
+def test_flood_of_one_kind_hides_no_message_of_another(flood: bytes, spared: list[bytes]) -> None:
+    port = free_port()
+    with link(f"udpin:{HOST}:{port}") as (one, received, _), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ground:
+        wait_until(lambda: not one.problem)
+        for _ in range(20):
+            ground.sendto(flood * 30, (HOST, port))
+            time.sleep(0.001)
+        wait_until(lambda: one.dropped)
+        for data in spared:
+            ground.sendto(data, (HOST, port))
+        wait_until(lambda: {bytes(message.get_msgbuf()) for message in received} >= set(spared))
+
+
 # The image on display
 
 

@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from dimp_ros.apps.mavlink.link import dialect
+from dimp_ros.apps.mavlink.link import AUTOPILOT_COMPONENT, dialect
 from dimp_ros.ros_utils.steady_clock import steady_seconds
 
 HEARTBEAT_TIMEOUT = 2.5
@@ -27,8 +27,6 @@ STOP_SECONDS = 1.0
 
 ARDUPILOT, PX4 = 3, 12
 """MAV_AUTOPILOT of the autopilots that are known."""
-
-AUTOPILOT_COMPONENT = 1
 
 _COPTERS = (2, 3, 4, 13, 14, 15, 29, 35)
 _SUBMARINE, _GROUND = 12, (10, 11)

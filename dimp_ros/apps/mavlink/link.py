@@ -7,6 +7,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Container
+from enum import Enum
 from typing import Any
 
 from dimp_ros.apps.mavlink.transport import Transport, open_transport
@@ -16,8 +17,11 @@ INSTALL = "the MAVLink camera needs the Python package pymavlink: pip install py
 TYPES = frozenset({"COMMAND_LONG", "COMMAND_INT", "HEARTBEAT", "EXTENDED_SYS_STATE"})
 """Messages that are passed on. The others, of which autopilots send hundreds a second, are ignored without a count."""
 
+AUTOPILOT_COMPONENT = 1
+
 MAX_MESSAGES_PER_SECOND = 200.0
-"""Of those, at most so many are passed on; the rest is dropped and counted. A ground station sends some tens."""
+"""Of those, at most so many of each `MessageKind` are passed on; the rest is dropped and counted. A ground station
+sends some tens."""
 
 BURST_MESSAGES = 400
 RECONNECT_SECONDS = 1.0
@@ -105,6 +109,14 @@ def messages_in(codec: Any, data: bytes, *, whole: bool) -> list[Any]:
     ]
 
 
+class MessageKind(Enum):
+    """What a message counts as: a flood of one kind does not crowd out the others."""
+
+    AUTOPILOT = "from the autopilot of this system"
+    COMMAND = "to this component"
+    OTHER = "all others"
+
+
 class MavlinkLink:
     """Sends and receives MAVLink 2 messages until it is closed; `send` may be called from any thread.
 
@@ -135,7 +147,7 @@ class MavlinkLink:
         self._heard: dict[Any, int] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._budget = Budget(MAX_MESSAGES_PER_SECOND, BURST_MESSAGES)
+        self._budgets = {kind: Budget(MAX_MESSAGES_PER_SECOND, BURST_MESSAGES) for kind in MessageKind}
         self._thread = threading.Thread(target=self._run, name="mavlink", daemon=True)
         self.dropped = 0
         """Messages beyond `MAX_MESSAGES_PER_SECOND`."""
@@ -206,10 +218,16 @@ class MavlinkLink:
             transport.confirm()
             if self._types is not None and message.get_type() not in self._types:
                 continue
-            if self._budget.take():
+            if self._budgets[self._kind(message)].take():
                 self._receive(message)
             else:
                 self.dropped += 1
+
+    def _kind(self, message: Any) -> MessageKind:
+        if (message.get_srcSystem(), message.get_srcComponent()) == (self._source[0], AUTOPILOT_COMPONENT):
+            return MessageKind.AUTOPILOT
+        to = getattr(message, "target_system", 0), getattr(message, "target_component", 0)
+        return MessageKind.COMMAND if to == self._source else MessageKind.OTHER
 
     def _disconnect(self, error: Exception | None) -> None:
         """Close the connection, with the lock held."""

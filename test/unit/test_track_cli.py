@@ -15,8 +15,11 @@ import pytest
 from harness.tracker_double import BrightestTracker
 
 from dimp_ros.apps.track import cli as track
+from dimp_ros.apps.track.loop import Stopped
 from dimp_ros.datasets.video import read_boxes
 from dimp_ros.evaluation.metrics import overlap
+from dimp_ros.files.outputs import WriteFailed
+from dimp_ros.images.video import BgrImage, VideoWriter
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.result import TrackResult
 
@@ -406,3 +409,38 @@ def test_signals_while_the_results_are_written_do_not_cost_them(
     out = tmp_path / "o.json"
     assert track.main([str(folder), INIT, "--json", str(out)], lambda model, device: BrightestTracker()) == 0
     assert json.loads(out.read_text())["frames"] and signal.getsignal(signal.SIGINT) == signal.default_int_handler
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("frame", [1, 4])
+def test_signal_between_two_outputs_leaves_the_frame_in_both(
+    tmp_path: Path, run: Callable[..., int], folder: Path, monkeypatch: pytest.MonkeyPatch, number: int, frame: int
+) -> None:
+    write = VideoWriter.write
+
+    def interrupted(self: VideoWriter, image: BgrImage) -> None:
+        calls.append(frame)
+        if len(calls) == frame:
+            os.kill(os.getpid(), number)
+        write(self, image)
+
+    calls: list[int] = []
+    monkeypatch.setattr(VideoWriter, "write", interrupted)
+    log, out = tmp_path / "o.json", tmp_path / "o.mp4"
+    assert run(folder, INIT, "--json", log, "--out", out) == 0
+    assert len(json.loads(log.read_text())["frames"]) == frame
+    assert cv2.VideoCapture(str(out)).get(cv2.CAP_PROP_FRAME_COUNT) == frame
+
+
+@pytest.mark.parametrize("error", [WriteFailed("full"), Stopped()])
+def test_output_that_stops_the_run_costs_no_other_its_frame(
+    tmp_path: Path, run: Callable[..., int], folder: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def failing(self: VideoWriter, image: BgrImage) -> None:
+        raise error
+
+    monkeypatch.setattr(VideoWriter, "write", failing)
+    log = tmp_path / "o.json"
+    assert run(folder, INIT, "--json", log, "--out", tmp_path / "o.mp4") == isinstance(error, OSError)
+    assert len(json.loads(log.read_text())["frames"]) == 1

@@ -24,7 +24,7 @@ from dimp_ros.apps.bags.files import is_bag
 from dimp_ros.apps.bags.reader import ImageBag
 from dimp_ros.apps.bags.writer import STORAGES, ResultBag
 from dimp_ros.apps.recording.annotator import Annotator
-from dimp_ros.apps.track.loop import WINDOW, Output, RunStatistics, Screen, follow
+from dimp_ros.apps.track.loop import ENDING, WINDOW, Output, RunStatistics, Screen, follow, handled_signals
 from dimp_ros.files.outputs import check_outputs, is_stream, write_text
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.frame_source import Frame, Source, Span, VideoFileSource
@@ -297,7 +297,7 @@ def _track(arguments: argparse.Namespace, make_tracker: Callable[[str, str], Any
 
 def _finish(outputs: Sequence[Output]) -> list[str]:
     """Put every output under its name; return the error texts. Signals wait: a second one must not cost the results."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in ENDING:
         signal.signal(number, signal.SIG_IGN)
     failures = []
     for output in outputs:
@@ -341,8 +341,9 @@ def main(argv: Sequence[str] | None = None, make_tracker: Callable[[str, str], A
     request is refused; 130 after a signal before the first frame.
     """
     arguments = build_parser().parse_args(argv)
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: results are kept
+    before = {number: signal.getsignal(number) for number in ENDING}
+    for number in handled_signals():
+        signal.signal(number, signal.default_int_handler)  # as Ctrl-C: results are kept
     try:
         statistics, incomplete = _track(arguments, make_tracker or partial(_make_dimp, backend=arguments.backend))
     except (ValueError, RuntimeError, OSError, ImportError) as error:

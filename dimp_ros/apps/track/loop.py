@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import signal
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -25,6 +27,8 @@ from dimp_ros.tracker.target_set import TargetManager, Tracker
 
 WINDOW = "dimp-track"
 SHOWN_PROBLEMS = 3
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Signals that end a run with its results: Ctrl-C, a request to end, a terminal that is closed."""
 
 
 class Stopped(Exception):
@@ -175,9 +179,9 @@ def follow(
                 clock = time.perf_counter()
                 estimates = _track_frame(targets, source, frame, when, boxes)
                 milliseconds = (time.perf_counter() - clock) * 1e3
-                run.add(frame, estimates, milliseconds, targets.invalid)
-                for output in outputs:
-                    _write(output, frame, estimates, milliseconds, run)
+                with held_signals():  # each output gets the frame, or none does
+                    run.add(frame, estimates, milliseconds, targets.invalid)
+                    _write(outputs, frame, estimates, milliseconds, run)
                 bar.set_postfix_str(f"{estimates[0].state.name} {estimates[0].confidence:.2f}", refresh=False)
                 bar.update()
         except Stopped:
@@ -193,19 +197,48 @@ def follow(
     return run
 
 
+@contextmanager
+def held_signals() -> Iterator[None]:
+    """Let `ENDING` signals wait until the end of the block, which raises KeyboardInterrupt if there was one."""
+    came: list[int] = []
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in handled_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        raise KeyboardInterrupt
+
+
+def handled_signals() -> list[signal.Signals]:
+    """Return the `ENDING` signals that are not ignored, as nohup and the shell's background jobs have it."""
+    return [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
+
+
 def _write(
-    output: Output, frame: Frame, estimates: Sequence[TargetEstimate], milliseconds: float, run: RunStatistics
+    outputs: Sequence[Output],
+    frame: Frame,
+    estimates: Sequence[TargetEstimate],
+    milliseconds: float,
+    run: RunStatistics,
 ) -> None:
-    """Pass a frame's estimates to an output; a write error ends the run, and the other outputs keep their content.
+    """Pass a frame's estimates to all outputs; after a write error the others keep their content.
 
     :raises Stopped: after a write error, or if the user stops the run.
     """
-    try:
-        output.add(frame, estimates, milliseconds)
-    except OSError as error:
-        output.discard()
-        run.unwritten.append(f"stopped at frame {frame.index}: {error}")
-        raise Stopped from error
+    stopped: Exception | None = None
+    for output in outputs:
+        try:
+            output.add(frame, estimates, milliseconds)
+        except Stopped as error:
+            stopped = error
+        except OSError as error:
+            output.discard()
+            run.unwritten.append(f"stopped at frame {frame.index}: {error}")
+            stopped = error
+    if stopped is not None:
+        raise Stopped from stopped
 
 
 def _track_frame(

@@ -50,6 +50,11 @@ def warn_of_overrides(node: Node, arguments: Sequence[str] | None = None) -> Non
             logger.info(f"parameter {name} does not exist and has no effect")
 
 
+def forget_override(node: Node, name: str) -> None:
+    """Have a parameter that was taken and undeclared not reported as one that does not exist."""
+    getattr(node, "_parameter_overrides", {}).pop(name, None)
+
+
 def unused_qos_overrides(node: Node) -> list[str]:
     """Return what to log of QoS overrides that have no effect; to be called when all topics are open."""
     known = [name for name in _declared(node) if name.startswith(QOS_PREFIX)]

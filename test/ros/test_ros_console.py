@@ -21,6 +21,7 @@ from rcl_interfaces.srv import GetParameters, ListParameters
 from sensor_msgs.msg import CompressedImage
 
 from dimp_ros.apps.console.node import ConsoleNode
+from dimp_ros.ros_utils.override_checks import warn_of_overrides
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "0123456789abcdef"
@@ -133,10 +134,11 @@ def test_compressed_images_are_shown():
             console.close()
 
 
-def test_the_token_cannot_be_read_from_the_graph():
+def test_the_token_cannot_be_read_from_the_graph(capfd):
     with context():
         overrides = {"port": 0, "host": "127.0.0.1", "token": TOKEN}
         console = ConsoleNode(parameter_overrides=[Parameter(name, value=value) for name, value in overrides.items()])
+        warn_of_overrides(console, [])
         asker = Node("asker")
         with spinning(console, asker):
             listing = asker.create_client(ListParameters, "console/list_parameters")
@@ -147,6 +149,8 @@ def test_the_token_cannot_be_read_from_the_graph():
             answer = getting.call(GetParameters.Request(names=["token"]))
             assert TOKEN not in str(answer)
             console.close()
+    log = capfd.readouterr().err
+    assert "the console is at" in log and "does not exist" not in log and TOKEN not in log
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,50 @@ def test_pings_are_answered_and_count_as_messages():
         browse(served, ask)
 
 
+@pytest.mark.parametrize(
+    "request_text",
+    [
+        "GET /\u00ff HTTP/1.1\r\nHost: localhost",
+        "GET / HTTP/1.1",
+        "GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost",
+        "GET / HTTP/1.1\r\nHost: localhost\r\nX: " + "y" * 20_000,
+        "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 4\r\nTransfer-Encoding: chunked",
+        "GET /socket HTTP/1.1\r\nHost: localhost\r\nUpgrade",
+        "\x16\x03\x01",
+    ],
+    ids=["path", "no host", "two hosts", "long header", "two lengths", "no colon", "not HTTP"],
+)
+def test_invalid_requests_leave_no_traceback_in_the_log(request_text, caplog):
+    async def ask(_session: Any) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", served.server.port)
+        writer.write(request_text.encode("latin-1") + b"\r\n\r\n")
+        assert b"400" in await asyncio.wait_for(reader.readline(), PATIENCE)
+        writer.close()
+
+    with serving() as served:
+        talk(served, ask)
+    assert not caplog.records and not served.lines
+
+
+@pytest.mark.parametrize("wrong", [b"\x81\x82\0\0\0\0{}", b"\x82\x81\0\0\0\0x", b"\x81\x81\0\0\0\0{"])
+def test_message_that_ends_a_session_ends_it_at_once(wrong):
+    ack = b'{"type": "ack", "number": 1}'
+
+    async def ask(_session: Any) -> None:
+        for _ in range(10):
+            reader, writer = await asyncio.open_connection("127.0.0.1", served.server.port)
+            writer.write(handshake(served))
+            await reader.readuntil(b'"type": "status"')
+            await asyncio.sleep(0.02)
+            writer.write(bytes((0x81, 0x80 | len(ack), 0, 0, 0, 0)) + ack + wrong)  # the first wakes the sender
+            await asyncio.wait_for(reader.readuntil((4400).to_bytes(2, "big")), 5.0)  # of the close frame
+            writer.close()
+
+    with serving(client_timeout=30.0) as served:
+        served.playing = False
+        talk(served, ask)
+
+
 @pytest.mark.parametrize("frame", [PING, EMPTY_CONTINUATION, b"\x81\x80\0\0\0\0"], ids=["ping", "continuation", "text"])
 def test_floods_of_empty_frames_end_the_connection(frame):
     async def ask(_session: Any) -> None:

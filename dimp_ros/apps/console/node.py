@@ -28,6 +28,7 @@ from dimp_ros.msg import TargetStateArray
 from dimp_ros.ros_utils.callbacks import guard_services, logged
 from dimp_ros.ros_utils.image_topic_monitor import explain_silence, publisher_trouble
 from dimp_ros.ros_utils.messages import target_estimates
+from dimp_ros.ros_utils.override_checks import forget_override
 from dimp_ros.ros_utils.parameters import ParameterHandler
 from dimp_ros.ros_utils.qos import image_qos, reliable_qos, sensor_qos, subscription_options
 from dimp_ros.ros_utils.spin import Finish, run
@@ -94,6 +95,7 @@ class ConsoleNode(Node):
         handler.require_valid()
         token = self.declare_parameter("token", "", ParameterDescriptor(dynamic_typing=True)).value
         self.undeclare_parameter("token")
+        forget_override(self, "token")
         if not isinstance(token, str):
             raise ValueError(f"parameter token is of type {type(token).__name__}, but must be a text: put it in quotes")
         return ConsoleSettings(token=token, **{row.name: handler[row.name] for row in rows})

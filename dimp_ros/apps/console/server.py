@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import traceback
 from collections.abc import Awaitable, Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import WSMsgType, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from dimp_ros.apps.console.access import AccessDenied, Gate
 from dimp_ros.apps.console.connections import Connections
@@ -51,6 +53,11 @@ WRONG_TOKEN, FULL = 4401, 4503
 BACKLOG = 128
 START_SECONDS = 10.0
 CLOSE_SECONDS = 1.5
+
+LOG = logging.getLogger(__name__)
+"""Of aiohttp. A request that is not valid HTTP is answered, not logged: strangers could fill the disk so."""
+
+LOG.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
 
 
 class ConsoleServer:
@@ -152,7 +159,7 @@ class ConsoleServer:
         application.router.add_get("/socket", self._on_socket)
         for path in self._files:
             application.router.add_get(path, self._on_file)
-        runner = web.AppRunner(application, access_log=None)
+        runner = web.AppRunner(application, access_log=None, logger=LOG)
         await runner.setup()
         server: asyncio.Server | None = None
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
@@ -104,10 +104,7 @@ class Session:
         try:
             done, _ = await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            tasks = (sender, receiver, *self._pending)
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await _end((sender, receiver, *self._pending))
         first = done.pop()
         error = first.exception()
         if error is not None and not isinstance(error, ConnectionError):
@@ -240,6 +237,20 @@ class Session:
         seconds = min((wait for wait in times if wait > 0), default=STATUS_SECONDS)
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._woken.wait(), seconds)
+
+
+async def _end(tasks: Iterable[asyncio.Future[Any]]) -> None:
+    """Cancel tasks and wait until they have ended.
+
+    `asyncio.wait_for` swallows a cancellation up to Python 3.11 where what it waits for is done at the same moment: a
+    sender would go on until `client_timeout`, and the connection stay open as long. So they are cancelled again.
+    """
+    left = set(tasks)
+    while left:
+        for task in left:
+            task.cancel()
+        done, left = await asyncio.wait(left, timeout=CHANGE_SECONDS)
+        await asyncio.gather(*done, return_exceptions=True)
 
 
 def image_header(number: int, shown: ShownImage, size: tuple[int, int], level: int, now: float) -> dict[str, Any]:

@@ -14,13 +14,14 @@ import shutil
 import stat
 import tempfile
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
 from types import TracebackType
 
 _LONGEST_STEM = 100
 """Of a temporary name, in characters: file systems take 255 bytes for a name."""
+_LOOKED_AT = 20_000
 _REMEDIES = {
     errno.ENOSPC: "free some space there, or write to another disk",
     errno.EDQUOT: "the quota is used up: free some space, or write to another disk",
@@ -47,7 +48,7 @@ def check_outputs(
     """Refuse outputs that would overwrite an input or one another, or that cannot be written.
 
     Links, hard links, relative paths and differences in case are seen through. An output inside an input folder is
-    refused as well.
+    refused as well, and a folder for outputs that holds a link into an input.
 
     :param outputs: files that will be written. :param folders: folders that files are written into, or will be.
     :param new_folders: folders that must not be there yet. :param inputs: files and folders that are read.
@@ -79,6 +80,12 @@ def check_outputs(
     for name, path in added:
         if path.exists() and not path.is_dir():
             raise ValueError(f"{name} {path} is a file; give the name of a folder")
+        for link in _links(path, {_real(source) for _, source in read}):
+            for other, source in read:
+                if _real(link).is_relative_to(_real(source)):
+                    raise ValueError(
+                        f"{link} leads into {other} {source}; remove that link, or give {name} another name"
+                    )
         existing = next(one for one in (path, *path.absolute().parents) if one.exists())
         try:
             with tempfile.TemporaryFile(dir=existing):
@@ -94,6 +101,21 @@ def _same(path: Path, other: Path) -> bool:
         return _real(path) == _real(other)
 
 
+def _links(folder: Path, without: set[Path]) -> Iterator[Path]:
+    """Yield the links among the first `_LOOKED_AT` files and folders below a folder, but not those in ``without``."""
+    count = 0
+    for parent, folders, files in os.walk(folder):
+        folders[:] = [
+            name for name in folders if _real(Path(parent, name)) not in without or Path(parent, name).is_symlink()
+        ]
+        for path in (Path(parent, name) for name in (*folders, *files)):
+            count += 1
+            if path.is_symlink():
+                yield path
+        if count > _LOOKED_AT:
+            return
+
+
 def _real(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
@@ -104,12 +126,14 @@ def _key(path: Path) -> str:
 
 
 def _touches(path: Path, folder: Path) -> bool:
-    """Tell whether a file lies in a folder, or is what a link in the folder leads to."""
-    real = _real(path)
-    if real.is_relative_to(_real(folder)):
+    """Tell whether a file lies in a folder, or is one of its files under another name: a link or a hard link."""
+    if _real(path).is_relative_to(_real(folder)):
         return True
     with os.scandir(folder) as entries:
-        return any(entry.is_symlink() and _real(Path(entry.path)) == real for entry in entries)
+        return path.is_file() and any(
+            (entry.is_symlink() or entry.inode() == path.stat().st_ino) and _same(path, Path(entry.path))
+            for entry in entries
+        )
 
 
 def _check_writable(path: Path) -> None:

@@ -343,3 +343,14 @@ def test_output_into_the_bag_that_is_read_is_refused(run: Callable[..., int], tm
     for option in ("--out-bag", "--json", "--out"):
         assert run(source, INIT, option, tmp_path / place) == 2
     assert {path: path.read_bytes() for path in source.iterdir()} == before
+
+
+@pytest.mark.parametrize("place", ["metadata.yaml", "made.db3-wal", "made.db3-journal"])
+def test_output_onto_what_belongs_to_a_file_of_a_bag_is_refused(
+    run: Callable[..., int], tmp_path: Path, place: str
+) -> None:
+    source = write_ros2(tmp_path / "made", shots(), "sqlite3")
+    (source / place).touch()
+    before = (source / place).read_bytes()
+    assert run(source / "made.db3", INIT, "--json", source / place) == 2
+    assert (source / place).read_bytes() == before

@@ -74,8 +74,11 @@ def test_output_onto_input_is_refused_however_named(film: Path, name: Callable[[
         check_outputs([("--json", name(film))], [("SOURCE", film)])
 
 
-@pytest.mark.parametrize("name", ["frames", "frames/1.png", "frames/new.json", "./frames/../frames/x", "linked"])
+@pytest.mark.parametrize(
+    "name", ["frames", "frames/1.png", "frames/new.json", "./frames/../frames/x", "linked", "hard"]
+)
 def test_output_into_input_folder_is_refused(film: Path, name: str) -> None:
+    os.link("frames/1.png", "hard")
     outside = film.with_name("linked")
     outside.write_text(BEFORE)
     (film.parent / "frames" / "2.png").symlink_to(outside)
@@ -97,6 +100,23 @@ def test_impossible_output_is_refused_before_the_work(film: Path, name: str, rea
         check_outputs([("--json", Path(name))], [])
     with pytest.raises(ValueError, match=r"--out film.mp4 is a file"):
         check_outputs([], [], folders=[("--out", Path("film.mp4"))])
+
+
+@pytest.mark.parametrize("link", ["results.json", "pairs/kcf/a.json", "pairs"])
+@pytest.mark.parametrize("target", ["film.mp4", "frames/1.png", "frames"])
+def test_output_folder_that_leads_into_an_input_is_refused(film: Path, link: str, target: str) -> None:
+    place = Path("out", link)
+    place.parent.mkdir(parents=True)
+    place.symlink_to(film.parent / target)
+    inputs = [("SOURCE", film), ("--sequences", Path("frames"))]
+    with pytest.raises(ValueError, match=rf"{place} leads into .*; remove that link"):
+        check_outputs([], inputs, folders=[("--out", Path("out"))])
+
+
+def test_input_folder_below_the_output_folder_may_hold_links(film: Path) -> None:
+    Path("frames/2.png").symlink_to("1.png")
+    Path("elsewhere").symlink_to("/tmp")
+    check_outputs([], [("--sequences", Path("frames"))], folders=[("--out", Path())])
 
 
 def test_harmless_outputs_are_accepted(film: Path) -> None:

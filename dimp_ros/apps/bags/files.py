@@ -34,6 +34,12 @@ def _storage_files(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if _suffix(path) in STORAGE_SUFFIXES and path.name[0] != ".")
 
 
+def recording_of(path: Path) -> list[Path]:
+    """Return what belongs to a bag besides ``path``: of a single file its metadata.yaml, and a database's journals."""
+    journals = [path.with_name(path.name + ending) for ending in ("-wal", "-shm", "-journal")]
+    return [] if path.is_dir() else [path.with_name("metadata.yaml"), *journals]
+
+
 def open_readers(path: Path) -> tuple[list[Any], list[str]]:
     """Return open readers of a bag in order of time, and remarks about the state of its files.
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 
 import dimp_ros
-from dimp_ros.apps.bags.files import is_bag
+from dimp_ros.apps.bags.files import is_bag, recording_of
 from dimp_ros.apps.bags.reader import ImageBag
 from dimp_ros.apps.bags.writer import STORAGES, ResultBag
 from dimp_ros.apps.recording.annotator import Annotator
@@ -251,6 +251,8 @@ def _check(arguments: argparse.Namespace, span: Span, bag: bool) -> None:
     outputs = [("--out", arguments.out), ("--json", arguments.json)]
     weights = [("the weights", Path(arguments.model).expanduser()), ("the weights", SHIPPED_WEIGHTS)]
     inputs = [("SOURCE", Path(arguments.source)), *weights]
+    if bag:
+        inputs += [("SOURCE's", path) for path in recording_of(Path(arguments.source))]
     if arguments.tracker_config is not None:
         inputs.append(("--tracker-config", arguments.tracker_config))
     check_outputs(outputs, inputs, new_folders=[("--out-bag", arguments.out_bag)])

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 
 import numpy as np
 import pytest
@@ -105,8 +106,66 @@ def test_compiled_graphs_are_kept_and_damaged_files_replaced(net, cache, monkeyp
     content = added.read_bytes()
     added.write_bytes(content[: len(content) // 2])
     assert torch.equal(extract(may_convert=True), first)
-    assert added.stat().st_size == len(content)
+    assert added.stat().st_size > len(content) // 2  # OpenVINO's files differ by some bytes each time
     assert torch.equal(extract(may_convert=False), first)
+
+
+def compiled(width: int):
+    """Return a small graph, compiled or read from the cache folder."""
+    from dimp_ros.model.inference import openvino_graphs
+
+    openvino_graphs._compiled.clear()
+    layer = torch.nn.Linear(width, 1).requires_grad_(False)
+    source = openvino_graphs.GraphSource(lambda: layer, f"linear {width}", [torch.zeros(1, width)])
+    return openvino_graphs.compile_graph(source, torch.float32, 1)
+
+
+@pytest.mark.parametrize("planted", ["fifo", "link to a fifo", "folder", "link", "other graph", "sparse"])
+def test_planted_file_in_the_cache_costs_time_only(cache, monkeypatch, tmp_path, planted):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    precious, fifo = tmp_path / "precious", tmp_path / "fifo"
+    precious.write_text("before")
+    os.mkfifo(fifo)
+
+    compiled(2)
+    (path,) = (tmp_path / "cache").rglob("*.blob")
+    compiled(3)
+    (other,) = set(path.parent.iterdir()) - {path}
+    content = other.read_bytes()
+    path.unlink()
+    match planted:
+        case "fifo":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "other graph":
+            path.write_bytes(content)
+        case "sparse":
+            with path.open("wb") as file:
+                file.truncate(2**40)
+        case _:
+            path.symlink_to(precious if planted == "link" else fifo)
+    assert tuple(compiled(2).inputs[0].shape) == (1, 2)
+    assert planted == "folder" or (path.is_file() and not path.is_symlink())
+    assert precious.read_text() == "before"
+
+
+def test_old_graphs_are_deleted_and_no_other_files(cache, monkeypatch, tmp_path):
+    from dimp_ros.model.inference import openvino_graphs
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    folder = openvino_graphs.cache_folder()
+    folder.mkdir(parents=True)
+    own = [f"{number:064x}.blob" for number in range(60)] + [
+        f".{0:064x}.{number:08x}.partial.blob" for number in range(9)
+    ]
+    others = ["mine.blob", "readme.txt", f"{0:064x}.blob.txt"]
+    for name in own + others:
+        (folder / name).write_text("")
+        os.utime(folder / name, (0, 0))
+    compiled(2)
+    left = {path.name for path in folder.iterdir()}
+    assert left >= set(others) and len(left) == openvino_graphs.MOST_FILES + len(others)
 
 
 def test_cache_folder_that_cannot_be_written_is_no_error(net, cache, monkeypatch, tmp_path):

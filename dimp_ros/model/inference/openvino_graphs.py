@@ -3,7 +3,8 @@
 
 A compiled graph is kept under a name that depends on its weights, shapes, precision, the package's code, OpenVINO and
 the processor, in ``$XDG_CACHE_HOME/dimp_ros/openvino`` (``~/.cache`` where that is not set). A file that cannot be
-written or read costs time only.
+written or read, is damaged, or is of another graph costs time only. Who may write there is trusted: a compiled graph
+is code.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import re
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
@@ -24,7 +26,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dimp_ros.files.outputs import write_bytes
+from dimp_ros.files.inputs import read_small_file
+from dimp_ros.files.outputs import is_stream, write_bytes
 
 if TYPE_CHECKING:
     import openvino
@@ -32,6 +35,8 @@ if TYPE_CHECKING:
 MODEL_FOLDER = Path(__file__).resolve().parents[1]
 MOST_FILES = 48
 """Graphs kept in the cache folder; those unused for the longest time are deleted."""
+_LARGEST_FILE = 2**29
+_NAME = re.compile(r"\.?[0-9a-f]{64}(\.[0-9a-f]{8}\.partial)?\.blob")
 PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
 
 
@@ -173,12 +178,12 @@ def _code_digest() -> str:
 def _read(path: Path, core: openvino.Core, settings: dict[str, Any]) -> openvino.CompiledModel | None:
     """Return the compiled graph in a file, or None where there is none or it is damaged."""
     try:
-        content = path.read_bytes()
+        content = read_small_file(path, _LARGEST_FILE)
         os.utime(path)
-    except OSError:
+    except (OSError, ValueError):
         return None
-    digest, blob = content[:32], content[32:]
-    if hashlib.sha256(blob).digest() != digest:
+    blob = content[32:]
+    if _with_digest(path, blob) != content:
         return None
     try:
         return core.import_model(blob, "CPU", settings)
@@ -187,13 +192,21 @@ def _read(path: Path, core: openvino.Core, settings: dict[str, Any]) -> openvino
         return None
 
 
+def _with_digest(path: Path, blob: bytes) -> bytes:
+    """Return a compiled graph after a hash of it and of its name."""
+    return hashlib.sha256(path.name.encode() + blob).digest() + blob
+
+
 def _write(path: Path, blob: bytes) -> None:
-    """Keep a compiled graph; delete old ones."""
+    """Keep a compiled graph; delete old ones, and what killed processes left of theirs."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, hashlib.sha256(blob).digest() + blob)
-        files = sorted(path.parent.glob("*.blob"), key=lambda file: file.stat().st_mtime, reverse=True)
-    except OSError as error:
+        if path.is_symlink() or is_stream(path):
+            path.unlink()  # what it leads to is not written
+        write_bytes(path, _with_digest(path, blob))
+        files = [file for file in path.parent.iterdir() if _NAME.fullmatch(file.name)]
+        files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
+    except (OSError, ValueError) as error:
         logging.getLogger(__name__).info("compiled graphs are not kept for the next start: %s", error)
         return
     for old in files[MOST_FILES:]:

@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from geometry_msgs.msg import PoseStamped, PoseWithCovarianceStamped
+from rclpy.duration import Duration
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from dimp_ros.node.position.estimator import PositionEstimator
     from dimp_ros.ros_utils.parameters import Settings
 
+FLUSH_SECONDS = 0.2
 Size = tuple[int, int]
 
 
@@ -117,6 +120,15 @@ class Publishers:
             name = estimate.target_id
             draw_target(drawn, estimate.state.name, box=estimate.box, confidence=confidence, target_id=name, line=line)
         self._debug_image.publish(from_bgr(header, drawn))
+
+    def flush(self) -> None:
+        """Wait until subscribers have received what was published, `FLUSH_SECONDS` at most in all.
+
+        What is still under way when the publisher ends is lost.
+        """
+        end = time.monotonic() + FLUSH_SECONDS
+        for publisher in (self._targets, self._target, self._detections):
+            publisher.wait_for_all_acked(Duration(seconds=max(end - time.monotonic(), 0.0)))
 
     def destroy(self) -> None:
         """Take the topics off the graph."""

@@ -54,8 +54,9 @@ class ResultPublisher:
         return was_open
 
     def publish_terminated(self, target_ids: Iterable[str]) -> None:
-        """Publish that targets are gone, after the end."""
+        """Publish that targets are gone, after the end, and see that it arrives."""
         self._outputs.publish(self.header, [], self._size, gone=[TargetEstimate(target_id=name) for name in target_ids])
+        self._outputs.flush()
 
     def stage(self, estimates: dict[str, TargetEstimate]) -> None:
         """Keep estimates, to be published with the next message about the last image."""

@@ -126,6 +126,19 @@ def test_killed_node_is_silent_and_its_successor_has_no_target():
                 assert not guard.may_follow()
 
 
+def test_targets_are_reported_gone_when_a_signal_ends_the_node():
+    with context():
+        client = Client()
+        with spinning(client.node), program(NODE, "idle") as node:
+            wait_until(lambda: client.states, "the node", 30.0)
+            wait_until(client.images.get_subscription_count, "its subscription", 30.0)
+            start_target(client, target_id="cup")
+            client.show(numbered_image(2))
+            node.send_signal(signal.SIGTERM)
+            wait_until(lambda: client.states[-1].state == State.UNINITIALIZED, "the last message", 10.0)
+            assert client.states[-1].id == "cup" and node.wait(10) == 0
+
+
 @pytest.mark.parametrize("phase", ["unconfigured", "request", "twice"])
 def test_signal_in_any_phase_ends_the_node_in_two_seconds(phase):
     with program(NODE, phase) as process, context():

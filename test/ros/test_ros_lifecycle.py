@@ -29,6 +29,7 @@ pytest.importorskip("rclpy")
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rclpy.lifecycle import TransitionCallbackReturn
+from rclpy.publisher import Publisher
 from rclpy.qos import HistoryPolicy, QoSProfile
 
 SUCCESS = TransitionCallbackReturn.SUCCESS
@@ -61,6 +62,21 @@ def test_twenty_round_trips_leave_nothing_behind():
             assert not [thread for thread in threading.enumerate() if thread.name == "tracker_worker"]
             assert counts[-1] == counts[5], "the executor's own threads come up in the first rounds only"
             assert [number for number, _, _ in tracker.inits] == [2 * number for number in range(1, 21)]
+
+
+@pytest.mark.parametrize("end", ["close", "trigger_deactivate", "trigger_shutdown"])
+def test_the_last_messages_are_waited_for_until_they_are_received(end, monkeypatch):
+    waited = []
+    monkeypatch.setattr(Publisher, "wait_for_all_acked", lambda one, timeout: waited.append(one.topic_name))
+    with context():
+        node = tracker_node(ScriptedTracker())
+        client = Client()
+        with spinning(node, client.node):
+            client.wait_for(node)
+            client.show(numbered_image(1))
+            getattr(node, end)()
+            assert set(waited) == {"/targets", "/target", "/detections"}
+            wait_until(lambda: client.states[-1].state == State.UNINITIALIZED, "the last message")
 
 
 def test_round_trips_during_a_stream_keep_the_executor():

@@ -8,7 +8,6 @@ unknown. ``split``, ``kind`` (how the boxes were made), ``source`` and ``licence
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from dimp_ros.datasets.base import Clip, DataSet, Still
 from dimp_ros.datasets.film import Film
 from dimp_ros.datasets.video import clip_of
+from dimp_ros.files.json_file import named_errors, parse_object
 
 LISTING = "clips.jsonl"
 
@@ -63,18 +63,13 @@ def read_films(
     listing = root / LISTING
     if not listing.is_file():
         raise FileNotFoundError(f"no {LISTING} in {str(root)!r}; give the folder that holds it and the films")
-    with listing.open(encoding="utf-8") as lines:
+    remedy = "every line needs file, frames and tracks, each with id and a box or null for every frame"
+    with listing.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue
-            try:
-                record = json.loads(line)
-                film = _film(root, record)
-            except (AttributeError, KeyError, TypeError, ValueError) as error:
-                raise ValueError(
-                    f"{listing}, line {number}: {type(error).__name__}: {error}; every line needs file, frames and "
-                    "tracks, each with id and a box or null for every frame"
-                ) from error
+            with named_errors(f"{listing}, line {number}", remedy):
+                film = _film(root, parse_object(line))
             if (split is None or film.split == split) and (kinds is None or film.kind in kinds):
                 yield film
 

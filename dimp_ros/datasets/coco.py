@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any
 from dimp_ros.datasets.base import Clip, DataSet, Instance, Still
 from dimp_ros.datasets.masks import decode_runs, fill_polygons
 from dimp_ros.datasets.video import need_folder
+from dimp_ros.files.json_file import named_errors, parse_object
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.files import read_image
 
@@ -33,13 +33,9 @@ class CocoDataSet(DataSet):
         path = root / "annotations" / f"instances_{split}.json"
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing; unpack COCO's annotations there")
-        try:
-            self._stills = _stills(json.loads(path.read_bytes()), folder)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise ValueError(
-                f"{path} is no file of COCO instances ({type(error).__name__}: {error}); expected images, annotations "
-                "and categories as in instances_train2017.json: fetch it again"
-            ) from error
+        remedy = "expected images, annotations and categories as in instances_train2017.json: fetch it again"
+        with named_errors(f"{path} is no file of COCO instances", remedy):
+            self._stills = _stills(parse_object(path.read_bytes()), folder)
 
     def stills(self) -> Sequence[Still]:
         """Return the images in order of their number, including those without instances."""

@@ -9,7 +9,6 @@ of a clip have ``clip`` and ``frame`` as well, and their instances ``track_id`` 
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
@@ -22,10 +21,15 @@ from numpy.typing import NDArray
 
 from dimp_ros.datasets.base import Clip, DataSet, Image, Instance, Still
 from dimp_ros.datasets.masks import decode_runs
+from dimp_ros.files.json_file import named_errors, parse_object
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.files import read_image
 
 KINDS = ("still", "cutout", "background", "clip")
+_REMEDY = (
+    f"every line needs id, width, height, instances and a kind of {', '.join(KINDS)} (a clip also clip and frame); "
+    "fetch it again"
+)
 
 Record = dict[str, Any]
 
@@ -43,17 +47,14 @@ class CompactDataSet(DataSet):
             raise FileNotFoundError(f"no annotations.jsonl in {str(root)!r}; give the folder that holds it and images/")
         self._stills: list[Still] = []
         frames: dict[str, list[Record]] = defaultdict(list)
-        for number, record in _lines(annotations):
-            try:
-                if record["kind"] == "clip":
-                    frames[record["clip"]].append({**record, "instances": _instances(record)})
-                else:
-                    self._stills.append(_still(record, folder))
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise ValueError(
-                    f"{annotations}, line {number}: {type(error).__name__}: {error}; every line needs id, width, "
-                    f"height, instances and a kind of {', '.join(KINDS)} (a clip also clip and frame); fetch it again"
-                ) from error
+        with annotations.open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                with named_errors(f"{annotations}, line {number}", _REMEDY):
+                    record = parse_object(line)
+                    if record["kind"] == "clip":
+                        frames[record["clip"]].append({**record, "instances": _instances(record)})
+                    else:
+                        self._stills.append(_still(record, folder))
         self._clips = [
             _clip(clip, track, sorted(records, key=lambda record: record["frame"]), folder)
             for clip, records in sorted(frames.items())
@@ -71,21 +72,6 @@ class CompactDataSet(DataSet):
 
 def _read_frame(paths: Sequence[Path], index: int) -> Image:
     return read_image(paths[index])
-
-
-def _lines(path: Path) -> list[tuple[int, Record]]:
-    """Return the objects of a file of JSON lines with their line numbers."""
-    records = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                record = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"{path}, line {number} is no JSON ({error}); the file is damaged: fetch it again"
-                ) from error
-            records.append((number, record))
-    return records
 
 
 def _instances(record: Record) -> list[tuple[Any, float, Instance]]:

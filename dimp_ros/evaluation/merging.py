@@ -24,10 +24,7 @@ def read_results(folders: Iterable[Path]) -> list[SequenceResult]:
         if not files:
             raise ValueError(f"no results in {folder}; give the --out of a run, which has a folder pairs/")
         for file in files:
-            try:
-                result = SequenceResult.load(file)
-            except (ValueError, TypeError, KeyError) as error:
-                raise ValueError(f"{file} is not a result of dimp-eval ({error}); delete it and run again") from error
+            result = SequenceResult.load(file)
             setup = json.dumps(result.fingerprint, sort_keys=True)
             known, where = setups.setdefault(result.tracker, (setup, file))
             if known != setup:

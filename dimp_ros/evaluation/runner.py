@@ -23,6 +23,7 @@ import cv2
 from dimp_ros.evaluation.distributed import ALONE, Rank, share
 from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.evaluation.tracker_api import BenchmarkTracker, Prediction
+from dimp_ros.files.json_file import named_errors, parse_object
 from dimp_ros.files.outputs import write_text
 from dimp_ros.geometry.box import Box
 
@@ -73,11 +74,15 @@ class SequenceResult:
 
     @staticmethod
     def load(path: Path) -> SequenceResult:
-        """Read a file that `save` wrote."""
-        values = json.loads(path.read_text(encoding="utf-8"))
-        values["boxes"] = [Box(*box) for box in values["boxes"]]
-        values["image_size"] = tuple(values.get("image_size") or ()) or None
-        return SequenceResult(**values)
+        """Read a file that `save` wrote.
+
+        :raises ValueError: if it is another, naming it.
+        """
+        with named_errors(f"{path} is not a result of dimp-eval", "delete it and run again"):
+            values = parse_object(path.read_bytes())
+            values["boxes"] = [Box(*box) for box in values["boxes"]]
+            values["image_size"] = tuple(values.get("image_size") or ()) or None
+            return SequenceResult(**values)
 
 
 def run_sequence(tracker: BenchmarkTracker, sequence: VideoSequence, name: str = "tracker") -> SequenceResult:

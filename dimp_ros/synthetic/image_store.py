@@ -8,7 +8,6 @@ a whole. Three tables: *images* of any size, *objects* (each resampled to a squa
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+
+from dimp_ros.files.json_file import named_errors, read_object
 
 CANVAS = 128
 """Side of an object's canvas in pixels."""
@@ -106,8 +107,7 @@ class Tables:
 
 def read_tables(folder: Path) -> dict[str, Any]:
     """Read the JSON part of a store."""
-    tables: dict[str, Any] = json.loads((folder / "tables.json").read_text(encoding="utf-8"))
-    return tables
+    return read_object(folder / "tables.json")
 
 
 def open_tables(folder: Path) -> Tables:
@@ -115,15 +115,16 @@ def open_tables(folder: Path) -> Tables:
     raw = read_tables(folder)
     with np.load(folder / "shapes.npz") as shapes:
         hulls, cells = shapes["hulls"], shapes["cells"]
-    return Tables(
-        [ImageEntry(*item) for item in raw["pictures"]],
-        [TargetEntry(item[0], tuple(item[1]), *item[2:]) for item in raw["targets"]],
-        [ClipEntry(tuple(item[0]), tuple(item[1]), item[2]) for item in raw["clips"]],
-        raw["weights"],
-        raw["summary"],
-        hulls,
-        cells,
-    )
+    with named_errors(folder / "tables.json", "delete the store, and it is made again"):
+        return Tables(
+            [ImageEntry(*item) for item in raw["pictures"]],
+            [TargetEntry(item[0], tuple(item[1]), *item[2:]) for item in raw["targets"]],
+            [ClipEntry(tuple(item[0]), tuple(item[1]), item[2]) for item in raw["clips"]],
+            raw["weights"],
+            raw["summary"],
+            hulls,
+            cells,
+        )
 
 
 class Pixels:

@@ -36,6 +36,7 @@ from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_w
 from dimp_ros.model.sizes import CLOSER_CONTEXT, CLOSER_SIZE
 from dimp_ros.training.box_pairs import PairBatch, PairSampler, perturbed, usable
 from dimp_ros.training.frame_store import add_store_arguments, store_of
+from dimp_ros.training.run_log import read_state
 
 _log = logging.getLogger(__name__)
 
@@ -97,7 +98,7 @@ class BoxRefinerTrainer:
         self._checkpoint = folder / "checkpoint.pt"
         resumed = self._checkpoint.is_file()
         if resumed:
-            state = torch.load(self._checkpoint, weights_only=True)
+            state = read_state(self._checkpoint)
             self.net.load_state_dict(_with_head(state["net"]))
             self.average, self.step = _with_head(state["average"]), state["step"]
         elif start is not None:

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from dimp_ros.datasets.base import Clip, DataSet, Still, held_out
 from dimp_ros.datasets.clips import ClipsDataSet
 from dimp_ros.datasets.compact import CompactDataSet
+from dimp_ros.files.json_file import named_errors, read_object
 from dimp_ros.files.outputs import write_text
 
 QUALITY = 95
@@ -54,10 +55,11 @@ class FrameStore:
         index = folder / INDEX
         if not index.is_file():
             raise FileNotFoundError(f"no store in {folder}: make one with build_frame_store")
-        content: dict[str, Any] = json.loads(index.read_text(encoding="utf-8"))
-        self.videos = [StoredVideo(**video) for video in content["videos"]]
-        self.summary: str = content["summary"]
-        self._offsets: list[int] = content["offsets"]
+        content = read_object(index)
+        with named_errors(index, "delete it, and the store is made again"):
+            self.videos = [StoredVideo(**video) for video in content["videos"]]
+            self.summary: str = content["summary"]
+            self._offsets: list[int] = content["offsets"]
         with (folder / DATA).open("rb") as file:
             self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 

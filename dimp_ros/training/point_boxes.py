@@ -30,6 +30,7 @@ from dimp_ros.model.point_box import PointBoxes, PointBoxHead, cell_centers
 from dimp_ros.model.sizes import POINT_WINDOWS
 from dimp_ros.training.frame_store import add_store_arguments, store_of
 from dimp_ros.training.point_examples import FeatureFile, PointBatch, PointSampler
+from dimp_ros.training.run_log import read_state
 
 _log = logging.getLogger(__name__)
 
@@ -157,7 +158,7 @@ def main(argv: list[str] | None = None) -> int:
     net, _ = load_model(arguments.base)
     head = PointBoxHead(net.feature_extractor.channels)
     if head_file.is_file():
-        head.load_state_dict(torch.load(head_file, weights_only=True))
+        head.load_state_dict(read_state(head_file))
     features = FeatureFile(arguments.folder / "features.bin", net.feature_extractor.channels)
     if len(features) < arguments.points and arguments.extract_minutes > 0:
         fast = InferenceNet(net.to(memory_format=torch.channels_last), torch.bfloat16)  # type: ignore[call-overload]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dimp_ros.files.json_file import named_errors
 from dimp_ros.images.files import write_image
 from dimp_ros.training.network import Frames
 
@@ -92,3 +94,13 @@ def contact_sheet(frames: Frames, rows: int = 8, side: int = 144) -> NDArray[np.
             cells.append(cv2.resize(cell, (side, side), interpolation=cv2.INTER_AREA))
         lines.append(np.hstack(cells))
     return np.asarray(np.vstack(lines), dtype=np.uint8)
+
+
+def read_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
+    """Return the state of a run that ``torch.save`` wrote.
+
+    :raises ValueError: if the file is damaged or of another kind, naming it.
+    """
+    remedy = "delete it to start over, or give another --folder"
+    with named_errors(path, remedy, RuntimeError, pickle.UnpicklingError, EOFError):
+        return dict(torch.load(path, map_location=device, weights_only=True))

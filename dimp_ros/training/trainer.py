@@ -29,7 +29,7 @@ from dimp_ros.training.batches import BatchStream, CachedBatches, FreshBatches, 
 from dimp_ros.training.config import TrainingConfig
 from dimp_ros.training.distributed import DistributedContext, broadcast, distribute
 from dimp_ros.training.network import Frames, TrainingNetwork, parameter_groups
-from dimp_ros.training.run_log import RunLog
+from dimp_ros.training.run_log import RunLog, read_state
 
 RECORD_EVERY, SAVE_EVERY = 50, 250
 CHECKPOINT, WEIGHTS, CONFIG = "checkpoint.pt", "weights.safetensors", "config.yaml"
@@ -226,7 +226,7 @@ class Trainer:
 
     def _restore(self) -> None:
         """Resume from the checkpoint."""
-        state = torch.load(self.checkpoint, map_location=self.context.device, weights_only=True)
+        state = read_state(self.checkpoint, self.context.device)
         free = ("steps", "data", "validate_every", "validate_groups")  # may change within a run
         stored = {key: value for key, value in state["config"].items() if key not in free}
         wanted = {key: value for key, value in self.config.plain().items() if key not in free}

@@ -135,7 +135,7 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"line 1.*'clap'.*still, cutout, background, clip"):
         CompactDataSet(root)
     file.write_text('{"id": "x\n')
-    with pytest.raises(ValueError, match="line 1 is no JSON"):
+    with pytest.raises(ValueError, match="line 1: JSONDecodeError"):
         CompactDataSet(root)
 
 

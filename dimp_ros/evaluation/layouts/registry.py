@@ -7,7 +7,6 @@ Boxes of 1-based data sets are moved by -1, so that pixel 1 of their files is ou
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
@@ -22,6 +21,7 @@ from dimp_ros.evaluation.layouts.clips import ClipsLayout
 from dimp_ros.evaluation.layouts.uav import UavLayout
 from dimp_ros.evaluation.metrics import annotated
 from dimp_ros.evaluation.sequences import VideoSequence
+from dimp_ros.files.json_file import read_object
 from dimp_ros.images.files import list_images
 
 
@@ -68,7 +68,7 @@ class FolderLayout:
             name=folder.resolve().name,
             frames=tuple(list_images(folder / "img")),
             boxes=read_boxes(folder / "groundtruth.txt"),
-            meta=json.loads(meta_file.read_text(encoding="utf-8")) if meta_file.is_file() else {},
+            meta=read_object(meta_file) if meta_file.is_file() else {},
         )
 
 

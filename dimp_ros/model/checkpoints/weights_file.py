@@ -6,7 +6,6 @@ Importing this module does not import torch.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -16,6 +15,7 @@ from typing import NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from dimp_ros.files.inputs import require_regular_file
+from dimp_ros.files.json_file import parse_json
 from dimp_ros.model.confidence import DEFAULT_CONFIDENCE, ConfidenceMap, Knots, read_knots
 
 NAMES = ("dimp18", "dimp50", "dimp_lite")
@@ -91,10 +91,7 @@ class WeightsInfo:
 
         :raises TypeError, ValueError: if it is something else.
         """
-        try:
-            values = json.loads(text)
-        except RecursionError as error:
-            raise ValueError("what is said of the weights is nested too deeply") from error
+        values = parse_json(text)
         if not isinstance(values, dict):
             raise ValueError(f"what is said of the weights is a {type(values).__name__}, not a dict")
         known = {key: value for key, value in values.items() if key in {item.name for item in fields(cls)}}

@@ -41,8 +41,9 @@ def read_object(path: Path) -> dict[str, Any]:
 @contextmanager
 def named_errors(place: Path | str, remedy: str, *more: type[Exception]) -> Iterator[None]:
     """Turn what a missing or wrong entry raises, and ``more``, into a ValueError with the place and the remedy."""
+    wrong: tuple[type[Exception], ...] = (AttributeError, IndexError, KeyError, TypeError, ValueError, *more)
     try:
         yield
-    except (AttributeError, IndexError, KeyError, TypeError, ValueError, *more) as error:
+    except wrong as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{place}: {type(error).__name__}: {reason}; {remedy}") from error

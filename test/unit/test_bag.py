@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
 import lz4.frame
 from harness.bag_fixtures import BEGIN, COUNT, DELAY, STEP, TOPIC, Shot, changed, picture, shots, write_ros1, write_ros2
+from rosbags.rosbag2 import StoragePlugin, Writer
 from rosbags.rosbag2.storage_mcap import McapWriter
 
 if sys.version_info >= (3, 14):
@@ -33,7 +34,7 @@ from dimp_ros.apps.bags import types as bag_types
 from dimp_ros.apps.bags.files import is_bag
 from dimp_ros.apps.bags.mcap import MAGIC
 from dimp_ros.apps.bags.reader import ImageBag
-from dimp_ros.apps.bags.types import COMPRESSED_IMAGE, DEFINITIONS, IMAGE
+from dimp_ros.apps.bags.types import COMPRESSED_IMAGE, DEFINITIONS, IMAGE, ros2_types
 from dimp_ros.images.frame_source import Frame, Span
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -387,7 +388,8 @@ def test_mcap_file_of_another_profile_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ("UPDATE topics SET name = X'2F61'", "is no text"),
+        ("UPDATE topics SET name = X'2F61'", "not text"),
+        ("UPDATE topics SET type = zeroblob(20000000)", "not text"),
         ("UPDATE topics SET type = 7.5", ""),
         ("UPDATE messages SET timestamp = 'noon' WHERE id > 5", ""),
         ("UPDATE messages SET data = 0.5 WHERE id = 6", "damaged after 5 images"),
@@ -406,3 +408,15 @@ def test_database_with_numbers_for_texts_is_refused(tmp_path: Path, change: str,
         frames, damage = [], str(error)
     assert words in damage and len(damage) > 20 and len(frames) <= 5
     assert all(frame.image is not None for frame in frames)
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+@pytest.mark.parametrize("kind", ["sensor_msgs/msg/Image", "std_msgs/msg/String"])
+def test_names_in_a_bag_can_neither_flood_nor_control_a_terminal(tmp_path: Path, storage: str, kind: str) -> None:
+    with Writer(tmp_path / "bag", version=8, storage_plugin=StoragePlugin[storage.upper()]) as writer:
+        for name in ("/\x1b[2J\x07", "/a\nb", "/" + "x" * 100_000, *(f"/t{number}" for number in range(200))):
+            writer.write(writer.add_connection(name, kind, typestore=ros2_types()), 1, bytes(64))
+    with pytest.raises(ValueError, match=r"and 173 more") as caught:
+        ImageBag(str(tmp_path / "bag"))
+    lines = str(caught.value).splitlines()
+    assert all(line.isprintable() for line in lines) and len(str(caught.value)) < 5000 and len(lines) < 40

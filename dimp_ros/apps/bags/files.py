@@ -104,7 +104,7 @@ def _open_file(file: Path, notes: list[str]) -> Any:
             why = (mcap.damage if mcap else "") or error_text(error)
             raise ValueError(f"{file} cannot be opened: {why}; {_remedy(file)}") from error
         if not has_end(file):
-            notes.append(f"{file} was cut off ({error}): it is used up to there")
+            notes.append(f"{file} was cut off ({shown(str(error))}): it is used up to there")
         return mcap
 
 
@@ -142,9 +142,11 @@ def _check(reader: Any) -> None:
     """
     for connection in reader.connections:
         if not isinstance(connection.topic, str) or not isinstance(connection.msgtype, str):
-            raise ValueError(f"it is damaged: topic {connection.topic!r} of type {connection.msgtype!r} is no text")
+            kinds = f"{type(connection.topic).__name__} and {type(connection.msgtype).__name__}"
+            raise ValueError(f"it is damaged: name and type of a topic are {kinds}, not text")
     if not isinstance(reader.start_time, int) or not isinstance(reader.end_time, int):
-        raise ValueError(f"it is damaged: its times, {reader.start_time!r} to {reader.end_time!r}, are no times")
+        kinds = f"{type(reader.start_time).__name__} and {type(reader.end_time).__name__}"
+        raise ValueError(f"it is damaged: its first and last time are {kinds}, not integers")
 
 
 def _remedy(path: Path) -> str:
@@ -170,4 +172,10 @@ def _remedy(path: Path) -> str:
 
 def error_text(error: Exception) -> str:
     """Return a library's error as one line with its type, since its text alone may be empty or just a key."""
-    return f"{type(error).__name__}: {error}".replace("\n", " ")
+    return f"{type(error).__name__}: {shown(str(error).replace(chr(10), ' '), 500)}"
+
+
+def shown(text: str, limit: int = 256) -> str:
+    """Return a text from a file for a terminal: at most ``limit`` of its characters, control characters escaped."""
+    kept = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:limit])
+    return kept + "..." * (len(text) > limit)

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
-from dimp_ros.apps.bags.files import error_text, open_readers
+from dimp_ros.apps.bags.files import error_text, open_readers, shown
 from dimp_ros.apps.bags.types import COMPRESSED_IMAGE, IMAGE, ros1_types, ros2_types
 from dimp_ros.images.compressed_image import compressed_picture
 from dimp_ros.images.contrast import Contrast
@@ -18,6 +18,7 @@ from dimp_ros.images.conversion import BadImage, to_bgr, to_picture
 from dimp_ros.images.frame_source import BagImage, Frame, Span
 from dimp_ros.images.stamps import NANOSECONDS, stamp_ns
 
+LISTED_TOPICS = 30
 MEASURED_IMAGES = 30
 """Number of images from which the rate of a topic is computed."""
 
@@ -42,7 +43,7 @@ class Topic:
 
     def __str__(self) -> str:
         kind = self.type.replace("/msg/", "/") + ("" if self.encoding in ("cdr", "ros1") else f" as {self.encoding}")
-        return f"{self.name} ({kind}, {self.count} messages, {self.rate:.3g} a second)"
+        return f"{shown(self.name)} ({shown(kind)}, {self.count} messages, {self.rate:.3g} a second)"
 
 
 class ImageBag:
@@ -142,9 +143,9 @@ class ImageBag:
         """Return the topic called ``name``, or the only one with images."""
         topics = self.topics()
         images = [topic for topic in topics if topic.has_images]
-        known = "; its topics with images are:" + "".join(f"\n  {topic}" for topic in images)
+        known = f"; its topics with images are:\n  {_listed(images, chr(10) + '  ')}"
         if not images:
-            known = f"; it has no topic with images, only {', '.join(map(str, topics)) or 'nothing at all'}"
+            known = f"; it has no topic with images, only {_listed(topics, ', ') or 'nothing at all'}"
         if name is None:
             if len(images) == 1:
                 return images[0]
@@ -208,6 +209,12 @@ class ImageBag:
             return None
         steps = [later - earlier for earlier, later in pairwise(times) if later > earlier]
         return NANOSECONDS / statistics.median(steps) if steps else None
+
+
+def _listed(topics: Sequence[Topic], separator: str) -> str:
+    """Return the first topics as a text, and how many more there are."""
+    more = [f"and {len(topics) - LISTED_TOPICS} more"] if len(topics) > LISTED_TOPICS else []
+    return separator.join([*map(str, topics[:LISTED_TOPICS]), *more])
 
 
 def _stamp(image: BagImage) -> int:

@@ -108,8 +108,8 @@ def target_state(header: Header, estimate: TargetEstimate) -> TargetState:
 def target_estimate(message: TargetState) -> TargetEstimate:
     """Return a message as an estimate, whatever it holds: the inverse of `target_state`.
 
-    A state that does not exist counts as LOST. A box that is not finite or has no extent is None, as is a bearing of
-    zeros. The other numbers are passed on as received, NaN included.
+    A state that does not exist counts as LOST. A box that is not finite, not upright, or has no extent is None, as is a
+    bearing of zeros. The other numbers are passed on as received, NaN included.
     """
     centre, w, h = message.bbox.center.position, message.bbox.size_x, message.bbox.size_y
     box = Box.from_center(centre.x, centre.y, w, h)
@@ -117,7 +117,7 @@ def target_estimate(message: TargetState) -> TargetEstimate:
     return TargetEstimate(
         target_id=message.id,
         state=State(message.state) if message.state in set(State) else State.LOST,
-        box=box if all(map(math.isfinite, box)) and w > 0 and h > 0 else None,
+        box=box if all(map(math.isfinite, box)) and w > 0 and h > 0 and message.bbox.center.theta == 0.0 else None,
         confidence=message.confidence,
         peak=message.peak,
         distractor_ratio=message.distractor_ratio,

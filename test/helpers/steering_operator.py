@@ -89,7 +89,7 @@ class Operator:
 
     def tell(self, stamp: Time) -> None:
         """Publish the target's state, camera_info, and the pose where there is one, of an image with a stamp."""
-        array = TargetStateArray()
+        array = TargetStateArray(image_width=640, image_height=480)
         array.header.stamp, array.header.frame_id = stamp, "camera_optical"
         for name in self.names:
             state = TargetState(header=array.header, id=name, state=self.state, confidence=self.confidence, age=0.01)

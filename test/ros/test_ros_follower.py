@@ -19,11 +19,12 @@ from harness.ros_harness import (
     context,
     wait_until,
 )
-from helpers.steering_operator import batch, steering, vars_of
+from helpers.steering_operator import SLOW, batch, steering, vars_of
 from rclpy.duration import Duration
 
 from dimp_ros.apps.steering.follower import Follower
 from dimp_ros.apps.steering.servo import Servo
+from dimp_ros.ros_utils.parameters import ParameterHandler
 
 
 def test_commands_are_zero_unless_enabled():
@@ -188,7 +189,7 @@ rclpy.init()
 node = rclpy.create_node("tracker")
 targets = node.create_publisher(TargetStateArray, "targets", 10)
 def tell():
-    array = TargetStateArray()
+    array = TargetStateArray(image_width=640, image_height=480)
     array.header.stamp = node.get_clock().now().to_msg()
     state = TargetState(header=array.header, id="cup", state=TargetState.TRACKING, confidence=0.9)
     state.bbox.center.position.x, state.bbox.center.position.y = 500.0, 240.0
@@ -211,6 +212,23 @@ def test_killed_tracker_process_leaves_zero_commands():
             tracker.kill()
             tracker.wait(10.0)
         operator.wait_for_rest()
+
+
+def test_command_decided_before_a_pause_is_zero_after_it(monkeypatch):
+    with steering(**SLOW) as operator:
+        operator.set_enabled(True)
+        operator.wait_for_motion()
+        get, before = ParameterHandler.__getitem__, []
+
+        def slow(handler, name):
+            if name == "frame_id" and not before:  # read where the message is made
+                time.sleep(0.3)
+                before.append(len(operator.commands))
+            return get(handler, name)
+
+        monkeypatch.setattr(ParameterHandler, "__getitem__", slow)
+        wait_until(lambda: before and len(operator.commands) > before[0], "the next command")
+        assert not any(vars_of(operator.commands[before[0]]))
 
 
 @pytest.mark.parametrize("kind", [Follower, Servo])

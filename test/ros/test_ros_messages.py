@@ -118,6 +118,15 @@ def test_box_that_is_not_finite_is_invalid(place, value):
     assert target_estimate(message).box is None
 
 
+@pytest.mark.parametrize("theta", [math.nan, math.inf, -math.inf, 0.1, math.pi / 2])
+def test_box_that_is_not_upright_is_invalid(theta):
+    message = TargetState(state=State.TRACKING)
+    message.bbox.size_x = message.bbox.size_y = 30.0
+    assert target_estimate(message).box is not None
+    message.bbox.center.theta = theta
+    assert target_estimate(message).box is None
+
+
 @pytest.mark.parametrize("size", [(0.0, 40.0), (30.0, 0.0), (-30.0, 40.0)])
 def test_box_without_extent_is_invalid(size):
     message = TargetState(state=State.TRACKING)

@@ -16,9 +16,9 @@ from dimp_ros.apps.steering.inputs import SteeringInputs
 from dimp_ros.msg import TargetState, TargetStateArray
 
 
-def targets(*names: str, second: int = 10) -> TargetStateArray:
+def targets(*names: str, second: int = 10, width: int = 640) -> TargetStateArray:
     """Return what the tracker says of an image of a second."""
-    array = TargetStateArray()
+    array = TargetStateArray(image_width=width, image_height=480)
     array.header.stamp, array.header.frame_id = Time(sec=second), "lens"
     for name in names:
         state = TargetState(header=array.header, id=name, state=TargetState.TRACKING, confidence=0.5, age=0.25)
@@ -101,9 +101,9 @@ def test_changed_camera_invalidates_earlier_boxes():
     assert inputs.observation is not None and inputs.camera.width == 640
     inputs.on_camera_info(info(320, second=12))
     assert inputs.observation is None and inputs.camera.width == 320
-    inputs.on_targets(targets("cup", second=11), 5.1)
+    inputs.on_targets(targets("cup", second=11, width=320), 5.1)
     assert inputs.observation is None and "before the camera changed" in inputs.absence
-    inputs.on_targets(targets("cup", second=12), 5.2)
+    inputs.on_targets(targets("cup", second=12, width=320), 5.2)
     assert inputs.observation is not None
 
 
@@ -111,10 +111,10 @@ def test_after_a_change_of_the_camera_stamps_may_go_back():
     inputs = SteeringInputs()
     inputs.on_camera_info(info(second=100))
     inputs.on_camera_info(info(320, second=101))
-    inputs.on_targets(targets("cup", second=2), 5.0)
-    assert inputs.observation is None
+    inputs.on_targets(targets("cup", second=2, width=320), 5.0)
+    assert inputs.observation is None and "before the camera changed" in inputs.absence
     inputs.on_camera_info(info(320, second=3))
-    inputs.on_targets(targets("cup", second=3), 5.1)
+    inputs.on_targets(targets("cup", second=3, width=320), 5.1)
     assert inputs.observation is not None
 
 
@@ -141,7 +141,9 @@ def test_rectified_images_are_those_of_the_projection_matrix():
     assert inputs.camera.fx == 500.0
 
 
-@pytest.mark.parametrize("size", [(1280, 960), (320, 240), (640, 960), (480, 640)])
+@pytest.mark.parametrize(
+    "size", [(1280, 960), (320, 240), (640, 960), (480, 640), (642, 480), (0, 0), (640, 0), (0, 480)]
+)
 def test_boxes_of_images_of_another_size_are_ignored(size):
     inputs = SteeringInputs()
     inputs.on_camera_info(info())
@@ -149,8 +151,9 @@ def test_boxes_of_images_of_another_size_are_ignored(size):
     message.image_width, message.image_height = size
     inputs.on_targets(message, 5.0)
     assert inputs.observation is None and f"{size[0]} x {size[1]}" in inputs.absence
-    inputs.configure("", False, camera_of_view(*size, 60.0))
-    assert inputs.observation is not None, "a camera of that size is given instead"
+    if all(size):
+        inputs.configure("", False, camera_of_view(*size, 60.0))
+        assert inputs.observation is not None, "a camera of that size is given instead"
     inputs.configure("", False, None)
     assert inputs.observation is None
     message.image_width, message.image_height = 640, 480
@@ -167,7 +170,7 @@ def test_camera_info_that_comes_after_the_boxes_is_compared_too():
     assert inputs.observation is None
 
 
-@pytest.mark.parametrize("second", [1, 9, 11])
+@pytest.mark.parametrize("second", [0, 1, 9, 11])
 def test_target_with_another_stamp_than_its_message_is_ignored(second):
     inputs = SteeringInputs()
     message = targets("cup")

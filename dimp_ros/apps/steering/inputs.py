@@ -30,7 +30,7 @@ class SteeringInputs:
         self._given: Camera | None = None
         self._state: TargetState | None = None
         self._stamp = -1  # of its image, nanoseconds
-        self._size = (0, 0)  # of its image, pixels; zeros where the message does not say
+        self._size = (0, 0)  # of its image, pixels
         self._sent = math.nan
         self._publishers = 1
         self._pose: tuple[int, tuple[float, float, float]] | None = None
@@ -74,11 +74,11 @@ class SteeringInputs:
         if self._state is None:
             return ""
         own = stamp_ns(self._state.header.stamp)
-        if own and own != self._stamp:
+        if own != self._stamp:
             apart = (own - self._stamp) / NANOSECONDS
             return f"the target is of another image than its message: stamps differ by {apart:.3g} s"
         camera, (width, height) = self.camera, self._size
-        if camera is not None and width and max(abs(width - camera.width), abs(height - camera.height)) > 1:
+        if camera is not None and max(abs(width - camera.width), abs(height - camera.height)) > 1:
             return (
                 f"the boxes are of images of {width} x {height} pixels, the camera's are {camera.width} x "
                 f"{camera.height}: is camera_info of this camera, and of its present size?"

@@ -131,15 +131,16 @@ class SteeringNode(Node, Generic[Config]):
             command, frame = Command(Twist(), "disabled by an error, see the log"), ""
         before, self._command = self._command, command
         with self._lock:  # nothing is published after `close`
-            if not self._closed:  # a process that was stopped between both must not publish what it had computed
-                self._publish(command.twist if steady_seconds() - now < PAUSE_SECONDS else Twist(), frame)
+            if not self._closed:
+                self._publish(command.twist, frame, now)
         self._log_change(before, command)
 
-    def _publish(self, twist: Twist, frame: str) -> None:
+    def _publish(self, twist: Twist, frame: str, decided: float) -> None:
+        """Publish what was decided at a time; zero if this process was stopped since then."""
         message = TwistStamped()
         message.header.stamp = self.get_clock().now().to_msg()
         message.header.frame_id = self.parameters["frame_id"] or frame
-        if all(map(math.isfinite, twist)):
+        if all(map(math.isfinite, twist)) and steady_seconds() - decided < PAUSE_SECONDS:
             linear, angular = message.twist.linear, message.twist.angular
             linear.x, linear.y, linear.z, angular.x, angular.y, angular.z = twist
         self._commands.publish(message)
@@ -209,6 +210,6 @@ class SteeringNode(Node, Generic[Config]):
         """Publish a last zero; nothing runs outside of the executor."""
         with self._lock:
             self._closed = True
-            self._publish(Twist(), self._inputs.frame)
+            self._publish(Twist(), self._inputs.frame, steady_seconds())
         self._commands.wait_for_all_acked(Duration(seconds=0.2))
         return True

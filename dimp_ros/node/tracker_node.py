@@ -227,6 +227,7 @@ class TrackerNode(LifecycleNode):
         """Release everything, from any state."""
         self._stop_work(DEACTIVATE_SECONDS)
         self._release()
+        self.status_error = "a lifecycle transition has shut the node down: start it again"
         return super().on_shutdown(state)
 
     @guarded(TransitionCallbackReturn.FAILURE)

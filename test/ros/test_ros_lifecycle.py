@@ -79,6 +79,18 @@ def test_the_last_messages_are_waited_for_until_they_are_received(end, monkeypat
             wait_until(lambda: client.states[-1].state == State.UNINITIALIZED, "the last message")
 
 
+@pytest.mark.parametrize("before", [(), ("configure",), ("configure", "activate")])
+def test_shut_down_node_says_that_it_must_be_started_again(before):
+    with context():
+        node = tracker_node(ScriptedTracker(), autostart=False)
+        client = Client()
+        with spinning(node, client.node):
+            for one in (*before, "shutdown"):
+                getattr(node, f"trigger_{one}")()
+            for answer in (client.init(), client.drop()):
+                assert not answer.success and "start it again" in answer.message
+
+
 def test_round_trips_during_a_stream_keep_the_executor():
     with context():
         node = tracker_node(ScriptedTracker(), autostart=False)

@@ -102,5 +102,7 @@ def _reduce(part: NDArray[np.uint8], window: SearchWindow, factor: int) -> tuple
     right, bottom = -part.shape[1] % factor, -part.shape[0] % factor
     if right or bottom:
         part = cv2.copyMakeBorder(part, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-    size = (part.shape[1] // factor, part.shape[0] // factor)
-    return cv2.resize(part, size, interpolation=cv2.INTER_AREA), moved
+    size, interpolation = (part.shape[1] // factor, part.shape[0] // factor), cv2.INTER_AREA
+    if factor == 3:  # the same result in 0.6 of the time: INTER_AREA is vectorised for a factor of 2 only
+        part, interpolation = cv2.blur(part, (3, 3), anchor=(0, 0)), cv2.INTER_NEAREST
+    return cv2.resize(part, size, interpolation=interpolation), moved

@@ -13,6 +13,7 @@ from benchmark.baseline import BaselineTracker, cut, float_frame
 from benchmark.candidates import Baseline, DimpCandidate, ModelChoice
 from benchmark.consistency import Consistency, consistency
 from benchmark.report import acceptance_criteria
+from benchmark.run import Scope, measure
 from benchmark.sequences import SyntheticVideo
 from benchmark.timing import Plan, ratio, run
 
@@ -81,8 +82,23 @@ def test_tracker_is_faster_than_the_baseline():
     assert found.value > GUARD, f"the baseline takes {found.value:.2f} times as long; it was more than {GUARD}"
 
 
+@shipped
+def test_openvino_is_not_slower_than_torch():
+    pytest.importorskip("openvino")
+    openvino, with_torch = run(
+        [DimpCandidate(ModelChoice.find("dimp_lite", "cpu", backend=name), 1) for name in ("openvino", "torch")],
+        SyntheticVideo(),
+        Plan(repeats=3, frames=4, block=4, warm=2, inits=1),
+    )
+    assert openvino.followed == with_torch.followed == 1.0, "a lost target is other work"
+    found = ratio(openvino, with_torch, cpu=True)
+    assert found.value < BACKEND_GUARD, f"OpenVINO takes {found.value:.2f} of torch's time; it was {BACKEND_GUARD}"
+
+
 GUARD = 1.5
 """How many times as long the baseline takes at least; with one thread on a busy machine 2.0 to 2.25 were measured."""
+BACKEND_GUARD = 1.1
+"""Share of torch's time that OpenVINO takes at most; 0.62 (AVX2) to 0.72 (AVX-512) were measured with one thread."""
 
 # Consistency, report, command line
 
@@ -114,7 +130,8 @@ def test_acceptance_criteria_judge_the_measured_figures():
     half = row | {"precision": "bfloat16", "baseline_ratio": {"value": 2.9}, "init_ms": 200.0}
     gpu = row | {"device": "cuda", "model": "dimp50", "median_ms": 3.0, "p99_ms": 7.0}
     eight = gpu | {"targets": 8, "median_ms": 8.0}
-    rows = [row, second, half, gpu, eight, row | {"size": "1280x720"}, {"size": "640x480", "name": "kcf"}]
+    large = row | {"size": "1280x720", "times_first_size": {"value": 1.12}}
+    rows = [row, second, half, gpu, eight, large, {"size": "640x480", "name": "kcf", "targets": 1}]
     consistency = {"model": "x", "device": "cuda", "scores": 0.01, "boxes": 0.2, "good": True}
     assert [goal.met for goal in acceptance_criteria({"rows": rows, "consistency": [consistency]})] == [
         *(True, False, True, False),  # float32: baseline, CSRT, time, init
@@ -122,6 +139,7 @@ def test_acceptance_criteria_judge_the_measured_figures():
         *(False, False, True, True),
         *(True, False, False),  # a GPU's rate, p99, baseline
         True,  # eight targets
+        False,  # larger images
         True,
     ]
 
@@ -143,6 +161,16 @@ def test_command_line_writes_figures_and_tables(tmp_path, capsys):
     assert single["stages"]["backbone"]["times_floor"] > 0.5
     tables = capsys.readouterr().out
     assert tables == (tmp_path / "bench.md").read_text() and "baseline's time / its" in tables
+
+
+def test_image_sizes_are_compared_with_the_first():
+    videos = [SyntheticVideo((320, 240)), SyntheticVideo((640, 480), side=40)]
+    plan = Plan(repeats=1, frames=2, block=1, warm=1, inits=1)
+    rows = measure(Scope([], peers=["kcf", "mil"], plan=plan), videos)["rows"]
+    assert [row["size"] for row in rows] == ["320x240"] * 2 + ["640x480@40"] * 2
+    for first, row in zip(rows[:2], rows[2:], strict=True):
+        assert row["times_first_size"]["value"] == pytest.approx(row["median_ms"] / first["median_ms"])
+        assert "times_first_size" not in first
 
 
 @pytest.mark.parametrize(

@@ -42,6 +42,14 @@ def test_a_large_window_is_averaged_and_does_not_alias():
     assert abs(seen.astype(float) - 127.5).max() < 2
 
 
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_a_crop_pixel_is_the_mean_of_its_block(factor):
+    image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+    blocks = image[50 : 50 + 96 * factor, 70 : 70 + 96 * factor].reshape(96, factor, 96, factor, 3)
+    seen = crop(image, SearchWindow(70, 50, 96 * factor, 96))
+    np.testing.assert_allclose(seen, blocks.mean((1, 3)), rtol=0, atol=1)
+
+
 @given(
     st.builds(SearchWindow, st.floats(-100, 500), st.floats(-100, 500), st.floats(10, 1000), st.just(288)),
     st.builds(Box, st.floats(-100, 500), st.floats(-100, 500), st.floats(1, 300), st.floats(1, 300)),

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmark.sequences import BenchmarkVideo, ImageFolderVideo, SyntheticVideo
+from benchmark.sequences import SIDE, BenchmarkVideo, ImageFolderVideo, SyntheticVideo
 from dimp_ros.geometry.box import Box
 
 
@@ -22,7 +22,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--models", type=_names, help="names or paths with commas; dimp_lite, on a GPU all three")
     parser.add_argument(
-        "--sizes", type=_sizes, default=[(640, 480), (1280, 720), (1920, 1080)], help="like 640x480,1280x720"
+        "--sizes",
+        type=_sizes,
+        default="640x480,1280x720,1920x1080",
+        help="of images and, after @, sides of targets in pixels: 640x480,1920x1080@120; 60 by default",
     )
     parser.add_argument("--targets", type=_numbers, default=[1, 2, 4, 8], help="numbers of targets")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -101,7 +104,7 @@ def _bench(given: argparse.Namespace) -> int:
 
 def _videos(given: argparse.Namespace) -> list[BenchmarkVideo]:
     if given.frames is None:
-        return [SyntheticVideo(size) for size in given.sizes]
+        return [SyntheticVideo(size, side) for size, side in given.sizes]
     if given.box is None:
         raise ValueError("--frames needs --box x,y,w,h, the target in its first image")
     return [ImageFolderVideo(given.frames, given.box)]
@@ -116,11 +119,12 @@ def _numbers(value: str) -> list[int]:
     return [int(name) for name in _names(value)]
 
 
-def _sizes(value: str) -> list[tuple[int, int]]:
+def _sizes(value: str) -> list[tuple[tuple[int, int], int]]:
     sizes = []
     for name in _names(value):
-        width, _, height = name.partition("x")
-        sizes.append((int(width), int(height)))
+        size, _, side = name.partition("@")
+        width, _, height = size.partition("x")
+        sizes.append(((int(width), int(height)), int(side or SIDE)))
     return sizes
 
 

@@ -47,7 +47,7 @@ class Scope(NamedTuple):
 def measure(
     scope: Scope, videos: Sequence[BenchmarkVideo], tell: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
-    """Measure everything in scope on each video; the result consists of JSON types.
+    """Measure everything in scope on each video, by turns; the result consists of JSON types.
 
     :raises ValueError: if numbers of targets or of repeats cannot be used.
     """
@@ -57,12 +57,11 @@ def measure(
     tell("roofline")
     roofline = {kind: _roofline(*kind) for kind in kinds}
     with stages_by_cpu_time() if scope.cpu_time else nullcontext():
-        comparisons = [_compare(scope, video, tell) for video in videos]
+        rows = _compare(scope, videos, tell)
     tell("roofline again")
     roofline = {kind: roofline[kind].best(_roofline(*kind)) for kind in kinds}
-    for comparison in comparisons:
-        for row in comparison:
-            _add_floors(row, roofline)
+    for row in rows:
+        _add_floors(row, roofline)
     unlike = [c for c in scope.choices if (c.device.type, c.precision, c.backend) != ("cpu", PRECISION, "torch")]
     return {
         "machine": machine(),
@@ -73,7 +72,7 @@ def measure(
             | {k: None if v == float("inf") else v for k, v in c._asdict().items()}
             for kind, c in roofline.items()
         ],
-        "rows": [{k: v for k, v in row.items() if k != "choice"} for comparison in comparisons for row in comparison],
+        "rows": [{k: v for k, v in row.items() if k != "choice"} for row in rows],
         "consistency": [
             {"model": c.name, "device": str(c.device), **found._asdict(), "good": found.good}
             for c in unlike
@@ -100,22 +99,55 @@ def _roofline(device: str, precision: str) -> Roofline:
     return measure_roofline(torch.device(device), getattr(torch, precision))
 
 
-def _compare(scope: Scope, video: BenchmarkVideo, tell: Callable[[str], None]) -> list[dict[str, Any]]:
-    """Run all candidates in scope on one video; a row of figures for each."""
-    entries: list[tuple[BenchmarkCandidate, ModelChoice | None, int]] = []
-    baselines: dict[tuple[str, str], int] = {}
+class _Entry(NamedTuple):
+    """A candidate, and its model and number of targets where it is one of ours."""
+
+    candidate: BenchmarkCandidate
+    choice: ModelChoice | None
+    count: int
+
+
+def _compare(scope: Scope, videos: Sequence[BenchmarkVideo], tell: Callable[[str], None]) -> list[dict[str, Any]]:
+    """Run all candidates in scope on all videos by turns; a row of figures for each."""
+    entries = [_entries(scope) for _ in videos]
+    shown = [video for video, own in zip(videos, entries, strict=True) for _ in own]
+    timings = run([entry.candidate for own in entries for entry in own], shown, scope.plan, tell)
+    count, rows = len(entries[0]), []
+    for n, (video, own) in enumerate(zip(videos, entries, strict=True)):
+        found = _rows(own, timings[n * count : (n + 1) * count])
+        for row, timing, first in zip(found, timings[n * count :], timings, strict=False):
+            row["size"] = video.name
+            if n:
+                row["times_first_size"] = ratio(timing, first)._asdict()
+                row["times_first_size_cpu"] = ratio(timing, first, cpu=True)._asdict()
+        rows += found
+    return rows
+
+
+def _entries(scope: Scope) -> list[_Entry]:
+    """Make all candidates in scope: each model's, then its baseline, then OpenCV's trackers."""
+    entries: list[_Entry] = []
+    baselines = set()
     for model in scope.choices:
-        entries += [(DimpCandidate(model, count), model, count) for count in scope.targets]
+        entries += [_Entry(DimpCandidate(model, count), model, count) for count in scope.targets]
         if (model.model, str(model.device)) not in baselines:
-            baselines[model.model, str(model.device)] = len(entries)
-            entries.append((Baseline(model), None, 1))
-    entries += [(OpenCVCandidate(name, scope.peer_files), None, 1) for name in scope.peers]
-    size = f"{video.size[0]}x{video.size[1]}"
-    timings = run([one for one, _, _ in entries], video, scope.plan, lambda text: tell(f"{size}: {text}"))
+            baselines.add((model.model, str(model.device)))
+            entries.append(_Entry(Baseline(model), None, 1))
+    return entries + [_Entry(OpenCVCandidate(name, scope.peer_files), None, 1) for name in scope.peers]
+
+
+def _rows(entries: Sequence[_Entry], timings: Sequence[Timing]) -> list[dict[str, Any]]:
+    """Return a row of figures for each candidate on one video."""
+    baselines = {}
+    for n, entry in enumerate(entries):
+        if isinstance(entry.candidate, Baseline):
+            choice = entries[n - 1].choice
+            assert choice is not None
+            baselines[choice.model, str(choice.device)] = timings[n]
     csrt = next((t for t, (one, _, _) in zip(timings, entries, strict=True) if one.name == "csrt"), None)
     rows = []
     for (one, choice, count), timing in zip(entries, timings, strict=True):
-        row = {"size": size, "targets": count, "choice": choice, **_figures(timing)}
+        row = {"targets": count, "choice": choice, **_figures(timing)}
         if csrt is not None and count == 1:
             row["times_csrt"] = ratio(timing, csrt)._asdict()
             row["times_csrt_cpu"] = ratio(timing, csrt, cpu=True)._asdict()
@@ -124,7 +156,7 @@ def _compare(scope: Scope, video: BenchmarkVideo, tell: Callable[[str], None]) -
             row |= {"model": Path(choice.model).stem, "device": str(choice.device), "precision": choice.precision}
             row |= {"random": choice.weights == "random", "stages": _stages(one, choice, count, timing)}
             single = timings[next(n for n, e in enumerate(entries) if e[1] is choice and e[2] == 1)]
-            baseline = timings[baselines[choice.model, str(choice.device)]]
+            baseline = baselines[choice.model, str(choice.device)]
             if count == 1:
                 row["baseline_ratio"] = ratio(baseline, timing)._asdict()
                 row["baseline_ratio_cpu"] = ratio(baseline, timing, cpu=True)._asdict()

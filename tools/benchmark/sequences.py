@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 from dimp_ros.geometry.box import Box, check_box
 
+SIDE = 60
+"""Side of a synthetic target, pixels."""
+
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
@@ -21,6 +24,8 @@ class BenchmarkVideo(Protocol):
 
     size: tuple[int, int]
     """Width and height in pixels."""
+    name: str
+    """What the video is called in tables."""
 
     def frame(self, number: int) -> NDArray[np.uint8]:
         """Return frame ``number``, ``[H, W, 3]`` BGR."""
@@ -44,13 +49,14 @@ class SyntheticVideo:
 
     MOST = 8
 
-    def __init__(self, size: tuple[int, int] = (640, 480), side: int = 60, seed: int = 0) -> None:
+    def __init__(self, size: tuple[int, int] = (640, 480), side: int = SIDE, seed: int = 0) -> None:
         if size[0] < 320 or size[1] < 240:
             raise ValueError(
                 f"size is {size[0]} x {size[1]}; it must be at least 320 x 240 for the patches to have room"
             )
         rng = np.random.default_rng(seed)
         self.size, self.side = size, side
+        self.name = f"{size[0]}x{size[1]}" + (f"@{side}" if side != SIDE else "")
         self._ground = _texture(rng, *size, 40, 60, 180)
         self._patches = [_texture(rng, side, side, side // 5, 0, 255) for _ in range(self.MOST)]
 
@@ -94,6 +100,7 @@ class ImageFolderVideo:
             raise ValueError(f"no images ({', '.join(SUFFIXES)}) in {str(folder)!r}; give a folder that holds some")
         first = self.frame(0)
         self.size = (first.shape[1], first.shape[0])
+        self.name = f"{self.size[0]}x{self.size[1]}"
         self._box = check_box(box, *self.size, min_side=4.0)
 
     def boxes(self, number: int, count: int) -> list[Box]:

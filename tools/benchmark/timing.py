@@ -84,20 +84,21 @@ def ratio(slow: Timing, fast: Timing, *, cpu: bool = False) -> Ratio:
 
 def run(
     candidates: Sequence[BenchmarkCandidate],
-    video: BenchmarkVideo,
+    videos: BenchmarkVideo | Sequence[BenchmarkVideo],
     plan: Plan | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> list[Timing]:
     """Have candidates follow the same targets through the same frames.
 
-    :param tell: told now and then how far it is.
+    :param videos: one for all, or one for each. :param tell: told now and then how far it is.
     :raises ValueError: if the plan cannot be run.
     """
     plan = plan or Plan()
     plan.check()
     timings = [Timing(one.name) for one in candidates]
+    shown = list(videos) if isinstance(videos, Sequence) else [videos] * len(candidates)
     for turn in range(plan.inits):
-        for one, timing in zip(candidates, timings, strict=True):
+        for one, video, timing in zip(candidates, shown, timings, strict=True):
             if turn and one.targets > 1:  # it learns one after the other: that says nothing new
                 continue
             begin = time.perf_counter()
@@ -105,7 +106,7 @@ def run(
             timing.inits.append((time.perf_counter() - begin) * 1e3)
     number = 1
     tell("warming up")
-    for one in candidates:
+    for one, video in zip(candidates, shown, strict=True):
         for n in range(plan.warm):
             one.step(video.frame(number + n))
     number += plan.warm
@@ -115,11 +116,11 @@ def run(
             timing.frames.append([])
             timing.cpu.append([])
         for block in range(plan.frames // plan.block):
-            images = [video.frame(number + n) for n in range(plan.block)]
+            frames = {id(video): [video.frame(number + n) for n in range(plan.block)] for video in shown}
             first = (repeat + block) % len(candidates)  # none always comes after the same one's caches
             for n in range(len(candidates)):
                 at = (first + n) % len(candidates)
-                _follow(candidates[at], images, timings[at])
+                _follow(candidates[at], frames[id(shown[at])], timings[at])
             number += plan.block
     for timing in timings:
         timing.followed /= plan.repeats * plan.frames

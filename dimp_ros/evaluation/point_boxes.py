@@ -26,11 +26,12 @@ from dimp_ros.datasets.film import Film
 from dimp_ros.geometry.box import Box, iou
 from dimp_ros.images.picture import ArrayPicture
 from dimp_ros.model.checkpoints.checkpoint import load_model
-from dimp_ros.tracker.backend_choice import make_backend
+from dimp_ros.tracker.backend_choice import choose_precision
 from dimp_ros.tracker.config import TrackerConfig
-from dimp_ros.tracker.device import choose_device, choose_precision
+from dimp_ros.tracker.device import choose_device
 from dimp_ros.tracker.inference_backend import InferenceBackend
 from dimp_ros.tracker.point_box import agreed, rank_boxes
+from dimp_ros.tracker.torch_backend import TorchBackend
 
 SIZES = (0, 32, 64, 128, 256, 10_000)
 """Classes of the longer side of a box, pixels."""
@@ -61,7 +62,6 @@ def first_boxes(clips: Path, split: str) -> Iterator[tuple[str, NDArray[np.uint8
                 yield film.kind, read(int(known[0])), Box(*(float(v) for v in track.boxes[known[0]]))
 
 
-@torch.inference_mode()
 def evaluate_points(
     backend: InferenceBackend, clips: Path, split: str, points: int, seed: int = 0
 ) -> list[PointResult]:
@@ -119,8 +119,8 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device)
     model, _ = load_model(arguments.model)
-    model = model.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    backend = make_backend("torch", model, device, choose_precision("auto", device))
+    model = model.to(str(device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    backend = TorchBackend(model, device, choose_precision("auto", device))
     results = evaluate_points(backend, arguments.clips, arguments.split, arguments.points)
     print_table(results, arguments.threshold)
     return 0

@@ -41,9 +41,9 @@ class DimpBenchmark:
     """DimpTracker with the interface of `BenchmarkTracker`; while the target is lost it repeats its last box."""
 
     def __init__(self, model: str, device: str, settings: Mapping[str, str], threads: int) -> None:
-        import torch
+        from dimp_ros.tracker.device import limit_threads
 
-        torch.set_num_threads(threads)
+        limit_threads(threads)
         self._tracker = load_tracker(model, device, settings)
         self._tracker.warm_up()
 
@@ -70,10 +70,12 @@ def load_tracker(model: str, device: str, settings: Mapping[str, str]) -> DimpTr
 
 def _own_device(device: str) -> str:
     """Give each process that torchrun started on this machine a GPU of its own, if there are enough."""
+    local_rank = os.environ.get("LOCAL_RANK")
+    if local_rank is None or device not in ("auto", "cuda"):
+        return device
     import torch
 
-    local_rank = os.environ.get("LOCAL_RANK")
-    if local_rank is None or device not in ("auto", "cuda") or not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         return device
     return f"cuda:{int(local_rank) % torch.cuda.device_count()}"
 
@@ -134,9 +136,9 @@ class TrackerSpec:
         if self.base.startswith("dimp:") and not Path(self.model).is_file():
             raise ValueError(f"no weights file {self.model}; give the path of an existing file after 'dimp:'")
         if settings := self.all_settings:
-            from dimp_ros.tracker.backend_choice import choose_backend
+            from dimp_ros.tracker.backend_choice import choose_backend, choose_precision
             from dimp_ros.tracker.config import TrackerConfig
-            from dimp_ros.tracker.device import choose_device, choose_precision
+            from dimp_ros.tracker.device import choose_device
 
             if (precision := settings.pop("precision", None)) is not None:
                 choose_precision(precision, choose_device(_own_device(self.device)))

@@ -34,14 +34,13 @@ def load_tracker(parameters: ParameterHandler) -> Tracker:
     """Load the model, move it to its device and run it once, so that the first image is not slow.
 
     Where the GPU is missing, fails or has no memory left, the CPU is used if ``device_fallback`` is true, and
-    ``parameters.notes`` says so. torch is imported here and not earlier: a node that is not configured starts at once
-    and needs no torch.
+    ``parameters.notes`` says so. The tracker, and torch where the backend needs it, is imported here and not earlier: a
+    node that is not configured starts at once.
 
-    :raises TrackerUnavailable: if torch or weights are missing, or a parameter is wrong.
+    :raises TrackerUnavailable: if a Python module or weights are missing, or a parameter is wrong.
     """
     parameters.notes.clear()
     model, device = parameters["model"], parameters["device"]
-    _require_torch()
     try:
         return _load(parameters, device)
     except Exception as error:
@@ -75,25 +74,6 @@ def is_device_failure(error: BaseException) -> bool:
     if isinstance(error, _DeviceMissing) or is_out_of_memory(error):
         return True
     return isinstance(error, (RuntimeError, AssertionError)) and DEVICE_ERRORS.search(str(error)) is not None
-
-
-def _require_torch() -> None:
-    """Import the tracker.
-
-    :raises TrackerUnavailable: if a module that it needs is missing or does not load.
-    """
-    try:
-        import dimp_ros.tracker.tracker  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise TrackerUnavailable(
-            f"Python module {error.name!r} is missing; install it for the Python that runs this node: "
-            f"python3 -m pip install {error.name} (the README says more about torch)"
-        ) from error
-    except (ImportError, OSError) as error:  # a library that torch brings or needs
-        raise TrackerUnavailable(
-            f"torch does not load ({_first_line(error)}): install it anew for the Python that runs this node, as the "
-            "README says"
-        ) from error
 
 
 def _load(parameters: ParameterHandler, device: str) -> Tracker:
@@ -134,6 +114,16 @@ def _explained(model: str, device: str, error: Exception) -> Exception:
     if is_device_failure(error):
         remedy = "free memory, take a smaller model" if is_out_of_memory(error) else "repair the GPU's driver or torch"
         return TrackerUnavailable(f"{_blamed(device, error)}: {remedy}, set device_fallback to true, or device to cpu")
+    if isinstance(error, ModuleNotFoundError):
+        return TrackerUnavailable(
+            f"Python module {error.name!r} is missing; install it for the Python that runs this node: "
+            f"python3 -m pip install {error.name} (the README says more about torch)"
+        )
+    if isinstance(error, ImportError) or type(error) is OSError:  # a library that torch or OpenVINO brings or needs
+        return TrackerUnavailable(
+            f"a library does not load ({_first_line(error)}): install torch and openvino anew for the Python that runs "
+            "this node, as the README says"
+        )
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return TrackerUnavailable(f"there is no memory left for model {model!r}: free some, or take a smaller model")
     if isinstance(error, (OSError, ValueError)):

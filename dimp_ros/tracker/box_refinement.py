@@ -11,23 +11,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from dimp_ros.geometry.box import Box
-from dimp_ros.model.backbone import Features
-from dimp_ros.model.iou_net import Modulation
 from dimp_ros.model.sizes import STRIDE
 from dimp_ros.tracker.config import TrackerConfig
+from dimp_ros.tracker.inference_backend import Floats, TargetModulation, WindowFeatures
 from dimp_ros.tracker.random_numbers import UniformNumbers
 from dimp_ros.tracker.target_state import TrackedTarget
-
-Floats = NDArray[np.float32]
 
 EdgeErrors = tuple[float, float, float, float]
 """Errors of left, top, right and bottom of a box, in its sides."""
 
-RefineBoxes = Callable[[Modulation, Features, Floats, int, float], tuple[Floats, Floats]]
+RefineBoxes = Callable[[Sequence[TargetModulation], WindowFeatures, Floats, int, float], tuple[Floats, Floats]]
 
 
 def starting_boxes(box: Box, config: TrackerConfig, random: UniformNumbers) -> Floats:
@@ -80,23 +75,20 @@ def peak_boxes(targets: Sequence[TrackedTarget], size: tuple[int, int], config: 
 def refine(
     targets: Sequence[TrackedTarget],
     refine_boxes: RefineBoxes,
-    backbone: Features,
+    features: WindowFeatures,
     size: tuple[int, int],
     config: TrackerConfig,
 ) -> list[Box]:
     """Refine the boxes of targets at the score peaks of their last search results; return them in image pixels.
 
     :param refine_boxes: see `InferenceBackend.refine_boxes`.
-    :param backbone: features of those results' crops. :param size: width and height of the image.
+    :param features: of those results' crops. :param size: width and height of the image.
     """
     boxes_at_peaks = peak_boxes(targets, size, config)
     starts = [target.last.window.box_to_crop(box) for target, box in zip(targets, boxes_at_peaks, strict=True)]
     proposals = np.stack([starting_boxes(s, config, t.random) for s, t in zip(starts, targets, strict=True)])
-    modulation = Modulation(
-        torch.cat([target.modulation.stride8 for target in targets]),
-        torch.cat([target.modulation.stride16 for target in targets]),
-    )
-    boxes, overlaps = refine_boxes(modulation, backbone, proposals, config.refine_steps, config.refine_step_length)
+    modulation = [target.modulation for target in targets]
+    boxes, overlaps = refine_boxes(modulation, features, proposals, config.refine_steps, config.refine_step_length)
     result = []
     for n, target in enumerate(targets):
         frame = target.last
@@ -153,17 +145,16 @@ def mean_errors(errors: Sequence[EdgeErrors]) -> EdgeErrors:
 def measure_edge_errors(
     target: TrackedTarget,
     refine_boxes: RefineBoxes,
-    backbone: Features,
+    features: WindowFeatures,
     size: tuple[int, int],
     config: TrackerConfig,
     count: int = 4,
 ) -> EdgeErrors:
     """Refine the box of a target in its first frame ``count`` times and return the mean errors of its edges.
 
-    :param backbone: features of the first frame's crop, ``Tensor[1, ...]``.
+    :param features: of the first frame's crop.
     """
-    repeated = Features(*(maps.expand(count, -1, -1, -1) for maps in backbone))
     last = replace(target.last)
-    boxes = refine([target] * count, refine_boxes, repeated, size, config)
+    boxes = refine([target] * count, refine_boxes, features.rows([0] * count), size, config)
     target.last = last
     return mean_errors([edge_errors(box, target.box) for box in boxes])

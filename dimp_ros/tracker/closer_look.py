@@ -11,18 +11,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from dimp_ros.geometry.box import Box, iou
 from dimp_ros.images.closer_window import CloserWindow, crop_window
 from dimp_ros.images.picture import Picture
-from dimp_ros.model.backbone import Features
-from dimp_ros.model.dimp import DimpNet
 from dimp_ros.model.sizes import CLOSER_CONTEXT, CLOSER_SIZE
 from dimp_ros.tracker.box_refinement import EdgeErrors, clip_box, edge_errors, mean_errors, peak_boxes
 from dimp_ros.tracker.config import TrackerConfig
-from dimp_ros.tracker.inference_backend import InferenceBackend
+from dimp_ros.tracker.inference_backend import DeviceArray, InferenceBackend
 from dimp_ros.tracker.target_state import TrackedTarget
 
 FIRST_LOOKS = ((0.0, 0.0, 1.0, 1.0), (0.06, -0.06, 1.1, 0.92), (-0.06, 0.06, 0.92, 1.1), (0.12, 0.1, 1.25, 1.2))
@@ -39,14 +35,14 @@ QUALITY_POWER = 6
 """Of the predicted overlap in a target's box quality, chosen for the AUROC of the confidence: 4 to 8 hardly differ."""
 
 
-def uses_refiner(net: DimpNet, config: TrackerConfig) -> bool:
+def uses_refiner(backend: InferenceBackend, config: TrackerConfig) -> bool:
     """Tell whether boxes are refined by a closer look."""
-    return net.box_refiner is not None and config.closer_looks > 0
+    return backend.has_box_refiner and config.closer_looks > 0
 
 
-def uses_ascent(net: DimpNet, config: TrackerConfig) -> bool:
+def uses_ascent(backend: InferenceBackend, config: TrackerConfig) -> bool:
     """Tell whether boxes are refined by gradient ascent, alone or besides a closer look."""
-    return config.refine_steps > 0 or not uses_refiner(net, config)
+    return config.refine_steps > 0 or not uses_refiner(backend, config)
 
 
 def average_boxes(targets: Sequence[TrackedTarget], closer: Sequence[Box], ascended: Sequence[Box]) -> list[Box]:
@@ -75,22 +71,18 @@ def remember_target(
 
     None if ``first_frame_correction`` does not ask for them, or if there is no refined box.
     """
-    refiner, box = backend.net.box_refiner, target.box
-    assert refiner is not None
+    box = target.box
     own = CloserWindow.around(box, CLOSER_CONTEXT, CLOSER_SIZE)
     cx, cy = box.center
     looks = FIRST_LOOKS if config.first_frame_correction else ()
     wrong = [Box.from_center(cx + x * box.w, cy + y * box.h, w * box.w, h * box.h) for x, y, w, h in looks]
-    windows = [own, *(CloserWindow.around(other, CLOSER_CONTEXT, CLOSER_SIZE) for other in wrong)]
-    crops = [crop_window(picture, window) for window in windows]
-    features = Features(*(maps.float() for maps in backend.extract(crops)))
-    inside = torch.tensor([own.box_to_window(box)], dtype=torch.float32, device=features.stride8.device)
-    target.tokens = refiner.tokens(Features(*(maps[:1] for maps in features)), inside)
+    target.tokens = backend.target_tokens(crop_window(picture, own), np.array(own.box_to_window(box), np.float32))
     if not looks:
         return None
-    found = refiner(Features(*(maps[1:] for maps in features)), target.tokens.expand(len(looks), -1, -1)).edges
+    windows = [CloserWindow.around(other, CLOSER_CONTEXT, CLOSER_SIZE) for other in wrong]
+    found = backend.look_closer([crop_window(picture, window) for window in windows], [target.tokens] * len(windows))
     errors = []
-    for window, (left, top, right, bottom) in zip(windows[1:], found.tolist(), strict=True):
+    for window, (left, top, right, bottom) in zip(windows, found.edges.tolist(), strict=True):
         if all(map(math.isfinite, (left, top, right, bottom))) and left < right and top < bottom:
             errors.append(edge_errors(window.edges_to_image((left, top, right, bottom)), box))
     return mean_errors(errors) if errors else None
@@ -103,16 +95,18 @@ class CloserBox(NamedTuple):
     overlap: float
 
 
-def look_closer(backend: InferenceBackend, picture: Picture, boxes: Sequence[Box], tokens: Tensor) -> list[CloserBox]:
+def look_closer(
+    backend: InferenceBackend, picture: Picture, boxes: Sequence[Box], tokens: Sequence[DeviceArray]
+) -> list[CloserBox]:
     """Refine boxes in image pixels once; one that cannot be refined stays, with a predicted overlap of 0.
 
-    :param tokens: of the targets, ``Tensor[B, T, C]``.
+    :param tokens: of each target.
     """
     windows = [CloserWindow.around(box, CLOSER_CONTEXT, CLOSER_SIZE) for box in boxes]
     found = backend.look_closer([crop_window(picture, window) for window in windows], tokens)
-    rows = torch.cat((found.edges, torch.sigmoid(found.quality)[:, None]), 1).tolist()
     refined = []
-    for box, window, (left, top, right, bottom, overlap) in zip(boxes, windows, rows, strict=True):
+    rows = zip(boxes, windows, found.edges.tolist(), found.overlaps.tolist(), strict=True)
+    for box, window, (left, top, right, bottom), overlap in rows:
         valid = all(map(math.isfinite, (left, top, right, bottom, overlap))) and left < right and top < bottom
         edges = window.edges_to_image((left, top, right, bottom)) if valid else box
         refined.append(CloserBox(edges, overlap if valid else 0.0))
@@ -128,7 +122,7 @@ def refine_closer(
     """
     size = (picture.width, picture.height)
     boxes = peak_boxes(targets, size, config)
-    tokens = torch.cat([target.tokens for target in targets if target.tokens is not None])
+    tokens = [target.tokens for target in targets]
     for _ in range(config.closer_looks):
         refined = look_closer(backend, picture, boxes, tokens)
         boxes = [clip_box(box, size, config) for box, _ in refined]

@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
 
 
 class SampleMemory:
@@ -12,55 +17,54 @@ class SampleMemory:
 
     The first frame's samples are never replaced, and together keep at least a given share of the weight.
 
-    :param features: of the first frame, ``Tensor[N, C, H, W]``. :param boxes: ``Tensor[N, 4]`` in crop pixels.
-    :param capacity: maximum number of samples. :param first_share: least weight of the first frame's samples together.
+    :param features: ``[capacity, C, H, W]`` on the backend's device, which begins with the first frame's N samples.
+    :param boxes: of the first frame, ``[N, 4]`` in crop pixels.
+    :param first_share: least weight of the first frame's samples together.
     """
 
-    def __init__(self, features: Tensor, boxes: Tensor, capacity: int, first_share: float) -> None:
-        self.first = len(features)
-        if capacity <= self.first:
-            raise ValueError(f"capacity is {capacity}; it must exceed the {self.first} samples of the first frame")
-        self._features = features.new_zeros((capacity, *features.shape[1:]))
-        self._boxes = boxes.new_zeros((capacity, 4))
-        self._features[: self.first] = features
+    def __init__(self, features: Any, boxes: Floats, first_share: float) -> None:
+        self.first = self.count = len(boxes)
+        if len(features) <= self.first:
+            raise ValueError(f"capacity is {len(features)}; it must exceed the {self.first} samples of the first frame")
+        self._features = features
+        self._boxes = np.zeros((len(features), 4), np.float32)
         self._boxes[: self.first] = boxes
-        self._weights = torch.zeros(capacity, dtype=torch.float64)
+        self._weights = np.zeros(len(features))
         self._weights[: self.first] = 1 / self.first
         self.first_share = first_share
-        self.count = self.first
         self._previous: int | None = None
 
     @property
-    def features(self) -> Tensor:
-        """Features of the samples held, ``Tensor[count, C, H, W]``, a view."""
+    def features(self) -> Any:
+        """Features of the samples held, ``[count, C, H, W]``, a view on the device."""
         return self._features[: self.count]
 
     @property
-    def boxes(self) -> Tensor:
-        """Target boxes of the samples held, ``Tensor[count, 4]``, a view."""
+    def boxes(self) -> Floats:
+        """Target boxes of the samples held, ``[count, 4]``, a view."""
         return self._boxes[: self.count]
 
     @property
-    def weights(self) -> Tensor:
-        """Weights of the samples held, ``Tensor[count]``, summing to 1."""
-        return self._weights[: self.count].to(self._features)
+    def weights(self) -> Floats:
+        """Weights of the samples held, ``[count]``, summing to 1."""
+        return self._weights[: self.count].astype(np.float32)
 
-    def samples(self) -> tuple[Tensor, Tensor, Tensor]:
+    def samples(self) -> tuple[Any, Floats, Floats]:
         """Return features, boxes and weights of the samples held."""
         return self.features, self.boxes, self.weights
 
-    def slots(self) -> tuple[Tensor, Tensor, Tensor]:
+    def slots(self) -> tuple[Any, Floats, Floats]:
         """Return the same of all slots; empty ones have weight 0 and zero features."""
-        return self._features, self._boxes, self._weights.to(self._features)
+        return self._features, self._boxes, self._weights.astype(np.float32)
 
-    def to(self, device: torch.device) -> None:
-        """Move the samples to a device."""
-        self._features, self._boxes = self._features.to(device), self._boxes.to(device)
+    def move(self, move: Callable[[Any], Any]) -> None:
+        """Move the features to another device."""
+        self._features = move(self._features)
 
-    def add(self, features: Tensor, box: Tensor, rate: float) -> None:
+    def add(self, features: Any, box: Floats, rate: float) -> None:
         """Add a sample; when full it replaces the one with the least weight that is not from the first frame.
 
-        :param features: ``Tensor[C, H, W]``. :param box: ``Tensor[4]``.
+        :param features: ``[C, H, W]`` on the device. :param box: ``[4]``.
         :param rate: its weight is the previous sample's / (1 - rate), that of the very first one ``rate``.
         """
         if self.count < len(self._weights):

@@ -12,7 +12,6 @@ import numpy as np
 from dimp_ros.geometry.box import Box, check_box, check_point, iou
 from dimp_ros.images.closer_window import crop_window, windows_at
 from dimp_ros.images.picture import Picture
-from dimp_ros.model.backbone import Features
 from dimp_ros.model.sizes import POINT_SIZE, POINT_WINDOWS
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.inference_backend import InferenceBackend
@@ -34,13 +33,12 @@ def rank_boxes(backend: InferenceBackend, picture: Picture, point: tuple[float, 
     :raises ValueError: if the point is outside the image, or the network has no head for points.
     """
     check_point(point, picture.width, picture.height)
-    if backend.net.point_box is None:
+    if not backend.has_point_box:
         raise ValueError("these weights cannot find an object at a point, as those of dimp_lite can: give a box")
     windows = windows_at(point, (picture.width, picture.height), POINT_WINDOWS, POINT_SIZE)
-    features = backend.extract([crop_window(picture, window) for window in windows])
-    boxes = backend.net.point_box(Features(*(maps.float() for maps in features)))
+    boxes = backend.boxes_at_point([crop_window(picture, window) for window in windows])
     candidates = []
-    for window, edges, overlaps in zip(windows, boxes.edges.tolist(), boxes.quality.sigmoid().tolist(), strict=True):
+    for window, edges, overlaps in zip(windows, boxes.edges.tolist(), boxes.overlaps.tolist(), strict=True):
         for (left, top, right, bottom), overlap in zip(edges, overlaps, strict=True):
             box = window.edges_to_image((left, top, right, bottom)).clipped(picture.width, picture.height)
             valid = all(map(math.isfinite, (*box, overlap)))

@@ -8,20 +8,15 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.picture import Picture, to_color
-from dimp_ros.model.backbone import Features
-from dimp_ros.model.target_filter import apply_filter
 from dimp_ros.tracker.augment import first_frame_views
-from dimp_ros.tracker.box_adaptation import fit_modulation
 from dimp_ros.tracker.candidate_tracks import find_peaks
 from dimp_ros.tracker.closer_look import uses_ascent
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
-from dimp_ros.tracker.inference_backend import InferenceBackend
+from dimp_ros.tracker.inference_backend import DeviceArray, InferenceBackend, WindowFeatures
 from dimp_ros.tracker.localization import Outcome, highest
 from dimp_ros.tracker.memory import SampleMemory
 from dimp_ros.tracker.random_numbers import UniformNumbers
@@ -34,71 +29,59 @@ FITTED_VIEWS = 3
 
 
 def init_target_model(
-    backend: InferenceBackend,
-    picture: Picture,
-    box: Box,
-    config: TrackerConfig,
-    device: torch.device,
-    timer: StageTimer,
-) -> TrackedTarget:
+    backend: InferenceBackend, picture: Picture, box: Box, config: TrackerConfig, timer: StageTimer
+) -> tuple[TrackedTarget, WindowFeatures]:
     """Learn a target's filter and the overlap network's modulation vectors from the first frame.
 
     :param box: the target in image pixels, already checked. :param timer: records the stages.
+    :return: the target, and the features of the plain view.
     """
     window = search_area(box, config)
     large = crop(picture, SearchWindow.around(box.center, 2 * window.side, 2 * config.crop_size))
     views = first_frame_views(to_color(large), window.box_to_crop(box), config, np.random.default_rng(config.seed))
     timer.record("crop")
-    backbone = backend.extract([view.image for view in views])
-    boxes = torch.tensor([view.box for view in views], device=device)
+    features = backend.extract([view.image for view in views])
+    boxes = np.array([view.box for view in views], np.float32)
     timer.record("backbone")
 
     random = UniformNumbers(config.seed)
-    stride16 = torch.cat((backbone.stride16, _dropout_copies(backbone.stride16[:1], config, random)))
-    boxes = torch.cat((boxes, boxes[:1].expand(config.dropout_copies, -1)))
-    features = backend.target_features(stride16)
-    classifier = backend.net.classifier
-    initial = classifier.filter_initializer(features[None], boxes[None])
-    weights = classifier.filter_optimizer(initial, features[None], boxes[None], steps=config.init_steps)[-1]
+    share = 1 - config.dropout_rate
+    kept = random(config.dropout_copies, features.stride16.shape[1]) < np.float32(share)
+    samples = backend.classification_features(features, kept, share)
+    sample_boxes = np.concatenate((boxes, boxes[:1].repeat(config.dropout_copies, 0)))
+    filter = backend.learn_filter(samples, sample_boxes, config.init_steps)
     timer.record("learn")
 
-    plain = Features(*(maps[:1].float() for maps in backbone))
-    modulation = backend.net.bb_regressor.modulation(plain, boxes[:1])
-    if config.box_fit_steps and uses_ascent(backend.net, config):
-        fitted = Features(*(maps[:FITTED_VIEWS] for maps in backbone))
-        modulation = fit_modulation(backend.net.bb_regressor, modulation, fitted, boxes[: len(fitted[0])], config)
-    memory = SampleMemory(features, boxes, config.memory_size, config.first_frame_share)
-    scores = apply_filter(features[None, :1], weights)[0, 0].cpu().numpy()
-    result = SearchResult(window, views[0].image, scores, weights, highest(scores))
+    plain = features.rows([0])
+    modulation = backend.modulation(plain, boxes[0])
+    if config.box_fit_steps and uses_ascent(backend, config):
+        fitted = features.rows(list(range(len(boxes)))[:FITTED_VIEWS])
+        modulation = backend.fit_modulation(modulation, fitted, boxes[:FITTED_VIEWS], config)
+    memory = SampleMemory(backend.reserve(samples, config.memory_size), sample_boxes, config.first_frame_share)
+    scores = backend.score(samples[:1], filter)[0]
+    result = SearchResult(window, views[0].image, scores, filter, highest(scores))
     timer.record("modulate")
-    target = TrackedTarget(box, weights, modulation, memory, random, result)
+    target = TrackedTarget(box, filter, modulation, memory, random, result)
     if config.candidates:
-        peaks = find_peaks(scores, features[0].cpu().numpy(), window, box, config.candidates)
+        peaks = find_peaks(scores, backend.to_host(samples[0]), window, box, config.candidates)
         target.tracks.start(peaks, result.localization.cell)
-    return target
-
-
-def _dropout_copies(plain: Tensor, config: TrackerConfig, random: UniformNumbers) -> Tensor:
-    """Return copies of features ``Tensor[1, C, H, W]`` with 2-D channel dropout."""
-    keep = 1 - config.dropout_rate
-    kept = random(config.dropout_copies, plain.shape[1], 1, 1) < np.float32(keep)
-    return plain * torch.from_numpy(kept).to(plain) / keep
+    return target, plain
 
 
 def update_target_model(
-    target: TrackedTarget, features: Tensor, backend: InferenceBackend, config: TrackerConfig
+    target: TrackedTarget, features: DeviceArray, backend: InferenceBackend, config: TrackerConfig
 ) -> None:
     """Add a target's last frame to its memory and optimise its filter, as the localisation's outcome demands.
 
     A hard negative is optimised at once, a normal frame every ``update_interval`` frames, an uncertain one never.
 
-    :param features: classification features of the frame's crop, ``Tensor[C, H, W]``.
+    :param features: classification features of the frame's crop, ``[C, H, W]``.
     """
     outcome, memory = target.last.localization.outcome, target.memory
     if outcome is Outcome.UNCERTAIN:
         return
     hard = outcome is Outcome.HARD_NEGATIVE
-    box = torch.tensor(target.last.window.box_to_crop(target.box), device=features.device)
+    box = np.array(target.last.window.box_to_crop(target.box), np.float32)
     memory.first_share = config.first_frame_share
     memory.add(features, box, config.hard_negative_rate if hard else config.learning_rate)
     if hard:

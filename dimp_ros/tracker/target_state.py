@@ -3,18 +3,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dimp_ros.geometry.box import Box
-from dimp_ros.model.iou_net import Modulation
 from dimp_ros.tracker.candidate_tracks import CandidateTracks
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow
+from dimp_ros.tracker.inference_backend import DeviceArray, Floats, TargetModulation
 from dimp_ros.tracker.localization import Localization
 from dimp_ros.tracker.memory import SampleMemory
 from dimp_ros.tracker.random_numbers import UniformNumbers
@@ -32,11 +31,11 @@ class SearchResult:
     window: SearchWindow
     image: NDArray[np.uint8]
     scores: NDArray[np.float32]
-    filter: Tensor
+    filter: DeviceArray
     localization: Localization
-    proposals: NDArray[np.float32] | None = None
-    boxes: NDArray[np.float32] | None = None
-    overlaps: NDArray[np.float32] | None = None
+    proposals: Floats | None = None
+    boxes: Floats | None = None
+    overlaps: Floats | None = None
 
 
 @dataclass
@@ -45,15 +44,15 @@ class TrackedTarget:
 
     :param box: the last CONFIRMED one. :param random: for jittered boxes. :param last: the result of the last frame.
     :param frame: 0 on the first frame, incremented by every update.
-    :param tokens: of the box refiner, ``Tensor[1, T, C]``; None where the weights have none.
+    :param tokens: of the box refiner, ``[1, T, C]``; None where the weights have none.
     :param box_quality: of the box in this frame, 0..1: see `closer_look`; None without a box refiner.
     :param edge_errors: of the refined box in the first frame: left, top, right, bottom, in box sides.
     :param reported_box: ``box`` with the first frame's error subtracted.
     """
 
     box: Box
-    filter: Tensor
-    modulation: Modulation
+    filter: DeviceArray
+    modulation: TargetModulation
     memory: SampleMemory
     random: UniformNumbers
     last: SearchResult
@@ -61,7 +60,7 @@ class TrackedTarget:
     status: TrackStatus = TrackStatus.CONFIRMED
     redetection: RedetectionState = field(default_factory=RedetectionState)
     tracks: CandidateTracks = field(default_factory=CandidateTracks)
-    tokens: Tensor | None = None
+    tokens: DeviceArray = None
     box_quality: float | None = None
     edge_errors: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     reported_box: Box = field(init=False)
@@ -74,16 +73,19 @@ class TrackedTarget:
         candidate = self.redetection.candidate
         return candidate.box if candidate else self.redetection.search_box(self.box, config)
 
-    def to(self, device: torch.device) -> None:
-        """Move all tensors to a device."""
-        self.filter = self.filter.to(device)
-        self.modulation = Modulation(*(vector.to(device) for vector in self.modulation))
-        self.memory.to(device)
-        self.tokens = None if self.tokens is None else self.tokens.to(device)
-        self.last.filter = self.last.filter.to(device)
+    def move(self, move: Callable[[DeviceArray], DeviceArray]) -> None:
+        """Move everything that lives on the backend's device."""
+        self.filter = move(self.filter)
+        self.modulation = TargetModulation(*map(move, self.modulation))
+        self.memory.move(move)
+        self.tokens = None if self.tokens is None else move(self.tokens)
+        self.last.filter = move(self.last.filter)
 
-    def inspect(self) -> FrameInspection:
-        """Return copies of everything behind the last result."""
+    def inspect(self, to_host: Callable[[DeviceArray], Floats]) -> FrameInspection:
+        """Return copies of everything behind the last result.
+
+        :param to_host: copies from the backend's device.
+        """
         last, memory = self.last, self.memory
         return FrameInspection(
             frame=self.frame,
@@ -91,35 +93,35 @@ class TrackedTarget:
             window=last.window,
             scores=last.scores.copy(),
             localization=last.localization,
-            filter=_copy(last.filter[0]),
-            next_filter=_copy(self.filter[0]),
-            modulation=Modulation(*(_copy(vector[0]) for vector in self.modulation)),
+            filter=to_host(last.filter[0]),
+            next_filter=to_host(self.filter[0]),
+            modulation=TargetModulation(*(to_host(vector[0]) for vector in self.modulation)),
             proposals=None if last.proposals is None else last.proposals.copy(),
             refined_boxes=None if last.boxes is None else last.boxes.copy(),
             overlaps=None if last.overlaps is None else last.overlaps.copy(),
             box=self.box,
-            sample_features=_copy(memory.features),
-            sample_boxes=_copy(memory.boxes),
-            sample_weights=_copy(memory.weights),
+            sample_features=to_host(memory.features),
+            sample_boxes=memory.boxes.copy(),
+            sample_weights=memory.weights,
         )
 
 
 @dataclass(frozen=True)
 class FrameInspection:
-    """Everything behind a target's last `TrackResult`; boxes are (x, y, w, h) in crop pixels, tensors on the CPU.
+    """Everything behind a target's last `TrackResult`, in numpy; boxes are (x, y, w, h) in crop pixels.
 
     :param frame: 0 on the first frame, incremented by every update.
     :param image: the network's input, ``[S, S, 3]`` BGR uint8. :param window: its position in the image.
     :param scores: ``[R, C]``; cell (row, column) is a target centre at crop pixel (16 column, 16 row).
     :param localization: the decision made from them; on the first frame their maximum.
-    :param filter: ``Tensor[C, 4, 4]``, the filter behind ``scores``. :param next_filter: after this frame was learned.
+    :param filter: ``[C, 4, 4]``, the filter behind ``scores``. :param next_filter: after this frame was learned.
     :param modulation: the overlap network's, two vectors.
     :param proposals: ``[P, 4]``, where refinement started; None on the first frame and where the target was not
         found. :param refined_boxes: ``[P, 4]``, where it ended.
     :param overlaps: ``[P]``, the prediction ``2 * IoU - 1`` before its last step.
     :param box: the confirmed box after this frame, in image pixels.
-    :param sample_features: the memory's, ``Tensor[N, C, H, W]``, with ``sample_boxes`` ``Tensor[N, 4]`` and
-        ``sample_weights`` ``Tensor[N]``, after this frame was added.
+    :param sample_features: the memory's, ``[N, C, H, W]``, with ``sample_boxes`` ``[N, 4]`` and
+        ``sample_weights`` ``[N]``, after this frame was added.
     """
 
     frame: int
@@ -127,16 +129,16 @@ class FrameInspection:
     window: SearchWindow
     scores: NDArray[np.float32]
     localization: Localization
-    filter: Tensor
-    next_filter: Tensor
-    modulation: Modulation
-    proposals: NDArray[np.float32] | None
-    refined_boxes: NDArray[np.float32] | None
-    overlaps: NDArray[np.float32] | None
+    filter: Floats
+    next_filter: Floats
+    modulation: TargetModulation
+    proposals: Floats | None
+    refined_boxes: Floats | None
+    overlaps: Floats | None
     box: Box
-    sample_features: Tensor
-    sample_boxes: Tensor
-    sample_weights: Tensor
+    sample_features: Floats
+    sample_boxes: Floats
+    sample_weights: Floats
 
 
 def evidence_of(localization: Localization, box_quality: float | None) -> float:
@@ -147,8 +149,3 @@ def evidence_of(localization: Localization, box_quality: float | None) -> float:
     if box_quality is None:
         return localization.peak
     return localization.peak * (1 - min(max(localization.distractor_ratio, 0.0), 1.0)) * box_quality
-
-
-def _copy(tensor: Tensor) -> Tensor:
-    """Return a copy on the CPU."""
-    return tensor.detach().to("cpu", copy=True)

@@ -12,24 +12,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dimp_ros.geometry.box import Box, check_box
 from dimp_ros.images.picture import Picture, as_picture, to_color
-from dimp_ros.model.backbone import Features
-from dimp_ros.model.checkpoints.checkpoint import load_model
+from dimp_ros.model.checkpoints.network_source import NetworkSource
 from dimp_ros.model.checkpoints.weights_file import WeightsInfo
-from dimp_ros.model.dimp import build_model
 from dimp_ros.model.sizes import STRIDE
-from dimp_ros.tracker.backend_choice import choose_backend, make_backend
+from dimp_ros.tracker.backend_choice import choose_backend, choose_precision, make_backend
 from dimp_ros.tracker.box_refinement import measure_edge_errors, refine, reported
 from dimp_ros.tracker.candidate_tracks import find_peaks
 from dimp_ros.tracker.closer_look import (
@@ -42,8 +39,8 @@ from dimp_ros.tracker.closer_look import (
 )
 from dimp_ros.tracker.config import TrackerConfig
 from dimp_ros.tracker.crop import SearchWindow, crop
-from dimp_ros.tracker.device import choose_device, choose_precision
-from dimp_ros.tracker.inference_backend import InferenceBackend
+from dimp_ros.tracker.device import choose_device
+from dimp_ros.tracker.inference_backend import InferenceBackend, WindowFeatures
 from dimp_ros.tracker.localization import Outcome, localize
 from dimp_ros.tracker.point_box import find_box
 from dimp_ros.tracker.redetection import TrackStatus, search_area
@@ -51,6 +48,9 @@ from dimp_ros.tracker.result import TargetState, TrackResult
 from dimp_ros.tracker.stage_timer import StageTimer
 from dimp_ros.tracker.target_model import init_target_model, update_target_model
 from dimp_ros.tracker.target_state import FrameInspection, SearchResult, TrackedTarget, evidence_of
+
+if TYPE_CHECKING:
+    from dimp_ros.model.dimp import DimpNet
 
 STATES = {
     Outcome.NORMAL: TargetState.TRACKING,
@@ -94,21 +94,22 @@ class DimpTracker:
     ) -> None:
         self.device = choose_device(device)
         self._precision, self._backend_name = precision, backend
-        choose_precision(precision, self.device)  # both raise before anything is loaded
-        choose_backend(backend, self.device)
+        choose_precision(precision, self.device, choose_backend(backend, self.device))  # raise before anything is read
         if weights == "random":
-            with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(config.seed if config else 0)
-                net, info = build_model(model).eval().requires_grad_(False), WeightsInfo(architecture=model)
+            self._source = NetworkSource.random(model, config.seed if config else 0)
         elif weights is None:
-            net, info = load_model(model)
+            self._source = NetworkSource.find(model)
         else:
             raise ValueError(f"weights is {weights!r}; it must be None or 'random' (give a file as the model)")
-        self.info, self._confidence = info, info.confidence
+        self.info, self._confidence = self._source.info, self._source.info.confidence
         self._targets: dict[str, TrackedTarget] = {}
-        self._config = config or config_of(info)
-        self.net = net.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._config = config or config_of(self.info)
         self._backend = self._make_backend()
+
+    @property
+    def net(self) -> DimpNet:
+        """The network in PyTorch; weights written to it are used from the next target on."""
+        return self._source.network()
 
     @property
     def config(self) -> TrackerConfig:
@@ -150,11 +151,10 @@ class DimpTracker:
 
         :raises ValueError: if there is no such device; nothing changes.
         """
-        self.device = choose_device(device)
-        self.net = self.net.to(self.device)
-        for target in self._targets.values():
-            target.to(self.device)
+        self.device, old = choose_device(device), self._backend
         self._backend = self._make_backend()
+        for target in self._targets.values():
+            target.move(lambda array: self._backend.to_device(old.to_host(array)))
 
     @property
     def backend(self) -> str:
@@ -164,11 +164,11 @@ class DimpTracker:
     def _make_backend(self) -> InferenceBackend:
         """Make the backend for the device and the network's weights."""
         name = self._backend_name if self.device.type == "cpu" else "auto"  # after a move to a GPU
-        return make_backend(name, self.net, self.device, choose_precision(self._precision, self.device))
+        return make_backend(name, self._source, self.device, self._precision, self.config)
 
     def device_bytes(self) -> int | None:
         """Return the device memory that this program has reserved; None on a CPU."""
-        return torch.cuda.memory_reserved(self.device) if self.device.type == "cuda" else None
+        return self._backend.device_bytes()
 
     def warm_up(self) -> None:
         """Run every stage once on a synthetic image, so that the first frame is not slower than the others.
@@ -182,10 +182,12 @@ class DimpTracker:
             image[100:140, 140:180] = np.random.default_rng(0).integers(0, 256, (5, 5, 3)).repeat(8, 0).repeat(8, 1)
             self.init(image, (140, 100, 40, 40))
             self.update(image)
+            if self._backend.has_point_box:
+                with contextlib.suppress(ValueError):  # nothing that stands out
+                    self.find_box(image, (160, 120))
         finally:
             self._targets = kept
 
-    @torch.inference_mode()
     def init(self, image: NDArray[np.uint8] | Picture, box: Sequence[float], *, target_id: str = "0") -> TrackResult:
         """Start tracking the target in ``box``; an id that is already tracked starts over.
 
@@ -196,12 +198,11 @@ class DimpTracker:
         timer = StageTimer()
         picture = as_picture(image)
         checked = check_box(box, picture.width, picture.height, min_side=self.config.min_target_side)
-        target = init_target_model(self._current_backend(), picture, checked, self.config, self.device, timer)
-        self._learn_box(target, picture)
+        target, features = init_target_model(self._current_backend(), picture, checked, self.config, timer)
+        self._learn_box(target, features, picture)
         self._targets[target_id] = target
         return self._result(target_id, target, timer.stages)
 
-    @torch.inference_mode()
     def find_box(self, image: NDArray[np.uint8] | Picture, point: tuple[float, float]) -> Box:
         """Return the box of the object at a point, in image pixels, for `init`. No target changes.
 
@@ -224,7 +225,6 @@ class DimpTracker:
             )
         return next(iter(self.update_all(image).values()))
 
-    @torch.inference_mode()
     def update_all(
         self, image: NDArray[np.uint8] | Picture, only: Collection[str] | None = None
     ) -> dict[str, TrackResult]:
@@ -243,17 +243,17 @@ class DimpTracker:
         targets, size = list(selected.values()), (picture.width, picture.height)
         windows = self._search_windows(targets, size)
         crops = [to_color(crop(picture, window)) for own in windows for window in own]
-        filters = torch.cat([target.filter for target, own in zip(targets, windows, strict=True) for _ in own])
+        filters = [target.filter for target, own in zip(targets, windows, strict=True) for _ in own]
         timer.record("crop")
-        backbone, features, maps = self._backend.extract_and_score(crops, filters, timer)
+        features, maps = self._backend.extract_and_score(crops, filters, timer)
         rows = self._localize_targets(targets, windows, crops, maps, features)
         timer.record("localize")
-        self._refine_and_confirm(targets, backbone, rows, picture)
+        self._refine_and_confirm(targets, features, rows, picture)
         timer.record("refine")
         for target, row in zip(targets, rows, strict=True):
             target.frame += 1
             if target.status is TrackStatus.CONFIRMED:
-                update_target_model(target, features[row], self._backend, self.config)
+                update_target_model(target, features.classifier[row], self._backend, self.config)
         timer.record("update")
         return {target_id: self._result(target_id, target, timer.stages) for target_id, target in selected.items()}
 
@@ -264,10 +264,10 @@ class DimpTracker:
         :raises KeyError: if there is no such target, or if it is omitted and there is not exactly one.
         """
         if target_id is None and len(self._targets) == 1:
-            return next(iter(self._targets.values())).inspect()
+            (target_id,) = self._targets
         if target_id not in self._targets:
             raise KeyError(f"there is no target {target_id!r}; targets are {list(self._targets)}")
-        return self._targets[target_id].inspect()
+        return self._targets[target_id].inspect(self._backend.to_host)
 
     def confidence(self, evidence: float) -> float:
         """Return the confidence for a `TrackResult.evidence`, by the map that is stored with the weights."""
@@ -305,7 +305,7 @@ class DimpTracker:
         windows: list[list[SearchWindow]],
         crops: Sequence[NDArray[np.uint8]],
         maps: NDArray[np.float32],
-        features: Tensor,
+        features: WindowFeatures,
     ) -> list[int]:
         """Set every target's status and search result from the score maps ``[N, R, C]`` of its windows.
 
@@ -320,7 +320,7 @@ class DimpTracker:
                 scores, cells = maps[first + n], (last.h / STRIDE, last.w / STRIDE)
                 localizations.append(localize(scores, cells, center, self.config))
             if self.config.candidates:
-                box, area = target.predicted_box(self.config), features[first].cpu().numpy()
+                box, area = target.predicted_box(self.config), self._backend.to_host(features.classifier[first])
                 peaks = find_peaks(maps[first], area, own[0], box, self.config.candidates)
                 localizations = target.tracks.decide(localizations, peaks, own, math.sqrt(box.area), self.config)
             target.status, n = target.redetection.classify(localizations, self.config)
@@ -330,23 +330,27 @@ class DimpTracker:
             first += len(own)
         return rows
 
-    def _learn_box(self, target: TrackedTarget, picture: Picture) -> None:
-        """Compute from the first frame what box refinement needs: the box refiner's tokens, the errors of the edges."""
+    def _learn_box(self, target: TrackedTarget, features: WindowFeatures, picture: Picture) -> None:
+        """Compute from the first frame what box refinement needs: the box refiner's tokens, the errors of the edges.
+
+        :param features: of the first frame's crop.
+        """
         config, backend = self.config, self._backend
         closer = ascended = None
-        if uses_refiner(backend.net, config):
+        if uses_refiner(backend, config):
             closer = remember_target(target, backend, picture, config)
-        if config.first_frame_correction and uses_ascent(backend.net, config):
-            backbone = backend.extract([target.last.image])
+        if config.first_frame_correction and uses_ascent(backend, config):
             size = (picture.width, picture.height)
-            ascended = measure_edge_errors(target, self._backend.refine_boxes, backbone, size, config)
+            ascended = measure_edge_errors(target, backend.refine_boxes, features, size, config)
         if closer and ascended:
             left, top, right, bottom = average_values(closer, ascended)
             target.edge_errors = (left, top, right, bottom)
         else:
             target.edge_errors = closer or ascended or target.edge_errors
 
-    def _refine(self, targets: list[TrackedTarget], backbone: Features, rows: list[int], picture: Picture) -> list[Box]:
+    def _refine(
+        self, targets: list[TrackedTarget], features: WindowFeatures, rows: list[int], picture: Picture
+    ) -> list[Box]:
         """Return the refined boxes of targets, by the box refiner, by gradient ascent, or the means of both."""
         config, size = self.config, (picture.width, picture.height)
         closer = None
@@ -354,23 +358,22 @@ class DimpTracker:
             closer = refine_closer(targets, self._backend, picture, config)
             if not config.refine_steps:
                 return closer
-        chosen = Features(*(maps[rows] for maps in backbone))
-        ascended = refine(targets, self._backend.refine_boxes, chosen, size, config)
+        ascended = refine(targets, self._backend.refine_boxes, features.rows(rows), size, config)
         return average_boxes(targets, closer, ascended) if closer else ascended
 
     def _refine_and_confirm(
-        self, targets: list[TrackedTarget], backbone: Features, rows: list[int], picture: Picture
+        self, targets: list[TrackedTarget], features: WindowFeatures, rows: list[int], picture: Picture
     ) -> None:
         """Refine the boxes of targets that were found, and set every target's final status.
 
-        :param backbone: features of all windows. :param rows: for each target, the number of its window.
+        :param features: of all windows. :param rows: for each target, the number of its window.
         """
         found = [n for n, target in enumerate(targets) if target.status is not TrackStatus.LOST]
         boxes: dict[int, Box] = {}
         for target in targets:
             target.box_quality = 0.0 if self.config.closer_looks and target.tokens is not None else None
         if found:
-            refined = self._refine([targets[n] for n in found], backbone, [rows[n] for n in found], picture)
+            refined = self._refine([targets[n] for n in found], features, [rows[n] for n in found], picture)
             boxes = dict(zip(found, refined, strict=True))
         for n, target in enumerate(targets):
             box = boxes.get(n)

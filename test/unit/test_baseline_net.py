@@ -173,4 +173,4 @@ def test_track_equals_that_of_the_specification(tmp_path):
         assert result.box == pytest.approx(wanted, abs=0.02)
         assert result.peak == pytest.approx(peak, rel=1e-3)
         assert tracker.inspect().sample_weights.tolist() == pytest.approx(gamma.tolist(), rel=1e-5)
-    close(tracker.inspect().next_filter, weights[0])
+    close(torch.from_numpy(tracker.inspect().next_filter), weights[0])

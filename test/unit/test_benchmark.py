@@ -65,7 +65,7 @@ def test_baseline_boxes_are_those_of_the_tracker():
         # The baseline's window lies on whole pixels, which shifts what the network sees.
         assert np.abs(np.subtract(ours.last_box, theirs.box)).max() < 2.0
         assert abs(ours.peak - theirs.scores.max()) < 0.1
-    filters = tracker.inspect().next_filter, baseline.filter[0]
+    filters = torch.from_numpy(tracker.inspect().next_filter), baseline.filter[0]
     assert torch.nn.functional.cosine_similarity(*(f.flatten() for f in filters), dim=0) > 0.99
 
 

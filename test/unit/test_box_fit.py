@@ -106,7 +106,7 @@ def set_up(tracker, refiner, **settings):
     """Set a box refiner, which then works alone unless ``refine_steps`` is given."""
     tracker.drop()
     tracker.net.box_refiner = refiner
-    tracker._backend = TorchBackend(tracker.net, tracker.device, torch.float32)
+    tracker._backend = TorchBackend(tracker.net, tracker.device, "float32")
     alone = {"refine_steps": 0} if refiner is not None else {}
     tracker.config = TrackerConfig(**{**QUICK, **alone, **settings})
     return tracker

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from dimp_ros.tracker import DimpTracker, TrackerConfig
-from dimp_ros.tracker.device import choose_precision
+from dimp_ros.tracker.backend_choice import choose_precision
+from dimp_ros.tracker.device import Device, choose_device, thread_count
 
 CONFIG = TrackerConfig(not_found_threshold=-1.0)  # random weights: follow whatever scores highest
 
@@ -20,18 +21,16 @@ def frames(count: int) -> list[np.ndarray]:
 
 
 def tensors(thing: object, seen: set[int]) -> list[torch.Tensor]:
-    """Return the tensors inside of an object, its attributes and theirs, but those that stay on the CPU by purpose."""
+    """Return the tensors inside of an object, its attributes and theirs."""
     if isinstance(thing, torch.Tensor):
         return [thing]
-    if id(thing) in seen or isinstance(thing, (torch.Generator, str, int, float, np.ndarray)):
+    if id(thing) in seen or isinstance(thing, (str, int, float, np.ndarray)):
         return []
     seen.add(id(thing))
     if isinstance(thing, (list, tuple)):
         inside = list(thing)
     else:
-        inside = (
-            [value for name, value in vars(thing).items() if name != "_weights"] if hasattr(thing, "__dict__") else []
-        )
+        inside = list(vars(thing).values()) if hasattr(thing, "__dict__") else []
     return [tensor for one in inside for tensor in tensors(one, seen)]
 
 
@@ -41,10 +40,9 @@ def test_everything_of_a_target_that_is_computed_with_moves():
     tracker.init(first, (60, 40, 30, 30))
     tracker.update(second)
     target = tracker._targets["0"]
-    target.last.proposals = target.last.boxes = target.last.overlaps = None  # read back to the CPU already
     found = tensors(target, set())
     assert len(found) >= 5 and all(tensor.device.type == "cpu" for tensor in found)
-    target.to(torch.device("meta"))
+    target.move(lambda array: array.to("meta"))
     assert {tensor.device.type for tensor in tensors(target, set())} == {"meta"}
 
 
@@ -70,17 +68,24 @@ def test_missing_device_is_refused_and_nothing_moves():
 
 
 def test_auto_takes_half_precision_where_supported(monkeypatch):
-    cpu, gpu = torch.device("cpu"), torch.device("cuda")
-    assert choose_precision("auto", gpu) is torch.float16
-    for has, expected in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr("dimp_ros.tracker.device._multiplies_bfloat16", lambda has=has: has)
-        monkeypatch.setattr("dimp_ros.tracker.device.onednn_fuses", lambda _: True)
-        assert choose_precision("auto", cpu) is expected
-    assert choose_precision("float32", gpu) is torch.float32
+    cpu, gpu = Device("cpu"), Device("cuda", 1)
+    assert str(gpu) == "cuda:1" and choose_precision("auto", gpu) == "float16"
+    for has, fuses, expected in ((True, True, "bfloat16"), (False, True, "float32"), (True, False, "float32")):
+        monkeypatch.setattr("dimp_ros.tracker.backend_choice.multiplies_bfloat16", lambda has=has: has)
+        monkeypatch.setattr("dimp_ros.model.inference.fused_conv.onednn_fuses", lambda _, fuses=fuses: fuses)
+        assert choose_precision("auto", cpu) == expected
+        assert choose_precision("auto", cpu, "openvino") == ("bfloat16" if has else "float32")
+    assert choose_precision("float32", gpu) == "float32"
+
+
+def test_a_computer_without_gpu_files_computes_on_the_cpu(monkeypatch):
+    monkeypatch.setattr("dimp_ros.tracker.device.GPU_FILES", ("no-such-device",))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("torch was asked"))
+    assert choose_device("auto") == Device("cpu") and thread_count() >= 1
 
 
 def test_a_precision_that_cannot_be_had_is_refused():
     with pytest.raises(ValueError, match="'int8' is unknown; choose auto, float32"):
-        choose_precision("int8", torch.device("cpu"))
+        choose_precision("int8", Device("cpu"))
     with pytest.raises(ValueError, match="on a CPU choose auto"):
-        choose_precision("float16", torch.device("cpu"))
+        choose_precision("float16", Device("cpu"))

@@ -126,18 +126,16 @@ def test_point_outside_the_image_is_refused(tracker, point):
 @pytest.mark.parametrize("point", [(0.0, 0.0), (480.0, 320.0), (0.0, 320.0)])
 def test_boxes_at_the_corners_lie_in_the_image(tracker, point):
     image, _ = dog((200, 80), 150)
-    backend = TorchBackend(tracker.net, tracker.device, torch.float32)
-    with torch.inference_mode():
-        for box, overlap in rank_boxes(backend, ArrayPicture(image), point):
-            assert box.x >= 0 and box.y >= 0 and box.x + box.w <= 480 and box.y + box.h <= 320
-            assert 0 <= overlap <= 1
+    backend = TorchBackend(tracker.net, tracker.device, "float32")
+    for box, overlap in rank_boxes(backend, ArrayPicture(image), point):
+        assert box.x >= 0 and box.y >= 0 and box.x + box.w <= 480 and box.y + box.h <= 320
+        assert 0 <= overlap <= 1
 
 
 def test_grey_images_are_taken(tracker):
     image, truth = dog((200, 80), 150)
     grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)
-    with torch.inference_mode():
-        ranked = rank_boxes(TorchBackend(tracker.net, tracker.device, torch.float32), ArrayPicture(grey), truth.center)
+    ranked = rank_boxes(TorchBackend(tracker.net, tracker.device, "float32"), ArrayPicture(grey), truth.center)
     assert len(ranked) >= len(POINT_WINDOWS)
 
 

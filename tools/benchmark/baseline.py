@@ -90,7 +90,9 @@ class BaselineTracker:
         first = net.initial_filter(features, boxes)
         self.filter = net.optimize(first, features, boxes, equal, config.init_steps)[-1]
         self.modulation = net.modulation((backbone[0][:1], plain), boxes[:1])
-        self.memory = SampleMemory(features, boxes, config.memory_size, config.first_frame_share)
+        reserved = features.new_zeros((config.memory_size, *features.shape[1:]))
+        reserved[: len(features)] = features
+        self.memory = SampleMemory(reserved, boxes.cpu().numpy(), config.first_frame_share)
 
     @torch.no_grad()
     def update(self, image: NDArray[np.uint8]) -> BaselineResult:
@@ -136,11 +138,12 @@ class BaselineTracker:
     def _learn(self, features: Tensor, box: Box, hard: bool) -> None:
         config, memory = self.config, self.memory
         rate = config.hard_negative_rate if hard else config.learning_rate
-        memory.add(features, torch.tensor(box, device=self.device), rate)
+        memory.add(features, np.array(box, np.float32), rate)
         steps = config.update_steps if self.frames % config.update_interval == 0 else 0
         steps = config.hard_negative_steps if hard else steps
         if steps:
-            features, boxes, gamma = memory.samples()
+            features, *known = memory.samples()
+            boxes, gamma = (torch.from_numpy(part).to(self.device) for part in known)
             self.filter = self.net.optimize(self.filter, features, boxes, gamma, steps)[-1]
 
 

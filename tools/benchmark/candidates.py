@@ -20,8 +20,8 @@ from benchmark.sequences import BenchmarkVideo
 from dimp_ros.model.checkpoints.weights_file import find_weights
 from dimp_ros.model.dimp import ARCHITECTURES
 from dimp_ros.tracker import DimpTracker, TargetState, TrackerConfig
-from dimp_ros.tracker.backend_choice import choose_backend
-from dimp_ros.tracker.device import choose_device, choose_precision
+from dimp_ros.tracker.backend_choice import choose_backend, choose_precision
+from dimp_ros.tracker.device import choose_device
 from dimp_ros.tracker.localization import Outcome
 from dimp_ros.tracker.stage_timer import StageTimer
 
@@ -77,8 +77,8 @@ class ModelChoice(NamedTuple):
                 raise
             weights = "random"
         chosen = choose_device(device)
-        number = str(choose_precision(precision, chosen)).removeprefix("torch.")
-        return cls(model, chosen, number, weights, choose_backend(backend, chosen))
+        named = choose_backend(backend, chosen)
+        return cls(model, torch.device(str(chosen)), choose_precision(precision, chosen, named), weights, named)
 
     @property
     def name(self) -> str:
@@ -113,8 +113,8 @@ class DimpCandidate:
         self.name = f"{choice.name}, {targets} target{'s' if targets > 1 else ''}"
         self.targets = targets
         self.tracker = choice.tracker()
-        self._frames = 0
-        _wait_at_laps(self.tracker.device)
+        self._frames, self._device = 0, choice.device
+        _wait_at_laps(choice.device)
 
     @property
     def window(self) -> float:
@@ -128,12 +128,12 @@ class DimpCandidate:
         image = video.frame(number)
         for n, box in enumerate(video.boxes(number, self.targets)):
             self.tracker.init(image, box, target_id=str(n))
-        wait_for(self.tracker.device)
+        wait_for(self._device)
 
     def step(self, image: NDArray[np.uint8]) -> Step:
         """Follow them; an update that improves the filters is called ``optimize``."""
         results = self.tracker.update_all(image).values()
-        wait_for(self.tracker.device)
+        wait_for(self._device)
         self._frames += 1
         stages = dict(next(iter(results)).stage_ms)
         if self._frames % self.tracker.config.update_interval == 0 and "update" in stages:

@@ -59,6 +59,31 @@ class _Extractor(nn.Module):
         return features
 
 
+class ClassifierGraph(nn.Module):
+    """Classification features of backbone features ``stride16``; ``factors`` ``[N, C16]`` multiply its channels.
+
+    :param net: in evaluation mode; its weights are copied.
+    """
+
+    INPUTS: ClassVar = ("stride16", "factors")
+    OUTPUTS: ClassVar = ("features",)
+
+    def __init__(self, net: DimpNet) -> None:
+        super().__init__()
+        *layers, norm = copy.deepcopy(net.classifier.feature_extractor)
+        assert isinstance(norm, InstanceL2Norm)
+        self.layers, self.scale = nn.Sequential(*layers), norm.scale
+
+    def forward(self, stride16: Tensor, factors: Tensor | None = None) -> Tensor:
+        """Return the features; without ``factors`` nothing is multiplied."""
+        if factors is not None:
+            stride16 = stride16 * factors[..., None, None]
+        features: Tensor = self.layers(stride16)
+        # As InstanceL2Norm, written so that OpenVINO 2026.2 does not invert the quotient under the root.
+        energy = features.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-5
+        return features / (energy.sqrt() * (1 / (self.scale * math.sqrt(features[0].numel()))))
+
+
 class FeatureGraph(nn.Module):
     """Features of search windows: `SearchGraph` without the correlation.
 
@@ -70,19 +95,23 @@ class FeatureGraph(nn.Module):
 
     def __init__(self, net: DimpNet) -> None:
         super().__init__()
-        self.extractor = _Extractor(net.feature_extractor)
-        *layers, norm = copy.deepcopy(net.classifier.feature_extractor)
-        assert isinstance(norm, InstanceL2Norm)
-        self.classifier, self.scale = nn.Sequential(*layers), norm.scale
+        self.extractor, self.classifier = _Extractor(net.feature_extractor), ClassifierGraph(net)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Extract features; see the table of this module."""
         stride8, stride16 = self.extractor(images)
-        features = self.classifier(stride16)
-        # As InstanceL2Norm, written so that OpenVINO 2026.2 does not invert the quotient under the root.
-        energy = features.square().sum(dim=(1, 2, 3), keepdim=True) + 1e-5
-        features = features / (energy.sqrt() * (1 / (self.scale * math.sqrt(features[0].numel()))))
-        return stride8, stride16, features
+        return stride8, stride16, self.classifier(stride16)
+
+
+class ScoreGraph(nn.Module):
+    """Scores of classification features."""
+
+    INPUTS: ClassVar = ("features", "filters")
+    OUTPUTS: ClassVar = ("scores",)
+
+    def forward(self, features: Tensor, filters: Tensor) -> Tensor:
+        """Correlate; see the table of this module."""
+        return correlate(features, filters)
 
 
 class SearchGraph(nn.Module):
@@ -101,13 +130,13 @@ class SearchGraph(nn.Module):
     def forward(self, images: Tensor, filters: Tensor) -> tuple[Tensor, ...]:
         """Extract and correlate; see the table of this module."""
         stride8, stride16, features = self.features(images)
-        return stride8, stride16, features, _correlate(features, filters)
+        return stride8, stride16, features, correlate(features, filters)
 
 
-def _correlate(features: Tensor, filters: Tensor) -> Tensor:
+def correlate(features: Tensor, filters: Tensor) -> Tensor:
     """Equal `apply_filter`, for one filter an image, without a convolution whose weights are an input.
 
-    :param features: ``Tensor[N, C, H, W]``. :param filters: ``Tensor[N, C, k, k]``.
+    :param features: ``Tensor[N, C, H, W]``. :param filters: ``Tensor[N, C, k, k]``, or one for all images.
     """
     kernel = filters.shape[-1]
     taps = filters.flatten(2).transpose(1, 2) @ features.flatten(2)  # every tap's response, [N, k * k, H * W]
@@ -167,12 +196,7 @@ class Ascent(nn.Module):
     def __init__(self, net: IoUNet, steps: int) -> None:
         super().__init__()
         self.steps = steps
-        self.heads = nn.ModuleList(
-            [
-                _StrideHead(layer, pool.output_size, pool.spatial_scale)
-                for layer, pool in ((net.fc3_rt, net.pool3_t), (net.fc4_rt, net.pool4_t))
-            ]
-        )
+        self.heads = stride_heads(net)
         self.register_buffer("weight", net.iou_predictor.weight.detach().clone())  # [1, 2 * hidden]
         self.register_buffer("bias", net.iou_predictor.bias.detach().clone())
         self.weight: Tensor
@@ -207,7 +231,7 @@ class Ascent(nn.Module):
 
     def _value_and_gradient(self, lines: list[Tensor], boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Predict ``Tensor[B, P]``, and differentiate each prediction in its own box, ``Tensor[B, P, 4]``."""
-        heads = [head for head in self.heads if isinstance(head, _StrideHead)]
+        heads = [head for head in self.heads if isinstance(head, StrideHead)]
         pooled = [head.pool(maps, boxes) for head, maps in zip(heads, lines, strict=True)]
         hidden = [head.hidden(region.flatten(2)) for head, (region, *_) in zip(heads, pooled, strict=True)]
         weights = self.weight.chunk(2, 1)
@@ -220,7 +244,7 @@ class Ascent(nn.Module):
         return values[0] + values[1] + self.bias, gradients[0] + gradients[1]
 
 
-class _StrideHead(nn.Module):
+class StrideHead(nn.Module):
     """Pooling and linear layer of one stride, with batch norm folded in, and their derivative in the boxes."""
 
     def __init__(self, layer: LinearBlock, bins: int, scale: float) -> None:
@@ -276,6 +300,12 @@ class _StrideHead(nn.Module):
         by_start = (hat[..., 1:, :] - hat[..., :-1, :]) * factor
         by_length = (moved[..., 1:, :] - moved[..., :-1, :]) * factor - weights * inverse
         return weights, by_start, by_length
+
+
+def stride_heads(net: IoUNet) -> nn.ModuleList:
+    """Return pooling and linear layer of both strides."""
+    parts = ((net.fc3_rt, net.pool3_t), (net.fc4_rt, net.pool4_t))
+    return nn.ModuleList([StrideHead(layer, pool.output_size, pool.spatial_scale) for layer, pool in parts])
 
 
 class RefinementGraph(nn.Module):

@@ -4,7 +4,7 @@
 A compiled graph is kept under a name that depends on its weights, shapes, precision, the package's code, OpenVINO and
 the processor, in ``$XDG_CACHE_HOME/dimp_ros/openvino`` (``~/.cache`` where that is not set). A file that cannot be
 written or read, is damaged, or is of another graph costs time only. Who may write there is trusted: a compiled graph
-is code.
+is code. Importing this module does not import torch.
 """
 
 from __future__ import annotations
@@ -14,17 +14,14 @@ import hashlib
 import logging
 import os
 import re
-import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from dimp_ros.files.inputs import read_small_file
 from dimp_ros.files.outputs import is_stream, write_bytes
@@ -33,23 +30,23 @@ if TYPE_CHECKING:
     import openvino
 
 MODEL_FOLDER = Path(__file__).resolve().parents[1]
-MOST_FILES = 48
+MOST_FILES = 96
 """Graphs kept in the cache folder; those unused for the longest time are deleted."""
 _LARGEST_FILE = 2**29
 _NAME = re.compile(r"\.?[0-9a-f]{64}(\.[0-9a-f]{8}\.partial)?\.blob")
-PRECISIONS = {torch.float32: "f32", torch.bfloat16: "bf16"}
+PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 
 
-class GraphSource(NamedTuple):
-    """What a graph is converted from.
+class GraphKey(NamedTuple):
+    """A graph of a network.
 
-    :param build: makes the module, in evaluation mode. :param key: tells it from other graphs, its weights included.
-    :param examples: tensors of the inputs' shapes and types.
+    :param name: see `dimp_ros.model.inference.graph_conversion.GRAPHS`. :param sizes: that its shapes follow from.
+    :param precision: of convolutions and matrix products: float32 or bfloat16.
     """
 
-    build: Callable[[], nn.Module]
-    key: str
-    examples: Sequence[Tensor]
+    name: str
+    sizes: tuple[int, ...]
+    precision: str
 
 
 class OpenvinoGraph:
@@ -74,10 +71,25 @@ class OpenvinoGraph:
         for n, array in enumerate(self.outputs):
             self._request.set_output_tensor(n, openvino.Tensor(array, shared_memory=True))
 
-    def __call__(self) -> None:
-        """Compute the outputs from the inputs."""
+    @contextlib.contextmanager
+    def bound(self, number: int, array: NDArray[Any]) -> Iterator[None]:
+        """Use an array as an input, without copying it. Its value in a call is None."""
+        import openvino
+
+        self._request.set_input_tensor(number, openvino.Tensor(array, shared_memory=True))
+        try:
+            yield
+        finally:
+            self._request.set_input_tensor(number, openvino.Tensor(self.inputs[number], shared_memory=True))
+
+    def __call__(self, *values: Any) -> list[NDArray[Any]]:
+        """Copy values into the inputs, compute and return the outputs; an input whose value is None stays."""
+        for array, value in zip(self.inputs, values, strict=False):
+            if value is not None:
+                array[...] = value
         self._request.start_async()  # `infer` would copy the outputs
         self._request.wait()
+        return self.outputs
 
 
 def _buffer(port: openvino.ConstOutput) -> NDArray[Any]:
@@ -88,21 +100,19 @@ def _buffer(port: openvino.ConstOutput) -> NDArray[Any]:
 _compiled: weakref.WeakValueDictionary[str, openvino.CompiledModel] = weakref.WeakValueDictionary()
 
 
-def compile_graph(source: GraphSource, precision: torch.dtype, threads: int) -> openvino.CompiledModel:
+def compile_graph(
+    key: GraphKey, weights: str, threads: int, convert: Callable[[GraphKey], openvino.Model]
+) -> openvino.CompiledModel:
     """Compile a graph, or take it from this process or from the cache folder.
 
-    :param precision: of convolutions and matrix products: float32 or bfloat16. :param threads: that compute it.
+    :param weights: hash of the network's weights. :param threads: that compute the graph.
+    :param convert: makes the graph where it is not in the cache.
     """
-    import openvino
-
-    core = _core()
-    shapes = [(tuple(example.shape), str(example.dtype)) for example in source.examples]
-    parts = (source.key, shapes, str(precision), threads, _code_digest(), openvino.__version__, _processor())
-    name = hashlib.sha256(repr(parts).encode()).hexdigest()
+    core, name = _core(), _file_name(key, weights, threads)
     if (known := _compiled.get(name)) is not None:
         return known
     settings: dict[str, Any] = {
-        "INFERENCE_PRECISION_HINT": PRECISIONS[precision],
+        "INFERENCE_PRECISION_HINT": PRECISIONS[key.precision],
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
@@ -110,39 +120,23 @@ def compile_graph(source: GraphSource, precision: torch.dtype, threads: int) -> 
     path = cache_folder() / f"{name}.blob"
     compiled = _read(path, core, settings)
     if compiled is None:
-        compiled = core.compile_model(convert(source.build(), source.examples), "CPU", settings)
+        compiled = core.compile_model(convert(key), "CPU", settings)
         _write(path, compiled.export_model().getvalue())
     _compiled[name] = compiled
     return compiled
 
 
-def convert(module: nn.Module, examples: Sequence[Tensor]) -> openvino.Model:
-    """Convert a module to an OpenVINO model whose shapes are those of the examples."""
+def is_compiled(key: GraphKey, weights: str, threads: int) -> bool:
+    """Tell whether the cache folder has a compiled graph; arguments as for `compile_graph`."""
+    return (cache_folder() / f"{_file_name(key, weights, threads)}.blob").exists()
+
+
+def _file_name(key: GraphKey, weights: str, threads: int) -> str:
+    """Return a hash of everything that a compiled graph depends on."""
     import openvino
-    from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    # The decoder is what `openvino.convert_model` uses, which also looks for a module that reports usage.
-    with torch.inference_mode(False), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        copies = tuple(example.clone() for example in examples)
-        decoder = TorchScriptPythonDecoder(module.eval(), example_input=copies)
-        frontend = FrontEndManager().load_by_framework("pytorch")
-        model = frontend.convert(frontend.load(decoder))
-    for port, example in zip(model.inputs, examples, strict=True):
-        port.get_node().set_element_type(openvino.Type(example.numpy().dtype))
-    model.reshape({port: list(example.shape) for port, example in zip(model.inputs, examples, strict=True)})
-    model.validate_nodes_and_infer_types()
-    return model
-
-
-def weights_digest(net: nn.Module) -> str:
-    """Return a hash of a network's weights."""
-    digest = hashlib.blake2b(digest_size=16)
-    for name, tensor in net.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+    parts = (tuple(key), weights, threads, _code_digest(), openvino.__version__, _processor())
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
 def cache_folder() -> Path:

@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 import json
-import pickle
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import cv2
@@ -102,5 +102,5 @@ def read_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
     :raises ValueError: if the file is damaged or of another kind, naming it.
     """
     remedy = "delete it to start over, or give another --folder"
-    with named_errors(path, remedy, RuntimeError, pickle.UnpicklingError, EOFError):
+    with named_errors(path, remedy, RuntimeError, UnpicklingError, EOFError):
         return dict(torch.load(path, map_location=device, weights_only=True))

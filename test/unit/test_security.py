@@ -22,7 +22,8 @@ def complaints(text: str) -> list[str]:
         if isinstance(node, ast.Import):
             found += [alias.name for alias in node.names if alias.name in FORBIDDEN_MODULES]
         elif isinstance(node, ast.ImportFrom) and node.module in FORBIDDEN_MODULES:
-            found.append(str(node.module))
+            # The name of an error, which torch.load raises, reads nothing.
+            found += [str(node.module) for alias in node.names if alias.name != "UnpicklingError"]
         elif isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             options = {word.arg: ast.unparse(word.value) for word in node.keywords}
@@ -43,6 +44,7 @@ def test_no_source_executes_input_or_uses_the_network(path):
     [
         "eval('1')",
         "import pickle",
+        "from pickle import UnpicklingError, loads",
         "subprocess.run('ls', shell=True)",
         "torch.load(p)",
         "from urllib.request import urlopen",

@@ -187,7 +187,9 @@ class ImageBag:
                 count += 1
                 yield BagImage(time, message, raw)
         except Exception as error:  # of sqlite, a decompressor or struct: the file is damaged
-            self.damage = f"{self.name} is damaged after {count} images of {self.topic.name}: {error_text(error)}"
+            self.damage = (
+                f"{self.name} is damaged after {count} images of {shown(self.topic.name)}: {error_text(error)}"
+            )
             return
         if count < self.topic.count:  # undetected damage, such as a block of zeros without checksum
             self.damage = f"{self.name} is damaged: {self.topic.count - count} of {self.topic.count} images are missing"

@@ -42,7 +42,7 @@ def export(model: str, output: Path, *, file_format: str = "onnx", random: bool 
         raise ImportError(f"{file_format} needs {', '.join(missing)}; run: pip install 'dimp_ros[export]'")
     from dimp_ros.apps.export.frame_graphs import description, frame_graphs
     from dimp_ros.apps.export.writer import write_onnx, write_openvino
-    from dimp_ros.files.outputs import OutputFolder, check_outputs
+    from dimp_ros.files.outputs import OutputFolder, check_outputs, write_error
     from dimp_ros.model.checkpoints.checkpoint import load_model
     from dimp_ros.model.checkpoints.weights_file import WeightsInfo, find_weights
     from dimp_ros.model.dimp import build_model
@@ -65,6 +65,9 @@ def export(model: str, output: Path, *, file_format: str = "onnx", random: bool 
             size = sum(file.stat().st_size for file in folder.partial.glob(f"{graph.name}.*"))
             lines.append(f"{graph.name}: {size / 2**20:.1f} MiB")
         folder.commit()
+    except OSError as error:
+        folder.discard()
+        raise write_error(output, error) from error
     except BaseException:
         folder.discard()
         raise

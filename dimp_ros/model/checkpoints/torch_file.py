@@ -84,7 +84,7 @@ def _reason(done: subprocess.CompletedProcess[bytes], seconds: int) -> str:
     if done.returncode == -signal.SIGXCPU:
         return f"it takes more than {seconds} s of CPU time; it is damaged"
     if done.returncode == 2 and done.stderr:
-        return done.stderr.decode(errors="replace")
+        return " ".join(done.stderr.decode(errors="replace").split())  # Python itself may have written there, too
     return f"its reader ended with code {done.returncode}; it is damaged"
 
 

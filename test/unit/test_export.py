@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 
+from dimp_ros.apps.export import writer
 from dimp_ros.apps.export.cli import main
 from dimp_ros.apps.export.frame_graphs import FrameGraph, description, frame_graphs
 from dimp_ros.apps.export.writer import write_onnx, write_openvino
@@ -115,6 +118,33 @@ def test_openvino_file_computes_the_same(exported: Path, tmp_path: Path, name: s
     expected = onnxruntime.InferenceSession(source).run(None, inputs)
     for value, wanted in zip(compiled(inputs).values(), expected, strict=True):
         np.testing.assert_allclose(value, wanted, rtol=1e-3, atol=1e-3 * float(np.abs(wanted).max()))
+
+
+@pytest.mark.slow
+def test_graph_that_cannot_be_written_is_an_os_error(exported: Path, tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="OpenVINO is not installed")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(OSError, match="error"):
+            write_openvino(tmp_path / "x.xml", exported / "update.onnx", {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("file_format", ["onnx", "openvino"])
+def test_export_to_a_full_disk_is_refused_in_words(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], file_format: str
+) -> None:
+    def full(path: Path, *_: object) -> None:
+        path.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(writer, "write_onnx", full)
+    assert main([str(tmp_path / "out"), "--format", file_format]) == 2
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'out'} could not be written (No space left on device), nothing of it is left" in error
+    assert not list(tmp_path.iterdir())
 
 
 def write_video(path: Path, frames: int = 8) -> np.ndarray:

@@ -64,13 +64,13 @@ def export(model: str, output: Path, *, file_format: str = "onnx", random: bool 
                 path.unlink()
             size = sum(file.stat().st_size for file in folder.partial.glob(f"{graph.name}.*"))
             lines.append(f"{graph.name}: {size / 2**20:.1f} MiB")
-        folder.commit()
     except OSError as error:
         folder.discard()
         raise write_error(output, error) from error
     except BaseException:
         folder.discard()
         raise
+    folder.commit()
     return [*lines, f"wrote {output}: {name}, {file_format}, float32"]
 
 

@@ -50,14 +50,17 @@ def write_onnx(path: Path, graph: FrameGraph, metadata: Mapping[str, str]) -> No
 def write_openvino(path: Path, source: Path, metadata: Mapping[str, str]) -> None:
     """Convert an ONNX file to OpenVINO's ``path`` (.xml) and the weights beside it (.bin), float32.
 
-    :param metadata: stored as runtime information under ``dimp_ros``.
+    :param metadata: stored as runtime information under ``dimp_ros``. :raises OSError: if they cannot be written.
     """
     import openvino
 
     model = openvino.convert_model(source)
     for name, text in metadata.items():
         model.set_rt_info(text, ["dimp_ros", name])
-    openvino.save_model(model, path, compress_to_fp16=False)
+    try:
+        openvino.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as error:  # as C++'s streams fail, such as on a full disk
+        raise OSError(str(error)) from error
 
 
 @contextlib.contextmanager

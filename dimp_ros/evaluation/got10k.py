@@ -3,12 +3,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from dimp_ros.evaluation.runner import SequenceResult
 from dimp_ros.evaluation.sequences import VideoSequence
+from dimp_ros.files.names import file_name
 from dimp_ros.files.outputs import write_text
 
 
@@ -22,14 +22,14 @@ def write_got10k(folder: Path, results: Iterable[SequenceResult], sequences: Seq
     written: dict[Path, None] = {}
     for result in results:
         origin = by_name[result.sequence].origin
-        tracker = folder / re.sub(r"[^A-Za-z0-9._@=+-]+", "_", result.tracker)
-        path = tracker / result.sequence / f"{result.sequence}_001.txt"
+        tracker, name = folder / file_name(result.tracker), file_name(result.sequence)
+        path = tracker / name / f"{name}_001.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         lines = [f"{box.x + origin:.3f},{box.y + origin:.3f},{box.w:.3f},{box.h:.3f}\n" for box in result.boxes]
         write_text(path, "".join(lines))
         seconds = [value / 1e3 for value in result.milliseconds]
         seconds += [0.0] * (len(result.boxes) - len(seconds))
-        times = path.with_name(f"{result.sequence}_time.txt")
+        times = path.with_name(f"{name}_time.txt")
         write_text(times, "".join(f"{value:.8f}\n" for value in seconds))
         written[tracker] = None
     return list(written)

@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import math
 import multiprocessing
 import os
-import re
 import signal
 import time
 from collections.abc import Iterator, Sequence
@@ -24,6 +22,7 @@ from dimp_ros.evaluation.distributed import ALONE, Rank, share
 from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.evaluation.tracker_api import BenchmarkTracker, Prediction
 from dimp_ros.files.json_file import named_errors, parse_object
+from dimp_ros.files.names import file_name
 from dimp_ros.files.outputs import write_text
 from dimp_ros.geometry.box import Box
 
@@ -193,10 +192,7 @@ def _run_in_processes(pairs: Sequence[tuple[Spec, VideoSequence]], jobs: int, th
 
 def pair_file(out: Path, tracker: str, sequence: str) -> Path:
     """Return the file for the result of a pair under `out`."""
-    folder = re.sub(r"[^A-Za-z0-9._@=+-]+", "_", tracker)
-    if folder != tracker:  # `dimp:/a/b` and `dimp:/a_b` must not share a folder
-        folder += "-" + hashlib.sha256(tracker.encode()).hexdigest()[:8]
-    return out / "pairs" / folder / f"{sequence}.json"
+    return out / "pairs" / file_name(tracker) / f"{file_name(sequence)}.json"
 
 
 def stored_result(

@@ -27,6 +27,7 @@ from dimp_ros.evaluation.report import write_document
 from dimp_ros.evaluation.runner import available_cores
 from dimp_ros.evaluation.tracker_api import BaselineUnavailable
 from dimp_ros.evaluation.trackers import TrackerSpec, split_names
+from dimp_ros.files.names import file_name
 from dimp_ros.files.outputs import check_outputs
 
 PROGRAM = "python -m dimp_ros.evaluation.confidence.cli"
@@ -73,7 +74,7 @@ def _run(arguments: argparse.Namespace) -> int:
         + (f"; it cannot be hidden in {', '.join(left_out)}" if left_out else "")
     )
     for sequence in made if arguments.sheets else ():
-        write_sheet(arguments.out / "hidden" / f"{sequence.name}.png", sequence)
+        write_sheet(arguments.out / "hidden" / f"{file_name(sequence.name)}.png", sequence)
 
     results = collect(
         specs, sequences, jobs=arguments.jobs, threads=1, out=arguments.out, resume=arguments.resume, rank=ALONE

@@ -47,6 +47,10 @@ class TrackerConfig:
     not_found_threshold: float = _setting(0.25, -1.0, 1.0, "score peak below which the target is not found")
     distractor_threshold: float = _setting(0.8, 0.0, 1.0, "ambiguous if second peak / first peak exceeds this")
     hard_negative_threshold: float = _setting(0.5, 0.0, 1.0, "hard negative if second peak / first peak exceeds this")
+    lost_confidence: float = _setting(
+        0.0, 0.0, 1.0, "confidence below which a target is reported LOST; it is followed all the same"
+    )
+    tracking_confidence: float = _setting(0.0, 0.0, 1.0, "least confidence of TRACKING; a box with less is UNCERTAIN")
     neighborhood: float = _setting(2.2, 0.5, 10.0, "neighbourhood of the first peak without a second one, target sizes")
     displacement_share: float = _setting(0.8, 0.0, 2.0, "largest displacement in a frame, in half score maps")
     candidates: int = _setting(

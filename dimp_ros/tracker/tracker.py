@@ -70,6 +70,24 @@ def config_of(info: WeightsInfo) -> TrackerConfig:
     return TrackerConfig(**own)
 
 
+def reported_state(target: TrackedTarget, confidence: float, config: TrackerConfig) -> TargetState:
+    """Return the state of a target's result.
+
+    It may be worse than what search and learning go by: a box with a low confidence is UNCERTAIN, or not reported.
+    """
+    if target.status is TrackStatus.CONFIRMED:
+        state = STATES[target.last.localization.outcome]
+    else:
+        state = TargetState.UNCERTAIN if target.status is TrackStatus.TENTATIVE else TargetState.LOST
+    if not target.frame:  # the box was given
+        return state
+    if confidence < config.lost_confidence:
+        return TargetState.LOST
+    if state is TargetState.TRACKING and confidence < config.tracking_confidence:
+        return TargetState.UNCERTAIN
+    return state
+
+
 class DimpTracker:
     """Track targets, each given by a box, through a stream of images.
 
@@ -388,10 +406,8 @@ class DimpTracker:
         """Return the result of a target's last frame."""
         window, localization = target.last.window, target.last.localization
         evidence = evidence_of(localization, target.box_quality)
-        if target.status is TrackStatus.CONFIRMED:
-            state = STATES[localization.outcome]
-        else:
-            state = TargetState.UNCERTAIN if target.status is TrackStatus.TENTATIVE else TargetState.LOST
+        confidence = self.confidence(evidence)
+        state = reported_state(target, confidence, self.config)
         box = target.predicted_box(self.config)
         box = target.reported_box if box == target.box else reported(box, target, self.config, target.frame)
         return TrackResult(
@@ -399,7 +415,7 @@ class DimpTracker:
             state,
             None if state is TargetState.LOST else box,
             target.reported_box,
-            self.confidence(evidence),
+            confidence,
             localization.peak,
             localization.distractor_ratio,
             window.box,

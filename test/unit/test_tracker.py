@@ -348,6 +348,26 @@ def test_hidden_target_is_lost_and_redetected(tracker):
 # Several targets
 
 
+def test_state_is_no_better_than_the_confidence(monkeypatch):
+    """A box that is probably wrong is not acted on, but followed: the state recovers at once."""
+    config = TrackerConfig(lost_confidence=0.1, tracking_confidence=0.3)
+    tracker = DimpTracker(device="cpu", config=config)
+    values = iter((0.0, 0.9, 0.2, 0.05, 0.9))
+    monkeypatch.setattr(tracker, "confidence", lambda evidence: next(values))
+    results = [tracker.init(SCENE.frame(200, 200), SCENE.box(200, 200))]
+    results += [tracker.update(SCENE.frame(200 + 4 * n, 200)) for n in range(1, 5)]
+    assert [result.state for result in results] == [
+        TargetState.TRACKING,  # of a box that was given
+        TargetState.TRACKING,
+        TargetState.UNCERTAIN,
+        TargetState.LOST,
+        TargetState.TRACKING,
+    ]
+    assert results[3].box is None
+    assert results[3].last_box.x > results[1].last_box.x + 4, "it is followed meanwhile"
+    assert results[4].box == results[4].last_box
+
+
 def start(tracker, boxes):
     tracker.drop()
     for name, box in boxes.items():

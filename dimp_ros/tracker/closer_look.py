@@ -34,6 +34,9 @@ CLOSER_SHARE = 0.6
 QUALITY_POWER = 6
 """Of the predicted overlap in a target's box quality, chosen for the AUROC of the confidence: 4 to 8 hardly differ."""
 
+AGREEMENT_POWER = 2
+"""Of the overlap of the two methods' boxes, chosen likewise."""
+
 
 def uses_refiner(backend: InferenceBackend, config: TrackerConfig) -> bool:
     """Tell whether boxes are refined by a closer look."""
@@ -55,7 +58,7 @@ def average_boxes(targets: Sequence[TrackedTarget], closer: Sequence[Box], ascen
         agreement = float(iou(np.array(first), np.array(second)))
         boxes.append(Box(*average_values(first, second)) if agreement > AGREEMENT else first)
         if target.box_quality is not None:
-            target.box_quality *= agreement
+            target.box_quality *= agreement**AGREEMENT_POWER
     return boxes
 
 

@@ -295,7 +295,7 @@ def test_a_refiner_with_a_part_missing_is_refused(tmp_path):
         load_model(str(tmp_path / "part.safetensors"))
 
 
-DEMO_LEAST = {"shown": 0.95, "shifted": 0.89, "larger": 0.95, "smaller": 0.90, "turned": 0.90}
+DEMO_LEAST = {"shown": 0.95, "shifted": 0.92, "larger": 0.92, "smaller": 0.92, "turned": 0.91}
 """What the shipped weights reach on the demo's first image, less 0.02 for other processors' numerics."""
 
 

@@ -207,7 +207,7 @@ def _load(name: str, device: str) -> Any:
 def _run(options: argparse.Namespace) -> None:
     import tempfile
 
-    import torch
+    from dimp_ros.tracker.device import limit_threads
 
     outputs = [("--out", options.out), ("--sheet", options.sheet)]
     for _, path in outputs:
@@ -216,7 +216,7 @@ def _run(options: argparse.Namespace) -> None:
     weights = [("--trackers", Path(TrackerSpec(name).model)) for name in options.trackers]
     sources = [("--sequences", options.sequences), ("--store", options.store), ("--images", options.images)]
     check_outputs(outputs, [*sources, *weights])
-    torch.set_num_threads(options.threads)
+    limit_threads(options.threads)
     with tempfile.TemporaryDirectory() as folder:
         total = options.number
         if options.sequences:

@@ -82,13 +82,15 @@ def apply_limit() -> None:
 
 
 def thread_count() -> int:
-    """Return the number of CPU threads to compute with: torch's, OMP_NUM_THREADS, or one a core."""
+    """Return the number of CPU threads to compute with: the limit, or torch's, OMP_NUM_THREADS, or one a core."""
+    if _limit:
+        return _limit
     if "torch" in sys.modules:
         import torch
 
         return torch.get_num_threads()
     given = os.environ.get("OMP_NUM_THREADS", "")
-    return _limit or (int(given) if given.isdigit() and int(given) else _cores())
+    return int(given) if given.isdigit() and int(given) else _cores()
 
 
 def _cores() -> int:

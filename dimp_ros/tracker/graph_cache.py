@@ -19,8 +19,8 @@ sys.path[:] = request["path"]
 from dimp_ros.tracker.compile_graphs import compile_all
 compile_all(request)
 """
-SECONDS = 300
-"""After which the process is ended; on two cores it takes 10."""
+SECONDS = 900
+"""After which the process is ended."""
 
 
 def compile_in_child(model: Path, precision: str, threads: int, config: TrackerConfig) -> None:

@@ -8,6 +8,8 @@ network's maps are computed in a region around the boxes, and again as a whole w
 
 from __future__ import annotations
 
+import math
+import mmap
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -96,7 +98,7 @@ class OpenvinoBackend:
     def extract(self, crops: Crops) -> WindowFeatures:
         """Return features of windows."""
         graph = self._graph("search", len(crops[0]))
-        features = [np.empty((len(crops), *maps.shape[1:]), np.float32) for maps in graph.outputs]
+        features = [_zeros(len(crops), *maps.shape[1:]) for maps in graph.outputs]
         for n, crop in enumerate(crops):
             for whole, maps in zip(features, graph(crop), strict=True):
                 whole[n] = maps[0]
@@ -120,7 +122,7 @@ class OpenvinoBackend:
         """Return classification features of windows, and of copies of the first one with dropout."""
         plain = features.stride16[0]
         graph = self._graph("classify", plain.shape[-1])
-        samples = np.empty((len(features.classifier) + len(kept), *features.classifier.shape[1:]), np.float32)
+        samples = _zeros(len(features.classifier) + len(kept), *features.classifier.shape[1:])
         samples[: len(features.classifier)] = features.classifier
         for sample, row in zip(samples[len(features.classifier) :], kept, strict=True):
             sample[:] = graph(plain, row / np.float32(share))[0][0]
@@ -138,7 +140,7 @@ class OpenvinoBackend:
 
     def reserve(self, samples: Floats, capacity: int) -> Floats:
         """Return an array of ``capacity`` rows that begins with samples."""
-        reserved = np.zeros((capacity, *samples.shape[1:]), np.float32)
+        reserved = _zeros(capacity, *samples.shape[1:])
         reserved[: len(samples)] = samples
         return reserved
 
@@ -257,3 +259,9 @@ class OpenvinoBackend:
         shared: dict[int, NDArray[Any]] = dict(enumerate(maps.outputs))
         step = self._compile(GraphKey(f"{kind}step", (*(region or (cells,)), proposals), "float32"))
         return _Refiner(maps, OpenvinoGraph(step, shared))
+
+
+def _zeros(*shape: int) -> Floats:
+    """Return zeros; a large array in memory that is given back when it is dropped, which C's allocator would keep."""
+    size = 4 * math.prod(shape)
+    return np.frombuffer(mmap.mmap(-1, size) if size > 2**20 else bytearray(size), np.float32).reshape(shape)

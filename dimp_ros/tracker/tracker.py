@@ -200,6 +200,8 @@ class DimpTracker:
             image[100:140, 140:180] = np.random.default_rng(0).integers(0, 256, (5, 5, 3)).repeat(8, 0).repeat(8, 1)
             self.init(image, (140, 100, 40, 40))
             self.update(image)
+            (target,) = self._targets.values()
+            self._backend.update_filter(target.filter, target.memory, max(self.config.update_steps, 1))
             if self._backend.has_point_box:
                 with contextlib.suppress(ValueError):  # nothing that stands out
                     self.find_box(image, (160, 120))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The online tracker: `DimpTracker` follows boxes through a stream of images.
 
-Importing this package does not import torch; that happens when `DimpTracker` is first asked for.
+`DimpTracker` is imported when it is first asked for, and torch when a backend needs it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ __all__ = ["DimpTracker", "TargetState", "TrackResult", "TrackerConfig"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import the tracker, and with it torch, on first use."""
+    """Import the tracker on first use."""
     if name == "DimpTracker":
         from dimp_ros.tracker.tracker import DimpTracker
 

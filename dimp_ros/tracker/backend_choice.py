@@ -75,10 +75,7 @@ def make_backend(
         from dimp_ros.tracker.openvino_backend import OpenvinoBackend
 
         return OpenvinoBackend(source, precision, config, thread_count())
-    import torch
-
     from dimp_ros.tracker.torch_backend import TorchBackend
 
     apply_limit()
-    net = source.network().to(str(device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return TorchBackend(net, device, precision)
+    return TorchBackend(source.move(str(device)), device, precision)

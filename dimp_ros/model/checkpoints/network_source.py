@@ -72,6 +72,16 @@ class NetworkSource:
             self._versions = _versions(self._net)
         return self._net
 
+    def move(self, device: str) -> DimpNet:
+        """Move the network to a device, its channels last in memory, and return it; it keeps its `state`."""
+        import torch
+
+        net, before = self.network(), self.state()
+        net.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if before is None:
+            self._versions = _versions(net)
+        return net
+
     @property
     def has_box_refiner(self) -> bool:
         """Whether the weights have a box refiner."""

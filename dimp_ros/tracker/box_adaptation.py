@@ -13,15 +13,7 @@ from torch import Tensor
 from dimp_ros.model.backbone import Features
 from dimp_ros.model.iou_net import IoUNet, Modulation
 from dimp_ros.tracker.config import TrackerConfig
-
-SPREADS = (0.03, 0.08, 0.15, 0.3)
-"""Standard deviations of the proposals, in target sides; sizes vary 1.5 times as much, by their logarithm."""
-
-LEAST_OVERLAP = 0.1
-"""Proposals that overlap less are left out, as in training."""
-
-PROPOSALS = 40
-"""Boxes in each view."""
+from dimp_ros.tracker.modulation_fit import LEAST_OVERLAP, PROPOSALS, SPREADS
 
 
 def fit_modulation(

@@ -9,8 +9,9 @@ from dimp_ros.geometry.box import iou
 from dimp_ros.model.backbone import Features
 from dimp_ros.model.iou_net import IoUNet, Modulation
 from dimp_ros.tracker import DimpTracker
-from dimp_ros.tracker.box_adaptation import PROPOSALS, draw_proposals, fit_modulation, overlap
+from dimp_ros.tracker.box_adaptation import draw_proposals, fit_modulation, overlap
 from dimp_ros.tracker.config import TrackerConfig
+from dimp_ros.tracker.modulation_fit import PROPOSALS
 
 BOXES = torch.tensor([[100.0, 110, 60, 40], [90, 120, 60, 40]])
 

@@ -43,7 +43,7 @@ def write_reliability_plot(path: Path, figures: Sequence[ConfidenceFigures]) -> 
         bars = bottom.bar(middles, [b.count for b in figure.bins], width, color=color)
         bottom.bar_label(bars, fontsize=5, rotation=90, padding=2)
     top.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of frames with the target there and IoU > 0.5")
-    top.legend(loc="upper left")
+    chart.legend(loc="outside upper center", fontsize="small")
     top.grid(alpha=0.3)
     bottom.set(xlabel="confidence", ylabel="frames", yscale="log")
     bottom.set_ylim(0.8, 10 * max((b.count for figure in sure for b in figure.bins), default=1))

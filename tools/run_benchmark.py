@@ -15,6 +15,10 @@ def main() -> int:
         from benchmark.transport import main as bench_transport
 
         return bench_transport([argument for argument in sys.argv[1:] if argument not in ("--ros", "--transport")])
+    if any(argument.partition("=")[0] == "--busy" for argument in sys.argv[1:]):
+        from benchmark.busy import main as bench_busy
+
+        return bench_busy([argument for argument in sys.argv[1:] if argument != "--ros"])
     if "--ros" in sys.argv[1:]:
         from benchmark.ros_benchmark import main as bench_node
 

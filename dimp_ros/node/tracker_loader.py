@@ -79,14 +79,13 @@ def is_device_failure(error: BaseException) -> bool:
 def _load(parameters: ParameterHandler, device: str) -> Tracker:
     """Make a tracker on a device."""
     from dimp_ros.tracker import DimpTracker
-    from dimp_ros.tracker.device import choose_device, limit_threads
+    from dimp_ros.tracker.device import choose_device, default_threads, limit_threads
 
     try:
         choose_device(device)
     except ValueError as error:
         raise (_DeviceMissing if re.fullmatch(r"cuda(:\d+)?", device) else ValueError)(str(error)) from error
-    if parameters["threads"]:
-        limit_threads(parameters["threads"])
+    limit_threads(parameters["threads"] or default_threads())
     tracker = DimpTracker(
         parameters["model"],
         device,

@@ -133,7 +133,7 @@ NODE_PARAMETERS = (
     Parameter(
         "threads",
         0,
-        "CPU threads of the networks; 0 for torch's default. Use fewer than cores where other programs need some.",
+        "CPU threads of the networks; 0 for `OMP_NUM_THREADS` or else the cores that the process may use.",
         (0, 256),
     ),
     Parameter(

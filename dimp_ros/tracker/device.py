@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import os
 import sys
 from dataclasses import dataclass
@@ -82,15 +83,39 @@ def apply_limit() -> None:
 
 
 def thread_count() -> int:
-    """Return the number of CPU threads to compute with: the limit, or torch's, OMP_NUM_THREADS, or one a core."""
+    """Return the number of CPU threads to compute with: the limit, torch's where it is loaded, or the default."""
     if _limit:
         return _limit
     if "torch" in sys.modules:
         import torch
 
         return torch.get_num_threads()
+    return default_threads()
+
+
+def default_threads() -> int:
+    """Return OMP_NUM_THREADS, or one thread for each core that this process may use, as many as its quota allows."""
     given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdigit() and int(given) else _cores()
+    if given.isdigit() and int(given):
+        return int(given)
+    return max(1, math.floor(min(_cores(), cpu_quota())))
+
+
+def cpu_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float:
+    """Return the cores' worth of time that this process's control group (version 2) and those above it allow."""
+    try:
+        lines = own.read_text("utf-8").splitlines()
+    except OSError:
+        return math.inf
+    group = next((line[4:] for line in lines if line.startswith("0::/")), "")
+    least = math.inf
+    for folder in (group, *(str(parent) for parent in Path(group).parents)):
+        try:
+            quota, period = (root / folder / "cpu.max").read_text("ascii").split()
+        except (OSError, ValueError):
+            continue
+        least = min(least, int(quota) / int(period)) if quota != "max" else least
+    return least
 
 
 def _cores() -> int:

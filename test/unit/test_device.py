@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import math
+import os
+
 import numpy as np
 import pytest
 import torch
 
 from dimp_ros.tracker import DimpTracker, TrackerConfig
 from dimp_ros.tracker.backend_choice import choose_precision
-from dimp_ros.tracker.device import Device, choose_device, thread_count
+from dimp_ros.tracker.device import Device, choose_device, cpu_quota, default_threads, thread_count
 
 CONFIG = TrackerConfig(not_found_threshold=-1.0)  # random weights: follow whatever scores highest
 
@@ -89,3 +92,25 @@ def test_a_precision_that_cannot_be_had_is_refused():
         choose_precision("int8", Device("cpu"))
     with pytest.raises(ValueError, match="on a CPU choose auto"):
         choose_precision("float16", Device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("above", "own", "cores"),
+    [("max 100000", "150000 100000", 1.5), ("200000 100000", "max 100000", 2.0), (None, None, math.inf)],
+)
+def test_the_least_quota_of_nested_control_groups_holds(above, own, cores, tmp_path):
+    (tmp_path / "service" / "node").mkdir(parents=True)
+    for folder, content in (("service", above), ("service/node", own)):
+        if content is not None:
+            (tmp_path / folder / "cpu.max").write_text(content + "\n")
+    groups = tmp_path / "groups"
+    groups.write_text("1:cpu:/\n0::/service/node\n")
+    assert cpu_quota(tmp_path, groups) == cores
+    assert cpu_quota(tmp_path, tmp_path / "missing") == math.inf
+
+
+def test_default_threads_are_those_of_openmp_or_the_cores_of_the_process(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert default_threads() == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "0")
+    assert 1 <= default_threads() <= len(os.sched_getaffinity(0))

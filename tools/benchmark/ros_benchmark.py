@@ -82,32 +82,33 @@ def streams(seconds: float, rates: Sequence[float], length: float, folder: Path)
             start(client, image)
             for rate in rates:
                 begin = time.time()
-                published = send(client, image, rate, SETTLE_SECONDS + length)
+                published = send(client, [image], rate, SETTLE_SECONDS + length)
                 spans.append((rate, published, begin + SETTLE_SECONDS, time.time()))
                 time.sleep(0.5)
     images = json.loads(notes.read_text(encoding="utf-8"))
     return [Stream(rate, n, [one for one in images if low <= one["stamp"] < high]) for rate, n, low, high in spans]
 
 
-def start(client: Client, image: Image, timeout: float = 60.0) -> None:
+def start(client: Client, image: Image, box: Sequence[float] = BOX, timeout: float = 60.0) -> None:
     """Show an image and take the target in it, as soon as that can be done."""
     end = time.monotonic() + timeout
     while time.monotonic() < end:
         image.header.stamp = client.node.get_clock().now().to_msg()
         client.images.publish(image)
         time.sleep(0.05)
-        if client.init(BOX).success:
+        if client.init(box).success:
             return
     raise RuntimeError(f"the node has taken no target within {timeout:g} s; its log says why")
 
 
-def send(client: Client, image: Image, rate: float, seconds: float) -> int:
-    """Publish an image over and over with the time as its stamp; return how often."""
+def send(client: Client, images: Sequence[Image], rate: float, seconds: float) -> int:
+    """Publish images over and over with the time as their stamps; return how many."""
     begin, number = time.monotonic(), 0
     while (now := time.monotonic()) - begin < seconds:
         due = begin + number / rate
         if due > now:
             time.sleep(due - now)
+        image = images[number % len(images)]
         image.header.stamp = client.node.get_clock().now().to_msg()
         client.images.publish(image)
         number += 1
@@ -244,6 +245,12 @@ def text(result: dict[str, Any]) -> str:
     )
 
 
+def choose_profile() -> None:
+    """Have the middleware of this process and its children use the profile, unless another one was chosen."""
+    old = os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
+    os.environ.setdefault(f"{'FASTRTPS' if old else 'FASTDDS'}_DEFAULT_PROFILES_FILE", str(PROFILE))
+
+
 def main(argv: Sequence[str]) -> int:
     """Measure, print the tables and write them."""
     parser = argparse.ArgumentParser(prog="bench --ros", description=__doc__)
@@ -251,8 +258,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="folder for ros.json and ros.md")
     given = parser.parse_args(argv)
     given.out.mkdir(parents=True, exist_ok=True)
-    old = os.environ.get("ROS_DISTRO") in ("humble", "iron", "jazzy")
-    os.environ.setdefault(f"{'FASTRTPS' if old else 'FASTDDS'}_DEFAULT_PROFILES_FILE", str(PROFILE))
+    choose_profile()
     with tempfile.TemporaryDirectory() as folder:
         try:
             result = measure(given.seconds, Path(folder))

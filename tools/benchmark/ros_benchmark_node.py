@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The process that is measured: a tracker node whose tracker does nothing, and notes of where an image's time goes.
+"""The process that is measured: a tracker node, and notes of where an image's time goes; its tracker may do nothing.
 
 Nothing of the node is changed for it: functions are wrapped from outside, which costs each some microseconds.
 """
@@ -25,6 +25,7 @@ from sensor_msgs.msg import Image
 from dimp_ros.images.picture import Picture
 from dimp_ros.node.pipeline import Pipeline
 from dimp_ros.node.publishers import Publishers
+from dimp_ros.node.tracker_loader import load_tracker
 from dimp_ros.node.tracker_node import main
 from dimp_ros.ros_utils import messages
 from dimp_ros.ros_utils.image_decoder import ImageDecoder
@@ -149,12 +150,20 @@ class Notes:
 def serve(argv: Sequence[str]) -> int:
     """Run the node until SIGINT; write the notes as JSON while it says good-bye."""
     parser = argparse.ArgumentParser(prog="ros_benchmark_node")
-    parser.add_argument("--seconds", type=float, required=True, help="what the inference is to take")
+    parser.add_argument("--seconds", type=float, help="what the inference is to take; without it, the real tracker")
     parser.add_argument("--notes", type=Path, required=True)
     given, ros = parser.parse_known_args(argv)
     notes = Notes()
     notes.install()
-    code = main(ros, tracker_factory=lambda _parameters: NullTracker(given.seconds, notes))
+
+    def make(parameters: Any) -> Any:
+        if given.seconds is not None:
+            return NullTracker(given.seconds, notes)
+        tracker: Any = load_tracker(parameters)
+        tracker.update_all = notes.timed("inference", tracker.update_all)
+        return tracker
+
+    code = main(ros, tracker_factory=make)
     partial = given.notes.with_suffix(".part")
     partial.write_text(json.dumps(notes.images), encoding="utf-8")
     os.replace(partial, given.notes)

@@ -116,6 +116,7 @@ def compile_graph(
         "PERFORMANCE_HINT": "LATENCY",
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
+        "ENABLE_CPU_PINNING": False,  # a pinned thread waits for its core while another one is free
     }
     path = cache_folder() / f"{name}.blob"
     compiled = _read(path, core, settings)

@@ -87,8 +87,7 @@ class OpenvinoGraph:
         for array, value in zip(self.inputs, values, strict=False):
             if value is not None:
                 array[...] = value
-        self._request.start_async()  # `infer` would copy the outputs
-        self._request.wait()
+        self._request.infer(share_outputs=True)  # in this thread: `start_async` would wait for another one to wake up
         return self.outputs
 
 

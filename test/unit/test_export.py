@@ -83,7 +83,7 @@ def test_files_say_what_their_tensors_are(exported: Path) -> None:
     session = onnxruntime.InferenceSession(exported / "search.onnx")
     metadata = session.get_modelmeta().custom_metadata_map
     assert metadata["model"] == "dimp_lite" and "BGR, values 0..255" in metadata["tensor.images"]
-    assert session.get_inputs()[0].shape == ["windows", 288, 288, 3]
+    assert session.get_inputs()[0].shape == ["windows", 256, 256, 3]
     assert session.get_inputs()[0].type == "tensor(uint8)"
     settings = json.loads(metadata["settings"])
     assert TrackerConfig(**settings) == config_of(load_model("dimp_lite")[1])

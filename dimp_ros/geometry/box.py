@@ -43,6 +43,10 @@ class Box(NamedTuple):
         """Make a box from its centre and its size, all in pixels."""
         return cls(cx - w / 2, cy - h / 2, w, h)
 
+    def scaled(self, x: float, y: float) -> Box:
+        """Return the box in an image whose sides are ``x`` and ``y`` times as long."""
+        return Box(self.x * x, self.y * y, self.w * x, self.h * y)
+
     def clipped(self, width: float, height: float) -> Box:
         """Return the part of the box inside a ``width`` x ``height`` image; its size is 0 where there is none."""
         x0, y0 = min(max(self.x, 0.0), width), min(max(self.y, 0.0), height)

@@ -130,6 +130,10 @@ class CandidateTracks:
         if own.any():
             self._add(peaks, np.argsort(~own, kind="stable"))
 
+    def scale(self, x: float, y: float) -> None:
+        """Convert to an image whose sides are ``x`` and ``y`` times as long."""
+        self.places, self.motions = self.places * (x, y), self.motions * (x, y)
+
     def decide(
         self,
         localizations: Sequence[Localization],

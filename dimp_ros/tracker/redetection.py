@@ -73,6 +73,13 @@ class RedetectionState:
         while len(self.size_samples) > config.remembered_frames:
             self.size_samples.popleft()
 
+    def scale(self, x: float, y: float) -> None:
+        """Convert to an image whose sides are ``x`` and ``y`` times as long; its tiles are searched from the first."""
+        self.tile_index = 0
+        if self.candidate:
+            self.candidate = self.candidate._replace(box=self.candidate.box.scaled(x, y))
+        self.size_samples = deque(SizeSample(s.w * x, s.h * y, s.peak) for s in self.size_samples)
+
     def search_box(self, last: Box, config: TrackerConfig) -> Box:
         """Return the box to search for: ``last``; after ``trusted_frames`` with the target's usual size.
 

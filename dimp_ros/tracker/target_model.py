@@ -61,7 +61,7 @@ def init_target_model(
     scores = backend.score(samples[:1], filter)[0]
     result = SearchResult(window, views[0].image, scores, filter, highest(scores))
     timer.record("modulate")
-    target = TrackedTarget(box, filter, modulation, memory, random, result)
+    target = TrackedTarget(box, (picture.width, picture.height), filter, modulation, memory, random, result)
     if config.candidates:
         peaks = find_peaks(scores, backend.to_host(samples[0]), window, box, config.candidates)
         target.tracks.start(peaks, result.localization.cell)

@@ -42,7 +42,8 @@ class SearchResult:
 class TrackedTarget:
     """A target: its last box, target filter, modulation vectors of the overlap network, and training samples.
 
-    :param box: the last CONFIRMED one. :param random: for jittered boxes. :param last: the result of the last frame.
+    :param box: the last CONFIRMED one. :param image_size: width and height of the last image.
+    :param random: for jittered boxes. :param last: the result of the last frame.
     :param frame: 0 on the first frame, incremented by every update.
     :param tokens: of the box refiner, ``[1, T, C]``; None where the weights have none.
     :param box_quality: of the box in this frame, 0..1: see `closer_look`; None without a box refiner.
@@ -51,6 +52,7 @@ class TrackedTarget:
     """
 
     box: Box
+    image_size: tuple[int, int]
     filter: DeviceArray
     modulation: TargetModulation
     memory: SampleMemory
@@ -72,6 +74,16 @@ class TrackedTarget:
         """Return the box that the next search window is centred on: the candidate's, where there is one."""
         candidate = self.redetection.candidate
         return candidate.box if candidate else self.redetection.search_box(self.box, config)
+
+    def fit_to(self, size: tuple[int, int]) -> None:
+        """Convert positions and sizes to an image of ``size`` (w, h), which shows the field of view of the last one."""
+        if size == self.image_size:
+            return
+        x, y = (new / old for new, old in zip(size, self.image_size, strict=True))
+        self.image_size = size
+        self.box, self.reported_box = self.box.scaled(x, y), self.reported_box.scaled(x, y)
+        self.redetection.scale(x, y)
+        self.tracks.scale(x, y)
 
     def move(self, move: Callable[[DeviceArray], DeviceArray]) -> None:
         """Move everything that lives on the backend's device."""

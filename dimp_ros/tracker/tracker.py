@@ -250,7 +250,7 @@ class DimpTracker:
     ) -> dict[str, TrackResult]:
         """Track targets in the next image, all search windows in one batch; the results are by id.
 
-        :param image: as for `init`; its size may differ from the last one's.
+        :param image: as for `init`; one of another size than the last is taken to show the same field of view.
         :param only: ids of the targets to update; None for all.
         :raises ValueError: if the image is invalid. :raises KeyError: if ``only`` names an unknown target. Either way
             no target changes.
@@ -261,6 +261,8 @@ class DimpTracker:
         if not selected:
             return {}
         targets, size = list(selected.values()), (picture.width, picture.height)
+        for target in targets:
+            target.fit_to(size)
         windows = self._search_windows(targets, size)
         crops = [to_color(crop(picture, window)) for own in windows for window in own]
         filters = [target.filter for target, own in zip(targets, windows, strict=True) for _ in own]

@@ -86,6 +86,13 @@ def test_two_equal_peaks_that_cross_keep_their_identity():
     assert not crossing(TrackerConfig(candidates=0)).is_at(100, 0)
 
 
+def test_tracks_go_on_in_an_image_of_another_resolution():
+    tracks = crossing(CONFIG).tracks
+    places, motions = tracks.places.copy(), tracks.motions.copy()
+    tracks.scale(2.0, 0.5)
+    assert np.allclose(tracks.places, places * (2.0, 0.5)) and np.allclose(tracks.motions, motions * (2.0, 0.5))
+
+
 @pytest.mark.parametrize(("candidates", "stays"), [(6, True), (0, False)])
 def test_a_higher_distractor_that_appears_is_not_taken(candidates, stays):
     follower = Follower([Thing(0, 0, 0.9)], TrackerConfig(candidates=candidates))

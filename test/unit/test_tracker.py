@@ -331,6 +331,27 @@ def test_a_moving_target_is_followed(tracker):
 
 
 @shipped
+@pytest.mark.parametrize("factors", [(2, 2), (0.5, 0.5), (1.5, 1.2)])
+@pytest.mark.parametrize("hidden", [0, 15])
+def test_target_is_followed_when_the_resolution_changes(tracker, factors, hidden):
+    tracker.drop()
+    tracker.init(SCENE.frame(300, 200), SCENE.box(300, 200))
+    for n in range(5):
+        tracker.update(SCENE.frame(300 + 2 * n, 200))
+    for _ in range(hidden):
+        tracker.update(SCENE.frame(310, 200, visible=False))
+    image = cv2.resize(SCENE.frame(310, 200), None, fx=factors[0], fy=factors[1], interpolation=cv2.INTER_AREA)
+    results = [tracker.update(image) for _ in range(4)]
+    truth = np.array(Box(*SCENE.box(310, 200)).scaled(*factors))
+    assert results[0].box is not None, "it is looked for where it is in an image of this size"
+    assert results[-1].state is TargetState.TRACKING
+    assert iou(np.array(results[-1].box), truth) > 0.6
+    back = tracker.update(SCENE.frame(312, 200))
+    assert back.state is TargetState.TRACKING
+    assert iou(np.array(back.box), np.array(SCENE.box(312, 200))) > 0.6
+
+
+@shipped
 def test_hidden_target_is_lost_and_redetected(tracker):
     tracker.init(SCENE.frame(300, 200), SCENE.box(300, 200))
     for i in range(10):
@@ -516,13 +537,13 @@ def test_lost_target_survives_images_of_every_size(random_tracker, batches, conf
     start(random_tracker, {"0": Box(600, 440, 60, 60)})
     rng = np.random.default_rng(0)
     config = dataclasses.replace(config, trusted_frames=0, find_frames=100)
-    for width, height in ((640, 480), (16, 16), (300, 20), (1280, 720), (61, 700), (640, 480)):
+    for width, height in ((640, 480), (16, 16), (1, 1), (300, 20), (1280, 720), (61, 700), (640, 480)):
         random_tracker.config = BLIND
         random_tracker.update(rng.integers(0, 255, (height, width, 3), np.uint8))
         random_tracker.config = config
         for _ in range(2):
             result = random_tracker.update(rng.integers(0, 255, (height, width), np.uint8))
-            assert result.last_box == Box(600, 440, 60, 60)
+            assert result.last_box == pytest.approx(Box(600, 440, 60, 60).scaled(width / 640, height / 480))
             assert result.box is None or np.isfinite(result.box).all()
 
 

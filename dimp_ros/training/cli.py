@@ -9,6 +9,7 @@ import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,7 @@ def _train(options: argparse.Namespace) -> int:
     """Train, alone or as one of several processes."""
     from dimp_ros.files.outputs import check_outputs
     from dimp_ros.training.distributed import init_distributed
+    from dimp_ros.training.run_lock import sole_run
     from dimp_ros.training.trainer import OUTPUTS, Trainer
 
     config = resolved_config(options.config, options.stage, options.data, options.images)
@@ -91,7 +93,7 @@ def _train(options: argparse.Namespace) -> int:
     written = [("--folder", options.folder / name) for name in OUTPUTS] if options.folder.is_dir() else []
     folders = [("--folder", options.folder), ("--store", options.store)]
     check_outputs(written, inputs_of(options, config), folders=folders)
-    with init_distributed(options.device) as context:
+    with init_distributed(options.device) as context, sole_run(options.folder) if context.is_main else nullcontext():
         trainer = Trainer(
             config, options.folder, context, workers=options.processes, start=options.start, store=options.store
         )

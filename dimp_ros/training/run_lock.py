@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The lock of a run's folder: two runs in one folder would overwrite each other's checkpoints."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+
+@contextmanager
+def sole_run(folder: Path) -> Iterator[None]:
+    """Hold the folder of a run, which is made if it is missing; the system releases it when the process dies.
+
+    A file system without locks is used without one.
+
+    :raises ValueError: if another run holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # this file system has no locks
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"another run writes into {folder}: end it, or give another --folder") from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -77,7 +77,7 @@ class Video:
         if self.source and Path(self.source).exists():
             if not capture.open(opencv_path(self.source)):
                 raise ValueError(f"{self.source} is not a video that OpenCV {cv2.__version__} can read")
-        elif self.source.isdecimal():
+        elif self.source.isdecimal() and len(self.source) <= 9:  # OpenCV takes 32 bits
             if not capture.open(int(self.source)):
                 raise ValueError(f"camera {self.source} cannot be opened; is it there, and free?")
         else:

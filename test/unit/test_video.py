@@ -84,6 +84,8 @@ def test_what_is_not_a_video_is_refused_by_name(tmp_path, name, reason):
 def test_empty_name_is_refused_and_a_number_is_a_camera():
     with pytest.raises(ValueError, match="no such file or folder: ''"):
         Video("")
+    with pytest.raises(ValueError, match="no such file or folder"):  # more than OpenCV's 32 bits
+        Video("9" * 20)
     with pytest.raises(ValueError, match="camera 987 cannot be opened"):
         Video("987")
 

@@ -18,6 +18,7 @@ def sole_run(folder: Path) -> Iterator[None]:
 
     :raises ValueError: if another run holds it.
     """
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -28,4 +29,7 @@ def sole_run(folder: Path) -> Iterator[None]:
                 raise ValueError(f"another run writes into {folder}: end it, or give another --folder") from None
         yield
     finally:
+        if made:
+            with suppress(OSError):  # a run that was refused leaves nothing; a folder with files stays
+                folder.rmdir()
         os.close(descriptor)

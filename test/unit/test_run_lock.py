@@ -12,8 +12,8 @@ def test_a_second_run_in_one_folder_is_refused(tmp_path, capsys):
     config.write_text("model: dimp_lite\n")
     with sole_run(run):
         assert main([str(config), "--images", str(tmp_path / "images"), "--folder", str(run)]) == 2
+        assert not list(run.iterdir())
     assert "another run writes into" in capsys.readouterr().err
-    assert not list(run.iterdir())
 
 
 def test_the_folder_is_free_after_a_run(tmp_path):

@@ -36,7 +36,7 @@ test: setup ## run the tests; ARGS go to pytest, like ARGS="-k pooling"
 soak: setup ## a node under load for half an hour: memory, ages, answers; ARGS="--minutes 5"
 	@tools/env python tools/run_soak.py $(ARGS)
 
-fuzz: setup ## unexpected inputs to every part that accepts inputs; ARGS="--inputs 100000 --seed 1", or "--surface bags"
+fuzz: setup ## unexpected inputs to the parts that read them; ARGS="--inputs 100000 --seed 1", or "--surface bags"
 	@tools/env python tools/run_fuzz.py $(ARGS)
 
 bench: setup ## time of each stage, against the device's limits, a baseline and other trackers; ARGS="--ros": the node

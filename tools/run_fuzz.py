@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Feed unexpected inputs to every part that accepts inputs: `make fuzz ARGS="--seed 2"`. Exit code 1 on failure."""
+"""Feed unexpected inputs to the parts that read them: `make fuzz ARGS="--seed 2"`. Exit code 1 on failure."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class TrackerConfig:
     distractor_threshold: float = _setting(0.8, 0.0, 1.0, "ambiguous if second peak / first peak exceeds this")
     hard_negative_threshold: float = _setting(0.5, 0.0, 1.0, "hard negative if second peak / first peak exceeds this")
     lost_confidence: float = _setting(
-        0.0, 0.0, 1.0, "confidence below which a target is reported LOST; it is followed all the same"
+        0.0, 0.0, 1.0, "confidence below which a target is reported LOST; search and learning go on"
     )
     tracking_confidence: float = _setting(0.0, 0.0, 1.0, "least confidence of TRACKING; a box with less is UNCERTAIN")
     neighborhood: float = _setting(2.2, 0.5, 10.0, "neighbourhood of the first peak without a second one, target sizes")

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import openvino
 
 REGION_CELLS = 10
-"""Side of the region that the overlap network's maps are computed in, cells of 16 pixels: 160 of 288 pixels."""
+"""Side of the region that the overlap network's maps are computed in, cells of 16 pixels."""
 
 
 class _Refiner(NamedTuple):

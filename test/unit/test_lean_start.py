@@ -42,5 +42,5 @@ def test_neither_first_nor_later_starts_keep_torch_in_memory(tmp_path):
         seen.append(json.loads(done.stdout))
     assert not any(one["torch"] for one in seen)
     assert max(one["resident"] for one in seen) < 450
-    assert seen[0]["box"] == seen[1]["box"]
+    assert seen[0]["box"] == pytest.approx(seen[1]["box"], abs=0.1)
     assert seen[1]["box"] == pytest.approx((142, 101, 32, 40), abs=4)

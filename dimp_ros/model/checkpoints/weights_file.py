@@ -45,7 +45,7 @@ class WeightsInfo:
     """What a file says about its weights.
 
     :param tracker: settings of the tracker with which the weights work best, by the names of `TrackerConfig`.
-    :param confidence_knots: pairs (score peak, confidence) of the fitted `ConfidenceMap`; empty where none was fitted,
+    :param confidence_knots: pairs (evidence, confidence) of the fitted `ConfidenceMap`; empty where none was fitted,
         `DEFAULT_CONFIDENCE` is used then.
     """
 
@@ -82,7 +82,7 @@ class WeightsInfo:
 
     @property
     def confidence(self) -> ConfidenceMap:
-        """The map from score peaks to confidences."""
+        """The map from the evidence, see `TrackResult`, to confidences."""
         return ConfidenceMap(self.confidence_knots) if self.confidence_knots else DEFAULT_CONFIDENCE
 
     @classmethod

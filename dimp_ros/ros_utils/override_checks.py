@@ -92,12 +92,17 @@ def unused_files(arguments: Sequence[str], node_name: str) -> list[str]:
 def check_files(arguments: Sequence[str] | None = None) -> None:
     """Check the parameter files before ROS's parser reads them: it may take minutes, in which no signal is handled.
 
-    A pipe, which can be read once only, is left to ROS, as is a file that cannot be read.
+    A file that is missing or cannot be read is left to ROS.
 
     :param arguments: as for `warn_of_overrides`.
-    :raises ValueError: if they have too many bytes together, or one is nested too deeply, or has too long a list.
+    :raises ValueError: if one is no regular file, nested too deeply, or has too long a list, or they have too many
+        bytes together.
     """
-    paths = [path for path in _files(arguments or sys.argv[1:]) if Path(path).is_file() and os.access(path, os.R_OK)]
+    given = [Path(path) for path in _files(arguments or sys.argv[1:])]
+    for path in given:
+        if path.exists() and not path.is_file():  # ROS would wait for a pipe's writer, or read a device without end
+            raise ValueError(f"parameter file {path} must be a regular file; write the parameters into one")
+    paths = [str(path) for path in given if path.is_file() and os.access(path, os.R_OK)]
     size = sum(Path(path).stat().st_size for path in paths)
     if size > MAX_BYTES:
         raise ValueError(f"the parameter files {', '.join(paths)} have {size} bytes, and may have {MAX_BYTES}")
@@ -127,7 +132,7 @@ def _files(arguments: Sequence[str]) -> Iterator[str]:
 def _node_names(path: str) -> Iterator[str]:
     """Yield the names of nodes in a parameter file.
 
-    Nothing of one that cannot be read, which rcl reports itself, nor of a pipe, which rcl has emptied, or a large file.
+    Nothing of one that cannot be read, which rcl reports itself, nor of a large file.
     """
     try:
         yield from _keys(read_yaml(path), "")

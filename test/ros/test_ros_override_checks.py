@@ -107,15 +107,22 @@ def test_costly_parameter_files_are_refused_before_ros_reads_them(
     assert time.process_time() - begin < 2.0 and reason in capsys.readouterr().err
 
 
-def test_a_pipe_that_ros_has_emptied_is_not_waited_for(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["fifo", "link", "pipe", "device", "folder"])
+def test_parameter_file_that_is_no_regular_file_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
     os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to(tmp_path / "fifo")
     reader, writer = os.pipe()
+    paths = {"pipe": f"/dev/fd/{reader}", "device": "/dev/zero", "folder": str(tmp_path)}
+    path = paths.get(kind, str(tmp_path / kind))
     try:
-        for path in (str(tmp_path / "fifo"), f"/dev/fd/{reader}"):
-            assert unused_files(["--params-file", path], "/tracker_node") == []
+        assert run(lambda finish: pytest.fail("created"), ["--ros-args", "--params-file", path]) == 1
     finally:
         os.close(reader)
         os.close(writer)
+    error = capsys.readouterr().err
+    assert error == f"cannot start: parameter file {path} must be a regular file; write the parameters into one\n"
 
 
 def test_missing_file_is_left_to_ros(tmp_path: Path) -> None:

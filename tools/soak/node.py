@@ -108,11 +108,8 @@ def serve(argv: Sequence[str]) -> int:
         if given.tracker == "scripted":
             tracker: Any = PacedTracker(given.seconds)
         else:
-            import torch
-
             from dimp_ros.node.tracker_loader import load_tracker
 
-            torch.set_num_threads(1)
             tracker = load_tracker(parameters)
         tracker.update_all, tracker.init = timed(tracker.update_all, updates), timed(tracker.init, inits)
         return tracker

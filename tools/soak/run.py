@@ -50,7 +50,7 @@ def soak(plan: SoakPlan, folder: Path) -> dict[str, Any]:
     log, times = folder / "node.log", folder / "times.json"
     command = [sys.executable, "-m", "soak.node", "--tracker", plan.tracker]
     command += ["--seconds", str(plan.update_seconds), "--times", str(times), "--ros-args"]
-    for name, value in (("max_targets", MAX_TARGETS), ("give_up_after", 0.0)):
+    for name, value in (("max_targets", MAX_TARGETS), ("give_up_after", 0.0), ("threads", 1)):
         command += ["-p", f"{name}:={value}"]
     with log.open("wb") as output:
         node = subprocess.Popen(command, stdout=output, stderr=output)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from dimp_ros.files.inputs import require_regular_file
 from dimp_ros.files.yaml_file import MAX_BYTES, compose_yaml, read_yaml
 from dimp_ros.ros_utils.parameter_table import TRACKER_PREFIX
 from dimp_ros.tracker.config import TrackerConfig
@@ -98,11 +99,13 @@ def check_files(arguments: Sequence[str] | None = None) -> None:
     :raises ValueError: if one is no regular file, nested too deeply, or has too long a list, or they have too many
         bytes together.
     """
-    given = [Path(path) for path in _files(arguments or sys.argv[1:])]
-    for path in given:
-        if path.exists() and not path.is_file():  # ROS would wait for a pipe's writer, or read a device without end
-            raise ValueError(f"parameter file {path} must be a regular file; write the parameters into one")
-    paths = [str(path) for path in given if path.is_file() and os.access(path, os.R_OK)]
+    given = list(_files(arguments or sys.argv[1:]))
+    for path in filter(os.path.exists, given):  # ROS would wait for a pipe's writer, or read a device without end
+        try:
+            require_regular_file(Path(path))
+        except ValueError as error:
+            raise ValueError(f"parameter file {error}") from error
+    paths = [path for path in given if os.path.isfile(path) and os.access(path, os.R_OK)]
     size = sum(Path(path).stat().st_size for path in paths)
     if size > MAX_BYTES:
         raise ValueError(f"the parameter files {', '.join(paths)} have {size} bytes, and may have {MAX_BYTES}")

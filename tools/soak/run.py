@@ -20,7 +20,8 @@ from soak.report import ResourceSample, SoakReport, TargetLedger, judge_resource
 from soak.traffic import MAX_TARGETS, ResultWatcher, SoakCamera
 
 STOP_SECONDS = 5.0
-START_SECONDS = 60.0
+START_SECONDS = 300.0
+"""For a first start, which compiles the graphs; minutes on a busy machine."""
 EXPECTED_ERRORS = re.compile(r"image is not used|stamp|no image for|refused|not taken")
 """Log lines about errors that the traffic makes on purpose."""
 

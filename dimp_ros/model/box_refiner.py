@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dimp_ros.model.backbone import Features
+from dimp_ros.model.backbone import Backbone, Features
 from dimp_ros.model.iou_net import conv_block
 from dimp_ros.model.precise_roi_pool import precise_roi_pool
 from dimp_ros.model.sizes import CLOSER_SIZE
@@ -58,20 +58,19 @@ class CrossAttention(nn.Module):
 
 
 class BoxRefiner(nn.Module):
-    """Tokens of the target, two rounds of attention, and the votes, from the backbone's features of small windows.
+    """Tokens of the target, two rounds of attention, and the votes, from features of small windows.
 
-    Attention is at stride 8, so that correspondence is fine; convolutions and votes are at stride 16, where they cost a
-    quarter.
+    The backbone is its own: what edges ask for differs from what a target among others asks for. Attention is at stride
+    8, so that correspondence is fine; convolutions and votes are at stride 16, where they cost a quarter.
 
-    :param inputs: channels of the features at stride 8 and 16.
+    :param backbone: becomes part of the module.
     :param channels: width at stride 8 and of the tokens. :param trunk: width at stride 16. :param heads: of attention.
     """
 
-    def __init__(
-        self, inputs: tuple[int, int] = (40, 112), channels: int = 64, trunk: int = 96, heads: int = 4
-    ) -> None:
+    def __init__(self, backbone: Backbone, channels: int = 64, trunk: int = 96, heads: int = 4) -> None:
         super().__init__()
-        stride8, stride16 = inputs
+        self.backbone = backbone
+        stride8, stride16 = backbone.channels
         self.lateral8 = conv_block(stride8, channels, kernel=1, padding=0)
         self.lateral16 = conv_block(stride16, channels, kernel=1, padding=0)
         self.place = nn.Parameter(torch.randn(GRID * GRID, channels) * 0.5)
@@ -102,7 +101,7 @@ class BoxRefiner(nn.Module):
     def tokens(self, reference: Features, boxes: Tensor) -> Tensor:
         """Return what is remembered of targets, ``Tensor[B, T, C]``.
 
-        :param reference: features of their windows. :param boxes: ``Tensor[B, 4]`` in window pixels.
+        :param reference: the backbone's features of their windows. :param boxes: ``Tensor[B, 4]`` in window pixels.
         """
         size = boxes[:, 2:] * ENLARGED
         enlarged = torch.cat((boxes[:, :2] + (boxes[:, 2:] - size) / 2, size), 1)
@@ -110,7 +109,7 @@ class BoxRefiner(nn.Module):
         return pooled.flatten(2).transpose(1, 2)
 
     def forward(self, search: Features, tokens: Tensor) -> RefinedBoxes:
-        """Find the targets' edges, given the features of the search windows."""
+        """Find the targets' edges, given the backbone's features of the search windows."""
         placed = tokens + self.place
         x = self.fused(search)
         x = self.down(x + self.attend8(x, tokens, placed)) + self.semantic(search.stride16)

@@ -52,6 +52,7 @@ class DimpNet(nn.Module):
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
+        self.architecture = architecture
         self.feature_extractor = architecture.backbone()
         channels = self.feature_extractor.channels
         self.classifier = Classifier(
@@ -62,8 +63,8 @@ class DimpNet(nn.Module):
         self.bb_regressor = IoUNet(channels, architecture.iou_reference, architecture.iou_test)
 
     def add_box_refiner(self) -> None:
-        """Add a box refiner with random weights."""
-        self.box_refiner = BoxRefiner(self.feature_extractor.channels)
+        """Add a box refiner, with a backbone of its own, with random weights."""
+        self.box_refiner = BoxRefiner(self.architecture.backbone())
 
     def add_point_box(self) -> None:
         """Add a head for points with random weights."""

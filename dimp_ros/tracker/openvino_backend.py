@@ -199,9 +199,8 @@ class OpenvinoBackend:
         return refined, overlaps
 
     def target_tokens(self, crop: NDArray[np.uint8], box: Floats) -> Floats:
-        """Return the box refiner's tokens of a target, in float32 from features of the networks' precision."""
-        features = self.extract([crop])
-        return self._graph("tokens")(features.stride8, features.stride16, box)[0].copy()
+        """Return the box refiner's tokens of a target, in float32."""
+        return self._graph("tokens")(crop, box)[0].copy()
 
     def look_closer(self, crops: Crops, tokens: Sequence[Floats]) -> CloserBoxes:
         """Apply the box refiner to its windows."""

@@ -172,13 +172,15 @@ class TorchBackend:
     def target_tokens(self, crop: NDArray[np.uint8], box: Floats) -> Tensor:
         """Return the box refiner's tokens of a target."""
         assert self.net.box_refiner is not None
-        return self.net.box_refiner.tokens(self._plain([crop]), self.to_device(box)[None])
+        features = self._fused.refiner_features(upload([crop], self._device))
+        return self.net.box_refiner.tokens(features, self.to_device(box)[None])
 
     @torch.inference_mode()
     def look_closer(self, crops: Crops, tokens: Sequence[Tensor]) -> CloserBoxes:
         """Apply the box refiner to its windows."""
         assert self.net.box_refiner is not None
-        refined = self.net.box_refiner(self._plain(crops), torch.cat(list(tokens)))
+        features = self._fused.refiner_features(upload(crops, self._device))
+        refined = self.net.box_refiner(features, torch.cat(list(tokens)))
         rows = torch.cat((refined.edges, torch.sigmoid(refined.quality)[:, None]), 1).cpu().numpy()
         return CloserBoxes(rows[:, :4], rows[:, 4])
 

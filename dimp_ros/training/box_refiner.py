@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -46,8 +46,8 @@ class BoxRefinerSettings:
     """Of a run.
 
     :param references: in a step. :param searches: search windows for each. :param learning_rate: of the head; the
-        backbone from stride 8 on learns with ``backbone_rate`` times as much, 0 leaves it as it is.
-    :param uses: how often the features of a batch are used, with a fixed backbone.
+        backbone from stride 8 on learns with ``backbone_rate`` times as much.
+    :param uses: how often the features of a batch are used.
     :param ema: decay of the average of the weights.
     """
 
@@ -55,7 +55,7 @@ class BoxRefinerSettings:
     searches: int = 2
     uses: int = 4
     learning_rate: float = 1e-3
-    backbone_rate: float = 0.0
+    backbone_rate: float = 0.3
     warm_up: int = 100
     ema: float = 0.998
     clip_norm: float = 5.0
@@ -63,26 +63,29 @@ class BoxRefinerSettings:
     seed: int = 0
 
 
-class RefinerTraining(nn.Module):
-    """The refiner with the backbone that it learns on."""
+class RefinerTraining(BoxRefiner):
+    """The refiner in training: its backbone keeps its batch statistics, and all its weights up to stride 8."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.backbone = EfficientNetLite0()
-        self.head = BoxRefiner(self.backbone.channels)
+        super().__init__(EfficientNetLite0())
+        for module in self.backbone.stride8_modules():
+            module.requires_grad_(False)
         self.train()
 
     def train(self, mode: bool = True) -> RefinerTraining:
-        """Set the mode of the head; the backbone keeps its batch statistics."""
+        """Set the mode of everything but the backbone."""
         super().train(mode)
         self.backbone.eval()
         return self
 
-    def extract(self, images: Tensor) -> Features:
-        """Map RGB windows ``Tensor[B, 3, S, S]`` of 0..255 to the backbone's features."""
+    def to_stride8(self, images: Tensor) -> Tensor:
+        """Map RGB windows ``Tensor[B, 3, S, S]`` of 0..255 to the backbone's features of stride 8."""
         normalized = self.backbone.normalize(images).contiguous(memory_format=torch.channels_last)
-        features: Features = self.backbone(normalized)
-        return features
+        return self.backbone.to_stride8(normalized)
+
+    def to_features(self, stride8: Tensor) -> Features:
+        """Add the features of stride 16."""
+        return Features(stride8, self.backbone.to_stride16(stride8))
 
 
 class BoxRefinerTrainer:
@@ -99,23 +102,24 @@ class BoxRefinerTrainer:
         resumed = self._checkpoint.is_file()
         if resumed:
             state = read_state(self._checkpoint)
-            self.net.load_state_dict(_with_head(state["net"]))
-            self.average, self.step = _with_head(state["average"]), state["step"]
+            self.net.load_state_dict(state["net"])
+            self.average, self.step = state["average"], state["step"]
         elif start is not None:
-            self.net.backbone.load_state_dict(_backbone_of(start))
-        early = self.net.backbone.stride8_modules()
-        fixed = {id(p) for module in early for p in module.parameters()}
+            self._begin_with(start)
+        layers = [p for p in self.net.backbone.parameters() if p.requires_grad]
         head = [p for name, p in self.net.named_parameters() if not name.startswith("backbone.")]
-        late = [p for p in self.net.backbone.parameters() if settings.backbone_rate and id(p) not in fixed]
-        self.net.backbone.requires_grad_(False)
-        for parameter in late:
-            parameter.requires_grad_(True)
-        groups = [{"params": head, "rate": 1.0}]
-        if late:
-            groups.append({"params": late, "rate": settings.backbone_rate})
+        groups = [{"params": head, "rate": 1.0}, {"params": layers, "rate": settings.backbone_rate}]
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=1e-4)
-        if resumed and len(state["optimizer"]["param_groups"]) == len(groups):
+        if resumed:
             self.optimizer.load_state_dict(state["optimizer"])
+
+    def _begin_with(self, model: str) -> None:
+        """Take the box refiner of a model; or its backbone, if it has none."""
+        net, _ = load_model(model)
+        if net.box_refiner is not None:
+            self.net.load_state_dict(net.box_refiner.state_dict())
+        else:
+            self.net.backbone.load_state_dict(net.feature_extractor.state_dict())
 
     def train(self, batch: PairBatch | Example, factor: float = 1.0) -> dict[str, float]:
         """Make one step; ``factor`` scales the learning rate."""
@@ -137,15 +141,13 @@ class BoxRefinerTrainer:
         return {**{name: float(value.detach()) for name, value in losses.items()}, "norm": float(norm)}
 
     def examples(self, batches: Iterator[PairBatch], kept: int = 200) -> Iterator[PairBatch | Example]:
-        """Yield what to train on: with a fixed backbone every batch's features are used ``uses`` times, spread out."""
-        if self.settings.backbone_rate or self.settings.uses <= 1:
-            yield from batches
+        """Yield what to train on: every batch's features of stride 8 are used ``uses`` times, spread out."""
         bank: list[Example] = []
         rng = np.random.default_rng(self.settings.seed + self.step)
         for batch in batches:
             with torch.inference_mode():
                 new = extract(self.net, batch)
-            bank.append(Example(*(_plain(part) for part in new)))
+            bank.append(Example(*(part.clone() for part in new)))  # copies that autograd may use
             yield bank[-1]
             for _ in range(self.settings.uses - 1):
                 yield bank[rng.integers(len(bank))]
@@ -183,36 +185,14 @@ class BoxRefinerTrainer:
             file.write(json.dumps({"step": self.step, **values}) + "\n")
 
 
-def _with_head(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {key if key.startswith(("backbone.", "head.")) else f"head.{key}": value for key, value in state.items()}
-
-
-def _backbone_of(model: str) -> dict[str, Tensor]:
-    """Return the backbone's weights of a model."""
-    net, _ = load_model(model)
-    return net.feature_extractor.state_dict()
-
-
 def export(trainer: BoxRefinerTrainer, base: str, path: Path) -> None:
-    """Write the weights of ``base`` with the averaged box refiner, in half precision, without a map to confidences.
-
-    :raises ValueError: if the backbone is not that of ``base``: the tracker runs one backbone for both.
-    """
+    """Write the weights of ``base`` with the averaged box refiner, in half precision, without a map to confidences."""
     net, info = load_model(base)
-    averaged = trainer.averaged()
-    own, learned = net.feature_extractor.state_dict(), averaged.backbone.state_dict()
-    if any(not torch.equal(learned[key], own[key]) for key in own if not key.endswith("num_batches_tracked")):
-        raise ValueError(f"the backbone of {trainer.folder} is not that of {base}: its box refiner does not fit")
     net.add_box_refiner()
     assert net.box_refiner is not None
-    net.box_refiner.load_state_dict(averaged.head.state_dict())
+    net.box_refiner.load_state_dict(trainer.averaged().state_dict())
     details = {**info.details, "box_refiner_steps": trainer.step}
     save_weights(path, net.eval(), replace(info, details=details, confidence_knots=()), torch.float16)
-
-
-def _plain(part: Tensor | Features) -> Any:
-    """Return copies that autograd may use."""
-    return part.clone() if isinstance(part, Tensor) else Features(*(maps.clone() for maps in part))
 
 
 def to_images(windows: NDArray[np.uint8]) -> Tensor:
@@ -221,11 +201,11 @@ def to_images(windows: NDArray[np.uint8]) -> Tensor:
 
 
 class Example(NamedTuple):
-    """A `PairBatch` as features of the frozen part of the network, in half precision."""
+    """A `PairBatch` as features of stride 8, in half precision."""
 
-    references: Features
+    references: Tensor
     boxes: Tensor
-    searches: Features
+    searches: Tensor
     edges: Tensor
 
 
@@ -233,20 +213,20 @@ def extract(net: RefinerTraining, batch: PairBatch) -> Example:
     """Compute a batch's features in half precision."""
     count = len(batch.boxes)
     with torch.autocast("cpu", torch.bfloat16):
-        features = net.extract(to_images(np.concatenate((batch.references, batch.searches))))
+        features = net.to_stride8(to_images(np.concatenate((batch.references, batch.searches))))
     return Example(
-        Features(*(maps[:count] for maps in features)),
+        features[:count],
         torch.from_numpy(batch.boxes),
-        Features(*(maps[count:] for maps in features)),
+        features[count:],
         torch.from_numpy(batch.edges),
     )
 
 
 def refine_example(net: RefinerTraining, example: Example) -> RefinedBoxes:
     """Refine the boxes of an example."""
-    references, searches = (Features(*(m.float() for m in f)) for f in (example.references, example.searches))
-    tokens = net.head.tokens(references, example.boxes)
-    refined: RefinedBoxes = net.head(searches, tokens.repeat_interleave(len(example.edges) // len(example.boxes), 0))
+    references, searches = (net.to_features(maps.float()) for maps in (example.references, example.searches))
+    tokens = net.tokens(references, example.boxes)
+    refined: RefinedBoxes = net(searches, tokens.repeat_interleave(len(example.edges) // len(example.boxes), 0))
     return refined
 
 
@@ -300,13 +280,13 @@ class Validation:
         for start in range(0, len(self.windows), 32):
             part = self.windows[start : start + 32]
             boxes = torch.tensor([box for _, box in part], dtype=torch.float32)
-            features = net.extract(to_images(np.stack([image for image, _ in part])))
-            tokens.extend(net.head.tokens(features, boxes))
+            features = net.to_features(net.to_stride8(to_images(np.stack([image for image, _ in part]))))
+            tokens.extend(net.tokens(features, boxes))
         found: dict[str, dict[str, list[float]]] = {}
         for start in range(0, len(self.items), 32):
             some = self.items[start : start + 32]
-            features = net.extract(to_images(np.stack([item[4] for item in some])))
-            refined = net.head(features, torch.stack([tokens[item[0]] for item in some]))
+            features = net.to_features(net.to_stride8(to_images(np.stack([item[4] for item in some]))))
+            refined = net(features, torch.stack([tokens[item[0]] for item in some]))
             for (number, name, window, truth, _), edges in zip(some, refined.edges.tolist(), strict=True):
                 film, kind = self.films[number]
                 box = window.edges_to_image(tuple(edges))
@@ -326,7 +306,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--start", default="dimp_lite", help="weights whose backbone a new run begins with")
     parser.add_argument("--minutes", type=float, default=60, help="how long to train")
     parser.add_argument("--cool", type=float, default=0, help="minutes at the end in which the rate falls to zero")
-    parser.add_argument("--backbone-rate", type=float, default=0.0, help="rate of the backbone from stride 8 on")
+    parser.add_argument(
+        "--backbone-rate", type=float, default=BoxRefinerSettings.backbone_rate, help="of the backbone from stride 8 on"
+    )
     parser.add_argument("--learning-rate", type=float, default=BoxRefinerSettings.learning_rate)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--export", type=Path, help="train nothing: write weights of --start with the run's refiner")

@@ -15,6 +15,7 @@ from dimp_ros.evaluation.box_fit import VIEWS, ChangedView, box_fit, changed
 from dimp_ros.evaluation.tracker_api import Prediction
 from dimp_ros.evaluation.trackers import DimpBenchmark
 from dimp_ros.geometry.box import Box
+from dimp_ros.model.backbone import EfficientNetLite0
 from dimp_ros.model.box_refiner import RefinedBoxes
 from dimp_ros.model.checkpoints.checkpoint import load_model, save_weights
 from dimp_ros.model.checkpoints.weights_file import WeightsInfo
@@ -168,6 +169,7 @@ class AlwaysAt(torch.nn.Module):
 
     def __init__(self, edges):
         super().__init__()
+        self.backbone = EfficientNetLite0().eval()
         self.edges, self.asked = edges, 0
 
     def tokens(self, reference, boxes):

@@ -9,7 +9,7 @@ import torch
 
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.closer_window import turned_box
-from dimp_ros.model.backbone import Features
+from dimp_ros.model.backbone import EfficientNetLite0, Features
 from dimp_ros.model.box_refiner import GRID, BoxRefiner, RefinedBoxes, box_losses, giou
 from dimp_ros.model.sizes import CLOSER_SIZE
 from dimp_ros.training import box_pairs
@@ -24,7 +24,7 @@ def features(count, seed=0):
 @pytest.fixture(scope="module")
 def refiner():
     torch.manual_seed(0)
-    return BoxRefiner().eval().requires_grad_(False)
+    return BoxRefiner(EfficientNetLite0()).eval().requires_grad_(False)
 
 
 def test_targets_of_a_batch_do_not_mix(refiner):
@@ -48,7 +48,7 @@ def test_tokens_know_the_box_that_was_given(refiner):
 
 def test_edges_are_means_of_votes_with_their_weights(refiner):
     """With equal weights and no offsets each edge is the mean of the cells, which lie at 16 i + 0.5."""
-    same = BoxRefiner().eval()
+    same = BoxRefiner(EfficientNetLite0()).eval()
     with torch.no_grad():
         same.votes.weight.zero_()
         same.votes.bias.copy_(torch.tensor([0.0] * 4 + [-0.1, -0.2, 0.1, 0.3]))

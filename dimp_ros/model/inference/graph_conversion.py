@@ -21,6 +21,7 @@ from dimp_ros.model.inference.graphs import (
     FeatureGraph,
     OverlapMaps,
     ScoreGraph,
+    TokensGraph,
 )
 from dimp_ros.model.inference.learning_graphs import (
     FitGraph,
@@ -28,7 +29,6 @@ from dimp_ros.model.inference.learning_graphs import (
     ModulationGraph,
     PointBoxGraph,
     PooledGraph,
-    TargetTokensGraph,
     UpdateGraph,
 )
 from dimp_ros.model.inference.openvino_graphs import GraphKey
@@ -126,7 +126,7 @@ GRAPHS: dict[str, Callable[..., Graph]] = {
     "fit": lambda net, count: Graph(
         FitGraph(net), [*_pooled(net, count), *_Shapes(net).vectors(), torch.zeros(count), torch.zeros(count)]
     ),
-    "tokens": lambda net: Graph(TargetTokensGraph(net), [*_Shapes(net).backbone(CLOSER_SIZE // 16), boxes(1)]),
+    "tokens": lambda net: Graph(TokensGraph(net), [images(CLOSER_SIZE), boxes(1)]),
     "closer": lambda net: Graph(CloserLookGraph(net), [images(CLOSER_SIZE), _tokens(net)]),
     "point": lambda net: Graph(PointBoxGraph(net), _Shapes(net).backbone(POINT_SIZE // 16, len(POINT_WINDOWS))),
 }

@@ -342,7 +342,7 @@ class TokensGraph(nn.Module):
     def __init__(self, net: DimpNet) -> None:
         super().__init__()
         assert net.box_refiner is not None
-        self.extractor, self.refiner = _Extractor(net.feature_extractor), copy.deepcopy(net.box_refiner)
+        self.extractor, self.refiner = _Extractor(net.box_refiner.backbone), copy.deepcopy(net.box_refiner)
 
     def forward(self, images: Tensor, boxes: Tensor) -> Tensor:
         """Return the tokens; see the table of this module."""
@@ -358,7 +358,7 @@ class CloserLookGraph(nn.Module):
     def __init__(self, net: DimpNet) -> None:
         super().__init__()
         assert net.box_refiner is not None
-        self.extractor, self.refiner = _Extractor(net.feature_extractor), copy.deepcopy(net.box_refiner)
+        self.extractor, self.refiner = _Extractor(net.box_refiner.backbone), copy.deepcopy(net.box_refiner)
 
     def forward(self, images: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Return edges and quality; see the table of this module."""

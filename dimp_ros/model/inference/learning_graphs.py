@@ -14,7 +14,6 @@ graph               inputs, then outputs
                     ``[V * P, K]``
 `FitGraph`          ``pooled8``, ``pooled16``, ``modulation8``, ``modulation16``, ``overlaps`` ``[V * P]``, ``weights``
                     ``[V * P]``; ``gradient8`` ``[1, M8]``, ``gradient16`` ``[1, M16]``
-`TargetTokensGraph` ``stride8``, ``stride16``, ``boxes`` ``[1, 4]``; ``tokens`` ``[1, T, D]``
 `PointBoxGraph`     ``stride8``, ``stride16`` of three windows; ``edges`` ``[3, K, 4]``, ``overlaps`` ``[3, K]``
 `UpdateGraph`       ``filter``, ``features`` ``[N, C, S/16, S/16]``, ``boxes`` ``[N, 4]``, ``weights`` ``[N]``;
                     ``updated`` ``[1, C, k, k]``
@@ -161,25 +160,6 @@ class ModulationGraph(nn.Module):
         """Return the vectors; see the table of this module."""
         modulation8, modulation16 = self.overlap.modulation(Features(stride8, stride16), boxes)
         return modulation8, modulation16
-
-
-class TargetTokensGraph(nn.Module):
-    """What the box refiner remembers of a target, from features of its window.
-
-    :param net: in evaluation mode.
-    """
-
-    INPUTS: ClassVar = ("stride8", "stride16", "boxes")
-    OUTPUTS: ClassVar = ("tokens",)
-
-    def __init__(self, net: DimpNet) -> None:
-        super().__init__()
-        assert net.box_refiner is not None
-        self.refiner = net.box_refiner
-
-    def forward(self, stride8: Tensor, stride16: Tensor, boxes: Tensor) -> Tensor:
-        """Return the tokens; see the table of this module."""
-        return self.refiner.tokens(Features(stride8, stride16), boxes)
 
 
 class PointBoxGraph(nn.Module):

@@ -42,6 +42,7 @@ class InferenceNet:
             for values in (net.feature_extractor.mean, net.feature_extractor.std)
         )
         self._to_stride8, self._to_stride16 = _backbone(net.feature_extractor, dtype)
+        self._refiner = None if net.box_refiner is None else _backbone(net.box_refiner.backbone, dtype)
         *blocks, convolution, self._norm = net.classifier.feature_extractor
         self._classify = _chain([*(_residual(b, dtype) for b in blocks), FusedConvolution(convolution, dtype=dtype)])
         overlap = net.bb_regressor
@@ -58,14 +59,20 @@ class InferenceNet:
 
         On a CPU images are computed one after the other: intermediate results stay in cache, the bits are the same.
         """
-        if images.device.type != "cpu" or len(images) == 1:
-            return self._extract(images)
-        parts = [self._extract(single) for single in images.split(1)]
-        return Features(*(torch.cat(maps) for maps in zip(*parts, strict=True)))
+        return self._extract(images, self._to_stride8, self._to_stride16)
 
-    def _extract(self, images: Tensor) -> Features:
-        stride8 = self._to_stride8(self._normalized(images))
-        return Features(stride8, self._to_stride16(stride8))
+    def refiner_features(self, images: Tensor) -> Features:
+        """Return the features of the box refiner's backbone, float32, of images as `extract` takes."""
+        assert self._refiner is not None
+        features = self._extract(images, *self._refiner)
+        return Features(features.stride8.float(), features.stride16.float())
+
+    def _extract(self, images: Tensor, to_stride8: Layer, to_stride16: Layer) -> Features:
+        parts = []
+        for part in images.split(1) if images.device.type == "cpu" else [images]:
+            stride8 = to_stride8(self._normalized(part))
+            parts.append(Features(stride8, to_stride16(stride8)))
+        return parts[0] if len(parts) == 1 else Features(*(torch.cat(maps) for maps in zip(*parts, strict=True)))
 
     def _normalized(self, images: Tensor) -> Tensor:
         """Equal `Backbone.normalize`, on whole rows: the inner loop over three channels would be slow."""

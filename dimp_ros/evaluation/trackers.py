@@ -32,9 +32,13 @@ ABLATIONS = (
     "@init_steps=5",
     "@update_steps=0@hard_negative_steps=0",
     "@hard_negative_steps=0@hard_negative_rate=0.01",
+    "@closer_looks=0",
+    "@refine_steps=0",
+    "@box_fit_steps=0@first_frame_correction=0",
 )
 """Variants that `dimp-eval --ablate` compares: the model itself (10 steps on the first frame), the initialiser's
-filter only, 0, 2 and 5 steps, no update after the first frame, hard negatives treated like any other frame."""
+filter only, 0, 2 and 5 steps, no update after the first frame, hard negatives treated like any other frame, gradient
+ascent without the box refiner and the reverse, no fit to the given box."""
 
 
 class DimpBenchmark:

@@ -3,7 +3,7 @@
 
 ``python -m dimp_ros.training.box_refiner --folder RUN --clips CLIPS --images IMAGES``
 
-A run goes on where it stopped: ``checkpoint.pt`` in its folder holds everything but the images, in 17 MB. The learning
+A run goes on where it stopped: ``checkpoint.pt`` in its folder holds everything but the images, in 18 MB. The learning
 rate is constant, and the average of the weights is what is used, until ``--cool MINUTES`` lets it fall to zero.
 """
 
@@ -22,6 +22,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
@@ -46,7 +47,7 @@ class BoxRefinerSettings:
     """Of a run.
 
     :param references: in a step. :param searches: search windows for each. :param learning_rate: of the head; the
-        backbone from stride 8 on learns with ``backbone_rate`` times as much.
+        backbone from stride 4 on learns with ``backbone_rate`` times as much.
     :param uses: how often the features of a batch are used.
     :param ema: decay of the average of the weights.
     """
@@ -64,11 +65,14 @@ class BoxRefinerSettings:
 
 
 class RefinerTraining(BoxRefiner):
-    """The refiner in training: its backbone keeps its batch statistics, and all its weights up to stride 8."""
+    """The refiner in training: its backbone keeps its batch statistics, and all its weights up to stride 4."""
+
+    FIXED_BLOCKS = 3
 
     def __init__(self) -> None:
-        super().__init__(EfficientNetLite0())
-        for module in self.backbone.stride8_modules():
+        super().__init__(lite := EfficientNetLite0())
+        self.fixed = [lite.conv_stem, lite.bn0, *lite.blocks[: self.FIXED_BLOCKS]]
+        for module in self.fixed:
             module.requires_grad_(False)
         self.train()
 
@@ -78,13 +82,20 @@ class RefinerTraining(BoxRefiner):
         self.backbone.eval()
         return self
 
-    def to_stride8(self, images: Tensor) -> Tensor:
-        """Map RGB windows ``Tensor[B, 3, S, S]`` of 0..255 to the backbone's features of stride 8."""
-        normalized = self.backbone.normalize(images).contiguous(memory_format=torch.channels_last)
-        return self.backbone.to_stride8(normalized)
+    def to_stride4(self, images: Tensor) -> Tensor:
+        """Map RGB windows ``Tensor[B, 3, S, S]`` of 0..255 to the backbone's features of stride 4."""
+        x = self.backbone.normalize(images).contiguous(memory_format=torch.channels_last)
+        stem, norm, *blocks = self.fixed
+        x = F.relu6(norm(stem(x)))
+        for block in blocks:
+            x = block(x)
+        return x
 
-    def to_features(self, stride8: Tensor) -> Features:
-        """Add the features of stride 16."""
+    def to_features(self, stride4: Tensor) -> Features:
+        """Map them to those of stride 8 and 16."""
+        stride8 = stride4
+        for block in self.backbone.stride8_modules()[len(self.fixed) :]:
+            stride8 = block(stride8)
         return Features(stride8, self.backbone.to_stride16(stride8))
 
 
@@ -141,7 +152,7 @@ class BoxRefinerTrainer:
         return {**{name: float(value.detach()) for name, value in losses.items()}, "norm": float(norm)}
 
     def examples(self, batches: Iterator[PairBatch], kept: int = 200) -> Iterator[PairBatch | Example]:
-        """Yield what to train on: every batch's features of stride 8 are used ``uses`` times, spread out."""
+        """Yield what to train on: every batch's features of stride 4 are used ``uses`` times, spread out."""
         bank: list[Example] = []
         rng = np.random.default_rng(self.settings.seed + self.step)
         for batch in batches:
@@ -201,7 +212,7 @@ def to_images(windows: NDArray[np.uint8]) -> Tensor:
 
 
 class Example(NamedTuple):
-    """A `PairBatch` as features of stride 8, in half precision."""
+    """A `PairBatch` as features of stride 4, in half precision."""
 
     references: Tensor
     boxes: Tensor
@@ -213,7 +224,7 @@ def extract(net: RefinerTraining, batch: PairBatch) -> Example:
     """Compute a batch's features in half precision."""
     count = len(batch.boxes)
     with torch.autocast("cpu", torch.bfloat16):
-        features = net.to_stride8(to_images(np.concatenate((batch.references, batch.searches))))
+        features = net.to_stride4(to_images(np.concatenate((batch.references, batch.searches))))
     return Example(
         features[:count],
         torch.from_numpy(batch.boxes),
@@ -280,12 +291,12 @@ class Validation:
         for start in range(0, len(self.windows), 32):
             part = self.windows[start : start + 32]
             boxes = torch.tensor([box for _, box in part], dtype=torch.float32)
-            features = net.to_features(net.to_stride8(to_images(np.stack([image for image, _ in part]))))
+            features = net.to_features(net.to_stride4(to_images(np.stack([image for image, _ in part]))))
             tokens.extend(net.tokens(features, boxes))
         found: dict[str, dict[str, list[float]]] = {}
         for start in range(0, len(self.items), 32):
             some = self.items[start : start + 32]
-            features = net.to_features(net.to_stride8(to_images(np.stack([item[4] for item in some]))))
+            features = net.to_features(net.to_stride4(to_images(np.stack([item[4] for item in some]))))
             refined = net(features, torch.stack([tokens[item[0]] for item in some]))
             for (number, name, window, truth, _), edges in zip(some, refined.edges.tolist(), strict=True):
                 film, kind = self.films[number]
@@ -307,7 +318,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=60, help="how long to train")
     parser.add_argument("--cool", type=float, default=0, help="minutes at the end in which the rate falls to zero")
     parser.add_argument(
-        "--backbone-rate", type=float, default=BoxRefinerSettings.backbone_rate, help="of the backbone from stride 8 on"
+        "--backbone-rate", type=float, default=BoxRefinerSettings.backbone_rate, help="of the backbone from stride 4 on"
     )
     parser.add_argument("--learning-rate", type=float, default=BoxRefinerSettings.learning_rate)
     parser.add_argument("--threads", type=int, default=2)

@@ -36,7 +36,7 @@ def test_the_loss_falls_and_early_layers_stay(run):
     net, _ = load_model("dimp_lite")
     pairs = zip(net.box_refiner.backbone.blocks, trainer.net.backbone.blocks, strict=True)
     stayed = [torch.equal(a.project_conv.weight, b.project_conv.weight) for a, b in pairs]
-    assert stayed == [True] * 5 + [False] * 6
+    assert stayed == [True] * 3 + [False] * 8
 
 
 def test_a_run_goes_on_where_it_stopped(run):

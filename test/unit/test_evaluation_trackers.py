@@ -97,7 +97,7 @@ def test_a_wrong_variant_is_refused_before_anything_runs(name: str, reason: str)
 
 
 def test_every_ablation_is_a_valid_variant() -> None:
-    assert len(set(ABLATIONS)) == 7
+    assert len(set(ABLATIONS)) == 10
     for variant in ABLATIONS:
         TrackerSpec(f"dimp_lite{variant}").check()
 

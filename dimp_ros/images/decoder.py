@@ -43,7 +43,8 @@ def check_cost(header: FileHeader, max_megapixels: float = MAX_MEGAPIXELS) -> Fi
         raise BadImage(
             f"the {name} file of {width} x {height} pixels would take about {memory / 2**20:.0f} MiB and {seconds:.1f} "
             f"s to decode, and may take {larger * MAX_MEMORY / 2**20:.0f} MiB and {larger * MAX_SECONDS:g} s; publish "
-            "smaller images, of 8 bits, and JPEG with fewer scans"
+            "smaller images, of 8 bits, PNG as JPEG, and JPEG with fewer scans, or raise max_megapixels above "
+            f"{MAX_MEGAPIXELS:g}, which raises these limits in proportion"
         )
     return header
 

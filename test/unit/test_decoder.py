@@ -116,6 +116,18 @@ def test_bytes_count_and_not_only_pixels(file: bytes) -> None:
     assert "MiB and" in refused(file)
 
 
+def test_compressed_bytes_of_a_png_count() -> None:
+    """Noise takes longer to inflate than one colour; a photograph of 4K is well within the limit."""
+
+    def png(width: int, height: int, compressed: int) -> bytes:
+        header = PNG[:8] + struct.pack(">I4sIIBBBBB", 13, b"IHDR", width, height, 8, 2, 0, 0, 0) + PNG[29:33]
+        return header + png_chunk(b"IDAT", bytes(compressed)) + png_chunk(b"IEND", b"")
+
+    assert check_file(np.frombuffer(png(5000, 5000, 1000), np.uint8)).seconds < MAX_SECONDS
+    assert "MiB and" in refused(png(5000, 5000, 60_000_000))
+    assert check_file(np.frombuffer(png(3840, 2160, 24_000_000), np.uint8)).seconds < 0.5 * MAX_SECONDS
+
+
 def test_thousands_of_scans_are_refused() -> None:
     flat = file_of(np.full((1500, 1500), 90, np.uint8), ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     last = flat[flat.rindex(b"\xff\xc4") : -2]

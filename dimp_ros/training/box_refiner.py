@@ -15,7 +15,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from dimp_ros.datasets.clips import read_films
 from dimp_ros.datasets.film import Film
+from dimp_ros.files.json_file import named_errors
 from dimp_ros.files.outputs import check_outputs
 from dimp_ros.geometry.box import Box, iou
 from dimp_ros.images.closer_window import CloserWindow, crop_window
@@ -37,7 +38,9 @@ from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_w
 from dimp_ros.model.sizes import CLOSER_CONTEXT, CLOSER_SIZE
 from dimp_ros.training.box_pairs import PairBatch, PairSampler, perturbed, usable
 from dimp_ros.training.frame_store import add_store_arguments, store_of
-from dimp_ros.training.run_log import read_state
+from dimp_ros.training.interruption import deferred_signals
+from dimp_ros.training.run_lock import sole_run
+from dimp_ros.training.run_log import REMEDY, read_state
 
 _log = logging.getLogger(__name__)
 
@@ -113,8 +116,9 @@ class BoxRefinerTrainer:
         resumed = self._checkpoint.is_file()
         if resumed:
             state = read_state(self._checkpoint)
-            self.net.load_state_dict(state["net"])
-            self.average, self.step = state["average"], state["step"]
+            with named_errors(self._checkpoint, REMEDY, KeyError, RuntimeError):
+                self.net.load_state_dict(state["net"])
+                self.average, self.step = state["average"], state["step"]
         elif start is not None:
             self._begin_with(start)
         layers = [p for p in self.net.backbone.parameters() if p.requires_grad]
@@ -336,13 +340,26 @@ def main(argv: list[str] | None = None) -> int:
         check_outputs([("--folder", arguments.folder / "checkpoint.pt")], [("--start", weights)])
     except (OSError, ValueError) as error:
         parser.error(str(error))
+    try:
+        with sole_run(arguments.folder), deferred_signals() as interrupted:
+            run(arguments, interrupted)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    return 3 if interrupted() else 0
+
+
+def run(arguments: argparse.Namespace, interrupted: Callable[[], bool]) -> None:
+    """Export, or train for ``--minutes`` or until ``interrupted()``.
+
+    :raises OSError, ValueError: naming a file that cannot be used.
+    """
     if arguments.export:
         export(
             BoxRefinerTrainer(arguments.folder, BoxRefinerSettings(), arguments.start),
             arguments.start,
             arguments.export,
         )
-        return 0
+        return
     store = store_of(arguments)
     settings = BoxRefinerSettings(backbone_rate=arguments.backbone_rate, learning_rate=arguments.learning_rate)
     trainer = BoxRefinerTrainer(arguments.folder, settings, arguments.start)
@@ -353,7 +370,7 @@ def main(argv: list[str] | None = None) -> int:
     sums: dict[str, float] = {}
     for count, batch in enumerate(trainer.examples(prefetched(sampler, settings.references)), 1):
         left = arguments.minutes - (time.monotonic() - started) / 60
-        if left <= 0:
+        if left <= 0 or interrupted():
             break
         factor = min(1.0, left / arguments.cool) if arguments.cool else 1.0
         for name, value in trainer.train(batch, factor).items():
@@ -365,14 +382,19 @@ def main(argv: list[str] | None = None) -> int:
             sums = {}
         if trainer.step % settings.validate_every == 0:
             trainer.save()
-            overlaps = validation.overlaps(trainer.averaged())
-            trainer.log(val=overlaps)
-            _log.info("%d val %s", trainer.step, overlaps)
+            validate(trainer, validation)
     trainer.save()
+    if interrupted():
+        _log.info("interrupted after step %d; repeat the command to go on from there", trainer.step)
+        return
+    validate(trainer, validation)
+
+
+def validate(trainer: BoxRefinerTrainer, validation: Validation) -> None:
+    """Log the mean overlaps of the averaged refiner."""
     overlaps = validation.overlaps(trainer.averaged())
     trainer.log(val=overlaps)
-    _log.info("%d val %s; stopped", trainer.step, overlaps)
-    return 0
+    _log.info("%d val %s", trainer.step, overlaps)
 
 
 if __name__ == "__main__":

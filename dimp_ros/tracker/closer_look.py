@@ -48,12 +48,6 @@ def uses_ascent(backend: InferenceBackend, config: TrackerConfig) -> bool:
     return config.refine_steps > 0 or not uses_refiner(backend, config)
 
 
-def needs_ascent(target: TrackedTarget, config: TrackerConfig) -> bool:
-    """Tell whether a target's box, which the box refiner has found, is refined by gradient ascent as well."""
-    quality = target.box_quality
-    return config.refine_steps > 0 and quality is not None and quality <= config.ascent_below**QUALITY_POWER
-
-
 def average_boxes(targets: Sequence[TrackedTarget], closer: Sequence[Box], ascended: Sequence[Box]) -> list[Box]:
     """Return the weighted means of the box refiner's boxes and those of gradient ascent; the former, where they differ.
 

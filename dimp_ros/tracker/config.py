@@ -108,9 +108,6 @@ class TrackerConfig:
         4,
         "passes of the box refiner, where the weights have one, averaged with gradient ascent; 0: that alone",
     )
-    ascent_below: float = _setting(
-        1.0, 0.0, 1.0, "gradient ascent besides the box refiner only where it predicts an overlap of at most this"
-    )
     first_frame_correction: float = _setting(
         0.0,
         0.0,

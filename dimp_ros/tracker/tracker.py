@@ -32,7 +32,6 @@ from dimp_ros.tracker.candidate_tracks import find_peaks
 from dimp_ros.tracker.closer_look import (
     average_boxes,
     average_values,
-    needs_ascent,
     refine_closer,
     remember_target,
     uses_ascent,
@@ -376,15 +375,13 @@ class DimpTracker:
     ) -> list[Box]:
         """Return the refined boxes of targets, by the box refiner, by gradient ascent, or the means of both."""
         config, size = self.config, (picture.width, picture.height)
-        if not config.closer_looks or any(target.tokens is None for target in targets):
-            return refine(targets, self._backend.refine_boxes, features.rows(rows), size, config)
-        boxes = refine_closer(targets, self._backend, picture, config)
-        if again := [n for n, target in enumerate(targets) if needs_ascent(target, config)]:
-            some = [targets[n] for n in again]
-            ascended = refine(some, self._backend.refine_boxes, features.rows([rows[n] for n in again]), size, config)
-            means = average_boxes(some, [boxes[n] for n in again], ascended)
-            boxes = [dict(zip(again, means, strict=True)).get(n, box) for n, box in enumerate(boxes)]
-        return boxes
+        closer = None
+        if config.closer_looks and all(target.tokens is not None for target in targets):
+            closer = refine_closer(targets, self._backend, picture, config)
+            if not config.refine_steps:
+                return closer
+        ascended = refine(targets, self._backend.refine_boxes, features.rows(rows), size, config)
+        return average_boxes(targets, closer, ascended) if closer else ascended
 
     def _refine_and_confirm(
         self, targets: list[TrackedTarget], features: WindowFeatures, rows: list[int], picture: Picture

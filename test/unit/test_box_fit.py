@@ -310,11 +310,3 @@ def test_the_demos_box_is_drawn_as_it_was_given():
     box = Box(*parameters["/**/demo"]["ros__parameters"]["box"])
     fit = box_fit(DimpBenchmark("dimp_lite", "cpu", {}, threads=1), Film(film)(0), box)
     assert all(fit[name] >= least for name, least in DEMO_LEAST.items()), fit
-
-
-def test_ascent_follows_where_the_refiner_is_in_doubt(shipped):
-    image, refiner = picture(BOX), AlwaysAt([0.25, 0.25, 0.75, 0.75])  # predicts an overlap of 0.5
-    alone, both = (first_box(set_up(shipped, refiner, refine_steps=n), image, BOX) for n in (0, 5))
-    assert alone != both
-    assert first_box(set_up(shipped, refiner, refine_steps=5, ascent_below=0.45), image, BOX) == alone
-    assert first_box(set_up(shipped, refiner, refine_steps=5, ascent_below=0.55), image, BOX) == both

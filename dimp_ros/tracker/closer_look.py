@@ -27,7 +27,7 @@ FIRST_LOOKS = ((0.0, 0.0, 1.0, 1.0), (0.06, -0.06, 1.1, 0.92), (-0.06, 0.06, 0.9
 AGREEMENT = 0.4
 """Least overlap of two methods' boxes that are averaged."""
 
-CLOSER_SHARE = 0.6
+CLOSER_SHARE = 0.8
 """Weight of the box refiner's box in that average."""
 
 

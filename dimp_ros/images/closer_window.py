@@ -85,10 +85,11 @@ def crop_window(
         scale, corner = back @ scale, back @ (corner - center) + center
     ends = np.array([(0, 0), (0, 1), (1, 0), (1, 1)]) * window.size @ scale.T + corner
     (left, top), (right, bottom) = ends.min(0), ends.max(0)
+    margin = math.ceil(np.hypot(*scale).max())
     x0 = int(np.clip(math.floor(left) - 1, 0, picture.width - 1))
     y0 = int(np.clip(math.floor(top) - 1, 0, picture.height - 1))
-    x1 = int(np.clip(math.ceil(right) + 1, x0 + 1, picture.width))
-    y1 = int(np.clip(math.ceil(bottom) + 1, y0 + 1, picture.height))
+    x1 = int(np.clip(math.ceil(right) + margin, x0 + 1, picture.width))
+    y1 = int(np.clip(math.ceil(bottom) + margin, y0 + 1, picture.height))
     part = picture.region(x0, y0, x1, y1)
     return to_color(resample(part, scale, corner - (x0, y0), window.size))
 
@@ -112,8 +113,9 @@ def resample(
     factors = np.maximum(np.floor(np.hypot(matrix[:, 0], matrix[:, 1])), 1).astype(int)
     factors = np.minimum(factors, image.shape[1::-1])
     if factors.max() > 1 and min(image.shape[:2]) > 1:
-        width, height = (max(n // f, 1) for n, f in zip(image.shape[1::-1], factors, strict=True))
-        ratio = np.array([width / image.shape[1], height / image.shape[0]])
+        width, height = (n // f for n, f in zip(image.shape[1::-1], factors, strict=True))
+        image = image[: height * factors[1], : width * factors[0]]  # OpenCV is faster where the ratio is whole
+        ratio = 1 / factors
         image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
         matrix, corner = matrix * ratio[:, None], corner * ratio
     if image.shape[:2] == (1, 1):

@@ -59,6 +59,8 @@ def crop(image: NDArray[np.uint8] | Picture, window: SearchWindow) -> NDArray[np
     """
     part, window = _under(as_picture(image), window)
     factor = int(window.scale)
+    if factor == 3:
+        factor = 2  # by which OpenCV averages five times as fast
     if factor > 1:
         part, window = _reduce(part, window, factor)
     if part.shape[:2] == (1, 1):  # beyond a corner; OpenCV 4.5 does not take a single pixel
@@ -95,6 +97,7 @@ def _reduce(part: NDArray[np.uint8], window: SearchWindow, factor: int) -> tuple
     y0 = int(np.clip(np.floor(window.y), 0, height - 1))
     x1 = int(np.clip(np.ceil(window.x + window.side), x0 + 1, width))
     y1 = int(np.clip(np.ceil(window.y + window.side), y0 + 1, height))
+    x1, y1 = min(x1 + (x0 - x1) % factor, width), min(y1 + (y0 - y1) % factor, height)  # whole blocks, if there are
     part = part[y0:y1, x0:x1]
     moved = SearchWindow((window.x - x0) / factor, (window.y - y0) / factor, window.side / factor, window.size)
     if part.shape[:2] == (1, 1):
@@ -102,7 +105,5 @@ def _reduce(part: NDArray[np.uint8], window: SearchWindow, factor: int) -> tuple
     right, bottom = -part.shape[1] % factor, -part.shape[0] % factor
     if right or bottom:
         part = cv2.copyMakeBorder(part, 0, bottom, 0, right, cv2.BORDER_REPLICATE)
-    size, interpolation = (part.shape[1] // factor, part.shape[0] // factor), cv2.INTER_AREA
-    if factor == 3:  # the same result in 0.6 of the time: INTER_AREA is vectorised for a factor of 2 only
-        part, interpolation = cv2.blur(part, (3, 3), anchor=(0, 0)), cv2.INTER_NEAREST
-    return cv2.resize(part, size, interpolation=interpolation), moved
+    size = part.shape[1] // factor, part.shape[0] // factor
+    return cv2.resize(part, size, interpolation=cv2.INTER_AREA), moved

@@ -42,7 +42,7 @@ def test_a_large_window_is_averaged_and_does_not_alias():
     assert abs(seen.astype(float) - 127.5).max() < 2
 
 
-@pytest.mark.parametrize("factor", [2, 3, 4])
+@pytest.mark.parametrize("factor", [2, 4])
 def test_a_crop_pixel_is_the_mean_of_its_block(factor):
     image = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
     blocks = image[50 : 50 + 96 * factor, 70 : 70 + 96 * factor].reshape(96, factor, 96, factor, 3)

@@ -48,9 +48,9 @@ _PNG_LARGEST_TEXT = 8_000_000
 """Bytes to which libpng inflates a chunk at most."""
 _PNG_TEXT_SHARE = 25
 """Time of a compressed byte that gives no text, in that of a byte of text."""
-_PNG_BYTE_SECONDS, _PNG_DEEP_BYTE_SECONDS = 8e-9, 9e-9
-"""Of a byte of pixels, of 8 and 16 bits, and of a compressed byte, which is inflated twice. Photographs, noise and flat
-images of 22 megapixels took 0.5 to 1.0 of the estimate on one core of an AMD EPYC."""
+_PNG_BYTE_SECONDS = 9e-9
+"""Of a byte of pixels and of a compressed byte, which is inflated twice. Noise, few values and flat
+images of 20 to 49 megapixels took 0.2 to 1.0 of the estimate on a busy AMD EPYC."""
 _PNG_INFLATE_SECONDS, _PNG_HARMLESS_SECONDS = 2.5e-9, 0.3
 """A byte's time; the surplus of a file that is not looked for."""
 _PNG_SECONDS = 0.5
@@ -142,7 +142,7 @@ def _jpeg(data: memoryview) -> FileHeader:
     scans = scan.count(b"\xff\xda")  # entropy-coded data contain no FF DA
     pixels, channels = width * height, 1 if components == 1 else 3
     kept = 2 * components if progressive or scans > 1 else 0  # coefficients of all blocks, until the last scan
-    seconds = pixels * (2.3 * channels + 0.4 * components * scans) * 1e-9 + len(data) * (18e-9 if kept else 6e-9)
+    seconds = pixels * (2.3 * channels + 0.4 * components * scans) * 1e-9 + len(data) * (21e-9 if kept else 7e-9)
     return FileHeader("JPEG", width, height, pixels * (channels + kept), seconds)
 
 
@@ -174,7 +174,7 @@ def _png(data: memoryview) -> FileHeader:
     if at > len(data):
         raise _cut_off("PNG", data)
     size = width * height * channels * (2 if depth == 16 else 1)
-    once = size * (_PNG_DEEP_BYTE_SECONDS if depth == 16 else _PNG_BYTE_SECONDS) + compressed * _PNG_BYTE_SECONDS
+    once = (size + compressed) * _PNG_BYTE_SECONDS
     seconds = once * (1 + interlaced) + texts * 4e-9
     return FileHeader("PNG", width, height, size * 5 // 2, seconds)
 

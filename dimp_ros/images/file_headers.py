@@ -174,8 +174,7 @@ def _png(data: memoryview) -> FileHeader:
     if at > len(data):
         raise _cut_off("PNG", data)
     size = width * height * channels * (2 if depth == 16 else 1)
-    once = (size + compressed) * _PNG_BYTE_SECONDS
-    seconds = once * (1 + interlaced) + texts * 4e-9
+    seconds = (size + compressed) * _PNG_BYTE_SECONDS * (1 + interlaced) + texts * 4e-9
     return FileHeader("PNG", width, height, size * 5 // 2, seconds)
 
 

@@ -94,18 +94,21 @@ def _train(options: argparse.Namespace) -> int:
     written = [("--folder", options.folder / name) for name in OUTPUTS] if options.folder.is_dir() else []
     folders = [("--folder", options.folder), ("--store", options.store)]
     check_outputs(written, inputs_of(options, config), folders=folders)
-    with init_distributed(options.device) as context, sole_run(options.folder) if context.is_main else nullcontext():
+    with (
+        init_distributed(options.device) as context,
+        sole_run(options.folder) if context.is_main else nullcontext(),
+        deferred_signals() as interrupted,
+    ):
         trainer = Trainer(
             config, options.folder, context, workers=options.processes, start=options.start, store=options.store
         )
         if trainer.step >= config.steps and context.is_main:
             print(f"this run is complete; to extend it, give more than its {config.steps} --steps")
-        with deferred_signals() as interrupted:
-            finished = trainer.run(options.minutes * 60, interrupted)
-            if context.is_main:
-                print(f"step {trainer.step} of {config.steps}; weights in {options.folder / 'weights.safetensors'}")
-            if interrupted() and context.is_main:
-                print("interrupted; repeat the command to go on from there", file=sys.stderr)
+        finished = trainer.run(options.minutes * 60, interrupted)
+        if context.is_main:
+            print(f"step {trainer.step} of {config.steps}; weights in {options.folder / 'weights.safetensors'}")
+        if interrupted() and context.is_main:
+            print("interrupted; repeat the command to go on from there", file=sys.stderr)
     return 0 if finished else 3
 
 

@@ -92,7 +92,7 @@ class Trainer:
                 raise ValueError(
                     f"{start} holds {info.architecture!r} weights; the configuration wants {config.model!r}"
                 )
-            loaded.box_refiner = loaded.point_box = None  # trained apart, on a backbone that no longer changes
+            loaded.box_refiner = loaded.point_box = None  # trained apart
             model.load_state_dict(loaded.state_dict())
             self.origin = f"{start.name} ({info.commit[:7] or 'commit unknown'})"
         self.model = model.to(context.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -176,8 +176,8 @@ def test_ablation_runs_its_variants_and_named_trackers() -> None:
         "dimp_lite",
         "dimp_lite@init_steps=0@update_steps=0@hard_negative_steps=0",
     ]
-    assert len(names("--ablate", "dimp_lite")) == 7
-    assert names("--ablate", "dimp_lite", "--trackers", "kcf,dimp_lite")[7:] == ["kcf"]
+    assert len(names("--ablate", "dimp_lite")) == 10
+    assert names("--ablate", "dimp_lite", "--trackers", "kcf,dimp_lite")[10:] == ["kcf"]
 
 
 @pytest.mark.skipif(not has_baseline("kcf"), reason="this OpenCV has no KCF")

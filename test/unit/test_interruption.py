@@ -63,7 +63,6 @@ def test_dimp_train_writes_a_checkpoint_when_it_is_ended(tmp_path, number):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (run / "log.jsonl").exists() and process.poll() is None:
         time.sleep(0.1)
-    time.sleep(1)
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 3, err

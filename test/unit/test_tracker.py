@@ -313,6 +313,7 @@ def test_missing_device_is_refused_with_a_remedy():
 @shipped
 def test_warm_up_runs_box_refinement(monkeypatch):
     tracker, calls = DimpTracker("dimp_lite", "cpu"), []
+    tracker.config = dataclasses.replace(tracker.config, refine_steps=1)
     for name in ("refine_closer", "refine"):
         real = getattr(tracker_module, name)
         monkeypatch.setattr(tracker_module, name, lambda *a, name=name, real=real: (calls.append(name), real(*a))[1])

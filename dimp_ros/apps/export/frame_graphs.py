@@ -100,6 +100,8 @@ class FrameGraph(NamedTuple):
 def frame_graphs(net: DimpNet, config: TrackerConfig) -> list[FrameGraph]:
     """Return the graphs that track with a network; `tokens` and `closer_look` are of one with a box refiner.
 
+    `refine` is left out where ``refine_steps`` is 0.
+
     :param net: on the CPU, in evaluation mode. :param config: gives the crop's size and the steps of `refine`.
     """
     size, kernel = config.crop_size, net.classifier.kernel
@@ -127,13 +129,10 @@ def frame_graphs(net: DimpNet, config: TrackerConfig) -> list[FrameGraph]:
             (filters[:1], features, boxes, torch.full((2,), 0.5)),
             {"features": "samples", "boxes": "samples", "weights": "samples"},
         ),
-        FrameGraph(
-            "refine",
-            RefinementGraph(net.bb_regressor, config.refine_steps),
-            (*maps, *vectors, proposals, torch.ones(1)),
-            {},
-        ),
     ]
+    if config.refine_steps:
+        ascent = RefinementGraph(net.bb_regressor, config.refine_steps)
+        graphs.append(FrameGraph("refine", ascent, (*maps, *vectors, proposals, torch.ones(1)), {}))
     if net.box_refiner is None:
         return graphs
     windows = torch.full((2, CLOSER_SIZE, CLOSER_SIZE, 3), 127, dtype=torch.uint8)

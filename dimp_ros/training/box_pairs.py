@@ -2,12 +2,14 @@
 """Examples for the box refiner: a reference window with the target's box, and search windows of the same target.
 
 Search windows lie round a box that is wrong as the tracker's are. Those of videos are frames of the whole clip; others
-are the reference image again, turned, stretched and mirrored by known amounts, with any rectangle as the target.
+are the reference image again, turned, stretched and mirrored by known amounts, with any rectangle as the target, or
+synthetic scenes.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -18,6 +20,7 @@ from dimp_ros.geometry.box import Box
 from dimp_ros.images.closer_window import CloserWindow, crop_window, resample, turned_box
 from dimp_ros.model.sizes import CLOSER_CONTEXT, CLOSER_SIZE
 from dimp_ros.training.frame_store import FrameStore, StoredVideo
+from dimp_ros.training.scene_pairs import SceneViews
 
 Floats = NDArray[np.float64]
 SHORTEST = 8.0
@@ -39,14 +42,26 @@ class PairSampler:
     """Draws examples from a store.
 
     :param clips: share of the draws that are from videos. :param searches: search windows for each reference.
+    :param scenes: synthetic scenes, which get ``scene_share`` of the draws.
+    :param weights: how often a source is drawn, 1 by default.
     """
 
-    def __init__(self, store: FrameStore, seed: int, clips: float = 0.65, searches: int = 2) -> None:
+    def __init__(
+        self,
+        store: FrameStore,
+        seed: int,
+        clips: float = 0.7,
+        searches: int = 2,
+        scenes: SceneViews | None = None,
+        scene_share: float = 0.3,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
         self.store, self.clips, self.searches = store, clips, searches
         self.rng = np.random.default_rng(seed)
+        self._scenes, self._scene_share = scenes, scene_share if scenes else 0.0
         videos = [video for video in store.videos if len(video.frames) > 1]
         stills = [video for video in store.videos if len(video.frames) == 1]
-        self._groups = [by_source(group) for group in (videos, stills)]
+        self._groups = [by_source(group, weights) for group in (videos, stills)]
 
     def batch(self, count: int) -> PairBatch:
         """Draw ``count`` references, each with its search windows."""
@@ -60,6 +75,10 @@ class PairSampler:
 
     def _example(self) -> tuple[NDArray[np.uint8], Floats, NDArray[np.uint8], Floats]:
         while True:
+            if self.rng.random() < self._scene_share:
+                if (example := self._of_scene()) is not None:
+                    return example
+                continue
             still = self.rng.random() >= self.clips
             members, shares = self._groups[still]
             if not members:
@@ -83,25 +102,43 @@ class PairSampler:
             box, known = any_rectangle(rng, box, image.shape), [at]
         window = CloserWindow.around(box, CLOSER_CONTEXT, CLOSER_SIZE)
         matrix, corner = _map_of(window)
-        mirrored = rng.random() < 0.5
-        look = Look(rng)
         reference = resample(image, matrix, corner, CLOSER_SIZE)
-        crops, edges = [], []
+        searches = []
         for _ in range(self.searches):
             if len(known) > 1 and rng.random() < 0.8:
-                other = self._other(known, at)
-                crop, edge = self._real(video, track, other)
+                searches.append(self._real(video, track, self._other(known, at)))
             else:
-                crop, edge = self._transformed(image, box)
-            crop = look.changed(crop, rng)
-            if mirrored:
-                crop, edge = crop[:, ::-1], np.array([1 - edge[2], edge[1], 1 - edge[0], edge[3]])
-            crops.append(crop)
-            edges.append(edge)
-        own = np.array(window.box_to_window(box))
-        if mirrored:
+                searches.append(self._transformed(image, box))
+        return self._seen(reference, window.box_to_window(box), searches)
+
+    def _of_scene(self) -> tuple[NDArray[np.uint8], Floats, NDArray[np.uint8], Floats] | None:
+        def windows_of(boxes: Sequence[Box]) -> list[CloserWindow]:
+            if not all(usable(box) for box in boxes):
+                return []
+            starts = [boxes[0], *(perturbed(self.rng, box) for box in boxes[1:])]
+            return [CloserWindow.around(start, CLOSER_CONTEXT, CLOSER_SIZE) for start in starts]
+
+        assert self._scenes is not None
+        drawn = self._scenes.draw(self.rng, 1 + self.searches, windows_of)
+        if drawn is None:
+            return None
+        crops, boxes, windows = drawn
+        searches = [(c, w.edges(b)) for c, w, b in zip(crops[1:], windows[1:], boxes[1:], strict=True)]
+        return self._seen(crops[0], windows[0].box_to_window(boxes[0]), searches)
+
+    def _seen(
+        self, reference: NDArray[np.uint8], box: Box, searches: Sequence[tuple[NDArray[np.uint8], Floats]]
+    ) -> tuple[NDArray[np.uint8], Floats, NDArray[np.uint8], Floats]:
+        """Return an example as a camera sees it, mirrored half of the time."""
+        look = Look(self.rng)
+        own = np.array(box)
+        crops = [look.changed(crop, self.rng) for crop, _ in searches]
+        edges = np.stack([edge for _, edge in searches])
+        if self.rng.random() < 0.5:
             reference, own[0] = reference[:, ::-1], CLOSER_SIZE - own[0] - own[2]
-        return look.common(reference), own, np.stack([look.common(crop) for crop in crops]), np.stack(edges)
+            crops = [crop[:, ::-1] for crop in crops]
+            edges = np.column_stack((1 - edges[:, 2], edges[:, 1], 1 - edges[:, 0], edges[:, 3]))
+        return look.common(reference), own, np.stack([look.common(crop) for crop in crops]), edges
 
     def _other(self, known: list[int], at: int) -> int:
         """Draw a frame, from the whole clip or near the reference."""
@@ -179,14 +216,26 @@ class Look:
         self.grey = rng.random() < 0.08
         self.gain = np.exp(rng.normal(0, 0.08, 3) + rng.normal(0, 0.15)) if rng.random() < 0.4 else np.ones(3)
         self.offset = float(rng.normal(0, 8)) if rng.random() < 0.3 else 0.0
+        self.side = round(CLOSER_SIZE * math.exp(rng.uniform(math.log(0.16), 0))) if rng.random() < 0.35 else 0
+        self.quality = int(rng.integers(20, 75)) if rng.random() < 0.25 else 0
 
     def common(self, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Apply what is common."""
+        """Apply what is common: light, the resolution of a small or far target, and compression."""
+        crop = self._recorded(crop)
         if self.grey:
             crop = np.repeat(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)[..., None], 3, 2).astype(np.uint8)
         if self.offset or self.gain[0] != 1:
             return np.clip(crop * self.gain + self.offset, 0, 255).astype(np.uint8)
         return np.ascontiguousarray(crop)
+
+    def _recorded(self, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        shape = crop.shape[1::-1]
+        if self.side:
+            crop = np.asarray(cv2.resize(crop, (self.side, self.side), interpolation=cv2.INTER_AREA), np.uint8)
+        if self.quality:
+            _, encoded = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, self.quality])
+            crop = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
+        return np.asarray(cv2.resize(crop, shape, interpolation=cv2.INTER_LINEAR), np.uint8) if self.side else crop
 
     def changed(self, crop: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         """Apply light, blur, coarseness and noise of one window."""
@@ -211,13 +260,21 @@ class Look:
         return out
 
 
-def by_source(videos: list[StoredVideo]) -> tuple[list[list[StoredVideo]], Floats]:
-    """Group videos by source, with a probability for each: the square root of its number of boxes."""
+def by_source(
+    videos: list[StoredVideo], weights: Mapping[str, float] | None = None
+) -> tuple[list[list[StoredVideo]], Floats]:
+    """Group videos by source, with a probability for each: its weight times the square root of its number of boxes."""
     groups: dict[str, list[StoredVideo]] = {}
     for video in videos:
         groups.setdefault(video.source, []).append(video)
     members = [groups[source] for source in sorted(groups)]
-    shares = np.sqrt([sum(len(video.frames) * len(video.tracks) for video in group) for group in members])
+    shares = np.array(
+        [
+            (weights or {}).get(group[0].source, 1.0)
+            * math.sqrt(sum(len(video.frames) * len(video.tracks) for video in group))
+            for group in members
+        ]
+    )
     return members, shares / max(shares.sum(), 1e-9)
 
 

@@ -37,12 +37,16 @@ from dimp_ros.model.box_refiner import BoxRefiner, RefinedBoxes, box_losses
 from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_weights
 from dimp_ros.model.sizes import CLOSER_CONTEXT, CLOSER_SIZE
 from dimp_ros.training.box_pairs import PairBatch, PairSampler, perturbed, usable
-from dimp_ros.training.frame_store import add_store_arguments, store_of
+from dimp_ros.training.frame_store import FrameStore, add_store_arguments, store_of
 from dimp_ros.training.interruption import deferred_signals
 from dimp_ros.training.run_lock import sole_run
 from dimp_ros.training.run_log import REMEDY, read_state
+from dimp_ros.training.scene_pairs import SceneViews, scene_store
 
 _log = logging.getLogger(__name__)
+
+KIND_WEIGHTS = {"pseudo": 1.0, "human": 2.0, "mask": 8.0}
+"""How often sources are drawn, by the kind of their boxes; few sources have masks in videos."""
 
 
 @dataclass(frozen=True)
@@ -245,6 +249,12 @@ def refine_example(net: RefinerTraining, example: Example) -> RefinedBoxes:
     return refined
 
 
+def source_weights(store: FrameStore, clips: Path) -> dict[str, float]:
+    """Return how often to draw each source: boxes that people drew count more than those of a teacher."""
+    kinds = {film.source: film.kind for film in read_films(clips, "train")}
+    return {video.source: KIND_WEIGHTS.get(kinds.get(video.source, "mask"), 1.0) for video in store.videos}
+
+
 def prefetched(sampler: PairSampler, count: int, depth: int = 4) -> Iterator[PairBatch]:
     """Yield batches that a thread draws ahead."""
     batches: queue.Queue[PairBatch] = queue.Queue(depth)
@@ -318,6 +328,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m dimp_ros.training.box_refiner", description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="of the run; goes on with the checkpoint there")
     add_store_arguments(parser)
+    parser.add_argument("--scenes", type=Path, help="folder of the synthetic scenes' images (default: FOLDER/scenes)")
     parser.add_argument("--start", default="dimp_lite", help="weights whose backbone a new run begins with")
     parser.add_argument("--minutes", type=float, default=60, help="how long to train")
     parser.add_argument("--cool", type=float, default=0, help="minutes at the end in which the rate falls to zero")
@@ -335,7 +346,7 @@ def main(argv: list[str] | None = None) -> int:
         check_outputs(
             [("--export", arguments.export)],
             [("--start", weights), ("--clips", arguments.clips), ("--images", arguments.images)],
-            folders=[("--folder", arguments.folder), ("--store", arguments.store)],
+            folders=[("--folder", arguments.folder), ("--store", arguments.store), ("--scenes", arguments.scenes)],
         )
         check_outputs([("--folder", arguments.folder / "checkpoint.pt")], [("--start", weights)])
     except (OSError, ValueError) as error:
@@ -361,11 +372,18 @@ def run(arguments: argparse.Namespace, interrupted: Callable[[], bool]) -> None:
         )
         return
     store = store_of(arguments)
+    scenes = (
+        SceneViews(scene_store(arguments.images, arguments.scenes or arguments.folder / "scenes"))
+        if arguments.images
+        else None
+    )
     settings = BoxRefinerSettings(backbone_rate=arguments.backbone_rate, learning_rate=arguments.learning_rate)
     trainer = BoxRefinerTrainer(arguments.folder, settings, arguments.start)
     validation = Validation(arguments.clips)
     _log.info("step %d, %d images, %d val windows", trainer.step, len(store), len(validation.items))
-    sampler = PairSampler(store, settings.seed + 1000 * trainer.step + 1, searches=settings.searches)
+    seed = settings.seed + 1000 * trainer.step + 1
+    weights = source_weights(store, arguments.clips)
+    sampler = PairSampler(store, seed, searches=settings.searches, scenes=scenes, weights=weights)
     started = time.monotonic()
     sums: dict[str, float] = {}
     for count, batch in enumerate(trainer.examples(prefetched(sampler, settings.references)), 1):

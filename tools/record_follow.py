@@ -34,4 +34,7 @@ class FollowFilm(FilmRecorder):
 
 
 if __name__ == "__main__":
+    if {"-h", "--help"} & set(sys.argv):
+        print(__doc__)
+        sys.exit(0)
     sys.exit(run_demo("follow", sys.argv[1:], FollowFilm))

@@ -73,6 +73,9 @@ class DroneRecorder(FilmRecorder):
 
 def main() -> int:
     """Run the demo of the command line."""
+    if {"-h", "--help"} & set(sys.argv):
+        print(__doc__)
+        return 0
     station = GroundStation()
     try:
         return run_demo("drone", sys.argv[1:], lambda plan, finish: DroneRecorder(plan, finish, station), station.port)

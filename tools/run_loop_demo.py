@@ -13,11 +13,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from programs import stop
+from programs import Watch, stop
 
 if TYPE_CHECKING:
     from dimp_ros.apps.simulator.recorder import LoopPlan, LoopRecorder
@@ -56,6 +57,9 @@ def command(script: str, files: list[str], *arguments: str) -> list[str]:
 
 def main() -> int:
     """Run the demo of the command line."""
+    if {"-h", "--help"} & set(sys.argv):
+        print(__doc__)
+        return 0
     if len(sys.argv) < 2 or sys.argv[1] not in ("follow", "servo"):
         print(__doc__, file=sys.stderr)
         return 2
@@ -69,6 +73,8 @@ def run_demo(
 ) -> int:
     """Start all, record, stop all; the exit code is the recorder's.
 
+    A program that ends by itself ends the demo, with exit code 2.
+
     :param ground: port of a ground station: the vehicle has an autopilot, and the controller's velocities go to it
         through a MAVLink camera. The recorder's commands are those that the vehicle obeys then.
     """
@@ -76,7 +82,6 @@ def run_demo(
     from dimp_ros.ros_utils.spin import run
 
     demo = DEMOS[name]
-
     truth, circle = "--truth" in arguments, "--circle" in arguments
     arguments = [argument for argument in arguments if argument not in ("--truth", "--circle")]
     remapping = ["-r", "targets:=ground_truth"] if truth else []
@@ -104,7 +109,17 @@ def run_demo(
             plan = replace(plan, forward_acceleration=SMOOTH)
         if not truth:
             plan = replace(plan, kill_tracker=processes["tracker"].kill)
-        return run(lambda finish: recorder(plan, finish), ["--ros-args", *remapping], threads=8)
+
+        def create(finish: Finish) -> LoopRecorder:
+            def ended(what: str) -> None:
+                print(f"[loop] {what}", file=sys.stderr)
+                finish(2)
+
+            contexts.enter_context(Watch(processes, ended))
+            return recorder(plan, finish)
+
+        with ExitStack() as contexts:
+            return run(create, ["--ros-args", *remapping], threads=8)
     finally:
         stop(processes, STOP_SECONDS, "loop")
 

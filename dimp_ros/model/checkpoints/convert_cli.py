@@ -63,6 +63,9 @@ def convert(source: str, output: Path, *, half: bool = False, like: Path | None 
         filled = checkpoint.save_reference(output, model, weights.info, dtype, unused)
         lines.append(f"added, from {like or path}: {summary(key for key in unused if key not in filled)}")
         lines.append(f"added, as zeros: {summary(filled)}")
+        parts = (weights_file.BOX_REFINER, weights_file.POINT_BOX)
+        if own := sorted({key.partition(".")[0] for key in weights.tensors if key.startswith(parts)}):
+            lines.append(f"kept, though the reference has no such part: {', '.join(own)}")
     else:
         checkpoint.save_weights(output, model, weights.info, dtype)
         lines.append(f"dropped tensors: {summary(weights.unused)}")

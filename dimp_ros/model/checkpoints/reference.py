@@ -56,6 +56,8 @@ def reference_state(
 ) -> tuple[OrderedDict[str, Tensor], list[str]]:
     """Complete a model's tensors to the keys that a checkpoint of the reference has.
 
+    Parts that the reference does not have, a box refiner or a head for points, follow under their own keys.
+
     :param unused: where the keys that the tracker does not read are taken from, as `parse_checkpoint` returned them.
         Others are zeros of the right shape, kept as one number.
     :return: all tensors, and the keys that were filled with zeros.
@@ -73,6 +75,7 @@ def reference_state(
         else:
             complete[key] = torch.zeros((), dtype=empty.dtype).expand(empty.shape)
             filled.append(key)
+    complete.update((key, value) for key, value in tensors.items() if key not in complete)
     return complete, filled
 
 

@@ -35,7 +35,7 @@ from dimp_ros.node.tracker_loader import (
 from dimp_ros.ros_utils.callbacks import guard_services, logged
 from dimp_ros.ros_utils.image_decoder import ImageDecoder
 from dimp_ros.ros_utils.image_topic_monitor import explain_silence, publisher_trouble
-from dimp_ros.ros_utils.malloc import limit_arenas
+from dimp_ros.ros_utils.malloc import bound_allocator
 from dimp_ros.ros_utils.namesakes import NamesakeWatch
 from dimp_ros.ros_utils.override_checks import unused_qos_overrides
 from dimp_ros.ros_utils.parameters import Change, ParameterHandler
@@ -346,7 +346,7 @@ class TrackerNode(LifecycleNode):
 
 def main(args: Sequence[str] | None = None, *, tracker_factory: TrackerFactory = load_tracker) -> int:
     """Run the node until SIGINT or SIGTERM."""
-    limit_arenas()
+    bound_allocator()
     return run(lambda _finish: TrackerNode(tracker_factory=tracker_factory), args)
 
 

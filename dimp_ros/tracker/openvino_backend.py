@@ -74,9 +74,8 @@ class OpenvinoBackend:
         self._state, self._digest = source.state(), source.digest()
         self._graphs: dict[GraphKey, OpenvinoGraph] = {}
         self._refiners: dict[tuple[int, int], list[_Refiner]] = {}
-        search = GraphKey("search", (config.crop_size,), precision)
-        if source.path is not None and "torch" not in sys.modules and not is_compiled(search, self._digest, threads):
-            compile_in_child(source.path, precision, threads, config)
+        self._config = config
+        self._may_compile_in_child = source.path is not None and "torch" not in sys.modules
         self._graph("search", config.crop_size)
 
     def up_to_date(self) -> bool:
@@ -234,6 +233,11 @@ class OpenvinoBackend:
         return self._graphs[key]
 
     def _compile(self, key: GraphKey) -> openvino.CompiledModel:
+        """Compile a graph; where the cache folder has not got it, all of them in another process, once."""
+        if self._may_compile_in_child and not is_compiled(key, self._digest, self._threads):
+            self._may_compile_in_child = False
+            assert self._source.path is not None
+            compile_in_child(self._source.path, self._precision, self._threads, self._config)
         return compile_graph(key, self._digest, self._threads, self._convert)
 
     def _convert(self, key: GraphKey) -> openvino.Model:

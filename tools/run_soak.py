@@ -16,7 +16,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="soak", description=__doc__)
     parser.add_argument("--minutes", type=float, default=30.0)
     parser.add_argument("--tracker", choices=("real", "scripted"), default="real")
-    parser.add_argument("--warm-up", type=float, default=5.0, help="minutes after which memory must not grow")
+    parser.add_argument(
+        "--warm-up", type=float, help="minutes after which memory must not grow; half of all by default"
+    )
     parser.add_argument("--seed", type=int, default=1, help="seed of the traffic")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "soak")
     given = parser.parse_args()
@@ -24,7 +26,7 @@ def main() -> int:
     from soak.run import SoakPlan, soak, text
 
     given.out.mkdir(parents=True, exist_ok=True)
-    warm_up = min(given.warm_up, given.minutes / 3)
+    warm_up = given.minutes / 2 if given.warm_up is None else given.warm_up
     plan = SoakPlan(60 * given.minutes, 60 * warm_up, tracker=given.tracker, seed=given.seed)
     result = soak(plan, given.out)
     (given.out / "soak.json").write_text(json.dumps(result, indent=1), encoding="utf-8")

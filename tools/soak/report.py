@@ -11,13 +11,14 @@ import time
 from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from soak.node import DurationHistogram
 
 MOST_KEPT = 50
 """Violations that are printed; all are counted."""
 WINDOWS = 10
+Part = TypeVar("Part")
 
 
 class SoakReport:
@@ -145,16 +146,19 @@ def sample(pid: int, seconds: float) -> ResourceSample:
     return ResourceSample(seconds, rss, int(fields["Threads"]), len(os.listdir(f"/proc/{pid}/fd")))
 
 
-def growth(times: Sequence[float], values: Sequence[float]) -> float:
-    """Return the relative growth of ``values`` over ``times``: a line fitted to medians of windows."""
-    size = max(1, len(times) // WINDOWS)
-    middles = [statistics.fmean(times[i : i + size]) for i in range(0, len(times) - size + 1, size)]
-    medians = [statistics.median(values[i : i + size]) for i in range(0, len(times) - size + 1, size)]
-    if len(middles) < 2:
-        return 0.0
-    slope, start = statistics.linear_regression(middles, medians)
-    begin = start + slope * times[0]
-    return slope * (times[-1] - times[0]) / max(begin, 1.0)
+def floor_slope(times: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
+    """Return the slope per second of a line through the lowest values of `WINDOWS` windows, and its standard error.
+
+    Memory goes up and down with the targets. The lowest of a window is that without any, which a leak raises.
+
+    :param values: at least `WINDOWS`.
+    """
+    middles = [statistics.fmean(part) for part in _parts(times)]
+    floors = [min(part) for part in _parts(values)]
+    slope, start = statistics.linear_regression(middles, floors)
+    rest = sum((floor - start - slope * at) ** 2 for at, floor in zip(middles, floors, strict=True))
+    spread = statistics.variance(middles) * (WINDOWS - 1)
+    return slope, math.sqrt(rest / (WINDOWS - 2) / spread)
 
 
 def judge_resources(
@@ -162,19 +166,20 @@ def judge_resources(
 ) -> dict[str, Any]:
     """Report what grows, and return figures.
 
-    :param warm_up: seconds that do not count. :param limit: relative growth of memory that is allowed afterwards.
+    :param warm_up: seconds that do not count. :param limit: growth of memory allowed afterwards, MiB per hour, which
+        the slope must exceed by twice its standard error.
     """
     kept = [one for one in samples if one.seconds >= warm_up]
     if len(kept) < WINDOWS:
         report.violation("resources", f"only {len(kept)} samples after {warm_up:g} s: the soak was too short, or ended")
         return {}
-    share = growth([one.seconds for one in kept], [one.rss for one in kept])
-    if share > limit:
-        report.violation("memory", f"grew by {share:.1%} in {kept[-1].seconds - kept[0].seconds:.0f} s")
+    hourly = floor_slope([one.seconds for one in kept], [3600 * one.rss / 2**20 for one in kept])
+    if hourly[0] - 2 * hourly[1] > limit:
+        report.violation("memory", f"grows by {hourly[0]:.1f} MiB an hour, standard error {hourly[1]:.1f}")
     third = len(kept) // 3
     figures: dict[str, Any] = {
-        "rss_mib": [round(statistics.median(one.rss for one in part) / 2**20, 1) for part in _parts(kept)],
-        "rss_growth": round(share, 4),
+        "rss_mib": [[round(of(one.rss for one in part) / 2**20) for part in _parts(samples)] for of in (min, max)],
+        "rss_mib_per_hour": [round(one, 1) for one in hourly],
     }
     for name in ("threads", "descriptors"):
         values = [getattr(one, name) for one in kept]
@@ -184,6 +189,6 @@ def judge_resources(
     return figures
 
 
-def _parts(samples: Sequence[ResourceSample]) -> list[Sequence[ResourceSample]]:
-    size = len(samples) // WINDOWS
-    return [samples[i * size : (i + 1) * size] for i in range(WINDOWS)]
+def _parts(values: Sequence[Part]) -> list[Sequence[Part]]:
+    size = len(values) // WINDOWS
+    return [values[i * size : (i + 1) * size] for i in range(WINDOWS)]

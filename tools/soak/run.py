@@ -30,12 +30,13 @@ class SoakPlan(NamedTuple):
     """Settings of a soak.
 
     :param seconds: duration. :param warm_up: seconds after which memory must not grow.
-    :param memory_growth: relative growth that is allowed. :param update_seconds: time of the scripted tracker's update.
+    :param memory_growth: that is allowed, MiB per hour, see `judge_resources`.
+    :param update_seconds: time of the scripted tracker's update.
     """
 
     seconds: float
     warm_up: float
-    memory_growth: float = 0.02
+    memory_growth: float = 20.0
     tracker: str = "scripted"
     update_seconds: float = 0.02
     clients: int = 3
@@ -179,8 +180,10 @@ def text(result: dict[str, Any]) -> str:
         lines += [f"  {name:<22} {_figures(values)} s" for name, values in result[part].items()]
     resources = result["resources"]
     if resources:
-        lines += [f"  memory (MiB, medians)  {' '.join(map(str, resources['rss_mib']))}"]
-        lines += [f"  memory growth          {resources['rss_growth']:+.2%}"]
+        for kind, values in zip(("lowest", "highest"), resources["rss_mib"], strict=True):
+            lines += [f"  {'memory, ' + kind:<22} {' '.join(map(str, values))} MiB"]
+        slope, error = resources["rss_mib_per_hour"]
+        lines += [f"  {'memory after warm-up':<22} {slope:+.1f} MiB an hour, standard error {error:.1f}"]
         lines += [f"  {name:<22} {_figures(resources[name])}" for name in ("threads", "descriptors")]
     lines += [f"  {count:>7} {name}" for name, count in result["counts"].items()]
     lines += [f"VIOLATION {one}" for one in result["violations"]]

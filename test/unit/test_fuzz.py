@@ -6,6 +6,8 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ from contextlib import contextmanager
 import pytest
 from fuzz import run as fuzzing
 from fuzz.draw import mutated, odd_text
-from fuzz.run import SURFACES, Attempt, FuzzSurface, FuzzTally, inputs_of, missing, outcomes, supervise, table
+from fuzz.run import SURFACES, Attempt, FuzzSurface, FuzzTally, inputs_of, missing, outcomes, supervise, table, watched
 
 INPUTS = 2000
 """Number of inputs, all surfaces together."""
@@ -75,13 +77,38 @@ def test_slow_every_time_is_a_failure_and_slow_once_is_not(monkeypatch):
     now = [0.0]
     durations = itertools.repeat(1.5)
     monkeypatch.setattr(fuzzing, "clock", lambda: now[0])
-    monkeypatch.setattr(fuzzing, "starved_seconds", lambda: 0.0)
+    monkeypatch.setattr(fuzzing, "starved_seconds", dict)
     monkeypatch.setattr(time, "sleep", lambda _: now.__setitem__(0, now[0] + next(durations)))
     two, eight = outcomes("failing_surface", FAILING, 1, [2, 8])
     assert not two.failure and "it took 1.5" in eight.failure
     durations = iter([1.5, 0.1])
     (eight,) = outcomes("failing_surface", FAILING, 1, [8])
     assert not eight.failure and eight.seconds == pytest.approx(0.1)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/thread-self/schedstat"), reason="reads Linux's schedstat")
+def test_time_in_which_a_child_had_no_core_is_counted():
+    core, spin = min(os.sched_getaffinity(0)), "import time\nwhile time.process_time() < 0.6: pass"
+    with watched(None) as starved:
+        rivals = [subprocess.Popen([sys.executable, "-S", "-c", spin]) for _ in range(2)]
+        for rival in rivals:
+            os.sched_setaffinity(rival.pid, {core})
+        for rival in rivals:
+            assert rival.wait(60) == 0
+        assert starved() > 0.4, "one of two processes on a core always waits"
+
+
+def test_time_without_a_core_postpones_the_end_of_a_hanging_input(monkeypatch):
+    allowed: list[tuple[float, float]] = []
+    begin = time.monotonic()
+    note = lambda left, exit: allowed.append((time.monotonic() - begin, left))  # noqa: E731
+    monkeypatch.setattr(fuzzing.faulthandler, "dump_traceback_later", note)
+    monkeypatch.setattr(fuzzing, "starved_seconds", lambda: {1: (time.monotonic() - begin) / 2})
+    with watched(10.0):
+        time.sleep(0.6)
+    assert allowed[0][1] == 10.0 and len(allowed) > 1
+    for now, left in allowed[1:]:
+        assert left == pytest.approx(10 - now / 2, abs=0.05)
 
 
 def test_much_memory_is_a_failure(monkeypatch):

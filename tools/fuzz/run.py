@@ -15,10 +15,11 @@ import os
 import random
 import resource
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,7 +29,10 @@ LIMIT_SECONDS = 1.0
 """Time limit of an input, less the time in which other programs had the cores; a slower one is repeated."""
 
 HANG_SECONDS = 30.0
-"""After this the process is ended, with the stacks of its threads in the log."""
+"""After this the process is ended, with the stacks of its threads in the log; counted like `LIMIT_SECONDS`."""
+
+LOOK_SECONDS = 0.1
+"""How often it is looked at what started processes had of the cores; what they lacked just before their end counts."""
 
 MEMORY_BYTES = 512 * 2**20
 """Memory limit of an input: by how much the process, or a child of it, may grow meanwhile. All inputs are small."""
@@ -125,23 +129,55 @@ def outcomes(
     """
     with surface.open() as attempt:
         for number in numbers:
-            if hang is not None:
-                faulthandler.dump_traceback_later(hang, exit=True)
-            outcome = _outcome(attempt, f"{name}/{seed}/{number}", number, surface.limit)
-            faulthandler.cancel_dump_traceback_later()
+            with watched(hang) as starved:
+                outcome = _outcome(attempt, f"{name}/{seed}/{number}", number, surface.limit, starved)
             yield outcome
 
 
-def _outcome(attempt: Attempt, key: str, number: int, limit: float) -> FuzzOutcome:
+@contextmanager
+def watched(hang: float | None) -> Iterator[Callable[[], float]]:
+    """Give a function for the `starved_seconds` of this process and of those that it starts, ended ones as well.
+
+    :param hang: seconds, less these, after which the process is ended with the stacks of its threads; seconds by the
+        clock while a library holds the interpreter's lock; None for never.
+    """
+    seen: dict[int, float] = {}
+    lock, done, begin = threading.Lock(), threading.Event(), time.monotonic()
+
+    def total() -> float:
+        with lock:
+            seen.update(starved_seconds())
+            return sum(seen.values())
+
+    def look() -> None:
+        while not done.wait(LOOK_SECONDS):
+            lost = total() - at_first
+            if hang is not None and (left := begin + hang + lost - time.monotonic()) > 0:
+                faulthandler.dump_traceback_later(left, exit=True)
+
+    at_first = total()
+    if hang is not None:
+        faulthandler.dump_traceback_later(hang, exit=True)
+    thread = threading.Thread(target=look, daemon=True)
+    thread.start()
+    try:
+        yield total
+    finally:
+        done.set()
+        thread.join()
+        faulthandler.cancel_dump_traceback_later()
+
+
+def _outcome(attempt: Attempt, key: str, number: int, limit: float, starved: Callable[[], float]) -> FuzzOutcome:
     before = _reset_peak()
     taken, seconds, failure = False, float("inf"), ""
     for _ in range(3):
-        begin, starved = clock(), starved_seconds()
+        begin, had_lost = clock(), starved()
         try:
             taken = attempt(random.Random(key))
         except Exception:
             failure = traceback.format_exc()
-        took, lost = clock() - begin, starved_seconds() - starved
+        took, lost = clock() - begin, starved() - had_lost
         seconds = min(seconds, max(0.0, took - max(0.0, lost)))
         if failure or seconds <= limit:
             break
@@ -165,16 +201,20 @@ def _peak_bytes() -> int:
     return 1024 * sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
 
 
-def starved_seconds() -> float:
-    """Return for how long this process's threads were ready and had no core, seconds; 0 where that is not counted.
+def starved_seconds() -> dict[int, float]:
+    """Return for how long each thread of this process, and of those that it started, was ready and had no core.
 
     Time that other programs take is not the input's fault; waiting and computing are.
+
+    :return: seconds by the thread's number; nothing where that is not counted.
     """
-    total = 0
-    for thread in Path("/proc/self/task").glob("*/schedstat"):
-        with suppress(OSError):  # it has just ended
-            total += int(thread.read_text().split()[1])
-    return total / 1e9
+    seconds, processes = {}, ["self"]
+    while processes:
+        for thread in Path(f"/proc/{processes.pop()}/task").glob("*"):
+            with suppress(OSError):  # it has just ended
+                seconds[int(thread.name)] = int((thread / "schedstat").read_text().split()[1]) / 1e9
+                processes += (thread / "children").read_text().split()
+    return seconds
 
 
 def supervise(

@@ -147,6 +147,7 @@ def watched(hang: float | None) -> Iterator[Callable[[], float]]:
     def total() -> float:
         with lock:
             seen.update(starved_seconds())
+            seen.pop(thread.native_id or 0, None)  # it waits for a core beside the others
             return sum(seen.values())
 
     def look() -> None:
@@ -155,10 +156,10 @@ def watched(hang: float | None) -> Iterator[Callable[[], float]]:
             if hang is not None and (left := begin + hang + lost - time.monotonic()) > 0:
                 faulthandler.dump_traceback_later(left, exit=True)
 
+    thread = threading.Thread(target=look, daemon=True)
     at_first = total()
     if hang is not None:
         faulthandler.dump_traceback_later(hang, exit=True)
-    thread = threading.Thread(target=look, daemon=True)
     thread.start()
     try:
         yield total

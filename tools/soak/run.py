@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from harness.ros_harness import context
 
-from soak.client import ANSWER_SECONDS, SoakClient
+from soak.client import ANSWER_SECONDS, LATE_SECONDS, SoakClient
 from soak.report import ResourceSample, SoakReport, TargetLedger, judge_resources, sample
 from soak.traffic import MAX_TARGETS, ResultWatcher, SoakCamera
 
@@ -103,7 +103,7 @@ def _traffic(
     finally:
         stop.set()
         for thread in threads:
-            thread.join(max(ANSWER_SECONDS.values()) + 5)
+            thread.join(max(ANSWER_SECONDS.values()) + LATE_SECONDS + 5)
             if thread.is_alive():
                 report.violation("soak", f"{thread.name} hangs")
         for one in (camera, watcher, *clients):

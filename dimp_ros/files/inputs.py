@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Input files: only regular files and folders are opened, since a FIFO or a device may block or never end."""
+"""Input files: only regular files and folders are opened, since a FIFO or a device may block or never end.
+
+Files of the kernel, such as /proc/kmsg, count as devices: by their type they are regular.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+KERNEL_FOLDERS = ("/proc", "/sys")
 
 
 def require_regular_file(path: Path) -> Path:
@@ -21,11 +25,21 @@ def require_regular_file(path: Path) -> Path:
 
     :raises ValueError: for anything else that exists. :raises OSError: if nothing is there.
     """
-    mode = path.stat().st_mode
+    status = path.stat()
+    mode = status.st_mode
+    if stat.S_ISREG(mode) and _of_kernel(path, status.st_dev):
+        raise ValueError(f"{path} is a file of the kernel; only regular files are read, copy the data into one")
     if not stat.S_ISREG(mode):
         kind = next((name for matches, name in _KINDS if matches(mode)), "no regular file")
         raise ValueError(f"{path} is {kind}; only regular files are read, copy the data into one")
     return path
+
+
+def _of_kernel(path: Path, device: int) -> bool:
+    """Tell whether a file lies in a file system of the kernel, wherever that is mounted."""
+    if any(os.path.exists(folder) and os.stat(folder).st_dev == device for folder in KERNEL_FOLDERS):
+        return True
+    return os.path.realpath(path).startswith(tuple(f"{folder}/" for folder in KERNEL_FOLDERS))
 
 
 def require_inside(path: Path, folder: Path) -> Path:
@@ -60,7 +74,8 @@ def read_small_file(path: str | Path, limit: int) -> bytes:
     :raises OSError: if it cannot be read. :raises ValueError: if it is not a regular file, or larger.
     """
     with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode) or _of_kernel(Path(path), status.st_dev):
             raise ValueError(f"{str(path)!r} is not a regular file")
         data = file.read(limit + 1) or b""  # None where reading would wait
     if len(data) > limit:

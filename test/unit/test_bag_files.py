@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import bz2
+import os
 import re
 import sqlite3
 import struct
 import subprocess
 import sys
+import time
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -26,7 +28,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-from dimp_ros.apps.bags import decompression
+from dimp_ros.apps.bags import decompression, files
 from dimp_ros.apps.bags.files import is_bag
 from dimp_ros.apps.bags.mcap import MAGIC
 from dimp_ros.apps.bags.reader import ImageBag
@@ -300,3 +302,35 @@ def test_database_that_computes_its_data_is_not_read(tmp_path: Path, kind: str, 
         compress_whole(folder, file)
     with pytest.raises(ValueError, match=r"does not have|computed columns|unzstd"):
         ImageBag(str(folder))
+
+
+@pytest.mark.parametrize("again", [lambda path: path.name, lambda path: f"./{path.name}"], ids=["name", "alias"])
+def test_a_file_that_metadata_names_again_is_read_once(tmp_path: Path, again) -> None:
+    folder = write_ros2(tmp_path / "bag", shots())
+    metadata, (file,) = folder / "metadata.yaml", list(folder.glob("*.mcap"))
+    text = metadata.read_text()
+    assert f"- {file.name}\n" in text
+    metadata.write_text(text.replace(f"- {file.name}\n", f"- {file.name}\n  - {again(file)}\n"))
+    with ImageBag(str(folder)) as bag:
+        assert "metadata.yaml cannot be used" in bag.notes[0] and bag.length == COUNT
+
+
+def test_a_bag_of_too_many_files_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_ros2(tmp_path / "bag", shots())
+    (file,) = folder.glob("*.mcap")
+    file.with_name("two.mcap").write_bytes(file.read_bytes())
+    (folder / "metadata.yaml").unlink()
+    monkeypatch.setattr(files, "MAX_FILES", 1)
+    with pytest.raises(ValueError, match="2 files; a bag of at most 1 is opened"):
+        ImageBag(str(folder))
+
+
+def test_zeros_at_the_end_of_an_mcap_file_end_it(tmp_path: Path) -> None:
+    """A machine that lost its power leaves them; a sparse file may have 200 GB."""
+    path = tmp_path / "sparse.mcap"
+    path.write_bytes(MAGIC)
+    os.truncate(path, 200 * 2**30)
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="cannot be opened"):
+        ImageBag(str(path))
+    assert time.monotonic() - start < 20  # read to its end, it takes hours

@@ -36,10 +36,10 @@ def info(width: int = 640, second: int = 10) -> CameraInfo:
     return message
 
 
-def pose(second: int, z: float) -> PoseStamped:
+def pose(second: int, z: float, frame: str = "lens") -> PoseStamped:
     """Return a pose of an image of a second."""
     message = PoseStamped()
-    message.header.stamp, message.pose.position.z = Time(sec=second), z
+    message.header.stamp, message.header.frame_id, message.pose.position.z = Time(sec=second), frame, z
     return message
 
 
@@ -91,6 +91,14 @@ def test_pose_is_used_for_the_image_of_its_stamp_only():
     assert inputs.observation.position == (0.0, 0.0, 3.0)
     inputs.on_targets(targets("cup", second=11), 5.1)
     assert inputs.observation.position is None
+
+
+def test_pose_in_another_frame_is_not_used():
+    inputs = SteeringInputs()
+    inputs.on_targets(targets("cup"), 5.0)
+    for frame in ("map", "", "lens "):
+        inputs.on_pose(pose(10, 3.0, frame))
+        assert inputs.observation.position is None
 
 
 def test_changed_camera_invalidates_earlier_boxes():

@@ -6,6 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from dimp_ros.apps.bags.decompression import bound_rosbags
 from dimp_ros.apps.bags.mcap import MAGIC, SequentialMcap, has_end
 from dimp_ros.files.inputs import require_regular_file
@@ -14,6 +16,8 @@ from dimp_ros.files.yaml_file import compose_yaml
 STORAGE_SUFFIXES = (".mcap", ".db3")
 LARGEST_METADATA = 2**20
 """Largest metadata.yaml, bytes; recorders write a few kilobytes."""
+MAX_FILES = 500
+"""Files of one bag; each takes a descriptor and 200 KiB while the bag is open."""
 _BEGINS = {".mcap": MAGIC, ".db3": b"SQLite format 3\0", ".bag": b"#ROSBAG V"}
 
 
@@ -66,11 +70,16 @@ def open_readers(path: Path) -> tuple[list[Any], list[str]]:
 def _check_folder(folder: Path) -> None:
     """Check metadata.yaml and the files beside it before the bag is opened.
 
-    :raises ValueError: if metadata.yaml is too large, has aliases or is nested too deeply, or a file is not regular.
+    :raises ValueError: if metadata.yaml is too large, has aliases or is nested too deeply, if it names a file twice or
+        too many, or a file is not regular.
     """
     path = require_regular_file(folder / "metadata.yaml")
     try:
-        compose_yaml(path, LARGEST_METADATA)
+        names = _named_files(compose_yaml(path, LARGEST_METADATA))
+        _check_count(len(names))
+        present = [(folder / name).stat() for name in names if (folder / name).exists()]
+        if len({(status.st_dev, status.st_ino) for status in present}) < len(present):
+            raise ValueError("it names a file more than once")
     except ValueError as error:
         raise ValueError(f"metadata.yaml: {error}") from error
     for file in folder.iterdir():
@@ -78,8 +87,25 @@ def _check_folder(folder: Path) -> None:
             require_regular_file(file)
 
 
+def _named_files(node: yaml.Node | None) -> list[str]:
+    """Return the names of files in the nodes of metadata.yaml."""
+    found: list[str] = []
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        if key.value == "relative_file_paths" and isinstance(value, yaml.SequenceNode):
+            found += [str(item.value) for item in value.value]
+        else:
+            found += _named_files(value)
+    return found
+
+
+def _check_count(count: int) -> None:
+    if count > MAX_FILES:
+        raise ValueError(f"{count} files; a bag of at most {MAX_FILES} is opened, move some into another folder")
+
+
 def _open_files(files: list[Path], notes: list[str]) -> list[Any]:
     """Return readers of files; an MCAP file that was cut off is read up to there, with a note."""
+    _check_count(len(files))
     readers: list[Any] = []
     try:
         for file in files:

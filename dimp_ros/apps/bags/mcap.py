@@ -98,19 +98,21 @@ class SequentialMcap:
 
 
 def _split(file: BinaryIO, end: int) -> Iterator[tuple[int, bytes]]:
-    """Yield opcode and content of each complete record."""
+    """Yield opcode and content of each complete record, up to an opcode of 0, which is not valid."""
     while len(head := file.read(9)) == 9:
         kind, size = struct.unpack("<BQ", head)
-        if size > end - file.tell():
+        if not kind or size > end - file.tell():
             return
         yield kind, file.read(size)
 
 
 def _split_bytes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield opcode and content of each record in a chunk."""
+    """Yield opcode and content of each record in a chunk, up to an opcode of 0."""
     position = 0
     while position < len(data):
         kind, size = struct.unpack_from("<BQ", data, position)
+        if not kind:
+            return
         yield kind, data[position + 9 : position + 9 + size]
         position += 9 + size
 

@@ -33,7 +33,7 @@ class SteeringInputs:
         self._size = (0, 0)  # of its image, pixels
         self._sent = math.nan
         self._publishers = 1
-        self._pose: tuple[int, tuple[float, float, float]] | None = None
+        self._pose: tuple[int, str, tuple[float, float, float]] | None = None
         self._info: CameraInfo | None = None
         self._calibrated: Camera | None = None
         self._calibrated_since = 0
@@ -64,7 +64,8 @@ class SteeringInputs:
         state = self._state
         if state is None or self._publishers > 1 or self._contradiction:
             return None
-        position = self._pose[1] if self._pose is not None and self._pose[0] == self._stamp else None
+        of_image = self._pose is not None and self._pose[:2] == (self._stamp, self.frame)
+        position = self._pose[2] if self._pose is not None and of_image else None
         fields = {**vars(target_estimate(state)), "stamp": self._stamp}
         return TargetObservation(**fields, sent=self._sent, position=position)
 
@@ -125,9 +126,9 @@ class SteeringInputs:
             self._state = chosen[0]
 
     def on_pose(self, pose: PoseStamped) -> None:
-        """Take a pose; it counts for the image of its stamp alone."""
+        """Take a pose; it counts for the image of its stamp alone, and in that image's frame."""
         place = pose.pose.position
-        self._pose = stamp_ns(pose.header.stamp), (place.x, place.y, place.z)
+        self._pose = stamp_ns(pose.header.stamp), pose.header.frame_id, (place.x, place.y, place.z)
 
     def on_camera_info(self, info: CameraInfo) -> None:
         """Take a camera_info. A box of an image from before the camera changed is forgotten."""

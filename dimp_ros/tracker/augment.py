@@ -13,11 +13,44 @@ from dimp_ros.geometry.box import Box
 from dimp_ros.tracker.config import TrackerConfig
 
 
+class ViewChange(NamedTuple):
+    """How a view differs from the plain crop; with the defaults, not at all.
+
+    :param shift: of its content in whole pixels, after everything else. :param flip: left and right change places.
+    :param blur: standard deviations of the Gaussian in x and y, pixels. :param degrees: of a rotation about the centre.
+    """
+
+    shift: tuple[int, int] = (0, 0)
+    flip: bool = False
+    blur: tuple[float, float] | None = None
+    degrees: float = 0.0
+
+
 class View(NamedTuple):
     """One view: ``image`` ``[S, S, 3]`` uint8 and the target's ``box`` in its pixels."""
 
     image: NDArray[np.uint8]
     box: Box
+
+
+def view_changes(config: TrackerConfig, rng: np.random.Generator) -> list[ViewChange]:
+    """Return the changes of the views that the filter is learned from; the plain view is the first."""
+    changes, size = [ViewChange()], config.crop_size
+    if not config.augment:
+        return changes
+    if config.augment_shift > 0:
+        step = round(config.augment_shift * size / 2)
+        changes += [ViewChange((dx, dy)) for dx in (-step, step) for dy in (-step, step)]
+
+    def extra() -> tuple[int, int]:
+        dx, dy = np.rint(rng.uniform(-1, 1, 2) * config.augment_extra_shift * size)
+        return int(dx), int(dy)
+
+    if config.augment_flip:
+        changes.append(ViewChange(extra(), flip=True))
+    for sigmas in zip(config.augment_blurs[::2], config.augment_blurs[1::2], strict=True):
+        changes.append(ViewChange(extra(), blur=sigmas))
+    return [*changes, *(ViewChange(extra(), degrees=degrees) for degrees in config.augment_rotations)]
 
 
 def first_frame_views(
@@ -29,31 +62,18 @@ def first_frame_views(
 
     :param large: ``[2S, 2S, 3]``, the crop at twice the size. :param box: the target in the plain crop.
     """
-    size = config.crop_size
-    views = [_view(large, box, size, (0, 0))]
-    if not config.augment:
-        return views
-    if config.augment_shift > 0:
-        step = round(config.augment_shift * size / 2)
-        views += [_view(large, box, size, (dx, dy)) for dx in (-step, step) for dy in (-step, step)]
+    return [_view(large, box, config.crop_size, change) for change in view_changes(config, rng)]
 
-    def extra() -> tuple[int, int]:
-        dx, dy = np.rint(rng.uniform(-1, 1, 2) * config.augment_extra_shift * size)
-        return int(dx), int(dy)
 
-    if config.augment_flip:
-        views.append(_view(np.ascontiguousarray(large[:, ::-1]), box, size, extra()))
-    for sigma_x, sigma_y in zip(config.augment_blurs[::2], config.augment_blurs[1::2], strict=True):
-        blurred = cv2.GaussianBlur(large, (0, 0), sigmaX=sigma_x, sigmaY=sigma_y)
-        views.append(_view(blurred, box, size, extra()))
-    for degrees in config.augment_rotations:
+def _view(large: NDArray[np.uint8], box: Box, size: int, change: ViewChange) -> View:
+    """Cut a view from the large crop after its change."""
+    (dx, dy), flip, blur, degrees = change
+    if flip:
+        large = np.ascontiguousarray(large[:, ::-1])
+    if blur:
+        large = cv2.GaussianBlur(large, (0, 0), sigmaX=blur[0], sigmaY=blur[1])
+    if degrees:
         turn = cv2.getRotationMatrix2D((size - 0.5, size - 0.5), degrees, 1)
-        turned = cv2.warpAffine(large, turn, (2 * size, 2 * size), borderMode=cv2.BORDER_REPLICATE)
-        views.append(_view(turned, box, size, extra()))
-    return views
-
-
-def _view(large: NDArray[np.uint8], box: Box, size: int, shift: tuple[int, int]) -> View:
-    """Cut the view whose content is shifted by ``shift`` whole pixels."""
-    x, y = size // 2 - shift[0], size // 2 - shift[1]
-    return View(large[y : y + size, x : x + size], Box(box.x + shift[0], box.y + shift[1], box.w, box.h))
+        large = cv2.warpAffine(large, turn, (2 * size, 2 * size), borderMode=cv2.BORDER_REPLICATE)
+    x, y = size // 2 - dx, size // 2 - dy
+    return View(large[y : y + size, x : x + size], Box(box.x + dx, box.y + dy, box.w, box.h))

@@ -11,10 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dimp_ros.apps.export.first_frame import FirstFrameGraph
 from dimp_ros.model.backbone import Features
 from dimp_ros.model.dimp import DimpNet
 from dimp_ros.model.inference.graphs import CloserLookGraph, RefinementGraph, SearchGraph, TokensGraph
-from dimp_ros.model.inference.learning_graphs import FirstFrameGraph, UpdateGraph
+from dimp_ros.model.inference.learning_graphs import UpdateGraph
 from dimp_ros.model.sizes import CLOSER_SIZE
 from dimp_ros.tracker.config import TrackerConfig
 
@@ -31,13 +32,11 @@ MEANING = {
         "scores": "cell (row, column) is a target centre at crop pixel (16 column, 16 row)",
     },
     "first_frame": {
-        "stride8": "of the graph search, for the crop of the first frame",
-        "stride16": "of the graph search, for the crop of the first frame",
-        "features": "of the graph search, for views of the first frame, the plain crop first",
-        "boxes": f"the target in each view, {CROP_BOX}",
-        "dropout": "factors of the channels of copies of the plain view: 0, or 1 / (1 - rate)",
-        "samples": "classification features of the views, then of the copies, which have the first box",
+        "image": f"window of the first frame, twice as wide as a search window, {BGR}",
+        "box": f"the target in it, {CROP_BOX}",
         "filter": "initial filter, for the steps of the graph update",
+        "samples": "classification features of views of the first frame",
+        "boxes": f"the target in each sample, {CROP_BOX}",
         "modulation8": "what the overlap network knows of the target, stride 8",
         "modulation16": "the same, stride 16",
     },
@@ -108,6 +107,7 @@ def frame_graphs(net: DimpNet, config: TrackerConfig) -> list[FrameGraph]:
     stride8, stride16 = net.feature_extractor.channels
     channels = net.classifier.filter_initializer.filter_conv.out_channels
     images = torch.full((2, size, size, 3), 127, dtype=torch.uint8)
+    large = torch.full((1, 2 * size, 2 * size, 3), 127, dtype=torch.uint8)
     boxes = torch.tensor([[0.4, 0.4, 0.2, 0.2], [0.45, 0.4, 0.15, 0.25]]) * size
     filters = torch.zeros(2, channels, kernel, kernel)
     features = torch.zeros(2, channels, size // 16, size // 16)
@@ -118,10 +118,7 @@ def frame_graphs(net: DimpNet, config: TrackerConfig) -> list[FrameGraph]:
     graphs = [
         FrameGraph("search", SearchGraph(net), (images, filters), {"images": "windows", "filters": "windows"}),
         FrameGraph(
-            "first_frame",
-            FirstFrameGraph(net),
-            (*maps, features, boxes, torch.ones(2, stride16)),
-            {"features": "views", "boxes": "views", "dropout": "copies"},
+            "first_frame", FirstFrameGraph(net, config), (large, torch.tensor([[0.9, 0.9, 0.2, 0.2]]) * size), {}
         ),
         FrameGraph(
             "update",

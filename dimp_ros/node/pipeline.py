@@ -171,6 +171,10 @@ class Pipeline:
         self._results.suppress(target_id)
         self._worker.submit(lambda: self._let_go([target_id]))
 
+    def drop_begun(self) -> None:
+        """Drop the targets that jobs submitted before this call start."""
+        self._worker.submit(lambda: self._let_go(self._targets.ids))
+
     def set_enabled(self, enabled: bool) -> None:
         """Switch inference on or off; targets are kept, but LOST while it is off."""
         self.enabled = enabled

@@ -120,6 +120,8 @@ class Requests:
     def drop_target(self, target_id: str) -> str:
         """Drop ``target_id``, or all targets if empty, and return what was dropped.
 
+        All are also those that requests before this one are about to start.
+
         :raises RequestRefused: for a name that is not followed.
         """
         known = self._pipeline.targets
@@ -129,6 +131,8 @@ class Requests:
         dropped = (target_id,) if target_id else known
         for name in dropped:
             self._pipeline.drop(name)
+        if not target_id:
+            self._pipeline.drop_begun()
         if not dropped:
             return "no target was followed"
         return f"dropped: {', '.join(map(repr, dropped))}"

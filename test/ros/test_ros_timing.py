@@ -9,6 +9,7 @@ import statistics
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 
 import pytest
@@ -116,6 +117,29 @@ def test_request_that_waits_too_long_is_refused():
         assert client.state_of(numbered_image(2)).id == "old"
         tracker.seconds = 0.0
         assert client.show(numbered_image(3)).id == "old" and len(tracker.inits) == 1
+
+
+def test_dropping_all_drops_a_target_that_a_request_is_starting():
+    tracker = ScriptedTracker()
+    started = threading.Event()
+    release = threading.Event()
+    init = tracker.init
+
+    def slow_init(*args, **named):
+        started.set()
+        release.wait(10)
+        return init(*args, **named)
+
+    with running(tracker, request_timeout=0.3) as client:
+        client.show(numbered_image(1))
+        tracker.init = slow_init
+        answer = client.init(target_id="new")
+        assert started.is_set() and not answer.success and "may still take effect" in answer.message
+        assert client.drop("").success
+        release.set()
+        wait_until(lambda: tracker.inits, "the target is started after all")
+        client.show(numbered_image(2))
+        assert client.drop("new").message.endswith("no target is followed")
 
 
 SLOW_NODE = """

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from harness.ros_harness import context
 
+from dimp_ros.ros_utils.fastdds import give_room_for_images
 from soak.client import ANSWER_SECONDS, LATE_SECONDS, SoakClient
 from soak.report import ResourceSample, SoakReport, TargetLedger, judge_resources, sample
 from soak.traffic import MAX_TARGETS, ResultWatcher, SoakCamera
@@ -48,6 +49,7 @@ def soak(plan: SoakPlan, folder: Path) -> dict[str, Any]:
 
     :param folder: for the node's log and figures.
     """
+    give_room_for_images()  # else a request is lost where images fill half a MiB, and comes again 3 s later
     report, ledger, samples = SoakReport(), TargetLedger(), []
     log, times = folder / "node.log", folder / "times.json"
     command = [sys.executable, "-m", "soak.node", "--tracker", plan.tracker]

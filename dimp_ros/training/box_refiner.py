@@ -39,7 +39,7 @@ from dimp_ros.model.sizes import CLOSER_CONTEXT, CLOSER_SIZE
 from dimp_ros.training.box_pairs import PairBatch, PairSampler, perturbed, usable
 from dimp_ros.training.frame_store import FrameStore, add_store_arguments, store_of
 from dimp_ros.training.interruption import deferred_signals
-from dimp_ros.training.run_lock import sole_run
+from dimp_ros.training.run_lock import check_export, sole_run
 from dimp_ros.training.run_log import REMEDY, read_state
 from dimp_ros.training.scene_pairs import SceneViews, scene_store
 
@@ -256,16 +256,22 @@ def source_weights(store: FrameStore, clips: Path) -> dict[str, float]:
 
 
 def prefetched(sampler: PairSampler, count: int, depth: int = 4) -> Iterator[PairBatch]:
-    """Yield batches that a thread draws ahead."""
-    batches: queue.Queue[PairBatch] = queue.Queue(depth)
+    """Yield batches that a thread draws ahead; an error of the thread is raised here."""
+    batches: queue.Queue[PairBatch | Exception] = queue.Queue(depth)
 
     def work() -> None:
-        while True:
-            batches.put(sampler.batch(count))
+        try:
+            while True:
+                batches.put(sampler.batch(count))
+        except Exception as error:
+            batches.put(error)
 
     threading.Thread(target=work, daemon=True).start()
     while True:
-        yield batches.get()
+        batch = batches.get()
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
 
 
 class Validation:
@@ -348,6 +354,7 @@ def main(argv: list[str] | None = None) -> int:
             [("--start", weights), ("--clips", arguments.clips), ("--images", arguments.images)],
             folders=[("--folder", arguments.folder), ("--store", arguments.store), ("--scenes", arguments.scenes)],
         )
+        check_export(arguments.export, arguments.folder, arguments.store, arguments.scenes)
         check_outputs([("--folder", arguments.folder / "checkpoint.pt")], [("--start", weights)])
     except (OSError, ValueError) as error:
         parser.error(str(error))
@@ -386,7 +393,8 @@ def run(arguments: argparse.Namespace, interrupted: Callable[[], bool]) -> None:
     sampler = PairSampler(store, seed, searches=settings.searches, scenes=scenes, weights=weights)
     started = time.monotonic()
     sums: dict[str, float] = {}
-    for count, batch in enumerate(trainer.examples(prefetched(sampler, settings.references)), 1):
+    batches = saved_on_error(trainer, trainer.examples(prefetched(sampler, settings.references)))
+    for count, batch in enumerate(batches, 1):
         left = arguments.minutes - (time.monotonic() - started) / 60
         if left <= 0 or interrupted():
             break
@@ -406,6 +414,15 @@ def run(arguments: argparse.Namespace, interrupted: Callable[[], bool]) -> None:
         _log.info("interrupted after step %d; repeat the command to go on from there", trainer.step)
         return
     validate(trainer, validation)
+
+
+def saved_on_error(trainer: BoxRefinerTrainer, batches: Iterator[PairBatch | Example]) -> Iterator[PairBatch | Example]:
+    """Yield what ``batches`` does; write the checkpoint where that fails, such as at a damaged image."""
+    try:
+        yield from batches
+    except Exception:
+        trainer.save()
+        raise
 
 
 def validate(trainer: BoxRefinerTrainer, validation: Validation) -> None:

@@ -60,16 +60,22 @@ class FrameStore:
             self.videos = [StoredVideo(**video) for video in content["videos"]]
             self.summary: str = content["summary"]
             self._offsets: list[int] = content["offsets"]
-        with (folder / DATA).open("rb") as file:
+        self._path = folder / DATA
+        with self._path.open("rb") as file:
             self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
 
     def image(self, number: int) -> NDArray[np.uint8]:
-        """Return a frame as ``[H, W, 3]`` BGR."""
+        """Return a frame as ``[H, W, 3]`` BGR.
+
+        :raises ValueError: if it is damaged, with the remedy.
+        """
         start, end = self._offsets[number], self._offsets[number + 1]
         image = cv2.imdecode(np.frombuffer(self._bytes, np.uint8, end - start, start), cv2.IMREAD_COLOR)
+        if image is None:
+            raise ValueError(f"{self._path}: image {number} is damaged; delete the file, and it is made again")
         return np.asarray(image, np.uint8)
 
 
@@ -81,7 +87,8 @@ def build_frame_store(folder: Path, data_sets: Sequence[DataSet], longest_side: 
     :param longest_side: larger images are reduced to it, in pixels.
     """
     summary = "; ".join(data.summary() for data in data_sets) + f" (longest side {longest_side})"
-    if (folder / INDEX).is_file() and (store := FrameStore(folder)).summary == summary:
+    whole = (folder / INDEX).is_file() and (folder / DATA).is_file()
+    if whole and (store := FrameStore(folder)).summary == summary:
         return store
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INDEX).unlink(missing_ok=True)  # an interrupted run must not leave it with other frames

@@ -33,7 +33,7 @@ from dimp_ros.model.sizes import POINT_WINDOWS
 from dimp_ros.training.frame_store import add_store_arguments, store_of
 from dimp_ros.training.interruption import deferred_signals
 from dimp_ros.training.point_examples import FeatureFile, PointBatch, PointSampler
-from dimp_ros.training.run_lock import sole_run
+from dimp_ros.training.run_lock import check_export, sole_run
 from dimp_ros.training.run_log import REMEDY, read_state
 
 _log = logging.getLogger(__name__)
@@ -162,6 +162,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         folders = [("--folder", arguments.folder), ("--store", arguments.store)]
         check_outputs([("--export", arguments.export)], inputs, folders=folders)
+        check_export(arguments.export, arguments.folder, arguments.store)
         check_outputs([("--folder", head_file)], inputs)
     except (OSError, ValueError) as error:
         parser.error(str(error))

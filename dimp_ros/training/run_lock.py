@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from dimp_ros.files.outputs import check_outputs
+
 
 @contextmanager
 def sole_run(folder: Path) -> Iterator[None]:
@@ -33,3 +35,18 @@ def sole_run(folder: Path) -> Iterator[None]:
             with suppress(OSError):  # a run that was refused leaves nothing; a folder with files stays
                 folder.rmdir()
         os.close(descriptor)
+
+
+def check_export(export: Path | None, *folders: Path | None) -> None:
+    """Refuse an export of weights that has another suffix, or would replace a file of a run's folders.
+
+    :raises ValueError: with the remedy. :raises OSError: if a folder cannot be read.
+    """
+    if export is None:
+        return
+    if export.suffix != ".safetensors":
+        raise ValueError(f"--export {export}: the name of a weights file must end in .safetensors")
+    own = [file for folder in folders if folder is not None and folder.is_dir() for file in folder.iterdir()]
+    check_outputs(
+        [("--export", export)], [("the run's", file) for file in own if file.suffix != export.suffix and file.is_file()]
+    )

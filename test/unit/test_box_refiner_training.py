@@ -7,7 +7,13 @@ import torch
 
 from dimp_ros.model.checkpoints.checkpoint import load_model
 from dimp_ros.training.box_pairs import PairBatch
-from dimp_ros.training.box_refiner import BoxRefinerSettings, BoxRefinerTrainer, export
+from dimp_ros.training.box_refiner import (
+    BoxRefinerSettings,
+    BoxRefinerTrainer,
+    export,
+    prefetched,
+    saved_on_error,
+)
 
 SETTINGS = BoxRefinerSettings(references=2, searches=1, warm_up=1, uses=2)
 
@@ -59,3 +65,14 @@ def test_the_export_is_a_model_with_a_refiner(run, tmp_path):
     torch.testing.assert_close(net.box_refiner.place, trainer.average["place"].half().float())
     assert info.tracker == base_info.tracker and not info.confidence_knots  # to be fitted anew
     assert torch.equal(net.bb_regressor.iou_predictor.weight, base.bb_regressor.iou_predictor.weight)
+
+
+def test_a_damaged_image_ends_a_run_with_its_checkpoint(tmp_path):
+    class Damaged:
+        def batch(self, count):
+            raise ValueError("frames.bin: image 3 is damaged")
+
+    trainer = BoxRefinerTrainer(tmp_path / "run", SETTINGS)
+    with pytest.raises(ValueError, match="image 3"):
+        next(saved_on_error(trainer, trainer.examples(prefetched(Damaged(), 2))))
+    assert (tmp_path / "run" / "checkpoint.pt").is_file()

@@ -49,6 +49,13 @@ def test_edges_enclose_the_object_in_every_window(store):
                 assert np.median(grey[inside]) > np.median(grey[outside]) + 60
 
 
+def test_a_damaged_image_of_a_store_is_named(tmp_path):
+    (tmp_path / DATA).write_bytes(bytes(100))
+    (tmp_path / INDEX).write_text(json.dumps({"summary": "", "offsets": [0, 100], "videos": []}))
+    with pytest.raises(ValueError, match=r"frames\.bin: image 0 is damaged; delete the file"):
+        FrameStore(tmp_path).image(0)
+
+
 def test_points_on_nothing_have_no_edges(store):
     example = PointSampler(store, seed=2, empty=1.0).example()
     assert np.isnan(example.edges).all()

@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A second run in the folder of one that goes on is refused."""
+"""A second run in the folder of one that goes on is refused; an export never replaces a run's own files."""
+
+import os
 
 import pytest
 
 from dimp_ros.training.cli import main
-from dimp_ros.training.run_lock import sole_run
+from dimp_ros.training.run_lock import check_export, sole_run
 
 
 def test_a_second_run_in_one_folder_is_refused(tmp_path, capsys):
@@ -24,3 +26,33 @@ def test_the_folder_is_free_after_a_run(tmp_path):
         raise KeyError
     with sole_run(tmp_path):
         pass
+
+
+@pytest.fixture
+def run(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for name in ("checkpoint.pt", "log.jsonl", "head.pt", "features.bin"):
+        (folder / name).write_bytes(b"state")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["checkpoint.pt", "log.jsonl", "head.pt", "features.bin", "weights"])
+def test_an_export_has_the_suffix_of_weights(run, name):
+    with pytest.raises(ValueError, match=r"\.safetensors"):
+        check_export(run / name, run)
+
+
+@pytest.mark.parametrize("link", [os.link, os.symlink], ids=["hard link", "link"])
+@pytest.mark.parametrize("name", ["checkpoint.pt", "features.bin"])
+def test_an_export_does_not_replace_a_file_of_its_run(run, tmp_path, link, name):
+    link(run / name, tmp_path / "out.safetensors")
+    with pytest.raises(ValueError, match="would overwrite"):
+        check_export(tmp_path / "out.safetensors", run)
+    assert (run / name).read_bytes() == b"state"
+
+
+def test_an_export_into_the_folder_of_its_run_is_taken(run):
+    (run / "weights.safetensors").write_bytes(b"older")
+    check_export(run / "weights.safetensors", run, None)
+    check_export(None, run)

@@ -20,6 +20,8 @@ def main() -> int:
     """Use the inputs, print a table, and write it with the failures to build/fuzz/."""
     from fuzz.run import SURFACES, inputs_of, missing, outcomes, supervise, table
 
+    from dimp_ros.files.outputs import write_text
+
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
     parser.add_argument("--inputs", type=int, default=100_000, help="number of inputs, all surfaces together")
     parser.add_argument("--seed", type=int, default=1)
@@ -55,8 +57,8 @@ def main() -> int:
             failures[again] = text
             print(f"FAILURE; to repeat it: {again}\n{text}", flush=True)
     text = table(tallies)
-    (given.out / "fuzz.md").write_text(text + "\n", encoding="utf-8")
-    (given.out / "failures.json").write_text(json.dumps(failures, indent=1), encoding="utf-8")
+    write_text(given.out / "fuzz.md", text + "\n")
+    write_text(given.out / "failures.json", json.dumps(failures, indent=1))
     print(f"{text}\nin {(time.monotonic() - begin) / 60:.1f} min, seed {given.seed}")
     return 1 if failures else 0
 

@@ -25,13 +25,15 @@ def main() -> int:
 
     from soak.run import SoakPlan, soak, text
 
+    from dimp_ros.files.outputs import write_text
+
     given.out.mkdir(parents=True, exist_ok=True)
     warm_up = given.minutes / 2 if given.warm_up is None else given.warm_up
     plan = SoakPlan(60 * given.minutes, 60 * warm_up, tracker=given.tracker, seed=given.seed)
     result = soak(plan, given.out)
-    (given.out / "soak.json").write_text(json.dumps(result, indent=1), encoding="utf-8")
+    write_text(given.out / "soak.json", json.dumps(result, indent=1))
     summary = text(result)
-    (given.out / "soak.txt").write_text(summary + "\n", encoding="utf-8")
+    write_text(given.out / "soak.txt", summary + "\n")
     print(summary)
     return 1 if result["violations"] else 0
 

@@ -28,7 +28,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-from dimp_ros.apps.bags import decompression, files
+from dimp_ros.apps.bags import databases, decompression, files
 from dimp_ros.apps.bags.files import is_bag
 from dimp_ros.apps.bags.mcap import MAGIC
 from dimp_ros.apps.bags.reader import ImageBag
@@ -334,3 +334,13 @@ def test_zeros_at_the_end_of_an_mcap_file_end_it(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be opened"):
         ImageBag(str(path))
     assert time.monotonic() - start < 20  # read to its end, it takes hours
+
+
+def test_a_database_of_too_many_topics_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_ros2(tmp_path / "bag", shots(), storage="sqlite3")
+    (file,) = folder.glob("*.db3")
+    with ImageBag(str(file)) as bag:
+        assert bag.length == COUNT
+    monkeypatch.setattr(databases, "MOST_TOPICS", 0)
+    with pytest.raises(ValueError, match="1 topics; a bag of at most 0"):
+        ImageBag(str(file))

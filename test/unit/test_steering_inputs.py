@@ -93,6 +93,18 @@ def test_pose_is_used_for_the_image_of_its_stamp_only():
     assert inputs.observation.position is None
 
 
+def test_another_frame_id_of_the_images_gives_no_observation_at_first():
+    inputs = SteeringInputs()
+    for number, frame in enumerate(("a", "a", "b", "a", "", "", "b" * 10_000)):
+        heard = targets("cup", second=10 + number)
+        heard.header.frame_id = frame
+        inputs.on_targets(heard, 5.0 + number)
+        seen = inputs.observation is not None
+        assert seen == (number in (0, 1, 5, 6)), number
+        if not seen:
+            assert "frame_id changed" in inputs.absence and len(inputs.absence) < 300
+
+
 def test_pose_in_another_frame_is_not_used():
     inputs = SteeringInputs()
     inputs.on_targets(targets("cup"), 5.0)

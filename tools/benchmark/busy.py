@@ -26,6 +26,7 @@ from harness.ros_harness import BEST_EFFORT, Client, Image, context, numbered_im
 from benchmark.report import Criterion, table
 from benchmark.ros_benchmark import SETTLE_SECONDS, choose_profile, node, send, start
 from benchmark.sequences import SyntheticVideo
+from dimp_ros.files.outputs import write_text
 from dimp_ros.ros_utils.messages import from_bgr
 
 SIZE = (640, 480)
@@ -165,8 +166,8 @@ def main(argv: Sequence[str]) -> int:
         except RuntimeError as error:
             print(f"bench: {error}", file=sys.stderr)
             return 1
-    (given.out / "busy.json").write_text(json.dumps([run._asdict() for run in runs], indent=1), encoding="utf-8")
+    write_text(given.out / "busy.json", json.dumps([run._asdict() for run in runs], indent=1))
     summary = text(runs)
-    (given.out / "busy.md").write_text(summary, encoding="utf-8")
+    write_text(given.out / "busy.md", summary)
     print(summary, end="")
     return 0

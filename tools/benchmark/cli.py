@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.sequences import SIDE, BenchmarkVideo, ImageFolderVideo, SyntheticVideo
+from dimp_ros.files.outputs import write_text
 from dimp_ros.geometry.box import Box
 
 
@@ -95,9 +96,9 @@ def _bench(given: argparse.Namespace) -> int:
 
     result = measure(scope, _videos(given), tell)
     given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "bench.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_text(given.out / "bench.json", json.dumps(result, indent=1) + "\n")
     summary = text(result)
-    (given.out / "bench.md").write_text(summary, encoding="utf-8")
+    write_text(given.out / "bench.md", summary)
     print(summary, end="")
     return 0
 

@@ -22,6 +22,7 @@ from harness.ros_harness import BEST_EFFORT, Client, Image, context, numbered_im
 
 from benchmark.report import Criterion, table
 from benchmark.sequences import SyntheticVideo
+from dimp_ros.files.outputs import write_text
 from dimp_ros.ros_utils.messages import from_bgr
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -265,8 +266,8 @@ def main(argv: Sequence[str]) -> int:
         except RuntimeError as error:
             print(f"bench: {error}", file=sys.stderr)
             return 1
-    (given.out / "ros.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_text(given.out / "ros.json", json.dumps(result, indent=1) + "\n")
     summary = text(result)
-    (given.out / "ros.md").write_text(summary, encoding="utf-8")
+    write_text(given.out / "ros.md", summary)
     print(summary, end="")
     return 0

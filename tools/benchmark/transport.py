@@ -22,6 +22,7 @@ import numpy as np
 
 from benchmark.report import table
 from benchmark.ros_benchmark import SETTLE_SECONDS, node
+from dimp_ros.files.outputs import write_text
 from dimp_ros.ros_utils.fastdds import OWN_CHOICES
 
 SIZES = ((640, 480), (1280, 720))
@@ -192,9 +193,9 @@ def main(argv: Sequence[str]) -> int:
             for _ in range(given.repeats)
             for reliability in RELIABILITIES
         ]
-    (given.out / "transport.json").write_text(json.dumps([one._asdict() for one in runs], indent=1), encoding="utf-8")
+    write_text(given.out / "transport.json", json.dumps([one._asdict() for one in runs], indent=1))
     summary = text(runs)
-    (given.out / "transport.md").write_text(summary, encoding="utf-8")
+    write_text(given.out / "transport.md", summary)
     print(summary, end="")
     return 0
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import Any
 
+MOST_TOPICS = 5000
+"""Topics of a database; each costs time before the first image."""
 MOST_ENTRIES = 1000
 """Tables and indices of a database; a recording has five tables."""
 LARGEST_VALUE = 2**28
@@ -43,3 +45,7 @@ def _check_plain(connection: Any) -> None:
             quoted = str(name).replace('"', '""')
             if any(column[6] for column in connection.execute(f'PRAGMA table_xinfo("{quoted}")')):
                 raise ValueError(f"its table {name!r:.60} has computed columns, and a recording has none")
+            if name == "topics":
+                ((topics,),) = connection.execute("SELECT count(*) FROM topics")
+                if topics > MOST_TOPICS:
+                    raise ValueError(f"it has {topics} topics; a bag of at most {MOST_TOPICS} is opened")

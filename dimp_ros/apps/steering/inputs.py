@@ -110,7 +110,7 @@ class SteeringInputs:
         """
         stamp = stamp_ns(targets.header.stamp)
         self._stamp, self._sent, self._size = stamp, sent, (targets.image_width, targets.image_height)
-        self.frame = targets.header.frame_id
+        before, self.frame = self.frame, targets.header.frame_id
         names = [state.id for state in targets.targets]
         if self._target_id:
             chosen = [state for state in targets.targets if state.id == self._target_id]
@@ -122,6 +122,8 @@ class SteeringInputs:
             self._forget(problem)
         elif self._given is None and stamp < self._calibrated_since:
             self._forget("the image was taken before the camera changed")
+        elif before not in ("", self.frame):  # an image before a change is of another camera, or of other axes
+            self._forget(f"the images' frame_id changed from {before[:60]!r} to {self.frame[:60]!r}")
         else:
             self._state = chosen[0]
 

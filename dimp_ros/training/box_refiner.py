@@ -46,7 +46,7 @@ from dimp_ros.training.scene_pairs import SceneViews, scene_store
 _log = logging.getLogger(__name__)
 
 KIND_WEIGHTS = {"pseudo": 1.0, "human": 2.0, "mask": 8.0}
-"""How often sources are drawn, by the kind of their boxes; few sources have masks in videos."""
+"""How often sources are drawn, by the kind of their boxes; those of stills and their clips count as masks."""
 
 
 @dataclass(frozen=True)

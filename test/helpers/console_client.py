@@ -26,7 +26,19 @@ from dimp_ros.tracker.result import TargetEstimate, TargetState  # noqa: E402
 
 TOKEN = "0123456789abcdef"
 PATIENCE = 20.0
+_ACK = b'{"type": "ack", "number": 1}'
+ACK_FRAME = bytes((0x81, 0x80 | len(_ACK), 0, 0, 0, 0)) + _ACK
+"""Acknowledges the first message; as a WebSocket frame."""
 CUP = TargetEstimate("cup", TargetState.TRACKING, Box(1.0, 2.0, 3.0, 4.0), 0.9, age=0.01)
+
+
+def handshake(port: int) -> bytes:
+    """Return the request that opens a WebSocket."""
+    host = f"127.0.0.1:{port}"
+    return (
+        f"GET /socket HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nConnection: Upgrade\r\n"
+        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    ).encode()
 
 
 class FakeRobot:

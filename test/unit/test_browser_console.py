@@ -19,6 +19,7 @@ playwright = pytest.importorskip(
 )
 pytest.importorskip("aiohttp", reason="aiohttp is not installed: apt install python3-aiohttp, or pip")
 from harness.ros_harness import Parameter, spinning, wait_until  # noqa: E402
+from helpers.console_client import ACK_FRAME, TOKEN, handshake  # noqa: E402
 from helpers.console_fixture import SIDE, SIZE, ConsoleWorld, world  # noqa: E402
 
 from dimp_ros.apps.console.node import ConsoleNode  # noqa: E402
@@ -36,7 +37,6 @@ OTHER_TOPICS = ["--ros-args", "-r", "image:=/image", "-r", "targets:=/targets"]
 DESKTOP = {"width": 1280, "height": 800}
 PHONE = {"width": 390, "height": 844}
 PLACE = (200.0, 120.0)
-TOKEN = "0123456789abcdef"
 BOX_COLOUR = (0x56, 0xB4, 0xE9)
 FIND = """([least, most]) => {
   const canvas = document.getElementById("view");
@@ -396,11 +396,9 @@ def test_one_that_stops_reading_does_not_hold_up_the_others(scene, console):
     wait_until(lambda: scene.console._watchers == 1, "this one only", PATIENCE)
     with socket.create_connection(("127.0.0.1", port)) as stuck:
         stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        stuck.sendall(
-            f"GET /socket HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nOrigin: http://127.0.0.1:{port}\r\n"
-            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
-        )
+        stuck.sendall(handshake(port))
+        time.sleep(0.2)  # for the first status
+        stuck.sendall(ACK_FRAME)
         wait_until(lambda: scene.console._watchers == 2, "the other one")
         console.follow("cup")
         scene.camera.places = [(300.0, 150.0), None]

@@ -13,7 +13,17 @@ import pytest
 
 aiohttp = pytest.importorskip("aiohttp", reason="aiohttp is not installed: apt install python3-aiohttp, or pip")
 
-from helpers.console_client import PATIENCE, TOKEN, Browser, Served, browse, serving, talk  # noqa: E402
+from helpers.console_client import (  # noqa: E402
+    ACK_FRAME,
+    PATIENCE,
+    TOKEN,
+    Browser,
+    Served,
+    browse,
+    handshake,
+    serving,
+    talk,
+)
 
 from dimp_ros.apps.console import connections  # noqa: E402
 from dimp_ros.apps.console.settings import ConsoleSettings  # noqa: E402
@@ -21,28 +31,24 @@ from dimp_ros.apps.console.settings import ConsoleSettings  # noqa: E402
 PING, EMPTY_CONTINUATION = b"\x89\x80\0\0\0\0", b"\x00\x80\0\0\0\0"
 
 
-def handshake(served: Served) -> bytes:
-    """Return the request that opens a WebSocket."""
-    host = f"127.0.0.1:{served.server.port}"
-    return (
-        f"GET /socket HTTP/1.1\r\nHost: {host}\r\nOrigin: http://{host}\r\nConnection: Upgrade\r\n"
-        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    ).encode()
-
-
 @asynccontextmanager
-async def strangers(served: Served, count: int, said: bytes, address: str) -> AsyncIterator[None]:
-    """Keep connections that have sent ``said`` and nothing more; open another for each that is closed."""
+async def strangers(
+    served: Served, count: int, said: bytes, address: str = "127.0.0.1", *, leave: bool = False
+) -> AsyncIterator[None]:
+    """Keep connections that have sent ``said`` and nothing more; open another for each that is closed.
+
+    :param leave: close each at the first answer, or at once if nothing was said, and open the next at once.
+    """
 
     async def stay() -> None:
         while True:
             with suppress(OSError):
                 reader, writer = await asyncio.open_connection("127.0.0.1", served.server.port, local_addr=(address, 0))
                 writer.write(said)
-                while await reader.read(4096):
+                while (said or not leave) and await reader.read(4096) and not leave:
                     pass
                 writer.close()
-            await asyncio.sleep(0.5)
+            await asyncio.sleep(0.0 if leave else 0.5)
 
     tasks = [asyncio.ensure_future(stay()) for _ in range(count)]
     await asyncio.sleep(1.0)
@@ -55,10 +61,11 @@ async def strangers(served: Served, count: int, said: bytes, address: str) -> As
 
 
 async def log_in(served: Served, session: Any) -> Browser:
-    """Connect as the operator with the token, and see an image."""
+    """Connect as the operator, with the token if one is needed, and see an image."""
     browser = Browser(await session.ws_connect("/socket", origin=served.server.url.rstrip("/")))
-    assert await browser.step() == {"type": "login"}
-    await browser.say(type="login", token=TOKEN)
+    if served.settings.token:
+        assert await browser.step() == {"type": "login"}
+        await browser.say(type="login", token=TOKEN)
     await browser.until(lambda: browser.images)
     return browser
 
@@ -67,7 +74,7 @@ async def log_in(served: Served, session: Any) -> Browser:
 @pytest.mark.parametrize("said", ["nothing", "half a request", "handshake"])
 def test_forty_silent_strangers_do_not_keep_the_operator_out(said, address):
     async def ask(session: Any) -> None:
-        text = {"nothing": b"", "half a request": b"GET / HT", "handshake": handshake(served)}[said]
+        text = {"nothing": b"", "half a request": b"GET / HT", "handshake": handshake(served.server.port)}[said]
         async with strangers(served, 40, text, address):
             begun = time.monotonic()
             browser = await log_in(served, session)
@@ -80,12 +87,42 @@ def test_forty_silent_strangers_do_not_keep_the_operator_out(said, address):
         talk(served, ask)
 
 
+@pytest.mark.parametrize(
+    ("token", "said", "leave"),
+    [("", "nothing", True), ("", "page", True), ("", "handshake", True), ("", "handshake", False),
+     (TOKEN, "handshake", True)],
+)  # fmt: skip
+def test_connecting_in_a_loop_keeps_no_browser_out(token, said, leave):
+    async def ask(session: Any) -> None:
+        page = f"GET / HTTP/1.1\r\nHost: 127.0.0.1:{served.server.port}\r\n\r\n".encode()
+        text = {"nothing": b"", "page": page, "handshake": handshake(served.server.port)}[said]
+        before = await log_in(served, session)
+        watching = asyncio.ensure_future(before.ended())
+        async with strangers(served, 20, text, leave=leave):
+            for _ in range(3):
+                begun = time.monotonic()
+                async with session.get("/main.js") as response:
+                    assert response.status == 200
+                browser = await log_in(served, session)
+                assert time.monotonic() - begun < 5.0
+                await browser.socket.close()
+            assert not watching.done(), "the browser from before stays"
+        watching.cancel()
+        assert set(served.watchers) <= {1, 2}, "only browsers that speak are counted"
+
+    with serving(token=token, max_clients=2) as served:
+        talk(served, ask)
+
+
 def test_connections_before_login_are_few_and_end_in_seconds():
     async def ask(_session: Any) -> None:
-        opened = [await asyncio.open_connection("127.0.0.1", served.server.port) for _ in range(100)]
+        opened = [
+            await asyncio.open_connection("127.0.0.1", served.server.port)
+            for _ in range(connections.MAX_STRANGERS + 50)
+        ]
         await asyncio.sleep(0.2)
         at_once = [reader.at_eof() or reader.exception() is not None for reader, _ in opened]
-        assert at_once.count(False) <= connections.MAX_STRANGERS_PER_ADDRESS
+        assert at_once.count(False) <= connections.MAX_STRANGERS
         begun = time.monotonic()
         for reader, _ in opened:
             with suppress(ConnectionError):
@@ -138,15 +175,13 @@ def test_invalid_requests_leave_no_traceback_in_the_log(request_text, caplog):
 
 @pytest.mark.parametrize("wrong", [b"\x81\x82\0\0\0\0{}", b"\x82\x81\0\0\0\0x", b"\x81\x81\0\0\0\0{"])
 def test_message_that_ends_a_session_ends_it_at_once(wrong):
-    ack = b'{"type": "ack", "number": 1}'
-
     async def ask(_session: Any) -> None:
         for _ in range(10):
             reader, writer = await asyncio.open_connection("127.0.0.1", served.server.port)
-            writer.write(handshake(served))
+            writer.write(handshake(served.server.port))
             await reader.readuntil(b'"type": "status"')
             await asyncio.sleep(0.02)
-            writer.write(bytes((0x81, 0x80 | len(ack), 0, 0, 0, 0)) + ack + wrong)  # the first wakes the sender
+            writer.write(ACK_FRAME + wrong)  # the first wakes the sender
             await asyncio.wait_for(reader.readuntil((4400).to_bytes(2, "big")), 5.0)  # of the close frame
             writer.close()
 
@@ -159,8 +194,9 @@ def test_message_that_ends_a_session_ends_it_at_once(wrong):
 def test_floods_of_empty_frames_end_the_connection(frame):
     async def ask(_session: Any) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", served.server.port)
-        writer.write(handshake(served))
-        await reader.readuntil(b"\r\n\r\n")
+        writer.write(handshake(served.server.port))
+        await reader.readuntil(b'"type": "status"')
+        writer.write(ACK_FRAME)
         if frame == EMPTY_CONTINUATION:
             writer.write(b"\x01\x80\0\0\0\0")  # begins a message of fragments
         sent = 0

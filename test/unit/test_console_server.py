@@ -12,7 +12,17 @@ import pytest
 
 aiohttp = pytest.importorskip("aiohttp", reason="aiohttp is not installed: apt install python3-aiohttp, or pip")
 
-from helpers.console_client import PATIENCE, TOKEN, Browser, browse, serving, status_of, talk  # noqa: E402
+from helpers.console_client import (  # noqa: E402
+    ACK_FRAME,
+    PATIENCE,
+    TOKEN,
+    Browser,
+    browse,
+    handshake,
+    serving,
+    status_of,
+    talk,
+)
 
 from dimp_ros.apps.console.server import ConsoleServer  # noqa: E402
 from dimp_ros.apps.console.settings import ConsoleSettings  # noqa: E402
@@ -191,10 +201,12 @@ def test_nothing_is_sent_or_done_before_the_token_is_shown():
 def test_browser_limit_is_reported_and_freed_again():
     async def ask(session: Any) -> None:
         origin = served.server.url.rstrip("/")
-        first, second, third = [await session.ws_connect("/socket", origin=origin) for _ in range(3)]
-        assert await Browser(third).ended() == 4503
-        await first.close()
-        await Browser(second).until(lambda: served.watchers[-1] == 1)
+        first, second, third = [Browser(await session.ws_connect("/socket", origin=origin)) for _ in range(3)]
+        await first.until(lambda: first.images)
+        await second.until(lambda: second.images)
+        assert await third.ended() == 4503
+        await first.socket.close()
+        await second.until(lambda: served.watchers[-1] == 1)
         fourth = Browser(await session.ws_connect("/socket", origin=origin))
         await fourth.until(lambda: fourth.images)
 
@@ -221,11 +233,9 @@ def test_stalled_browser_is_disconnected_and_no_other():
         port = served.server.port
         raw = socket.create_connection(("127.0.0.1", port))
         raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        raw.sendall(
-            f"GET /socket HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nOrigin: http://127.0.0.1:{port}\r\n"
-            "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
-            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
-        )
+        raw.sendall(handshake(port))
+        await asyncio.sleep(0.2)  # for the first status
+        raw.sendall(ACK_FRAME)
         await browser.until(lambda: 2 in served.watchers)
         before = len(browser.images)
         await browser.until(lambda: served.watchers[-1] == 1)

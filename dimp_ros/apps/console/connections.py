@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TCP connections of the console; those without a token are limited in number and time."""
+"""TCP connections of the console; those that were not admitted are limited in number and time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,13 @@ from dimp_ros.apps.console.access import Allowance
 STRANGER_SECONDS = 5.0
 """A connection that was not admitted is closed after this time; browsers open another if they need one."""
 
-MAX_STRANGERS = 64
-"""Largest number of connections that were not admitted; one more closes the oldest of the busiest address."""
+BACKLOG = 128
+"""Connections that wait to be accepted; asyncio accepts so many at once."""
 
-MAX_STRANGERS_PER_ADDRESS = 16
+MAX_STRANGERS = 2 * BACKLOG
+"""Largest number of connections that were not admitted; one more closes the oldest of the busiest address. Those
+accepted at once must not displace those accepted before, some of which have ended unnoticed."""
+
 BYTES_A_SECOND, BYTES_IN_RESERVE = 32_768.0, 131_072.0
 """Limit of what a client may send: above the limit of messages, and low enough for frames of any kind."""
 
@@ -23,8 +26,8 @@ BYTES_A_SECOND, BYTES_IN_RESERVE = 32_768.0, 131_072.0
 class Connections:
     """Creates the protocol of each connection, and closes connections of strangers if they are too many or too old.
 
-    A stranger has not sent the token, whatever else it sent: nothing, a part of a request, requests for files, or a
-    WebSocket handshake. Admitted connections are never closed here.
+    A stranger has not sent the token or, where none is needed, a message, whatever else it sent: nothing, a part of a
+    request, requests for files, or a WebSocket handshake. Admitted connections are never closed here.
 
     :param make: returns aiohttp's protocol for one connection.
     """
@@ -37,13 +40,8 @@ class Connections:
         """Return the protocol of a new connection."""
         return _Connection(self, self._make())
 
-    @property
-    def strangers(self) -> int:
-        """Number of connections that were not admitted."""
-        return len(self._strangers)
-
     def admit(self, transport: asyncio.BaseTransport | None) -> None:
-        """Stop counting a connection: it has sent the token, or needs none, or has ended."""
+        """Stop counting a connection: it was admitted, or has ended."""
         if transport is not None:
             self._strangers.pop(transport, None)
 
@@ -52,8 +50,8 @@ class Connections:
         peer = transport.get_extra_info("peername")
         self._strangers[transport] = str(peer[0]) if peer else ""
         asyncio.get_running_loop().call_later(STRANGER_SECONDS, self._close, transport)
-        address, count = Counter(self._strangers.values()).most_common(1)[0]
-        if count > MAX_STRANGERS_PER_ADDRESS or len(self._strangers) > MAX_STRANGERS:
+        if len(self._strangers) > MAX_STRANGERS:
+            address, _ = Counter(self._strangers.values()).most_common(1)[0]
             self._close(next(one for one, its in self._strangers.items() if its == address))
 
     def _close(self, transport: asyncio.BaseTransport) -> None:

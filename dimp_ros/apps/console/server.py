@@ -9,6 +9,7 @@ import threading
 import traceback
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from aiohttp import WSMsgType, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from dimp_ros.apps.console.access import AccessDenied, Gate
-from dimp_ros.apps.console.connections import Connections
+from dimp_ros.apps.console.connections import BACKLOG, Connections
 from dimp_ros.apps.console.jpeg_encoder import JpegEncoder, ladder
 from dimp_ros.apps.console.protocol import MAX_BYTES, BadMessage, Login, parse
 from dimp_ros.apps.console.session import Close, Session, TrackerClient
@@ -50,7 +51,6 @@ WRONG_TOKEN_SECONDS = 1.0
 """Delay of the answer to a wrong token."""
 
 WRONG_TOKEN, FULL = 4401, 4503
-BACKLOG = 128
 START_SECONDS = 10.0
 CLOSE_SECONDS = 1.5
 
@@ -219,7 +219,7 @@ class ConsoleServer:
         self._handlers.add(handler)
         why: Close | None = Close(1011, "the console failed; its log says why")
         try:
-            why = await self._admit(request, socket) or await self._serve_session(socket, request.remote)
+            why = await self._log_in(socket) or await self._serve_session(request, socket)
         except (ConnectionError, asyncio.TimeoutError):
             why = None
         except asyncio.CancelledError:
@@ -231,8 +231,8 @@ class ConsoleServer:
             await _end(request, socket, why)
         return socket
 
-    async def _admit(self, request: web.Request, socket: web.WebSocketResponse) -> Close | None:
-        """Admit a browser if it has the token and there is room; otherwise return the reason."""
+    async def _log_in(self, socket: web.WebSocketResponse) -> Close | None:
+        """Ask for the token if one is needed; return why the browser is refused."""
         if self._gate.needs_token:
             try:
                 await socket.send_json({"type": "login"})
@@ -242,20 +242,17 @@ class ConsoleServer:
                     return Close(WRONG_TOKEN, "this token is not the right one")
             except (BadMessage, asyncio.TimeoutError):
                 return Close(WRONG_TOKEN, "the token must be shown first")
-        if len(self._sessions) >= self._settings.max_clients:
-            return self._full()
-        assert self._connections is not None
-        self._connections.admit(request.transport)
         return None
 
-    def _full(self) -> Close:
-        return Close(FULL, f"{self._settings.max_clients} browsers are connected, which is the limit max_clients")
+    async def _serve_session(self, request: web.Request, socket: web.WebSocketResponse) -> Close | None:
+        """Serve a browser until it ends; return why it must leave.
 
-    async def _serve_session(self, socket: web.WebSocketResponse, remote: str | None) -> Close | None:
-        session = Session(socket, self._state, self._jpegs, self._tracker, self._settings)
-        self._sessions.add(session)
-        self._watchers(len(self._sessions))
-        self._log(f"browser {remote} connected, {len(self._sessions)} in all")
+        One without a token has a place from its first message on: those that only connect take none from others.
+        """
+        admit = partial(self._admit, request)
+        session = Session(socket, self._state, self._jpegs, self._tracker, self._settings, admit)
+        if self._gate.needs_token and (full := session.admit()):
+            return full
         why: Close | None = None
         try:
             settings = self._settings
@@ -268,10 +265,24 @@ class ConsoleServer:
             await asyncio.wait_for(socket.send_json(hello), settings.client_timeout)
             why = await session.serve()
         finally:
-            self._sessions.discard(session)
-            self._watchers(len(self._sessions))
-            self._log(f"browser {remote} disconnected{f': {why.text}' if why else ''}, {len(self._sessions)} left")
+            if session in self._sessions:
+                self._sessions.discard(session)
+                self._watchers(len(self._sessions))
+                reason = f": {why.text}" if why else ""
+                self._log(f"browser {request.remote} disconnected{reason}, {len(self._sessions)} left")
         return why
+
+    def _admit(self, request: web.Request, session: Session) -> Close | None:
+        """Give a session its place; return why not, if all are taken."""
+        limit = self._settings.max_clients
+        if len(self._sessions) >= limit:
+            return Close(FULL, f"{limit} browsers are connected, which is the limit max_clients")
+        assert self._connections is not None
+        self._connections.admit(request.transport)
+        self._sessions.add(session)
+        self._watchers(len(self._sessions))
+        self._log(f"browser {request.remote} connected, {len(self._sessions)} in all")
+        return None
 
 
 async def _end(request: web.Request, socket: web.WebSocketResponse, why: Close | None) -> None:

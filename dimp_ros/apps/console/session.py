@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any, NamedTuple, Protocol
 
@@ -65,9 +65,12 @@ class TrackerClient(Protocol):
 
 
 class Session:
-    """Serves one admitted browser until it disconnects, breaks the protocol, or no longer acknowledges messages.
+    """Serves one browser until it disconnects, breaks the protocol, or no longer acknowledges messages.
 
-    There is no queue: a message is composed when the link has room for it, from the state at that moment.
+    There is no queue: a message is composed when the link has room for it, from the state at that moment. Images are
+    sent after the first acknowledgement only, see `RateControl.wants_probe`.
+
+    :param admit: called once, at the latest with the first valid message; returns why the browser must leave, or None.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Session:
         images: JpegEncoder,
         tracker: TrackerClient,
         settings: ConsoleSettings,
+        admit: Callable[[Session], Close | None],
     ) -> None:
         self._socket = socket
         self._state = state
@@ -93,6 +97,14 @@ class Session:
         self._messages = Allowance(MESSAGES_A_SECOND, MESSAGES_IN_RESERVE)
         self._requests = Allowance(REQUESTS_A_SECOND, REQUESTS_IN_RESERVE)
         self._pending: set[asyncio.Task[None]] = set()
+        self._admit = admit
+        self._admitted = False
+
+    def admit(self) -> Close | None:
+        """Take a place, unless this session has one; return why not, if there is none."""
+        full = None if self._admitted else self._admit(self)
+        self._admitted = full is None
+        return full
 
     def wake(self) -> None:
         """Wake this session: the state has changed."""
@@ -129,7 +141,9 @@ class Session:
                 if isinstance(parsed, Ack):
                     self.link.acknowledged(parsed.number, time.monotonic())
                     self._woken.set()
-                elif not isinstance(parsed, Login):
+                if full := self.admit():
+                    return full
+                if not isinstance(parsed, Login | Ack):
                     await self._ask(parsed)
             except ValueError as error:
                 return Close(PROTOCOL_ERROR, str(error)[:100])

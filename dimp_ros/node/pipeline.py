@@ -59,6 +59,7 @@ class Pipeline:
         self.history = history
         self.open_image = open_image
         self._targets = TargetManager(tracker)
+        self._starting: list[str] = []  # names in jobs of `begin` that have not ended
         self._late = CatchUp(history)
         self._outputs = outputs
         self._results = ResultPublisher(outputs)
@@ -82,6 +83,11 @@ class Pipeline:
     def targets(self) -> tuple[str, ...]:
         """Names of the targets, without those that are being dropped."""
         return self._results.held(self._targets.ids)
+
+    @property
+    def starting(self) -> tuple[str, ...]:
+        """Names of the targets that `begin` has not started yet; a name may be followed already."""
+        return tuple(self._starting)
 
     @property
     def estimates(self) -> list[TargetEstimate]:
@@ -134,14 +140,35 @@ class Pipeline:
 
     def begin(
         self, image: StampedImage, picture: Picture, box: Box, target_id: str
-    ) -> tuple[Box, PendingReplay | None]:
-        """Start a target; only in the worker's thread. One of the same name starts over.
+    ) -> Future[tuple[Box, PendingReplay | None]]:
+        """Start a target before the next image; one of the same name starts over.
 
         :param image: the message of ``picture``. :param box: in pixels; of no size for a point on the target.
-        :returns: the box, which is found for a point; and the replay of the images since then, if newer ones have been
-            published about already.
-        :raises TooManyTargets: beyond the limit.
+        :returns: in time, the box, which is found for a point; and the replay of the images since then, if newer ones
+            have been published about already. `TooManyTargets` beyond the limit.
         """
+        self._starting.append(target_id)
+        future = self._worker.submit(lambda: self._begin(image, picture, box, target_id))
+        future.add_done_callback(lambda _: self._starting.remove(target_id))
+        return future
+
+    def drop(self, target_id: str) -> None:
+        """Drop a target, also one in ``starting``: nothing more is published about it but that it is gone."""
+        self._results.suppress(target_id)
+        self._worker.submit(lambda: self._let_go([target_id]))
+
+    def set_enabled(self, enabled: bool) -> None:
+        """Switch inference on or off; targets are kept, but LOST while it is off."""
+        self.enabled = enabled
+        if not enabled:
+            self._results.invalidate_in_flight()
+            self._worker.submit(self._pause)
+
+    # In the worker's thread
+
+    def _begin(
+        self, image: StampedImage, picture: Picture, box: Box, target_id: str
+    ) -> tuple[Box, PendingReplay | None]:
         limit = self._settings["max_targets"]
         if target_id not in self._targets.ids and len(self._targets.ids) >= limit:
             names = ", ".join(map(repr, self._targets.ids))
@@ -165,24 +192,6 @@ class Pipeline:
         if when < self._stamp and stamp_ns(image.header.stamp):
             return box, self._late.add(target_id, when)
         return box, None
-
-    def drop(self, target_id: str) -> None:
-        """Drop a target: nothing more is published about it but that it is gone."""
-        self._results.suppress(target_id)
-        self._worker.submit(lambda: self._let_go([target_id]))
-
-    def drop_begun(self) -> None:
-        """Drop the targets that jobs submitted before this call start."""
-        self._worker.submit(lambda: self._let_go(self._targets.ids))
-
-    def set_enabled(self, enabled: bool) -> None:
-        """Switch inference on or off; targets are kept, but LOST while it is off."""
-        self.enabled = enabled
-        if not enabled:
-            self._results.invalidate_in_flight()
-            self._worker.submit(self._pause)
-
-    # In the worker's thread
 
     def _process(self, image: StampedImage) -> None:
         """Follow the targets in ``image`` and publish; after an error they are LOST: a box is always of this image."""

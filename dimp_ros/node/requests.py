@@ -6,8 +6,9 @@ from __future__ import annotations
 import itertools
 import reprlib
 from collections.abc import Callable
+from concurrent.futures import Future
 from concurrent.futures import TimeoutError as RequestTimeout
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from builtin_interfaces.msg import Time
 
@@ -106,7 +107,7 @@ class Requests:
             raise BoxRefused(str(error)) from error
         known = pipeline.targets
         name = target_id or self._new_name(known)
-        start, late = self._await(lambda: pipeline.begin(image, picture, box, name))
+        start, late = self._await(pipeline.begin(image, picture, box, name))
         answer = f"tracking {name!r}{', started over' if name in known else ''}"
         if box.is_point:
             answer += f"; found a box of {start.w:.0f} x {start.h:.0f} px at the point"
@@ -120,19 +121,19 @@ class Requests:
     def drop_target(self, target_id: str) -> str:
         """Drop ``target_id``, or all targets if empty, and return what was dropped.
 
-        All are also those that requests before this one are about to start.
+        A target that an earlier request is still starting, even one that was not answered in time, is dropped as well.
 
-        :raises RequestRefused: for a name that is not followed.
+        :raises RequestRefused: for a name that is neither followed nor being started.
         """
+        starting = self._pipeline.starting  # read first: a target that has started meanwhile is among the followed
         known = self._pipeline.targets
-        if target_id and target_id not in known:
+        droppable = tuple(dict.fromkeys((*known, *starting)))
+        if target_id and target_id not in droppable:
             names = f"followed are {', '.join(map(repr, known))}" if known else "no target is followed"
             raise RequestRefused(f"target {_shown(target_id)} is unknown: {names}")
-        dropped = (target_id,) if target_id else known
+        dropped = (target_id,) if target_id else droppable
         for name in dropped:
             self._pipeline.drop(name)
-        if not target_id:
-            self._pipeline.drop_begun()
         if not dropped:
             return "no target was followed"
         return f"dropped: {', '.join(map(repr, dropped))}"
@@ -159,12 +160,11 @@ class Requests:
     def _new_name(self, known: tuple[str, ...]) -> str:
         return next(name for name in map(str, self._numbers) if name not in known)
 
-    def _await(self, job: Callable[[], T]) -> T:
-        """Have the worker do ``job`` and wait for it, up to request_timeout."""
+    def _await(self, future: Future[T]) -> T:
+        """Wait for the worker's result, up to request_timeout."""
         seconds = self._settings["request_timeout"]
         try:
-            future = self._pipeline.submit(job)
-            result: Any = future.result(timeout=seconds)
+            return future.result(timeout=seconds)
         except RequestTimeout as error:
             undone = future.cancel()
             raise RequestRefused(
@@ -178,7 +178,6 @@ class Requests:
         except Exception as error:
             self._logger.error(f"initialising the target failed:\n{traceback_text(error)}")
             raise RequestRefused(f"the tracker failed: {type(error).__name__}: {error}; the log has more") from error
-        return result
 
 
 def _shown(target_id: str) -> str:

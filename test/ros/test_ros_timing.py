@@ -119,7 +119,9 @@ def test_request_that_waits_too_long_is_refused():
         assert client.show(numbered_image(3)).id == "old" and len(tracker.inits) == 1
 
 
-def test_dropping_all_drops_a_target_that_a_request_is_starting():
+@pytest.mark.parametrize("dropped", ["", "new"], ids=["all", "by name"])
+@pytest.mark.parametrize("followed", [False, True], ids=["new", "started over"])
+def test_drop_reaches_a_target_that_a_request_is_starting(dropped, followed):
     tracker = ScriptedTracker()
     started = threading.Event()
     release = threading.Event()
@@ -132,14 +134,19 @@ def test_dropping_all_drops_a_target_that_a_request_is_starting():
 
     with running(tracker, request_timeout=0.3) as client:
         client.show(numbered_image(1))
+        if followed:
+            assert client.init(target_id="new").success
         tracker.init = slow_init
         answer = client.init(target_id="new")
         assert started.is_set() and not answer.success and "may still take effect" in answer.message
-        assert client.drop("").success
+        assert client.drop("other").message.startswith("target 'other' is unknown")
+        assert client.drop(dropped).success
         release.set()
-        wait_until(lambda: tracker.inits, "the target is started after all")
+        wait_until(lambda: len(tracker.inits) == 1 + followed, "the target is started after all")
         client.show(numbered_image(2))
         assert client.drop("new").message.endswith("no target is followed")
+        tracker.init = init
+        assert client.init(target_id="new").success and client.show(numbered_image(3)).id == "new"
 
 
 SLOW_NODE = """

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 _HALF_PIXEL = 0.5
 _MOST_PIXELS = 1e7
 """Largest coordinate accepted, in pixels."""
+_MOST_SKEW = 0.01
+"""Largest skew of a camera matrix, in focal lengths. It is not applied: 0.3 degrees at the edge of a 60-degree view."""
 
 
 class NotCalibrated(ValueError):
@@ -51,7 +53,8 @@ class Camera:
         """Return the camera of a calibration's matrix, which has the centre of the first pixel at (0, 0).
 
         :param matrix: row by row, 9 numbers of a 3x3 K or 12 of a 3x4 P. Only focal lengths and principal point are
-            used; the baseline in P does not change directions.
+            used; the baseline in P does not change directions. A skew beyond 1 % of the focal lengths, or a last row
+            other than (0, 0, 1), would, and is refused.
         :param lens: None for one without distortion.
         :raises NotCalibrated: for a matrix of zeros.
         :raises ValueError: for an invalid size or matrix.
@@ -72,6 +75,13 @@ class Camera:
             )
         if not (abs(cx) <= side * 100 and abs(cy) <= side * 100):
             raise ValueError(f"principal point ({cx:g}, {cy:g}) px is far from the {width} x {height} image; calibrate")
+        skew = max(abs(float(matrix[1])), abs(float(matrix[columns])))
+        scale = [float(value) for value in matrix[2 * columns : 2 * columns + 3]]
+        if not (skew <= _MOST_SKEW * min(fx, fy) and np.allclose(scale, (0.0, 0.0, 1.0), rtol=0.0, atol=1e-6)):
+            raise ValueError(
+                f"camera matrix with a skew of {skew:g} px and the last row {scale}: the skew must be at most "
+                f"{_MOST_SKEW * min(fx, fy):g} px and the row 0, 0, 1, as sensor_msgs/CameraInfo describes; calibrate"
+            )
         return cls(width, height, fx, fy, cx + _HALF_PIXEL, cy + _HALF_PIXEL, lens or PlaneLens(()))
 
     @classmethod

@@ -15,8 +15,9 @@ from pathlib import Path
 import pytest
 from builtin_interfaces.msg import Time
 from harness.ros_harness import RELIABLE, WAIT, context, spinning, wait_until
-from helpers.steering_operator import Operator, steering
+from helpers.steering_operator import Operator, camera_info, steering
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo
 
 from dimp_ros.apps.steering.follower import Follower
 from dimp_ros.apps.steering.safety import STOP_SECONDS
@@ -133,6 +134,23 @@ def test_second_publisher_of_targets_stops_the_motion(kind, topic):
         wait_until(lambda: operator.steering.count_publishers("targets") == 2, "both publishers")
         operator.wait_for_rest()
         wait_until(lambda: any("2 nodes publish" in status.message for status in operator.statuses), "the reason")
+        operator.node.destroy_publisher(second)
+        operator.wait_for_motion()
+
+
+@KINDS
+@pytest.mark.parametrize("place", [0, 1], ids=["focal length", "skew"])
+def test_second_publisher_of_another_camera_info_stops_the_motion(kind, topic, place):
+    with steering(kind, topic) as operator:
+        operator.set_enabled(True)
+        operator.wait_for_motion()
+        second = operator.node.create_publisher(CameraInfo, "camera_info", RELIABLE)
+        other = camera_info()
+        other.k[place] = 300.0
+        timer = operator.node.create_timer(0.07, lambda: second.publish(other))
+        wait_until(lambda: any("2 nodes publish camera_info" in one.message for one in operator.statuses), "the reason")
+        operator.wait_for_rest()
+        operator.node.destroy_timer(timer)
         operator.node.destroy_publisher(second)
         operator.wait_for_motion()
 

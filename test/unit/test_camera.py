@@ -184,6 +184,11 @@ def test_a_camera_that_is_not_calibrated_says_so_with_the_remedy():
         ({"k": [math.nan] * 9}, "focal lengths nan"),
         ({"k": [-500.0, 0, 320, 0, 500, 240, 0, 0, 1]}, "focal lengths -500"),
         ({"k": [500.0, 0, 1e9, 0, 500, 240, 0, 0, 1]}, "principal point"),
+        ({"k": [500.0, 6, 320, 0, 500, 240, 0, 0, 1]}, "skew of 6 px .* at most 5 px"),
+        ({"k": [500.0, 0, 320, -1000, 500, 240, 0, 0, 1]}, "skew of 1000 px"),
+        ({"k": [500.0, math.nan, 320, 0, 500, 240, 0, 0, 1]}, "skew of nan px"),
+        ({"k": [500.0, 0, 320, 0, 500, 240, 0.001, 0, 1]}, r"last row \[0.001, 0.0, 1.0\]"),
+        ({"k": [500.0, 0, 320, 0, 500, 240, 0, 0, 2]}, r"last row \[0.0, 0.0, 2.0\]"),
         ({"d": [math.inf, 0, 0, 0]}, r"must lie in"),
         ({"model": "plumb_bob", "d": [0.1] * 6}, "5 coefficients"),
         ({"model": "equidistant", "d": [0.1] * 5}, "4 coefficients"),
@@ -199,14 +204,18 @@ def test_invalid_camera_info_is_refused_with_its_values(fields, words):
 
 
 ANY = st.floats(width=64)
+PIXELS = ANY | st.floats(1, 1e4)
+SKEW = ANY | st.floats(0, 0.01)
+ZERO, ONE = st.just(0.0), st.just(1.0)
 INFO = st.builds(
     SimpleNamespace,
     width=st.integers(0, 2**32 - 1),
     height=st.integers(0, 2**32 - 1),
     distortion_model=st.sampled_from(["", "plumb_bob", "rational_polynomial", "equidistant", "other"]),
     d=st.lists(ANY | SMALL, max_size=14),
-    k=st.lists(ANY | st.floats(1, 1e4), min_size=9, max_size=9),
-    p=st.lists(ANY | st.floats(1, 1e4), min_size=12, max_size=12),
+    k=st.lists(ANY, min_size=9, max_size=9) | st.tuples(PIXELS, SKEW, PIXELS, SKEW, PIXELS, PIXELS, ZERO, ZERO, ONE),
+    p=st.lists(ANY, min_size=12, max_size=12)
+    | st.tuples(PIXELS, SKEW, PIXELS, ANY, SKEW, PIXELS, PIXELS, ANY, ZERO, ZERO, ONE, ZERO),
     binning_x=st.integers(0, 9),
     binning_y=st.integers(0, 9),
     roi=st.builds(

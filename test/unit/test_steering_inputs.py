@@ -76,10 +76,48 @@ def test_another_name_voids_what_was_heard_of_the_old_one():
 def test_several_publishers_of_targets_give_no_observation():
     inputs = SteeringInputs()
     inputs.on_targets(targets("cup"), 5.0)
-    inputs.on_publishers(2)
+    inputs.on_publishers(2, 1)
     assert inputs.observation is None and "2 nodes publish targets" in inputs.absence
-    inputs.on_publishers(1)
+    inputs.on_publishers(1, 1)
     assert inputs.observation is not None
+
+
+def other_focal_length() -> CameraInfo:
+    """Return a camera_info of another focal length."""
+    message = info()
+    message.k[0] = 60.0
+    return message
+
+
+def skewed() -> CameraInfo:
+    """Return a camera_info that cannot be used."""
+    message = info()
+    message.k[1] = 1000.0
+    return message
+
+
+@pytest.mark.parametrize("another", [info(width=320), other_focal_length(), skewed()], ids=["size", "focal", "skew"])
+def test_publishers_of_different_camera_infos_give_no_observation(another):
+    inputs = SteeringInputs()
+    inputs.on_publishers(1, 2)
+    for second in (10, 11):
+        inputs.on_camera_info(info(second=second))
+        inputs.on_targets(targets("cup", second=second), 5.0)
+        assert inputs.observation is not None, "two that say the same are no contradiction"
+    for second in (12, 13):
+        another.header.stamp = Time(sec=second)
+        inputs.on_camera_info(another)
+        inputs.on_camera_info(info(second=second))
+        inputs.on_targets(targets("cup", second=second + 1), 5.0)
+        assert inputs.observation is None and "2 nodes publish camera_info, and not the same" in inputs.absence
+    inputs.configure("", False, camera_of_view(640, 480, 60.0))
+    assert inputs.observation is not None, "camera_info is not used"
+    inputs.configure("", False, None)
+    inputs.on_publishers(1, 1)
+    assert inputs.camera is None, "until it is known whose is left"
+    inputs.on_camera_info(info(second=14))
+    inputs.on_targets(targets("cup", second=15), 5.0)
+    assert inputs.camera.fx == 600.0 and inputs.observation is not None
 
 
 def test_pose_is_used_for_the_image_of_its_stamp_only():

@@ -32,7 +32,8 @@ class SteeringInputs:
         self._stamp = -1  # of its image, nanoseconds
         self._size = (0, 0)  # of its image, pixels
         self._sent = math.nan
-        self._publishers = 1
+        self._publishers = self._info_publishers = 1
+        self._infos_differ = False  # while several nodes publish camera_info
         self._pose: tuple[int, str, tuple[float, float, float]] | None = None
         self._info: CameraInfo | None = None
         self._calibrated: Camera | None = None
@@ -71,7 +72,12 @@ class SteeringInputs:
 
     @property
     def _contradiction(self) -> str:
-        """Return what in the target's message disagrees with itself or with the camera; empty if nothing."""
+        """Return what in the messages disagrees: targets with themselves, with the camera, or cameras; else empty."""
+        if self._infos_differ and self._given is None:
+            return (
+                f"{self._info_publishers} nodes publish camera_info, and not the same: stop the others (a killed node "
+                "counts until its lease ends, 20 s with Fast DDS)"
+            )
         if self._state is None:
             return ""
         own = stamp_ns(self._state.header.stamp)
@@ -99,9 +105,12 @@ class SteeringInputs:
             if self._info is not None:
                 self._calibrate(self._info)
 
-    def on_publishers(self, count: int) -> None:
-        """Set how many publishers the topic of the targets has."""
-        self._publishers = count
+    def on_publishers(self, targets: int, camera_info: int) -> None:
+        """Set how many publishers the two topics have."""
+        self._publishers, self._info_publishers = targets, camera_info
+        if self._infos_differ and camera_info <= 1:  # the last one may have been of the other node
+            self._infos_differ, self._info, self._calibrated = False, None, None
+            self.camera_trouble = "no camera_info has come since several nodes published it"
 
     def on_targets(self, targets: TargetStateArray, sent: float) -> None:
         """Take the tracker's message on all targets in an image.
@@ -142,6 +151,7 @@ class SteeringInputs:
         first, self._info = self._info is None, info
         self._calibrate(info)
         if not first:
+            self._infos_differ = self._info_publishers > 1
             self._calibrated_since = stamp
             if self._given is None:
                 self._forget("the camera has changed")

@@ -64,10 +64,9 @@ class SteeringNode(Node, Generic[Config]):
         self._diagnostics = self.create_publisher(
             DiagnosticArray, "/diagnostics", reliable_qos(10), **publisher_options()
         )
-        self._targets_topic = listen_to_newest(
-            self, TargetStateArray, "targets", with_info(self._on_targets)
-        ).topic_name
-        listen_to_newest(self, CameraInfo, "camera_info", self._on_camera_info)
+        targets = listen_to_newest(self, TargetStateArray, "targets", with_info(self._on_targets))
+        camera_info = listen_to_newest(self, CameraInfo, "camera_info", self._on_camera_info)
+        self._watched = targets.topic_name, camera_info.topic_name
         listen_to_newest(self, PoseStamped, "target_pose", self._on_pose)
         requests = MutuallyExclusiveCallbackGroup()
         self.create_service(SetBool, "~/set_enabled", self._on_set_enabled, callback_group=requests)
@@ -118,7 +117,8 @@ class SteeringNode(Node, Generic[Config]):
         try:
             with self._lock:
                 now = steady_seconds()
-                self._inputs.on_publishers(self.count_publishers(self._targets_topic))
+                self._inputs.on_publishers(*map(self.count_publishers, self._watched))
+                self._control.camera = self._inputs.camera
                 observation, frame = self._inputs.observation, self._inputs.frame
                 command = self._control.update(observation, now, self._now())
                 if command.reason and self._control.enabled and observation is None:

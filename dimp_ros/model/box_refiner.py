@@ -128,15 +128,18 @@ def box_losses(refined: RefinedBoxes, edges: Tensor) -> dict[str, Tensor]:
     """Return the parts of the loss.
 
     ``distance``: mean distance of the edges in target sizes; ``overlap``: 1 - GIoU; ``quality``: cross entropy of the
-    predicted overlap.
+    predicted overlap. Windows without the target count for the last alone, with an overlap of 0.
 
-    :param edges: the true ones, ``Tensor[B, 4]`` in window sides.
+    :param edges: the true ones, ``Tensor[B, 4]`` in window sides; nan where the window does not show the target.
     """
-    size = (edges[:, 2:] - edges[:, :2]).repeat(1, 2)
-    distance = ((refined.edges - edges).abs() / size).mean()
-    overlap, generalized = giou(refined.edges, edges)
-    quality = F.binary_cross_entropy_with_logits(refined.quality, overlap.detach())
-    return {"distance": distance, "overlap": (1 - generalized).mean(), "quality": quality}
+    shown = edges.isfinite().all(1)
+    truth, found = edges[shown], refined.edges[shown]
+    size = (truth[:, 2:] - truth[:, :2]).repeat(1, 2)
+    distance = ((found - truth).abs() / size).sum() / max(truth.numel(), 1)
+    overlap, generalized = giou(found, truth)
+    target = torch.zeros_like(refined.quality).index_put((shown,), overlap.detach().to(refined.quality.dtype))
+    quality = F.binary_cross_entropy_with_logits(refined.quality, target)
+    return {"distance": distance, "overlap": (1 - generalized).sum() / max(len(truth), 1), "quality": quality}
 
 
 def giou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,15 +20,25 @@ from dimp_ros.images.closer_window import CloserWindow, crop_window, resample, t
 from dimp_ros.model.sizes import CLOSER_CONTEXT, CLOSER_SIZE
 from dimp_ros.training.frame_store import FrameStore, StoredVideo
 from dimp_ros.training.scene_pairs import SceneViews
+from dimp_ros.training.window_changes import (
+    SHORTEST,
+    Look,
+    any_rectangle,
+    hidden,
+    overlapping,
+    perturbed,
+    usable,
+)
 
 Floats = NDArray[np.float64]
-SHORTEST = 8.0
-LARGEST_ASPECT = 6.0
+NOWHERE: Floats = np.full(4, np.nan)
+"""Edges of a target that a window does not show."""
 
 
 class PairBatch(NamedTuple):
     """``references`` and ``searches`` ``uint8 [B, S, S, 3]`` BGR, ``boxes`` ``float32 [B, 4]`` in reference window
-    pixels, ``edges`` ``float32 [B * R, 4]`` in search window sides; R search windows for each reference, in order.
+    pixels, ``edges`` ``float32 [B * R, 4]`` in search window sides, nan where the window does not show the
+    target; R search windows for each reference, in order.
     """
 
     references: NDArray[np.uint8]
@@ -44,6 +53,7 @@ class PairSampler:
     :param clips: share of the draws that are from videos. :param searches: search windows for each reference.
     :param scenes: synthetic scenes, which get ``scene_share`` of the draws.
     :param weights: how often a source is drawn, 1 by default.
+    :param absent: share of the search windows of videos and stills that do not show the target.
     """
 
     def __init__(
@@ -55,8 +65,9 @@ class PairSampler:
         scenes: SceneViews | None = None,
         scene_share: float = 0.3,
         weights: Mapping[str, float] | None = None,
+        absent: float = 0.25,
     ) -> None:
-        self.store, self.clips, self.searches = store, clips, searches
+        self.store, self.clips, self.searches, self.absent = store, clips, searches, absent
         self.rng = np.random.default_rng(seed)
         self._scenes, self._scene_share = scenes, scene_share if scenes else 0.0
         videos = [video for video in store.videos if len(video.frames) > 1]
@@ -79,15 +90,17 @@ class PairSampler:
                 if (example := self._of_scene()) is not None:
                     return example
                 continue
-            still = self.rng.random() >= self.clips
-            members, shares = self._groups[still]
-            if not members:
-                continue
-            group = members[self.rng.choice(len(members), p=shares)]
-            video = group[self.rng.integers(len(group))]
-            example = self._of_video(video)
-            if example is not None:
+            video = self._video(still=bool(self.rng.random() >= self.clips))
+            if video is not None and (example := self._of_video(video)) is not None:
                 return example
+
+    def _video(self, still: bool) -> StoredVideo | None:
+        """Draw a video or a still, sources by their weight; None if there is none."""
+        members, shares = self._groups[still]
+        if not members:
+            return None
+        group = members[self.rng.choice(len(members), p=shares)]
+        return group[self.rng.integers(len(group))]
 
     def _of_video(self, video: StoredVideo) -> tuple[NDArray[np.uint8], Floats, NDArray[np.uint8], Floats] | None:
         rng = self.rng
@@ -103,8 +116,14 @@ class PairSampler:
         window = CloserWindow.around(box, CLOSER_CONTEXT, CLOSER_SIZE)
         matrix, corner = _map_of(window)
         reference = resample(image, matrix, corner, CLOSER_SIZE)
-        searches = []
+        searches: list[tuple[NDArray[np.uint8], Floats]] = []
         for _ in range(self.searches):
+            if rng.random() < self.absent:
+                later = self._other(known, at)
+                search = self._without(video, later, box if later == at else _box(track[later]))
+                if search is not None:
+                    searches.append((search, NOWHERE))
+                    continue
             if len(known) > 1 and rng.random() < 0.8:
                 searches.append(self._real(video, track, self._other(known, at)))
             else:
@@ -161,6 +180,38 @@ class PairSampler:
         crop = resample(self.store.image(video.frames[at]), matrix, corner, CLOSER_SIZE)
         return crop, window.edges(truth)
 
+    def _without(self, video: StoredVideo, at: int, own: Box) -> NDArray[np.uint8] | None:
+        """Return a search window without the target: it is covered, or the window shows another object or background.
+
+        None if the draw is unusable.
+
+        :param at: the frame. :param own: the target's box there.
+        """
+        rng, kind = self.rng, self.rng.random()
+        image = self.store.image(video.frames[at])
+        if kind < 0.35:
+            window = CloserWindow.around(perturbed(rng, own), CLOSER_CONTEXT, CLOSER_SIZE)
+            return crop_window(hidden(rng, image, own), window)
+        others = [_box(track[at]) for track in video.tracks if track[at] is not None]
+        others = [other for other in others if usable(other) and not overlapping(other, own)]
+        if kind < 0.6 and others:
+            start = others[rng.integers(len(others))]
+        elif kind < 0.8:
+            another = self._video(still=bool(rng.random() < 0.5))
+            if another is None or another is video or (another.source == video.source and len(another.frames) > 1):
+                return None  # videos of one source may show the same object
+            at, track = int(rng.integers(len(another.frames))), another.tracks[rng.integers(len(another.tracks))]
+            if track[at] is None or not usable(start := _box(track[at])):
+                return None
+            image, own = self.store.image(another.frames[at]), Box(-1e6, 0, 1, 1)
+        else:
+            size = np.array((own.w, own.h)) * np.exp(rng.normal(0, 0.3, 2))
+            start = Box.from_center(*(rng.uniform(0, side) for side in image.shape[1::-1]), *size)
+        window = CloserWindow.around(perturbed(rng, start), CLOSER_CONTEXT, CLOSER_SIZE)
+        if overlapping(Box(window.x, window.y, window.w, window.h), own):
+            image = hidden(rng, image, own)
+        return crop_window(image, window)
+
     def _transformed(self, image: NDArray[np.uint8], box: Box) -> tuple[NDArray[np.uint8], Floats]:
         """Return a search window in the same image, as if it had been turned and stretched about the target."""
         rng = self.rng
@@ -172,92 +223,6 @@ class PairSampler:
         truth = turned_box(box, forward)
         window = CloserWindow.around(perturbed(rng, truth), CLOSER_CONTEXT, CLOSER_SIZE)
         return crop_window(image, window, forward, box.center), window.edges(truth)
-
-
-def perturbed(rng: np.random.Generator, box: Box) -> Box:
-    """Return a box that is wrong as the tracker's are: displaced, and its sides off by factors of 0.5 to 2."""
-    kind = rng.random()
-    if kind < 0.45:
-        size = rng.normal(0, 0.12, 2) + rng.normal(0, 0.1)
-        shift = rng.normal(0, 0.07, 2)
-    elif kind < 0.8:
-        size = rng.normal(0, 0.22, 2) + rng.normal(0, 0.2)
-        shift = rng.normal(0, 0.13, 2)
-    else:
-        size = rng.uniform(-math.log(2), math.log(2), 2)
-        shift = rng.uniform(-0.25, 0.25, 2)
-    w, h = box.w * math.exp(np.clip(size[0], -0.75, 0.75)), box.h * math.exp(np.clip(size[1], -0.75, 0.75))
-    cx, cy = box.center
-    return Box.from_center(cx + shift[0] * box.w, cy + shift[1] * box.h, max(w, 4.0), max(h, 4.0))
-
-
-def any_rectangle(rng: np.random.Generator, box: Box, shape: tuple[int, ...]) -> Box:
-    """Return a rectangle within ``box`` or anywhere in an image of ``shape``: any box that is shown has to be drawn."""
-    outer = box if rng.random() < 0.6 else Box(0.0, 0.0, float(shape[1]), float(shape[0]))
-    least, most = (0.35, 0.95) if outer is box else (0.1, 0.5)
-    w, h = (max(rng.uniform(least, most) * side, SHORTEST) for side in (outer.w, outer.h))
-    ratio = w / h
-    if not 1 / LARGEST_ASPECT < ratio < LARGEST_ASPECT:
-        w = h = math.sqrt(w * h)
-    x = outer.x + rng.uniform(0, max(outer.w - w, 1e-3))
-    y = outer.y + rng.uniform(0, max(outer.h - h, 1e-3))
-    return Box(x, y, w, h)
-
-
-def usable(box: Box) -> bool:
-    """Tell whether a box is neither too small nor too long to learn from."""
-    return min(box.w, box.h) >= SHORTEST and 1 / LARGEST_ASPECT < box.w / box.h < LARGEST_ASPECT
-
-
-class Look:
-    """How a camera sees one example: what is common to its windows, and changes of a single one."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        self.grey = rng.random() < 0.08
-        self.gain = np.exp(rng.normal(0, 0.08, 3) + rng.normal(0, 0.15)) if rng.random() < 0.4 else np.ones(3)
-        self.offset = float(rng.normal(0, 8)) if rng.random() < 0.3 else 0.0
-        self.side = round(CLOSER_SIZE * math.exp(rng.uniform(math.log(0.16), 0))) if rng.random() < 0.35 else 0
-        self.quality = int(rng.integers(20, 75)) if rng.random() < 0.25 else 0
-
-    def common(self, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Apply what is common: light, the resolution of a small or far target, and compression."""
-        crop = self._recorded(crop)
-        if self.grey:
-            crop = np.repeat(cv2.cvtColor(crop, cv2.COLOR_BGR2GRAY)[..., None], 3, 2).astype(np.uint8)
-        if self.offset or self.gain[0] != 1:
-            return np.clip(crop * self.gain + self.offset, 0, 255).astype(np.uint8)
-        return np.ascontiguousarray(crop)
-
-    def _recorded(self, crop: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        shape = crop.shape[1::-1]
-        if self.side:
-            crop = np.asarray(cv2.resize(crop, (self.side, self.side), interpolation=cv2.INTER_AREA), np.uint8)
-        if self.quality:
-            _, encoded = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, self.quality])
-            crop = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
-        return np.asarray(cv2.resize(crop, shape, interpolation=cv2.INTER_LINEAR), np.uint8) if self.side else crop
-
-    def changed(self, crop: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        """Apply light, blur, coarseness and noise of one window."""
-        kind = rng.random(4)
-        out = crop
-        if kind[0] < 0.12:
-            length = int(rng.integers(3, 14))
-            angle = rng.uniform(0, math.pi)
-            kernel = np.zeros((length, length), np.float32)
-            reach = (length - 1) / 2 * np.array([math.cos(angle), math.sin(angle)])
-            ends = [tuple(int(v) for v in np.rint((length - 1) / 2 + sign * reach)) for sign in (-1, 1)]
-            cv2.line(kernel, ends[0], ends[1], 1.0)
-            out = np.asarray(cv2.filter2D(out, -1, kernel / kernel.sum(), borderType=cv2.BORDER_REPLICATE), np.uint8)
-        if kind[1] < 0.1:
-            small = cv2.resize(out, None, fx=(f := rng.uniform(0.25, 0.7)), fy=f, interpolation=cv2.INTER_AREA)
-            out = np.asarray(cv2.resize(small, crop.shape[1::-1], interpolation=cv2.INTER_LINEAR), np.uint8)
-        if kind[2] < 0.5:
-            gain = np.exp(rng.normal(0, 0.04, 3) + rng.normal(0, 0.12))
-            out = np.clip(out * gain + rng.normal(0, 6), 0, 255).astype(np.uint8)
-        if kind[3] < 0.1:
-            out = np.clip(out + rng.normal(0, rng.uniform(2, 8), out.shape), 0, 255).astype(np.uint8)
-        return out
 
 
 def by_source(

@@ -22,23 +22,18 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dimp_ros.datasets.clips import read_films
-from dimp_ros.datasets.film import Film
 from dimp_ros.files.json_file import named_errors
 from dimp_ros.files.outputs import check_outputs
-from dimp_ros.geometry.box import Box, iou
-from dimp_ros.images.closer_window import CloserWindow, crop_window
-from dimp_ros.model.backbone import EfficientNetLite0, Features
-from dimp_ros.model.box_refiner import BoxRefiner, RefinedBoxes, box_losses
+from dimp_ros.model.box_refiner import RefinedBoxes, box_losses
 from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_weights
-from dimp_ros.model.sizes import CLOSER_CONTEXT, CLOSER_SIZE
-from dimp_ros.training.box_pairs import PairBatch, PairSampler, perturbed, usable
+from dimp_ros.training.box_pairs import PairBatch, PairSampler
 from dimp_ros.training.frame_store import FrameStore, add_store_arguments, store_of
 from dimp_ros.training.interruption import deferred_signals
+from dimp_ros.training.refiner_network import RefinerTraining, to_images
+from dimp_ros.training.refiner_validation import Validation
 from dimp_ros.training.run_lock import check_export, sole_run
 from dimp_ros.training.run_log import REMEDY, read_state
 from dimp_ros.training.scene_pairs import SceneViews, scene_store
@@ -69,41 +64,6 @@ class BoxRefinerSettings:
     clip_norm: float = 5.0
     validate_every: int = 500
     seed: int = 0
-
-
-class RefinerTraining(BoxRefiner):
-    """The refiner in training: its backbone keeps its batch statistics, and all its weights up to stride 4."""
-
-    FIXED_BLOCKS = 3
-
-    def __init__(self) -> None:
-        super().__init__(lite := EfficientNetLite0())
-        self.fixed = [lite.conv_stem, lite.bn0, *lite.blocks[: self.FIXED_BLOCKS]]
-        for module in self.fixed:
-            module.requires_grad_(False)
-        self.train()
-
-    def train(self, mode: bool = True) -> RefinerTraining:
-        """Set the mode of everything but the backbone."""
-        super().train(mode)
-        self.backbone.eval()
-        return self
-
-    def to_stride4(self, images: Tensor) -> Tensor:
-        """Map RGB windows ``Tensor[B, 3, S, S]`` of 0..255 to the backbone's features of stride 4."""
-        x = self.backbone.normalize(images).contiguous(memory_format=torch.channels_last)
-        stem, norm, *blocks = self.fixed
-        x = F.relu6(norm(stem(x)))
-        for block in blocks:
-            x = block(x)
-        return x
-
-    def to_features(self, stride4: Tensor) -> Features:
-        """Map them to those of stride 8 and 16."""
-        stride8 = stride4
-        for block in self.backbone.stride8_modules()[len(self.fixed) :]:
-            stride8 = block(stride8)
-        return Features(stride8, self.backbone.to_stride16(stride8))
 
 
 class BoxRefinerTrainer:
@@ -149,7 +109,7 @@ class BoxRefinerTrainer:
             group["lr"] = settings.learning_rate * group["rate"] * warm * factor
         example = extract(self.net, batch) if isinstance(batch, PairBatch) else batch
         losses = box_losses(refine_example(self.net, example), example.edges)
-        total = 2 * losses["distance"] + losses["overlap"] + 0.2 * losses["quality"]
+        total = 2 * losses["distance"] + losses["overlap"] + 0.3 * losses["quality"]
         self.optimizer.zero_grad(set_to_none=True)
         total.backward()
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), settings.clip_norm)
@@ -214,11 +174,6 @@ def export(trainer: BoxRefinerTrainer, base: str, path: Path) -> None:
     save_weights(path, net.eval(), replace(info, details=details, confidence_knots=()), torch.float16)
 
 
-def to_images(windows: NDArray[np.uint8]) -> Tensor:
-    """Turn BGR windows ``[B, S, S, 3]`` into RGB images ``Tensor[B, 3, S, S]``."""
-    return torch.from_numpy(np.ascontiguousarray(windows[..., ::-1])).permute(0, 3, 1, 2)
-
-
 class Example(NamedTuple):
     """A `PairBatch` as features of stride 4, in half precision."""
 
@@ -274,61 +229,6 @@ def prefetched(sampler: PairSampler, count: int, depth: int = 4) -> Iterator[Pai
         yield batch
 
 
-class Validation:
-    """Fixed examples of the val films: every track's first box, and windows round wrong boxes in later frames.
-
-    ``shown``: the first frame itself; ``real``: other frames.
-    """
-
-    def __init__(self, clips: Path, frames: int = 3, seed: int = 5) -> None:
-        rng = np.random.default_rng(seed)
-        self.films: list[tuple[str, str]] = []
-        self.windows: list[tuple[NDArray[np.uint8], Box]] = []
-        self.items: list[tuple[int, str, CloserWindow, Box, NDArray[np.uint8]]] = []
-
-        for film in read_films(clips, "val"):
-            read = Film(film.path)
-            images = [read(i) for i in range(film.frames)]
-            for track in film.tracks:
-                known = [i for i in np.flatnonzero(np.isfinite(track.boxes).all(1)) if usable(Box(*track.boxes[i]))]
-                if len(known) < 2:
-                    continue
-                number, box = len(self.films), Box(*(float(v) for v in track.boxes[known[0]]))
-                self.films.append((film.name, film.kind))
-                own = CloserWindow.around(box, CLOSER_CONTEXT, CLOSER_SIZE)
-                self.windows.append((crop_window(images[known[0]], own), own.box_to_window(box)))
-                chosen = [known[0], *rng.choice(known[1:], min(frames, len(known) - 1), replace=False)]
-                for at in chosen:
-                    truth = Box(*(float(v) for v in track.boxes[at]))
-                    window = CloserWindow.around(perturbed(rng, truth), CLOSER_CONTEXT, CLOSER_SIZE)
-                    name = "shown" if at == known[0] else "real"
-                    self.items.append((number, name, window, truth, crop_window(images[at], window)))
-
-    @torch.inference_mode()
-    def overlaps(self, net: RefinerTraining) -> dict[str, float]:
-        """Return mean overlaps: ``shown`` over tracks, ``real`` by kind over films."""
-        tokens: list[Tensor] = []
-        for start in range(0, len(self.windows), 32):
-            part = self.windows[start : start + 32]
-            boxes = torch.tensor([box for _, box in part], dtype=torch.float32)
-            features = net.to_features(net.to_stride4(to_images(np.stack([image for image, _ in part]))))
-            tokens.extend(net.tokens(features, boxes))
-        found: dict[str, dict[str, list[float]]] = {}
-        for start in range(0, len(self.items), 32):
-            some = self.items[start : start + 32]
-            features = net.to_features(net.to_stride4(to_images(np.stack([item[4] for item in some]))))
-            refined = net(features, torch.stack([tokens[item[0]] for item in some]))
-            for (number, name, window, truth, _), edges in zip(some, refined.edges.tolist(), strict=True):
-                film, kind = self.films[number]
-                box = window.edges_to_image(tuple(edges))
-                value = float(iou(np.array(box), np.array(truth))) if box.w > 0 and box.h > 0 else 0.0
-                found.setdefault(name if name == "shown" else kind, {}).setdefault(film, []).append(value)
-        return {
-            name: round(float(np.mean([np.mean(values) for values in films.values()])), 4)
-            for name, films in sorted(found.items())
-        }
-
-
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m dimp_ros.training.box_refiner", description=__doc__)
@@ -355,7 +255,8 @@ def main(argv: list[str] | None = None) -> int:
             folders=[("--folder", arguments.folder), ("--store", arguments.store), ("--scenes", arguments.scenes)],
         )
         check_export(arguments.export, arguments.folder, arguments.store, arguments.scenes)
-        check_outputs([("--folder", arguments.folder / "checkpoint.pt")], [("--start", weights)])
+        if arguments.folder.is_dir():
+            check_outputs([("--folder", arguments.folder / "checkpoint.pt")], [("--start", weights)])
     except (OSError, ValueError) as error:
         parser.error(str(error))
     try:

@@ -163,7 +163,8 @@ def main(argv: list[str] | None = None) -> int:
         folders = [("--folder", arguments.folder), ("--store", arguments.store)]
         check_outputs([("--export", arguments.export)], inputs, folders=folders)
         check_export(arguments.export, arguments.folder, arguments.store)
-        check_outputs([("--folder", head_file)], inputs)
+        if arguments.folder.is_dir():
+            check_outputs([("--folder", head_file)], inputs)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     try:

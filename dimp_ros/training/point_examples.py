@@ -20,9 +20,10 @@ from dimp_ros.model.backbone import Features
 from dimp_ros.model.inference.network import InferenceNet
 from dimp_ros.model.point_box import CELLS
 from dimp_ros.model.sizes import POINT_SIZE, POINT_WINDOWS
-from dimp_ros.training.box_pairs import Look, by_source, usable
-from dimp_ros.training.box_refiner import to_images
+from dimp_ros.training.box_pairs import by_source
 from dimp_ros.training.frame_store import FrameStore, StoredVideo
+from dimp_ros.training.refiner_network import to_images
+from dimp_ros.training.window_changes import Look, usable
 
 MARGIN = 0.22
 """Least distance of a point from the edges of its box, in sides of the box."""

@@ -13,7 +13,8 @@ from dimp_ros.model.backbone import EfficientNetLite0, Features
 from dimp_ros.model.box_refiner import GRID, BoxRefiner, RefinedBoxes, box_losses, giou
 from dimp_ros.model.sizes import CLOSER_SIZE
 from dimp_ros.training import box_pairs
-from dimp_ros.training.box_pairs import PairSampler, any_rectangle, perturbed, usable
+from dimp_ros.training.box_pairs import PairSampler
+from dimp_ros.training.window_changes import any_rectangle, hidden, perturbed, usable
 
 
 def features(count, seed=0):
@@ -76,6 +77,20 @@ def test_losses_are_least_at_the_truth():
     assert float(off["quality"]) > 1
 
 
+def test_a_window_without_the_target_teaches_low_quality_only():
+    edges = torch.tensor([[0.25, 0.3, 0.7, 0.8], [math.nan] * 4])
+    found = torch.tensor([[0.3, 0.3, 0.7, 0.8], [0.1, 0.2, 0.3, 0.4]], requires_grad=True)
+    quality = torch.tensor([2.0, 1.0], requires_grad=True)
+    losses = box_losses(RefinedBoxes(found, quality), edges)
+    alone = box_losses(RefinedBoxes(found[:1], quality[:1]), edges[:1])
+    assert losses["distance"] == alone["distance"] and losses["overlap"] == alone["overlap"]
+    sum(losses.values()).backward()
+    assert found.grad[0].abs().max() > 0 and not found.grad[1].any()
+    assert quality.grad[1] > 0
+    nothing = box_losses(RefinedBoxes(found[1:], quality[1:]), edges[1:])
+    assert nothing["distance"] == nothing["overlap"] == 0 < nothing["quality"]
+
+
 class DrawnStore:
     """Videos of a white rectangle on black: box i of the track is where frame i shows it."""
 
@@ -111,7 +126,7 @@ def plain(monkeypatch):
 @pytest.mark.parametrize("clips", [0.0, 1.0])
 def test_examples_show_the_target_where_they_say(plain, clips):
     store = DrawnStore([(100, 80, 60, 48), (130, 70, 48, 60), (90, 100, 70, 40)])
-    batch = PairSampler(store, seed=3, clips=clips).batch(12)
+    batch = PairSampler(store, seed=3, clips=clips, absent=0.0).batch(12)
     assert batch.searches.shape == (24, CLOSER_SIZE, CLOSER_SIZE, 3)
     for image, (x, y, w, h) in zip(batch.references, batch.boxes, strict=True):
         np.testing.assert_allclose(edges_of(image), (x, y, x + w, y + h), atol=1.5)
@@ -129,11 +144,39 @@ def test_examples_show_the_target_where_they_say(plain, clips):
     assert compared > 8
 
 
+def test_windows_that_say_so_do_not_show_the_target(plain):
+    store = DrawnStore([(100, 80, 60, 48), (130, 70, 48, 60), (90, 100, 70, 40)])
+    del store.videos[1:]  # no other object
+    batch = PairSampler(store, seed=3, clips=1.0, absent=0.6).batch(30)
+    absent = np.isnan(batch.edges).all(1)
+    assert 0.3 < absent.mean() < 0.7
+    lit = (batch.searches > 128).mean((1, 2, 3))
+    assert lit[~absent].min() > 0.02
+    assert lit[absent].max() < 0.01
+
+
+@pytest.mark.parametrize(
+    "box", [Box(100, 80, 60, 48), Box(-20, -10, 60, 40), Box(300, 230, 60, 48), Box(0, 0, 320, 240)]
+)
+def test_a_covered_box_shows_nothing_of_what_was_there(box):
+    rng, box = np.random.default_rng(0), Box(*box)
+    image = np.full((240, 320, 3), 40, np.uint8)
+    image[60:180, 60:260] = rng.integers(30, 50, (120, 200, 3))
+    x, y = max(int(box.x), 0), max(int(box.y), 0)
+    rows, columns = slice(y, int(box.y + box.h)), slice(x, int(box.x + box.w))
+    image[rows, columns] = 255
+    changed = hidden(rng, image, box)
+    if box.w < 320:  # there is something else to cover it with
+        assert changed[rows, columns].max() < 255
+    assert changed.shape == image.shape and image[rows, columns].min() == 255
+
+
 def test_the_same_seed_draws_the_same(plain):
     store = DrawnStore([(100, 80, 60, 48), (130, 70, 48, 60)])
     first, second = (PairSampler(store, seed=5).batch(3) for _ in range(2))
-    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
-    assert not np.array_equal(first.edges, PairSampler(store, seed=6).batch(3).edges)
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(first.references, PairSampler(store, seed=6).batch(3).references)
 
 
 def test_wrong_boxes_are_off_by_up_to_twice_the_size():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dimp_ros.model.checkpoints.checkpoint import load_model
+from dimp_ros.training import box_refiner, point_boxes
 from dimp_ros.training.box_pairs import PairBatch
 from dimp_ros.training.box_refiner import (
     BoxRefinerSettings,
@@ -65,6 +66,15 @@ def test_the_export_is_a_model_with_a_refiner(run, tmp_path):
     torch.testing.assert_close(net.box_refiner.place, trainer.average["place"].half().float())
     assert info.tracker == base_info.tracker and not info.confidence_knots  # to be fitted anew
     assert torch.equal(net.bb_regressor.iou_predictor.weight, base.bb_regressor.iou_predictor.weight)
+
+
+@pytest.mark.parametrize("module", [box_refiner, point_boxes])
+def test_a_run_begins_in_a_folder_that_is_not_there_yet(module, tmp_path, monkeypatch):
+    ran = []
+    monkeypatch.setattr(module, "run", lambda *arguments: ran.append(arguments))
+    (tmp_path / "clips").mkdir()
+    assert module.main(["--folder", str(tmp_path / "new" / "run"), "--clips", str(tmp_path / "clips")]) == 0
+    assert ran
 
 
 def test_a_damaged_image_ends_a_run_with_its_checkpoint(tmp_path):

@@ -13,9 +13,10 @@ from helpers.image_fixtures import write_images
 from dimp_ros.geometry.box import iou
 from dimp_ros.images.closer_window import CloserWindow
 from dimp_ros.model.sizes import CLOSER_SIZE
-from dimp_ros.training.box_pairs import Look, PairSampler, by_source
+from dimp_ros.training.box_pairs import PairSampler, by_source
 from dimp_ros.training.frame_store import StoredVideo
 from dimp_ros.training.scene_pairs import SCENES, SceneViews, scene_store
+from dimp_ros.training.window_changes import Look
 
 ALONE = replace(SCENES, distractors=0, occluder=0.0, part=0.0)
 

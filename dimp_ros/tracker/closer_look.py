@@ -48,6 +48,11 @@ def uses_ascent(backend: InferenceBackend, config: TrackerConfig) -> bool:
     return config.refine_steps > 0 or not uses_refiner(backend, config)
 
 
+def shows_target(target: TrackedTarget, config: TrackerConfig) -> bool:
+    """Tell whether the refined box is the target's by its predicted overlap; True without a box refiner."""
+    return target.box_quality is None or target.box_quality >= config.least_overlap**QUALITY_POWER
+
+
 def average_boxes(targets: Sequence[TrackedTarget], closer: Sequence[Box], ascended: Sequence[Box]) -> list[Box]:
     """Return the weighted means of the box refiner's boxes and those of gradient ascent; the former, where they differ.
 

@@ -108,6 +108,9 @@ class TrackerConfig:
         4,
         "passes of the box refiner, where the weights have one, averaged with gradient ascent; 0: that alone",
     )
+    least_overlap: float = _setting(
+        0.0, 0.0, 1.0, "predicted overlap of the box refiner's box below which the target is not found; 0: not used"
+    )
     first_frame_correction: float = _setting(
         0.0,
         0.0,

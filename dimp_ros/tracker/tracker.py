@@ -34,6 +34,7 @@ from dimp_ros.tracker.closer_look import (
     average_values,
     refine_closer,
     remember_target,
+    shows_target,
     uses_ascent,
     uses_refiner,
 )
@@ -399,6 +400,8 @@ class DimpTracker:
             boxes = dict(zip(found, refined, strict=True))
         for n, target in enumerate(targets):
             box = boxes.get(n)
+            if box is not None and not shows_target(target, self.config):
+                target.status, box = TrackStatus.LOST, None
             last = target.predicted_box(self.config)
             target.status = target.redetection.confirm(target.status, last, box, self.config)
             if target.status is TrackStatus.CONFIRMED and box is not None:

@@ -232,6 +232,19 @@ def test_evidence_is_the_peak_times_the_quality_of_the_box(shipped):
     assert plain.evidence == plain.peak
 
 
+def test_a_box_of_low_predicted_overlap_is_not_the_target(shipped):
+    image, refiner = picture(BOX), AlwaysAt([0.25, 0.25, 0.75, 0.75])  # predicts an overlap of 0.5
+    set_up(shipped, refiner, least_overlap=0.45).init(image, BOX)
+    assert shipped.update(image).state.name != "LOST"
+    set_up(shipped, refiner, least_overlap=0.55).init(image, BOX)
+    learned = len(shipped.inspect().sample_weights)
+    result = shipped.update(image)
+    assert result.state.name == "LOST" and result.box is None
+    assert result.last_box == BOX and len(shipped.inspect().sample_weights) == learned
+    set_up(shipped, None, least_overlap=0.55).init(image, BOX)
+    assert shipped.update(image).state.name != "LOST"  # without a box refiner nothing is predicted
+
+
 def test_errors_of_both_methods_are_taken_back(shipped):
     image, refiner = picture(BOX), AlwaysAt([0.2, 0.25, 0.75, 0.8])
     plain = first_box(set_up(shipped, refiner, refine_steps=5), image, BOX)

@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
@@ -19,17 +21,31 @@ PANELS = {"iou": "overlap loss", "final": "score error, final filter", "initial"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 
 
-def main() -> None:
-    """Read the logs and write the plot."""
+def main() -> int:
+    """Read the logs and write the plot; return the exit code: 2 for a log or an output that cannot be used."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("out", type=Path)
     parser.add_argument("logs", nargs="+", help="NAME=log.jsonl of a training run")
     options = parser.parse_args()
     if options.out.suffix != ".png":
         parser.error(f"out is {options.out}; it must end in .png")
-    check_outputs([("out", options.out)], [("the log", Path(entry.partition("=")[2])) for entry in options.logs])
+    try:
+        plot(options.out, options.logs)
+    except (ValueError, OSError) as error:
+        print(f"plot_training: {error}", file=sys.stderr)
+        return 2
+    print(f"written: {options.out}")
+    return 0
+
+
+def plot(out: Path, logs: Sequence[str]) -> None:
+    """Plot logs, each NAME=PATH.
+
+    :raises ValueError, OSError: if a log cannot be read, or the plot not be written.
+    """
+    check_outputs([("out", out)], [("the log", Path(entry.partition("=")[2])) for entry in logs])
     figure, axes = plt.subplots(1, len(PANELS), figsize=(13, 3.8), constrained_layout=True)
-    for colour, entry in zip(COLOURS, options.logs, strict=False):
+    for colour, entry in zip(COLOURS, logs, strict=False):
         name, _, path = entry.partition("=")
         lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
         for axis, key in zip(axes, PANELS, strict=True):
@@ -43,10 +59,9 @@ def main() -> None:
         axis.set(title=title, xlabel="steps", ylim=(0, None))
         axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
-    with OutputFile(options.out) as partial:
+    with OutputFile(out) as partial:
         figure.savefig(partial, dpi=110)
-    print(f"written: {options.out}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

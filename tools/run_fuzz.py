@@ -19,6 +19,7 @@ for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 def main() -> int:
     """Use the inputs, print a table, and write it with the failures to build/fuzz/."""
     from fuzz.run import SURFACES, inputs_of, missing, outcomes, supervise, table
+    from result_files import prepare_folder
 
     from dimp_ros.files.outputs import write_text
 
@@ -39,7 +40,7 @@ def main() -> int:
         print(f"{names[0]} {given.seed} {given.only}: {said.rstrip()} ({1000 * outcome.seconds:.1f} ms)", flush=True)
         os._exit(bool(outcome.failure))
 
-    given.out.mkdir(parents=True, exist_ok=True)
+    prepare_folder(parser, given.out, ("fuzz.md", "failures.json", *(f"{name}.log" for name in names)))
     tallies, failures = {}, {}
     begin = time.monotonic()
     for name in names:

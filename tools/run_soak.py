@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -23,19 +22,15 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "soak")
     given = parser.parse_args()
 
+    from result_files import prepare_folder, write_results
     from soak.run import SoakPlan, soak, text
 
-    from dimp_ros.files.outputs import write_text
-
-    given.out.mkdir(parents=True, exist_ok=True)
+    files = ("soak.json", "soak.txt")
+    prepare_folder(parser, given.out, (*files, "node.log", "times.json"))
     warm_up = given.minutes / 2 if given.warm_up is None else given.warm_up
     plan = SoakPlan(60 * given.minutes, 60 * warm_up, tracker=given.tracker, seed=given.seed)
     result = soak(plan, given.out)
-    write_text(given.out / "soak.json", json.dumps(result, indent=1))
-    summary = text(result)
-    write_text(given.out / "soak.txt", summary + "\n")
-    print(summary)
-    return 1 if result["violations"] else 0
+    return write_results("soak", given.out, files, result, text(result) + "\n") or int(bool(result["violations"]))
 
 
 if __name__ == "__main__":

@@ -194,6 +194,30 @@ def test_calibrate_command_reports_and_writes_the_map(store, tmp_path, monkeypat
     assert info.confidence.threshold_50 is not None
 
 
+@pytest.mark.parametrize(
+    ("right", "words"),
+    [([1] * 40, "40 of 40"), ([0] * 40, "0 of 40"), ([], "0 of 0"), ([0] * 8 + [1] * 32, "32 of 32")],
+    ids=["all", "none", "no frame", "one fold only"],
+)  # fmt: skip
+def test_nothing_to_calibrate_is_one_line(right, words, tmp_path, monkeypatch, capsys):
+    frames = len(right)
+    found = calibrate.Followed(
+        np.arange(frames) // 8,
+        np.linspace(0.0, 1.0, frames),
+        np.array(right, float),
+        np.ones(frames),
+        np.zeros(frames, bool),
+    )
+    monkeypatch.setattr(calibrate, "DimpTracker", _TemplateTracker)
+    monkeypatch.setattr(calibrate, "follow", lambda tracker, source: found)
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(b"weights")
+    assert calibrate.main([str(path), "--store", str(tmp_path), "--write"]) == 2
+    said = capsys.readouterr()
+    assert f"{words} frames are right: nothing to calibrate" in said.err and said.err.count("\n") == 1
+    assert not said.out and path.read_bytes() == b"weights"
+
+
 def test_one_image_in_twenty_is_held_out():
     names = [f"set-a_{i:05d}" for i in range(20_000)]
     share = np.mean([held_out(name) for name in names])

@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 
+pytest.importorskip("dimp_ros.msg", reason="the interfaces are not built: `make setup`, or colcon")
+
+from benchmark import busy, cli, ros_benchmark, transport
+from result_files import write_results
+
 from dimp_ros.training import box_refiner
 from dimp_ros.training.frame_store import DATA, INDEX, build_frame_store
 
@@ -57,7 +62,88 @@ def test_tool_does_not_overwrite_what_it_reads(
     other = name(source)
     paths = [str(other), f"run={source}"] if tool == "plot_training.py" else [str(source), str(other)]
     done = subprocess.run([sys.executable, str(TOOLS / tool), *paths], capture_output=True, text=True, check=False)
-    assert done.returncode and "would overwrite" in done.stderr and source.read_text() == "before"
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert "would overwrite" in done.stderr and source.read_text() == "before"
+
+
+@pytest.mark.parametrize(
+    ("tool", "given", "wrong"),
+    [
+        ("plot_training.py", ["no/folder/out.png", "run={}"], "no folder"),
+        ("plot_training.py", ["out.png", "run=nowhere"], "No such file"),
+        ("plot_training.py", ["out.png", "run={}"], "Expecting value"),
+        ("contact_sheet.py", ["{}", "no/folder/out.jpg"], "no folder"),
+        ("contact_sheet.py", ["{}", "out.mp4"], "suffix"),
+        ("contact_sheet.py", ["{}", "out.jpg"], "no frame"),
+        ("contact_sheet.py", ["/dev/zero", "out.jpg"], "is a device"),
+    ],
+)
+def test_tool_refuses_files_in_one_line(tmp_path: Path, tool: str, given: list[str], wrong: str) -> None:
+    source = _given(tmp_path, "source")
+    command = [sys.executable, str(TOOLS / tool), *(text.format(source) for text in given)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and wrong in done.stderr and "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(tool.removesuffix(".py")) and os.listdir(tmp_path) == ["source"]
+
+
+def _link(path: Path, target: Path) -> None:
+    path.symlink_to(target)
+
+
+@pytest.mark.parametrize("link", [_link, lambda path, target: os.link(target, path)], ids=["link", "hard link"])
+@pytest.mark.parametrize("file", cli.FILES)
+def test_benchmark_does_not_overwrite_weights(
+    tmp_path: Path, file: str, link: Callable[[Path, Path], None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = _given(tmp_path, "w.safetensors")
+    (tmp_path / "out").mkdir()
+    link(tmp_path / "out" / file, weights)
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["--models", str(weights), "--out", str(tmp_path / "out")])
+    assert str(weights) in capsys.readouterr().err and weights.read_text() == "before"
+
+
+MEASURING = {
+    "run_benchmark.py": cli.FILES,
+    "run_benchmark.py --ros": ros_benchmark.FILES,
+    "run_benchmark.py --busy=1": busy.FILES,
+    "run_benchmark.py --transport": transport.FILES,
+    "run_soak.py": ("soak.json", "node.log"),
+    "run_fuzz.py": ("fuzz.md", "requests.log"),
+}
+
+
+@pytest.mark.parametrize("program", MEASURING)
+def test_unusable_out_is_refused_before_measuring(tmp_path: Path, program: str) -> None:
+    name, *arguments = program.split()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / MEASURING[program][1]).mkdir()
+    _given(tmp_path, "file")
+    module = f"""
+import sys, {name.removesuffix(".py")} as program
+given = sys.argv[1].split()
+for out in sys.argv[2:]:
+    sys.argv[1:] = [*given, "--out", out]
+    try:
+        sys.exit(program.main())
+    except SystemExit as end:
+        print(end.code)
+"""
+    places = [str(tmp_path / "out"), str(tmp_path / "file"), str(tmp_path / "file" / "out")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TOOLS), str(TOOLS.parent), *sys.path])}
+    command = [sys.executable, "-c", module, " ".join(arguments), *places]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+    assert done.stdout.split() == ["2"] * 3, done.stderr
+    assert (
+        "is a folder; give the name of a file" in done.stderr and "is a file; give the name of a folder" in done.stderr
+    )
+    assert "Traceback" not in done.stderr
+
+
+def test_results_that_cannot_be_written_are_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert write_results("bench", tmp_path / "nowhere", ("a.json", "a.md"), {"x": 1}, "the table\n") == 2
+    said = capsys.readouterr()
+    assert said.out == "the table\n" and said.err.startswith("bench: ") and said.err.count("\n") == 1
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])

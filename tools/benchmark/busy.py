@@ -22,13 +22,14 @@ from typing import NamedTuple
 
 import numpy as np
 from harness.ros_harness import BEST_EFFORT, Client, Image, context, numbered_image, spinning, wait_until
+from result_files import prepare_folder, write_results
 
 from benchmark.report import Criterion, table
 from benchmark.ros_benchmark import SETTLE_SECONDS, choose_profile, node, send, start
 from benchmark.sequences import SyntheticVideo
-from dimp_ros.files.outputs import write_text
 from dimp_ros.ros_utils.messages import from_bgr
 
+FILES = ("busy.json", "busy.md")
 SIZE = (640, 480)
 RATE = 15.0
 MOST_INTERVALS = 2.0
@@ -156,7 +157,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=20.0, help="of each stream of images")
     parser.add_argument("--out", type=Path, default=Path("build") / "bench", help="folder for busy.{json,md}")
     given = parser.parse_args(argv)
-    given.out.mkdir(parents=True, exist_ok=True)
+    prepare_folder(parser, given.out, FILES)
     choose_profile()
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -166,8 +167,4 @@ def main(argv: Sequence[str]) -> int:
         except RuntimeError as error:
             print(f"bench: {error}", file=sys.stderr)
             return 1
-    write_text(given.out / "busy.json", json.dumps([run._asdict() for run in runs], indent=1))
-    summary = text(runs)
-    write_text(given.out / "busy.md", summary)
-    print(summary, end="")
-    return 0
+    return write_results("bench", given.out, FILES, [run._asdict() for run in runs], text(runs))

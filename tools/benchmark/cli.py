@@ -4,15 +4,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from result_files import prepare_folder, write_results
+
 from benchmark.sequences import SIDE, BenchmarkVideo, ImageFolderVideo, SyntheticVideo
-from dimp_ros.files.outputs import write_text
 from dimp_ros.geometry.box import Box
+
+FILES = ("bench.json", "bench.md")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -53,7 +55,10 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Measure, print the tables and write them; return the exit code: 2 for invalid arguments."""
-    given = build_parser().parse_args(argv)
+    parser = build_parser()
+    given = parser.parse_args(argv)
+    inputs = [("--models", Path(name).expanduser()) for name in given.models or ()]
+    prepare_folder(parser, given.out, FILES, [*inputs, ("--peers", given.peers), ("--frames", given.frames)])
     try:
         return _bench(given)
     except (ValueError, FileNotFoundError, RuntimeError) as error:
@@ -95,12 +100,7 @@ def _bench(given: argparse.Namespace) -> int:
         print(f"[bench] {time.monotonic() - begin:5.0f} s  {what}", file=sys.stderr, flush=True)
 
     result = measure(scope, _videos(given), tell)
-    given.out.mkdir(parents=True, exist_ok=True)
-    write_text(given.out / "bench.json", json.dumps(result, indent=1) + "\n")
-    summary = text(result)
-    write_text(given.out / "bench.md", summary)
-    print(summary, end="")
-    return 0
+    return write_results("bench", given.out, FILES, result, text(result))
 
 
 def _videos(given: argparse.Namespace) -> list[BenchmarkVideo]:

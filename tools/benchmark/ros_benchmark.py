@@ -19,13 +19,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from harness.ros_harness import BEST_EFFORT, Client, Image, context, numbered_image, spinning, wait_until
+from result_files import prepare_folder, write_results
 
 from benchmark.report import Criterion, table
 from benchmark.sequences import SyntheticVideo
-from dimp_ros.files.outputs import write_text
 from dimp_ros.ros_utils.messages import from_bgr
 
 ROOT = Path(__file__).resolve().parents[2]
+FILES = ("ros.json", "ros.md")
 SIZE = (1280, 720)
 BOX = (600.0, 300.0, 80.0, 60.0)
 RATES = (15.0, 30.0, 60.0, 120.0)
@@ -258,7 +259,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=4.0, help="of each stream of images")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "bench", help="folder for ros.json and ros.md")
     given = parser.parse_args(argv)
-    given.out.mkdir(parents=True, exist_ok=True)
+    prepare_folder(parser, given.out, FILES)
     choose_profile()
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -266,8 +267,4 @@ def main(argv: Sequence[str]) -> int:
         except RuntimeError as error:
             print(f"bench: {error}", file=sys.stderr)
             return 1
-    write_text(given.out / "ros.json", json.dumps(result, indent=1) + "\n")
-    summary = text(result)
-    write_text(given.out / "ros.md", summary)
-    print(summary, end="")
-    return 0
+    return write_results("bench", given.out, FILES, result, text(result))

@@ -19,12 +19,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from result_files import prepare_folder, write_results
 
 from benchmark.report import table
 from benchmark.ros_benchmark import SETTLE_SECONDS, node
-from dimp_ros.files.outputs import write_text
 from dimp_ros.ros_utils.fastdds import OWN_CHOICES
 
+FILES = ("transport.json", "transport.md")
 SIZES = ((640, 480), (1280, 720))
 RATE = 30.0
 TRACKER_SECONDS = (0.0, 0.1)
@@ -184,7 +185,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--repeats", type=int, default=1, help="of each stream")
     parser.add_argument("--out", type=Path, default=Path("build") / "bench", help="folder for transport.{json,md}")
     given = parser.parse_args(argv)
-    given.out.mkdir(parents=True, exist_ok=True)
+    prepare_folder(parser, given.out, FILES)
     with tempfile.TemporaryDirectory() as folder:
         runs = [
             measure(size, pause, reliability, given.seconds, Path(folder))
@@ -193,11 +194,7 @@ def main(argv: Sequence[str]) -> int:
             for _ in range(given.repeats)
             for reliability in RELIABILITIES
         ]
-    write_text(given.out / "transport.json", json.dumps([one._asdict() for one in runs], indent=1))
-    summary = text(runs)
-    write_text(given.out / "transport.md", summary)
-    print(summary, end="")
-    return 0
+    return write_results("bench", given.out, FILES, [one._asdict() for one in runs], text(runs))
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def follow(tracker: Any, source: Iterable[Iterable[SyntheticFrame]]) -> Followed
                 continue
             overlap = float(iou(np.array(result.last_box), np.array(frame.box)))
             rows.append((number, result.evidence, overlap, frame.visible, result.box is None))
-    sequence, evidence, overlaps, visible, lost = np.array(rows).T
+    sequence, evidence, overlaps, visible, lost = np.array(rows).reshape(-1, 5).T
     return Followed(sequence.astype(np.int64), evidence, overlaps, visible, lost.astype(bool))
 
 
@@ -131,7 +131,9 @@ def fit_logistic(x: Floats, right: NDArray[np.bool_], ridge: float = 1e-3) -> tu
     :raises ValueError: if higher x are not more often right.
     """
     if right.all() or not right.any():
-        raise ValueError(f"{right.sum()} of {len(right)} frames are right: there is nothing to calibrate")
+        raise ValueError(
+            f"{right.sum()} of {len(right)} frames are right: nothing to calibrate; give more or other sequences"
+        )
     fitted = LogisticRegression(C=1 / ridge, solver="newton-cholesky", tol=1e-10).fit(x[:, None], right)
     slope, offset = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
     if slope <= 0:
@@ -232,6 +234,15 @@ def main(arguments: list[str] | None = None) -> int:
     if options.sequences < FOLDS:
         parser.error(f"--sequences is {options.sequences}; at least {FOLDS} are needed")
 
+    try:
+        _calibrate(options)
+    except (ValueError, OSError) as error:
+        print(f"{parser.prog}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _calibrate(options: argparse.Namespace) -> None:
     from dimp_ros.model.checkpoints.checkpoint import load_model, save_weights
 
     tracker = DimpTracker(str(options.weights), device=options.device, precision=options.precision)
@@ -241,8 +252,8 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             store = options.store or held_out_store(options.images, Path(folder))
             found = follow(tracker, rendered(synthetic_sequences(store), options.sequences))
-    print(report(found, tracker.info.confidence))
     fitted = fit_map(found.evidence, found.right)
+    print(report(found, tracker.info.confidence))
     print(f"fitted to all {len(found.evidence)} frames; confidence 0.5 at an evidence of {fitted.threshold_50}")
     print(
         "knots (evidence: confidence): " + ", ".join(f"{evidence:.3f}: {value:.3f}" for evidence, value in fitted.knots)
@@ -252,7 +263,6 @@ def main(arguments: list[str] | None = None) -> int:
 
         net, info = load_model(str(options.weights))
         save_weights(options.weights, net, replace(info, confidence_knots=fitted.knots), torch.float16)
-    return 0
 
 
 if __name__ == "__main__":

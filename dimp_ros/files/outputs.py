@@ -19,8 +19,8 @@ from itertools import combinations
 from pathlib import Path
 from types import TracebackType
 
-_LONGEST_STEM = 100
-"""Of a temporary name, in characters: file systems take 255 bytes for a name."""
+_LONGEST_PART = 100
+"""Of the output's name in a temporary name, in bytes: file systems take 255 bytes for a name."""
 _LOOKED_AT = 20_000
 _REMEDIES = {
     errno.ENOSPC: "free some space there, or write to another disk",
@@ -136,6 +136,10 @@ def _touches(path: Path, folder: Path) -> bool:
         )
 
 
+def _shortened(name: str) -> str:
+    return os.fsencode(name)[:_LONGEST_PART].decode(errors="ignore")
+
+
 def _check_writable(path: Path) -> None:
     """Raise WriteFailed if a file could not be made or replaced: a protected file is not replaced by a rename."""
     real = _real(path)
@@ -170,7 +174,7 @@ class OutputFile:
             raise ValueError(f"{path} is no regular file; give the name of a file to write")
         _check_writable(path)
         self._mode = stat.S_IMODE(self._real.stat().st_mode) if self._real.exists() else None
-        stem, suffix = self._real.stem[:_LONGEST_STEM], self._real.suffix[:_LONGEST_STEM]
+        stem, suffix = _shortened(self._real.stem), _shortened(self._real.suffix)
         self.partial = self._real.with_name(f".{stem}.{secrets.token_hex(4)}.partial{suffix}")
         try:
             os.close(os.open(self.partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
@@ -223,7 +227,8 @@ class OutputFolder:
         self._real = _real(path)
         _check_writable(path)
         try:
-            self._around = Path(tempfile.mkdtemp(dir=self._real.parent, prefix=".", suffix=".partial"))
+            prefix = f".{_shortened(self._real.name)}."
+            self._around = Path(tempfile.mkdtemp(dir=self._real.parent, prefix=prefix, suffix=".partial"))
         except OSError as error:
             raise write_error(path, error) from error
         self.partial = self._around / self._real.name

@@ -293,6 +293,25 @@ def test_sigterm_leaves_no_half_file(tmp_path: Path) -> None:
     assert path.read_text() == BEFORE
 
 
+@pytest.mark.parametrize("name", ["film.mp4", "b" * 250, "\U0001f3a5" * 62, "\u00e4" * 100 + "." + "\u00e4" * 24])
+@pytest.mark.parametrize("kind", [OutputFile, OutputFolder])
+def test_killed_run_leaves_what_it_wrote_named_after_the_output(tmp_path: Path, name: str, kind: type) -> None:
+    program = (
+        "import os, signal, sys; from pathlib import Path; from dimp_ros.files import outputs\n"
+        f"output = outputs.{kind.__name__}(Path(sys.argv[1]))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    path = tmp_path / name
+    assert subprocess.run([sys.executable, "-c", program, path], check=False).returncode == -signal.SIGKILL
+    (leftover,) = os.listdir(tmp_path)
+    assert leftover.startswith(f".{name[:4]}") and ".partial" in leftover
+    output = kind(path)  # the next run neither stumbles over it nor removes it: it may be all there is
+    if isinstance(output, OutputFolder):
+        output.partial.mkdir()
+    output.commit()
+    assert sorted(os.listdir(tmp_path)) == sorted([leftover, name])
+
+
 @pytest.mark.parametrize("place", ["/proc/1", "/proc/1/new", "/sys/new/folder"])
 def test_folder_that_takes_no_files_is_refused_in_words(place: str) -> None:
     with pytest.raises(WriteFailed, match=rf"^{place} could not be written .*writable"):

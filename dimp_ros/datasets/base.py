@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +29,12 @@ def held_out(name: str) -> bool:
     """
     digest = hashlib.sha256(name.partition("#")[0].encode()).digest()
     return int.from_bytes(digest[:8], "big") < HELD_OUT_SHARE * 2**64
+
+
+def read_box(values: Sequence[float]) -> Box | None:
+    """Return the box of x, y, w, h; None for one of no size, or with a value that is not finite."""
+    box = Box(*map(float, values))
+    return box if all(map(math.isfinite, box)) and box.w > 0 and box.h > 0 else None
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dimp_ros.datasets.base import Clip, DataSet, Instance, Still
+import numpy as np
+from numpy.typing import NDArray
+
+from dimp_ros.datasets.base import Clip, DataSet, Instance, Still, read_box
 from dimp_ros.datasets.masks import decode_runs, fill_polygons
 from dimp_ros.datasets.video import need_folder
 from dimp_ros.files.json_file import named_errors, parse_object
-from dimp_ros.geometry.box import Box
 from dimp_ros.images.files import read_image
 
 
@@ -35,7 +37,7 @@ class CocoDataSet(DataSet):
             raise FileNotFoundError(f"{path} is missing; unpack COCO's annotations there")
         remedy = "expected images, annotations and categories as in instances_train2017.json: fetch it again"
         with named_errors(f"{path} is no file of COCO instances", remedy):
-            self._stills = _stills(parse_object(path.read_bytes()), folder)
+            self._stills = _stills(parse_object(path.read_bytes()), folder, path)
 
     def stills(self) -> Sequence[Still]:
         """Return the images in order of their number, including those without instances."""
@@ -46,16 +48,17 @@ class CocoDataSet(DataSet):
         return ()
 
 
-def _stills(content: dict[str, Any], folder: Path) -> list[Still]:
-    """Convert the content of an annotation file."""
+def _stills(content: dict[str, Any], folder: Path, path: Path) -> list[Still]:
+    """Convert the content of the annotation file ``path``."""
     licences = {item["id"]: item.get("name") or item.get("url", "") for item in content.get("licenses", ())}
     categories = {category["id"]: str(category["name"]) for category in content["categories"]}
     instances: dict[int, list[Instance]] = defaultdict(list)
     sizes = {image["id"]: (int(image["height"]), int(image["width"])) for image in content["images"]}
     for item in sorted(content["annotations"], key=lambda item: item["id"]):
-        box = Box(*map(float, item["bbox"]))
-        if not item.get("iscrowd") and box.w > 0 and box.h > 0:
-            decode = _decoder(item.get("segmentation"), *sizes[item["image_id"]])
+        box = read_box(item["bbox"])
+        if box is not None and not item.get("iscrowd"):
+            segmentation, size = item.get("segmentation"), sizes[item["image_id"]]
+            decode = partial(_decode, segmentation, *size, path, item["id"]) if _has_mask(segmentation) else None
             instances[item["image_id"]].append(Instance(box, categories[item["category_id"]], decode))
     return [
         Still(
@@ -73,9 +76,20 @@ def _stills(content: dict[str, Any], folder: Path) -> list[Still]:
     ]
 
 
-def _decoder(segmentation: Any, height: int, width: int) -> Any:
-    """Return what decodes a segmentation, or None where there is none."""
-    if isinstance(segmentation, dict):
-        return partial(decode_runs, segmentation["counts"], height, width)
-    polygons = [polygon for polygon in segmentation or () if len(polygon) >= 6 and len(polygon) % 2 == 0]
-    return partial(fill_polygons, polygons, height, width) if polygons else None
+def _has_mask(segmentation: Any) -> bool:
+    """Return whether a segmentation is run lengths, or has a polygon with three corners."""
+    return bool(segmentation) and (isinstance(segmentation, dict) or any(map(_is_polygon, segmentation)))
+
+
+def _is_polygon(corners: Sequence[float]) -> bool:
+    return len(corners) >= 6 and len(corners) % 2 == 0
+
+
+def _decode(segmentation: Any, height: int, width: int, path: Path, number: int) -> NDArray[np.uint8]:
+    """Return the mask of a segmentation of the annotation ``number`` in the file ``path``."""
+    with named_errors(f"{path}, annotation {number}", "correct or remove it"):
+        if isinstance(segmentation, dict):
+            if list(segmentation["size"]) != [height, width]:
+                raise ValueError(f"a mask of [height, width] {segmentation['size']}; its image has {[height, width]}")
+            return decode_runs(segmentation["counts"], height, width)
+        return fill_polygons(list(filter(_is_polygon, segmentation)), height, width)

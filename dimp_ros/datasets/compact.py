@@ -19,10 +19,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dimp_ros.datasets.base import Clip, DataSet, Image, Instance, Still
-from dimp_ros.datasets.masks import decode_runs
+from dimp_ros.datasets.base import Clip, DataSet, Image, Instance, Still, read_box
+from dimp_ros.datasets.masks import check_mask_size, decode_runs
 from dimp_ros.files.json_file import named_errors, parse_object
-from dimp_ros.geometry.box import Box
 from dimp_ros.images.files import read_image
 
 KINDS = ("still", "cutout", "background", "clip")
@@ -51,6 +50,7 @@ class CompactDataSet(DataSet):
             for number, line in enumerate(lines, 1):
                 with named_errors(f"{annotations}, line {number}", _REMEDY):
                     record = parse_object(line)
+                    record["place"] = f"{annotations}, line {number}"
                     if record["kind"] == "clip":
                         frames[record["clip"]].append({**record, "instances": _instances(record)})
                     else:
@@ -75,28 +75,31 @@ def _read_frame(paths: Sequence[Path], index: int) -> Image:
 
 
 def _instances(record: Record) -> list[tuple[Any, float, Instance]]:
-    """Return track, visible share and `Instance` of each object, without crowds and empty boxes."""
+    """Return track, visible share and `Instance` of each object, without crowds and boxes of no size."""
     found = []
     shape = int(record["height"]), int(record["width"])
     for item in record["instances"]:
-        box = Box(*map(float, item["bbox"]))
-        if item.get("crowd") or not (box.w > 0 and box.h > 0):
+        box = read_box(item["bbox"])
+        if box is None or item.get("crowd"):
             continue
         mask = item.get("mask")
-        decode = partial(_mask, mask["counts"], (int(mask["size"][0]), int(mask["size"][1])), shape) if mask else None
+        decode = partial(_mask, mask, shape, record["place"]) if mask else None
         found.append(
             (item.get("track_id"), float(item.get("visible", 1)), Instance(box, item.get("category") or "", decode))
         )
     return found
 
 
-def _mask(counts: str, stored: tuple[int, int], shape: tuple[int, int]) -> NDArray[np.uint8]:
-    """Return a mask of size ``stored``, scaled to its image's ``shape``, both (height, width)."""
-    mask = decode_runs(counts, *stored)
-    if stored == shape:
-        return mask
-    smooth = cv2.resize(mask * np.uint8(255), shape[::-1], interpolation=cv2.INTER_LINEAR)
-    return (smooth > 127).astype(np.uint8)
+def _mask(mask: Record, shape: tuple[int, int], place: str) -> NDArray[np.uint8]:
+    """Return a mask, scaled to its image's ``shape`` (height, width); it may be stored in another size."""
+    with named_errors(place, "correct or remove the mask"):
+        height, width = mask["size"]
+        decoded = decode_runs(mask["counts"], int(height), int(width))
+        if decoded.shape == shape:
+            return decoded
+        check_mask_size(*shape)
+        smooth = cv2.resize(decoded * np.uint8(255), shape[::-1], interpolation=cv2.INTER_LINEAR)
+        return (smooth > 127).astype(np.uint8)
 
 
 def _still(record: Record, folder: Path) -> Still:

@@ -41,7 +41,7 @@ def read_object(path: Path) -> dict[str, Any]:
 @contextmanager
 def named_errors(place: Path | str, remedy: str, *more: type[Exception]) -> Iterator[None]:
     """Turn what a missing or wrong entry raises, and ``more``, into a ValueError with the place and the remedy."""
-    wrong: tuple[type[Exception], ...] = (AttributeError, IndexError, KeyError, TypeError, ValueError, *more)
+    wrong: tuple[type[Exception], ...] = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, *more)
     try:
         yield
     except wrong as error:

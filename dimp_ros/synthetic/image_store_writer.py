@@ -85,7 +85,7 @@ def _cut(image: Image, instance: Instance, alpha: NDArray[np.float32] | None) ->
     return _Prepared(None, [(placed, shape, to_canvas(image[y : y + h, x : x + w], soft))])
 
 
-def _reduced(image: Image, instances: Sequence[Instance], longest_side: int) -> tuple[Image, list[Instance]]:
+def _reduced(name: str, image: Image, instances: Sequence[Instance], longest_side: int) -> tuple[Image, list[Instance]]:
     """Reduce an image, with its boxes and masks, to ``longest_side`` pixels."""
     height, width = image.shape[:2]
     factor = longest_side / max(height, width)
@@ -95,11 +95,23 @@ def _reduced(image: Image, instances: Sequence[Instance], longest_side: int) -> 
     x, y = size[0] / width, size[1] / height
     smaller = []
     for instance in instances:
-        mask, box = instance.mask(), instance.box
+        mask, box = _mask_on(name, image, instance), instance.box
         small = None if mask is None else cv2.resize(mask, size, interpolation=cv2.INTER_AREA)
         decode = None if small is None else partial(_as_read, small)
         smaller.append(Instance(Box(box.x * x, box.y * y, box.w * x, box.h * y), instance.category, decode))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA), smaller
+
+
+def _mask_on(name: str, image: Image, instance: Instance) -> NDArray[np.uint8] | None:
+    """Return an instance's mask, if known.
+
+    :raises ValueError: for one of another size than the image, whose annotation says a wrong size.
+    """
+    mask = instance.mask()
+    if mask is not None and mask.shape != image.shape[:2]:
+        sizes = f"{list(mask.shape)}, and the image {list(image.shape[:2])}"
+        raise ValueError(f"{name}: a mask has [height, width] {sizes}; correct the size in its annotation")
+    return mask
 
 
 def _as_read(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -107,7 +119,7 @@ def _as_read(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return mask
 
 
-def _prepare(image: Image, instances: Iterable[Instance], kind: str) -> _Prepared:
+def _prepare(name: str, image: Image, instances: Iterable[Instance], kind: str) -> _Prepared:
     """Compute the contribution of an image."""
     if kind == "cutout":
         alpha = (image[..., 3] / np.float32(255)).astype(np.float32) if image.shape[-1] == 4 else None
@@ -116,7 +128,7 @@ def _prepare(image: Image, instances: Iterable[Instance], kind: str) -> _Prepare
         return _Prepared(None, made.targets if made else [])
     targets = []
     for instance in instances:
-        mask = instance.mask()
+        mask = _mask_on(name, image, instance)
         made = _cut(image, instance, None if mask is None else mask.astype(np.float32))
         targets += made.targets if made else []
     return _Prepared(image[..., :3], targets)
@@ -199,7 +211,8 @@ def build_store(
     writer = StoreWriter(folder)
 
     def still(item: Still) -> tuple[Still, _Prepared]:
-        return item, _prepare(*_reduced(item.read(), item.instances, longest_side), item.kind)
+        image, instances = _reduced(item.name, item.read(), item.instances, longest_side)
+        return item, _prepare(item.name, image, instances, item.kind)
 
     with ThreadPoolExecutor(threads) as pool:
         for data_set, weight in data_sets:
@@ -232,7 +245,8 @@ def _add_clip(writer: StoreWriter, clip: Clip, pool: ThreadPoolExecutor, limit: 
         if instance is None and np.isfinite(clip.boxes[index]).all():
             instance = Instance(Box(*(float(v) for v in clip.boxes[index])), clip.category)
         instances = [] if instance is None else [instance]
-        return _prepare(*_reduced(clip.read(index), instances, longest_side), "clip")
+        name = f"{clip.name}, frame {index}"
+        return _prepare(name, *_reduced(name, clip.read(index), instances, longest_side), "clip")
 
     images, targets = [], []
     for made in pool.map(frame, chosen_frames(len(clip), limit)):

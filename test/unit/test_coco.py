@@ -10,7 +10,9 @@ import pytest
 
 from dimp_ros.datasets.coco import CocoDataSet
 from dimp_ros.datasets.masks import encode_runs
+from dimp_ros.datasets.registry import WeightedDataSet
 from dimp_ros.geometry.box import Box
+from dimp_ros.synthetic.image_store_writer import build_store
 
 WIDTH, HEIGHT = 60, 40
 
@@ -84,3 +86,42 @@ def test_what_is_missing_or_damaged_is_named(root, tmp_path):
     file.unlink()
     with pytest.raises(FileNotFoundError, match=r"instances_train2017\.json is missing"):
         CocoDataSet(root)
+
+
+WRONG = {
+    "not finite": ([[1, 1, float("nan"), 1, 20, 20]], "corners must be finite"),
+    "far": ([[1, 1, 1e9, 1, 1e9, 1e9]], "corners must be finite"),
+    "integer of 400 digits": ([[1, 1, 10**400, 1, 20, 20]], "OverflowError"),
+    "other size": ({"size": [WIDTH, HEIGHT], "counts": [WIDTH * HEIGHT]}, "its image has"),
+    "no runs": ({"size": [HEIGHT, WIDTH]}, "KeyError"),
+    "text": ([[1, 1, "x", 1, 20, 20]], "ValueError"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_mask_names_its_file_and_annotation(root, name):
+    file = root / "annotations" / "instances_train2017.json"
+    content = json.loads(file.read_text())
+    content["annotations"][2]["segmentation"], reason = WRONG[name]
+    file.write_text(json.dumps(content))
+    first, second, _ = CocoDataSet(root).stills()
+    with pytest.raises(ValueError, match=rf"instances_train2017\.json, annotation 1: .*{reason}.*correct or remove it"):
+        first.instances[0].mask()
+    assert second.instances[0].mask().any()
+
+
+def test_an_image_of_another_size_than_its_annotation_is_refused(root, tmp_path):
+    file = root / "train2017" / "000000000025.jpg"
+    for size in ((HEIGHT, WIDTH - 1, 3), (1000, 2000, 3)):  # the latter is reduced
+        cv2.imwrite(str(file), np.zeros(size, np.uint8))
+        with pytest.raises(ValueError, match=r"coco_000000000025: a mask has \[height, width\] \[40, 60\]"):
+            build_store(tmp_path / "store", [WeightedDataSet(CocoDataSet(root), 1.0)])
+
+
+def test_boxes_with_values_not_finite_are_left_out(root):
+    file = root / "annotations" / "instances_train2017.json"
+    for number, value in enumerate((float("nan"), float("inf"))):
+        content = json.loads(file.read_text())
+        content["annotations"][number]["bbox"][number] = value
+        file.write_text(json.dumps(content))
+        assert len(CocoDataSet(root).stills()[1].instances) == 1 - number

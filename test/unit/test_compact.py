@@ -139,6 +139,21 @@ def test_what_is_missing_or_damaged_is_named(tmp_path):
         CompactDataSet(root)
 
 
+@pytest.mark.parametrize("wrong", [{"size": [30_000, 30_000]}, {"size": [5]}, {"size": [5, 6]}, {"counts": [4800]}, {}])
+def test_a_wrong_mask_names_its_line(tmp_path, wrong):
+    file = write_set(tmp_path / "set") / "annotations.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    for line in lines:
+        for item in line["instances"]:
+            item["mask"] = {"counts": "0", "size": [80, 120], **wrong}
+    lines[0]["width"] = 30_000 if wrong else 120
+    file.write_text("\n".join(map(json.dumps, lines)))
+    data = CompactDataSet(tmp_path / "set")
+    for instance in (data.stills()[0].instances[0], data.clips()[0].instances[0]):
+        with pytest.raises(ValueError, match=r"annotations\.jsonl, line \d: ValueError: .*correct or remove the mask"):
+            instance.mask()
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/data with training images")
 def test_real_masks_fill_their_boxes():
     data = CompactDataSet(REAL)

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
@@ -51,6 +53,17 @@ def run(create: Callable[[Finish], RunnableNode], args: Sequence[str] | None = N
     previous = {number: signal.signal(number, lambda *_: ends.put(0)) for number in (signal.SIGINT, signal.SIGTERM)}
     give_room_for_images()
     try:
+        with _bounded_end():
+            return _run(create, args, ends, threads)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _run(
+    create: Callable[[Finish], RunnableNode], args: Sequence[str] | None, ends: SimpleQueue[int], threads: int
+) -> int:
+    try:
         try:
             check_files(args)
             rclpy.init(args=list(args) if args is not None else None, signal_handler_options=SignalHandlerOptions.NO)
@@ -63,8 +76,34 @@ def run(create: Callable[[Finish], RunnableNode], args: Sequence[str] | None = N
         return _spin(node, ends, threads)
     finally:
         rclpy.try_shutdown()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+
+
+@contextmanager
+def _bounded_end() -> Iterator[None]:
+    """End the process `GRACE_SECONDS` after SIGINT or SIGTERM, also while the main thread waits for a file.
+
+    Python calls handlers in the main thread and between its instructions only; this byte is written at once.
+    """
+    received, sent = socket.socketpair()
+    sent.setblocking(False)
+    over = threading.Event()
+
+    def watch() -> None:
+        while number := received.recv(1):
+            if number[0] in (signal.SIGINT, signal.SIGTERM) and not over.wait(GRACE_SECONDS):
+                _leave(0)
+
+    before = signal.set_wakeup_fd(sent.fileno(), warn_on_full_buffer=False)
+    thread = threading.Thread(target=watch, name="deadline", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        over.set()
+        sent.close()
+        thread.join()
+        received.close()
 
 
 def _spin(node: RunnableNode, ends: SimpleQueue[int], threads: int) -> int:

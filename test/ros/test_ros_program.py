@@ -54,6 +54,33 @@ def test_second_interrupt_ends_a_node_with_status_0() -> None:
     assert process.returncode == 0 and "Traceback" not in output, output
 
 
+HANGING = {
+    "read": "os.read(os.pipe()[0], 1)",
+    "read in C": "lock = ctypes.create_string_buffer(64); libc = ctypes.CDLL(None)\n"
+    "    libc.pthread_mutex_lock(lock); libc.pthread_mutex_lock(lock)",
+}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("hang", HANGING)
+def test_signal_ends_a_node_that_waits_for_a_file_at_its_start(hang: str, number: signal.Signals) -> None:
+    code = f"""
+import ctypes, os
+from dimp_ros.ros_utils.spin import run
+def create(finish):
+    print("begun", flush=True)
+    {HANGING[hang]}
+run(create)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"begun\n"
+        process.send_signal(number)
+        try:
+            assert process.wait(timeout=10.0) == 0
+        finally:
+            process.kill()
+
+
 def test_bad_parameter_file_is_refused_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text("/**: {ros__parameters: {rate: [1,\n")

@@ -31,6 +31,8 @@ class FileHeader(NamedTuple):
     seconds: float
 
 
+FREE_BYTES, BYTES_OF_PIXEL = 2**26, 32
+"""A file may have the former and the latter for each pixel; phones append a film to a photograph."""
 MAX_PARTS = 100_000
 """Chunks of a PNG, segments of a JPEG's header and tiles of a TIFF at most; each takes time."""
 
@@ -39,6 +41,7 @@ _JPEG_FRAMES = {0xC0, 0xC1, 0xC2}  # baseline, extended and progressive; arithme
 _JPEG_SEGMENTS = {0xC4, 0xCC, 0xDB, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}  # tables, comments, applications' data
 _JPEG_SCAN, _JPEG_LAST = 0xDA, 0xD9
 _JPEG_END = b"\xff\xd9"
+_PIECE = 2**20
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 4, 4: 4, 6: 4}
 _PNG_MOST_OTHERS = 1000
 """Chunks without pixels: for each, libpng may print a line."""
@@ -97,7 +100,18 @@ def read_header(data: memoryview) -> FileHeader:
     if header.width < 1 or header.height < 1:
         size = f"{header.width} x {header.height}"
         raise BadImage(f"the {name} file says that it is {size} pixels; both sides must be at least 1")
+    check_length(name, len(data), header.width, header.height)
     return header
+
+
+def check_length(name: str, length: int, width: int, height: int) -> None:
+    """Raise BadImage for a file that is much longer than its pixels."""
+    most = FREE_BYTES + BYTES_OF_PIXEL * width * height
+    if length > most:
+        raise BadImage(
+            f"the {name} file of {width} x {height} pixels has {length} bytes, and may have {most}; save "
+            "the image alone"
+        )
 
 
 def _cut_off(name: str, data: memoryview) -> BadImage:
@@ -135,15 +149,20 @@ def _jpeg(data: memoryview) -> FileHeader:
         raise _damaged("JPEG", f"its header has more than {MAX_PARTS} parts")
     if frame is None:
         raise BadImage("the JPEG file has no frame header before its scan; send a whole file")
-    scan = bytes(data[at:])
-    if _JPEG_END not in scan[-64:] and _JPEG_END not in scan:  # it is nearly always in the last bytes
-        raise _cut_off("JPEG", data)
     height, width, components = frame[2:]
-    scans = scan.count(b"\xff\xda")  # entropy-coded data contain no FF DA
+    check_length("JPEG", len(data), width, height)
+    if _JPEG_END not in bytes(data[max(at, len(data) - 64) :]) and not _count(_JPEG_END, data, at):
+        raise _cut_off("JPEG", data)  # the end is nearly always in the last bytes
+    scans = _count(b"\xff\xda", data, at)  # entropy-coded data contain no FF DA
     pixels, channels = width * height, 1 if components == 1 else 3
     kept = 2 * components if progressive or scans > 1 else 0  # coefficients of all blocks, until the last scan
     seconds = pixels * (2.3 * channels + 0.4 * components * scans) * 1e-9 + len(data) * (21e-9 if kept else 7e-9)
     return FileHeader("JPEG", width, height, pixels * (channels + kept), seconds)
+
+
+def _count(pair: bytes, data: memoryview, begin: int) -> int:
+    """Count a pair of bytes from ``begin`` on, without a copy of the whole."""
+    return sum(bytes(data[at : at + _PIECE + 1]).count(pair) for at in range(begin, len(data), _PIECE))
 
 
 def _png(data: memoryview) -> FileHeader:

@@ -18,12 +18,12 @@ from dimp_ros.images.compressed_image import file_encoding
 from dimp_ros.images.contrast import Contrast
 from dimp_ros.images.conversion import to_bgr
 from dimp_ros.images.decoder import check_cost, check_file, decode_file
-from dimp_ros.images.file_headers import has_header
+from dimp_ros.images.file_headers import FREE_BYTES, FileHeader, has_header
 from dimp_ros.images.plain_headers import read_plain_header
 from dimp_ros.images.raw_image import picture_of
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-LARGEST_FILE = 2**30
+LARGEST_FILE = 2**29
 """In bytes."""
 
 
@@ -56,12 +56,17 @@ def read_pixels(path: Path, flags: int) -> NDArray[Any]:
     size = require_regular_file(path).stat().st_size
     if size > LARGEST_FILE:
         raise ValueError(f"it has {size} bytes, and may have {LARGEST_FILE}")
-    content = np.fromfile(path, np.uint8)
     if not size:
         raise ValueError("it is empty")
-    known = has_header(content.data)  # the suffix may be wrong
-    header = check_file(content) if known else check_cost(read_plain_header(content.data))
-    return decode_file(content, header, flags=flags)
+    if size > FREE_BYTES:
+        _header(np.memmap(path, np.uint8, "r"))  # refuses a file much longer than its pixels before it is read
+    content = np.fromfile(path, np.uint8)
+    return decode_file(content, _header(content), flags=flags)
+
+
+def _header(content: NDArray[np.uint8]) -> FileHeader:
+    """Return the header of a file of any format that is read here; its suffix may be wrong."""
+    return check_file(content) if has_header(content.data) else check_cost(read_plain_header(content.data))
 
 
 def read_image(path: Path, flags: int = cv2.IMREAD_COLOR, *, contrast: Contrast | None = None) -> NDArray[np.uint8]:

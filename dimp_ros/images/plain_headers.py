@@ -7,7 +7,7 @@ import re
 from struct import Struct, error
 
 from dimp_ros.images.encodings import BadImage
-from dimp_ros.images.file_headers import FileHeader
+from dimp_ros.images.file_headers import FileHeader, check_length
 
 _BMP_CORE, _BMP_SIZE, _BMP_CORE_SIZE = 12, Struct("<Iii"), Struct("<IHH")
 _GAP = rb"(?:\s|#[^\r\n]*[\r\n])"
@@ -20,7 +20,7 @@ _BYTES, _SECONDS, _SECONDS_OF_BYTE = 10, 15e-9, 5e-9
 def read_plain_header(data: memoryview) -> FileHeader:
     """Return what the header of a BMP or PNM file says.
 
-    :raises BadImage: for any other file, and for a header that is cut off.
+    :raises BadImage: for any other file, for a header that is cut off, and a file much longer than its pixels.
     """
     start = bytes(data[:2])
     if start == b"BM":
@@ -37,6 +37,7 @@ def read_plain_header(data: memoryview) -> FileHeader:
         raise BadImage(
             f"it is damaged, or no image file that is read here: it begins with {start.hex(' ')}; convert it to PNG"
         )
+    check_length(name, len(data), abs(width), abs(height))
     pixels = abs(width) * abs(height)  # a negative height says that the first row is at the top
     seconds = pixels * _SECONDS + len(data) * _SECONDS_OF_BYTE
     return FileHeader(name, abs(width), abs(height), pixels * _BYTES, seconds)

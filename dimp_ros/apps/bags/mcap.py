@@ -6,18 +6,25 @@ Channels may have any encoding; ``ext.serialization_format`` of a connection nam
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, BinaryIO
 
-from dimp_ros.apps.bags.decompression import unpack
+from dimp_ros.apps.bags.decompression import LARGEST_CHUNK, unpack
 
 MAGIC = b"\x89MCAP0\r\n"
-SCHEMA, CHANNEL, MESSAGE, CHUNK, DATA_END = 0x03, 0x04, 0x05, 0x06, 0x0F
-"""Opcodes of the records that are read; see the MCAP specification."""
-_MESSAGE_HEAD = 22
+FOOTER, SCHEMA, CHANNEL, MESSAGE, CHUNK, STATISTICS, DATA_END = 0x02, 0x03, 0x04, 0x05, 0x06, 0x0B, 0x0F
+"""Opcodes, see the MCAP specification."""
+LARGEST_RECORD = LARGEST_CHUNK + 2**20
+"""In bytes, of the kinds that are read."""
+_READ = (SCHEMA, CHANNEL, MESSAGE, CHUNK, STATISTICS, DATA_END)
+_HEAD, _COUNT = struct.Struct("<BQ"), struct.Struct("<HQ")
+_MESSAGE_HEAD, _COUNTS, _LONGEST_END = 22, 46, 64
+_ZEROS = 2**20
+"""So many zeros after an opcode of 0 are the end of a file that was not closed."""
 
 
 def has_end(path: Path) -> bool:
@@ -31,6 +38,7 @@ class SequentialMcap:
     """An MCAP file up to the first damaged record, with the part of rosbags' reader interface that is used here.
 
     Opening reads the file once for its topics and counts. Messages come in the order in which they were written.
+    `damage`: what is wrong with the first damaged record, and where it is; empty if there is none.
     """
 
     def __init__(self, path: Path) -> None:
@@ -40,7 +48,7 @@ class SequentialMcap:
         self.damage = ""
         schemas: dict[int, str] = {}
         by_id: dict[int, Any] = {}
-        for kind, record in self._records():
+        for kind, record in self._until_damage():
             try:
                 if kind == SCHEMA:
                     schemas[_number("<H", record)] = _text(record, 2)[0]
@@ -50,6 +58,11 @@ class SequentialMcap:
                     ext = SimpleNamespace(offered_qos_profiles=[], serialization_format=_text(record, after)[0])
                     name = _ros2_name(schemas.get(schema, ""))
                     by_id[number] = SimpleNamespace(id=number, topic=topic, msgtype=name, msgcount=0, ext=ext)
+                elif kind == STATISTICS:  # more messages than were read: others are damaged
+                    size = _number("<I", record, _COUNTS - 4) // _COUNT.size * _COUNT.size
+                    for number, count in _COUNT.iter_unpack(record[_COUNTS : _COUNTS + size]):
+                        if number in by_id:
+                            by_id[number].msgcount = max(by_id[number].msgcount, count)
             except (struct.error, UnicodeDecodeError):  # its messages are not read
                 continue
             if kind == MESSAGE and _number("<H", record) in by_id:
@@ -70,57 +83,98 @@ class SequentialMcap:
         return found
 
     def messages(self, connections: Collection[Any]) -> Iterator[tuple[Any, int, bytes]]:
-        """Yield connection, time and message."""
+        """Yield connection, time and message; raise ValueError at the first damaged record."""
         wanted = {connection.id: connection for connection in connections}
         for kind, record in self._records():
             if kind == MESSAGE and (number := _number("<H", record)) in wanted:
                 yield wanted[number], _number("<Q", record, 6), record[_MESSAGE_HEAD:]
 
+    def _until_damage(self) -> Iterator[tuple[int, bytes]]:
+        try:
+            yield from self._records()
+        except ValueError as error:
+            self.damage = str(error)
+
     def close(self) -> None:
         """Do nothing: no file is open between two passes."""
 
     def _records(self) -> Iterator[tuple[int, bytes]]:
-        """Yield the records of the file and of its chunks, up to the first incomplete one."""
+        """Yield the records of the file and of its chunks; of those behind the data, only the statistics.
+
+        A file without its end, whose recorder was killed, may end in an incomplete record or in zeros.
+
+        :raises ValueError: at the first damaged record, with its place.
+        """
         with self._path.open("rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
                 return
-            for kind, record in _split(file, self._path.stat().st_size):
-                if kind == DATA_END:
-                    return
-                try:
-                    for inner, content in _split_bytes(_unpacked(record)) if kind == CHUNK else [(kind, record)]:
-                        if inner == MESSAGE and len(content) < _MESSAGE_HEAD:
-                            raise ValueError(f"a message has {len(content)} bytes, fewer than its head")
-                        yield inner, content
-                except Exception as error:  # errors of damaged data
-                    self.damage = str(error)
-                    return
+            behind = False
+            try:
+                for at, kind, record in _split(file, self._path.stat().st_size, whole=has_end(self._path)):
+                    behind = behind or kind == DATA_END
+                    if behind == (kind == STATISTICS):
+                        yield from _contents(at, kind, record)
+            except ValueError:
+                if not behind:  # every message was read
+                    raise
 
 
-def _split(file: BinaryIO, end: int) -> Iterator[tuple[int, bytes]]:
-    """Yield opcode and content of each complete record, up to an opcode of 0, which is not valid."""
-    while len(head := file.read(9)) == 9:
-        kind, size = struct.unpack("<BQ", head)
-        if not kind or size > end - file.tell():
+def _contents(at: int, kind: int, record: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield a record, or those in it if it is a chunk. :param at: its place, for the error text."""
+    try:
+        for inner, content in _split_bytes(_unpacked(record)) if kind == CHUNK else [(kind, record)]:
+            if inner == MESSAGE and len(content) < _MESSAGE_HEAD:
+                raise ValueError(f"a message has {len(content)} bytes, fewer than its head")
+            yield inner, content
+    except Exception as error:  # errors of damaged data
+        raise ValueError(f"the record at byte {at}: {error}") from error
+
+
+def _split(file: BinaryIO, end: int, *, whole: bool) -> Iterator[tuple[int, int, bytes]]:
+    """Yield position, opcode and content of each record up to the footer; content only of the kinds that are read.
+
+    :param whole: whether the file has its end. Without it, its last record may be incomplete, and zeros may follow.
+    :raises ValueError: for a record that cannot be one, with its position.
+    """
+    while True:
+        at = file.tell()
+        head = file.read(_HEAD.size)
+        kind, size = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, 0)
+        rest = end - file.tell()
+        if not whole and (rest < size <= LARGEST_RECORD if kind else not any(file.read(_ZEROS))):
             return
-        yield kind, file.read(size)
+        early = (kind == FOOTER and whole and rest != size + len(MAGIC)) or (kind == DATA_END and size > _LONGEST_END)
+        if not kind or early or size > rest or (kind in _READ and size > LARGEST_RECORD):
+            raise ValueError(f"no valid record at byte {at}: it would be of kind {kind:#04x} and {size} bytes")
+        if kind == FOOTER:
+            return
+        if kind in _READ:
+            yield at, kind, file.read(size)
+        else:
+            file.seek(size, os.SEEK_CUR)
 
 
 def _split_bytes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield opcode and content of each record in a chunk, up to an opcode of 0."""
+    """Yield opcode and content of each record in a chunk; raise ValueError for one that cannot be one."""
     position = 0
     while position < len(data):
-        kind, size = struct.unpack_from("<BQ", data, position)
-        if not kind:
-            return
-        yield kind, data[position + 9 : position + 9 + size]
-        position += 9 + size
+        head = data[position : position + _HEAD.size]
+        kind, size = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, 0)
+        begin = position + _HEAD.size
+        if not kind or size > len(data) - begin:
+            what = f"it would be of kind {kind:#04x} and {size} bytes"
+            raise ValueError(f"no valid record at byte {position} of the {len(data)} of a chunk: {what}")
+        yield kind, data[begin : begin + size]
+        position = begin + size
 
 
 def _unpacked(chunk: bytes) -> bytes:
     """Return the records of a chunk."""
     compression, position = _text(chunk, 28)
-    data = chunk[position + 8 : position + 8 + _number("<Q", chunk, position)]
+    size = _number("<Q", chunk, position)
+    data = chunk[position + 8 : position + 8 + size]
+    if len(data) < size:
+        raise ValueError(f"a chunk of {len(chunk)} bytes says that it holds {size}")
     return unpack(data, compression, _number("<Q", chunk, 16))
 
 

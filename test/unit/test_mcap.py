@@ -1,0 +1,142 @@
+# SPDX-License-Identifier: Apache-2.0
+"""MCAP files without an index that are damaged in the middle, cut off, or whole."""
+
+from __future__ import annotations
+
+import struct
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
+from helpers.mcap_fixtures import CAMERA, chunk_record, record, write_mcap
+
+from dimp_ros.apps.bags.mcap import MAGIC
+from dimp_ros.apps.bags.reader import ImageBag
+from dimp_ros.images.frame_source import Span
+
+END = record(15, bytes(4)) + record(2, bytes(20)) + MAGIC
+
+
+def parts(path: Path) -> tuple[bytes, bytes]:
+    """Return the header and the records of a camera's five images, 841 bytes each."""
+    content = write_mcap(path, [CAMERA], "x").read_bytes()[: -len(END)]
+    end = len(MAGIC) + 9 + struct.unpack_from("<Q", content, len(MAGIC) + 1)[0]
+    return content[:end], content[end:]
+
+
+def read(path: Path, content: bytes) -> tuple[int, list[str], str]:
+    """Write a file and return the number of its images, the notes and the damage."""
+    path.write_bytes(content)
+    with ImageBag(str(path)) as bag:
+        return len(list(bag.frames(Span()))), bag.notes, bag.damage
+
+
+def third(data: bytes) -> int:
+    """Return where the record of the third image begins."""
+    at = 0
+    for _ in range(4):  # schema, channel, two images
+        at += 9 + struct.unpack_from("<Q", data, at + 1)[0]
+    return at
+
+
+def put(form: str, offset: int, value: int) -> Callable[[bytearray, int], None]:
+    return lambda data, at: struct.pack_into(form, data, at + offset, value)
+
+
+DAMAGE = {
+    "no kind": put("<B", 0, 0),
+    "length beyond the file": put("<Q", 1, 2**40),
+    "length a little too long": put("<Q", 1, 5000),
+    "length a little too short": put("<Q", 1, 700),
+    "zeros": lambda data, at: data.__setitem__(slice(at - 4, at + 500), bytes(504)),
+    "ones": lambda data, at: data.__setitem__(slice(at, at + 500), b"\xff" * 500),
+    "end of data": put("<B", 0, 15),
+    "footer": put("<B", 0, 2),
+}
+
+
+ENDS = ("end of data", "footer")  # a chunk has none
+
+
+@pytest.mark.parametrize(
+    ("name", "chunk"),
+    [(name, chunk) for chunk in (None, "", "zstd") for name in DAMAGE if chunk is None or name not in ENDS],
+)
+def test_damage_in_the_middle_is_reported_with_its_byte(tmp_path, name, chunk):
+    begin, whole = parts(tmp_path / "x.mcap")
+    data = bytearray(whole)
+    DAMAGE[name](data, third(whole))
+    later = b"" if chunk is None else chunk_record(whole, chunk, len(whole))
+    content = bytes(data) if chunk is None else chunk_record(bytes(data), chunk, len(data))
+    count, notes, damage = read(tmp_path / "x.mcap", begin + content + later + END)
+    assert (count, notes) == (2 if name != "length a little too short" else 3, [])
+    assert f"is damaged after {count} images of /cam: ValueError: " in damage and " at byte " in damage
+
+
+@pytest.mark.parametrize("kind", [0x41, 0x10, 0x05 ^ 0x80])
+def test_messages_that_statistics_count_and_nobody_finds_are_missing(tmp_path, kind):
+    begin, whole = parts(tmp_path / "x.mcap")
+    data = bytearray(whole)
+    counts = struct.pack("<QHIIIIQQI", 5, 1, 1, 0, 0, 0, 0, 0, 10) + struct.pack("<HQ", 1, 5)
+    end = record(15, bytes(4)) + record(0x0B, counts) + END[len(record(15, bytes(4))) :]
+    assert read(tmp_path / "x.mcap", begin + whole + end) == (5, [], "")
+    data[third(whole)] = kind  # of another's extension: it is not read
+    assert read(tmp_path / "x.mcap", begin + bytes(data) + end)[2].endswith("1 of 5 images are missing")
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        END,
+        record(9, bytes(3000)) + END,
+        record(15, bytes(4)) + bytes(500) + END,  # nothing but the index is damaged
+        record(15, bytes(4)) + record(0x0B, bytes(50)) + record(0x0B, b"short") + END,
+        END[:-30],
+        b"",
+        record(5, bytes(900))[:-1],
+        record(5, bytes(900))[:7],
+        record(6, bytes(2**20))[:1000],
+        bytes(5),
+        bytes(100_000),
+    ],
+)
+def test_a_file_of_which_every_message_is_read_is_not_called_damaged(tmp_path, end):
+    begin, whole = parts(tmp_path / "x.mcap")
+    count, notes, damage = read(tmp_path / "x.mcap", begin + whole + end)
+    assert (count, damage) == (5, "")
+    assert len(notes) == (not end.endswith(MAGIC)) and all("was cut off" in note for note in notes)
+
+
+def test_zeros_in_the_middle_of_a_file_without_its_end_are_damage(tmp_path):
+    begin, whole = parts(tmp_path / "x.mcap")
+    count, notes, damage = read(tmp_path / "x.mcap", begin + whole + bytes(4096) + whole[third(whole) :])
+    assert count == 5 and "was cut off" in notes[0] and f"no valid record at byte {len(begin + whole)}" in damage
+
+
+def test_records_that_are_not_needed_are_not_read(tmp_path):
+    begin, whole = parts(tmp_path / "x.mcap")
+    path, size = tmp_path / "x.mcap", 2**33
+    path.write_bytes(begin + whole + struct.pack("<BQ", 9, size))
+    with path.open("r+b") as file:
+        file.seek(size, 2)
+        file.write(END)
+    tracemalloc.start()
+    with ImageBag(str(path)) as bag:
+        assert len(list(bag.frames(Span()))) == 5 and bag.damage == ""
+    assert tracemalloc.get_traced_memory()[1] < 2**24
+    tracemalloc.stop()
+
+
+def test_a_message_of_gigabytes_is_damage_and_not_read(tmp_path):
+    begin, whole = parts(tmp_path / "x.mcap")
+    path, size = tmp_path / "x.mcap", 2**33
+    path.write_bytes(begin + whole + struct.pack("<BQ", 5, size))
+    with path.open("r+b") as file:
+        file.seek(size, 2)
+        file.write(END)
+    with ImageBag(str(path)) as bag:
+        assert len(list(bag.frames(Span()))) == 5
+        assert f"no valid record at byte {len(begin + whole)}: it would be of kind 0x05 and {size} bytes" in bag.damage

@@ -63,6 +63,7 @@ class Operator:
         self._take = self.node.create_client(Trigger, f"{name}/take_set_point")
         self.centre, self.side, self.state, self.confidence = (500.0, 240.0), 80.0, TargetState.TRACKING, 0.9
         self.names = ["cup"]
+        self.frame = "camera_optical"
         self.telling = True
         self.stamp: Time | None = None  # one that stands still
         self.clock = lambda: self.node.get_clock().now()
@@ -90,7 +91,7 @@ class Operator:
     def tell(self, stamp: Time) -> None:
         """Publish the target's state, camera_info, and the pose where there is one, of an image with a stamp."""
         array = TargetStateArray(image_width=640, image_height=480)
-        array.header.stamp, array.header.frame_id = stamp, "camera_optical"
+        array.header.stamp, array.header.frame_id = stamp, self.frame
         for name in self.names:
             state = TargetState(header=array.header, id=name, state=self.state, confidence=self.confidence, age=0.01)
             state.bbox.center.position.x, state.bbox.center.position.y = self.centre

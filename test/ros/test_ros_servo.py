@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from harness.ros_harness import TargetState, wait_until
-from helpers.steering_operator import batch, steering
+from helpers.steering_operator import batch, steering, vars_of
 
 from dimp_ros.apps.steering.servo import Servo
 
@@ -18,6 +20,25 @@ def test_servo_moves_in_the_frame_of_the_images_and_stops():
         assert operator.commands[-1].header.frame_id == "camera_optical" and operator.last()[5] == 0.0
         operator.state = TargetState.LOST
         operator.wait_for_rest()
+
+
+def test_motion_in_another_frame_begins_at_zero():
+    with steering(Servo, "delta_twist_cmds") as operator:
+        operator.set_enabled(True)
+        for change in ("tool_camera", "", "camera_optical"):
+            operator.wait_for_motion()
+            operator.frame = change
+            wait_until(lambda name=change: operator.commands[-1].header.frame_id == name, "the images' frame")
+        operator.wait_for_motion()
+        for change in ("wrist", ""):
+            operator.wait_for_motion()
+            assert operator.steering.set_parameters_atomically(batch(frame_id=change)).successful
+            name = change or "camera_optical"
+            wait_until(lambda name=name: operator.commands[-1].header.frame_id == name, "the frame of the parameter")
+        operator.wait_for_motion()
+        commands = list(operator.commands)
+        turns = [b for a, b in itertools.pairwise(commands) if a.header.frame_id != b.header.frame_id]
+        assert len(turns) >= 5 and not any(any(vars_of(command)) for command in turns)
 
 
 def test_servo_takes_the_set_point_with_its_size():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Safety of steering: conditions for motion, limits, and the way to rest."""
+"""Safety of steering: the conditions for motion."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from helpers.simulated_loop import nanoseconds
 from hypothesis import given, settings
@@ -18,7 +17,6 @@ from dimp_ros.apps.steering.follower_control import FollowConfig, camera_of_view
 from dimp_ros.apps.steering.safety import (
     PAUSE_SECONDS,
     STOP_SECONDS,
-    CommandLimiter,
     MotionGate,
     SafetyConfig,
     TargetObservation,
@@ -37,8 +35,6 @@ CONFIG = SafetyConfig(timeout=0.5, min_confidence=0.5)
 GOOD = TargetObservation(
     "cup", TargetState.TRACKING, Box(300.0, 220.0, 40.0, 40.0), 0.9, stamp=nanoseconds(99.9), age=0.1, sent=100.0
 )
-LIMIT = np.array([1.0, 0.5, 0.5, 0.3, 0.3, 2.0])
-SLEW = np.array([2.0, 2.0, 1.0, 4.0, 4.0, 8.0])
 NUMBERS = st.floats(allow_nan=True, allow_infinity=True)
 
 
@@ -273,65 +269,3 @@ def test_a_position_counts_only_where_it_lies_behind_the_box():
     assert fits_box(replace(GOOD, position=(0.0, 0.0, 3.0)), CAMERA)
     for position in (None, (2.0, 0.0, 3.0), (0.0, 0.0, -3.0), (0.0, 0.0, 0.0), (0.0, math.nan, 3.0), (0, 0, math.inf)):
         assert not fits_box(replace(GOOD, position=position), CAMERA)
-
-
-STEPS = st.lists(
-    st.tuples(
-        st.booleans(),
-        st.lists(NUMBERS, min_size=6, max_size=6),
-        st.one_of(st.floats(0.001, 0.3), st.sampled_from([0.0, -1.0, 60.0, math.nan, math.inf])),
-    ),
-    max_size=40,
-)
-
-
-@pytest.mark.parametrize("uniform", [False, True])
-@settings(deadline=None)
-@given(steps=STEPS, stop_seconds=st.floats(0.0, 0.2))
-def test_limits_and_slew_rates_hold_whatever_the_clock_does(uniform, steps, stop_seconds):
-    limiter, now, before = CommandLimiter(uniform=uniform), 10.0, np.zeros(6)
-    for drive, wanted, step in steps:
-        now = now + step if math.isfinite(now) else 10.0
-        if drive:
-            command = limiter.drive(np.array(wanted), -LIMIT, LIMIT, SLEW, now)
-            if command.any():
-                assert (np.abs(command - before) <= SLEW * min(max(step, 0.0), 0.25) + 1e-9).all()
-        else:
-            command = limiter.stop(now, stop_seconds)
-            assert (np.abs(command) <= np.abs(before) + 1e-12).all()
-        assert np.isfinite(command).all() and (np.abs(command) <= LIMIT).all()
-        before = command
-
-
-@settings(deadline=None)
-@given(step=st.floats(1 / 200, 1 / 20), stop_seconds=st.floats(0.0, 0.2))
-def test_a_stop_takes_its_seconds_and_a_tick_at_most_and_stays(step, stop_seconds):
-    limiter, now = CommandLimiter(), 0.0
-    for _ in range(50):
-        now += step
-        limiter.drive(np.ones(6), -LIMIT, LIMIT, SLEW, now)
-    last_motion = now
-    assert limiter.command.any()
-    while limiter.command.any():
-        now += step
-        limiter.stop(now, stop_seconds)
-    assert now - last_motion <= stop_seconds + step + 1e-6
-    for _ in range(5):
-        now += step
-        assert not limiter.stop(now, stop_seconds).any()
-
-
-def test_command_begins_at_zero_after_a_pause_of_the_loop():
-    limiter = CommandLimiter()
-    for tick in range(20):
-        limiter.drive(np.ones(6), -LIMIT, LIMIT, SLEW, tick * 0.02)
-    assert not limiter.drive(np.ones(6), -LIMIT, LIMIT, SLEW, 60.0).any()
-    assert limiter.drive(np.ones(6), -LIMIT, LIMIT, SLEW, 60.02)[0] == pytest.approx(SLEW[0] * 0.02)
-
-
-def test_uniform_slew_keeps_the_direction_of_the_change():
-    limiter = CommandLimiter(uniform=True)
-    wanted = np.array([0.8, -0.4, 0.2, 0.0, 0.0, 0.0])
-    limiter.drive(wanted, -LIMIT, LIMIT, SLEW, 0.0)
-    command = limiter.drive(wanted, -LIMIT, LIMIT, SLEW, 0.02)
-    assert command.any() and command / command[0] == pytest.approx(wanted / wanted[0])

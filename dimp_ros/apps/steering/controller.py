@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from dimp_ros.apps.steering.delay_compensation import DelayCompensator
-from dimp_ros.apps.steering.safety import Command, CommandLimiter, MotionGate, SafetyConfig, TargetObservation, Twist
+from dimp_ros.apps.steering.limiter import CommandLimiter
+from dimp_ros.apps.steering.safety import Command, MotionGate, SafetyConfig, TargetObservation, Twist
 from dimp_ros.geometry.box import Box
 from dimp_ros.geometry.camera import Camera
 
@@ -40,6 +41,7 @@ class BaseController(ABC, Generic[Config]):
         self._limiter = CommandLimiter(uniform=uniform)
         self._gate = MotionGate()
         self._followed: tuple[str, Camera] | None = None  # target and camera of the values
+        self._frames: tuple[str | None, ...] = ()
 
     @property
     def enabled(self) -> bool:
@@ -61,15 +63,26 @@ class BaseController(ABC, Generic[Config]):
         self._gate.tick(now, clock)
         return self._gate.refusal(observation, self.camera, self.config, now)
 
-    def update(self, observation: TargetObservation | None, now: float, clock: float | None = None) -> Command:
+    def update(
+        self,
+        observation: TargetObservation | None,
+        now: float,
+        clock: float | None = None,
+        frames: tuple[str | None, ...] = (),
+    ) -> Command:
         """Return the command for this moment; to be called `rate` times a second.
 
         :param observation: the latest one. :param clock: ROS time in seconds, None if there is no other clock than
-            the steady one.
+            the steady one. :param frames: frame_ids of the command and of the images. Where one changes, the command
+            is zero at once: the last velocity would be another motion in another frame.
         """
         self._advance(now, self._limiter.command.tolist())
         reason = self.refusal(observation, now, clock)
         reason = reason if self._enabled else "not enabled"
+        if frames != self._frames:
+            self._frames = frames
+            self._limiter.halt()
+            reason = reason or "the frame_id of the images or of the commands has changed"
         box = observation.box if observation is not None else None
         if reason or observation is None or box is None or self.camera is None:
             self._forget()
@@ -78,7 +91,10 @@ class BaseController(ABC, Generic[Config]):
         if followed != self._followed:
             self._forget()
             self._followed = followed
-        return self._steer(observation, box, self.camera, now)
+        command = self._steer(observation, box, self.camera, now)
+        if self._limiter.stopping and not command.reason:
+            return command._replace(reason="coming to rest after a stop")
+        return command
 
     def _forget(self) -> None:
         """Forget what was measured: the target may be anywhere since."""

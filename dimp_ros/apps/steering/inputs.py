@@ -41,8 +41,8 @@ class SteeringInputs:
         self.camera_trouble = "no camera_info has come"
         """What is wrong with camera_info; empty if nothing is."""
         self._absence = "nothing was received on targets: does the tracker run, and has it a target?"
-        self.frame = ""
-        """frame_id of the images."""
+        self.frame: str | None = None
+        """frame_id of the images; None before the first one."""
 
     @property
     def camera(self) -> Camera | None:
@@ -131,8 +131,8 @@ class SteeringInputs:
             self._forget(problem)
         elif self._given is None and stamp < self._calibrated_since:
             self._forget("the image was taken before the camera changed")
-        elif before not in ("", self.frame):  # an image before a change is of another camera, or of other axes
-            self._forget(f"the images' frame_id changed from {before[:60]!r} to {self.frame[:60]!r}")
+        elif before not in (None, self.frame):  # an image before a change is of another camera, or of other axes
+            self._forget(f"the images' frame_id changed from {str(before)[:60]!r} to {self.frame[:60]!r}")
         else:
             self._state = chosen[0]
 

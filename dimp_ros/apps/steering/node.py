@@ -113,14 +113,14 @@ class SteeringNode(Node, Generic[Config]):
 
     def _on_tick(self) -> None:
         """Publish the command of this moment; after any error, zero."""
-        now = steady_seconds()
+        now, frame = steady_seconds(), ""
         try:
             with self._lock:
-                now = steady_seconds()
+                now, frame = steady_seconds(), self._frame
                 self._inputs.on_publishers(*map(self.count_publishers, self._watched))
                 self._control.camera = self._inputs.camera
-                observation, frame = self._inputs.observation, self._inputs.frame
-                command = self._control.update(observation, now, self._now())
+                observation = self._inputs.observation
+                command = self._control.update(observation, now, self._now(), (frame, self._inputs.frame))
                 if command.reason and self._control.enabled and observation is None:
                     command = command._replace(reason=self._inputs.absence)
         except Exception:
@@ -128,7 +128,7 @@ class SteeringNode(Node, Generic[Config]):
             with self._lock:
                 self._control = self.make_control(self._control.config)
                 self._control.camera = self._inputs.camera
-            command, frame = Command(Twist(), "disabled by an error, see the log"), ""
+            command = Command(Twist(), "disabled by an error, see the log")
         before, self._command = self._command, command
         with self._lock:  # nothing is published after `close`
             if not self._closed:
@@ -139,7 +139,7 @@ class SteeringNode(Node, Generic[Config]):
         """Publish what was decided at a time; zero if this process was stopped since then."""
         message = TwistStamped()
         message.header.stamp = self.get_clock().now().to_msg()
-        message.header.frame_id = self.parameters["frame_id"] or frame
+        message.header.frame_id = frame
         if all(map(math.isfinite, twist)) and steady_seconds() - decided < PAUSE_SECONDS:
             linear, angular = message.twist.linear, message.twist.angular
             linear.x, linear.y, linear.z, angular.x, angular.y, angular.z = twist
@@ -202,6 +202,11 @@ class SteeringNode(Node, Generic[Config]):
             return self._inputs.absence
         return self._control.refusal(observation, steady_seconds(), self._now())
 
+    @property
+    def _frame(self) -> str:
+        """frame_id of the commands."""
+        return str(self.parameters["frame_id"] or self._inputs.frame or "")
+
     def _now(self) -> float:
         """Return ROS time in seconds."""
         return float(self.get_clock().now().nanoseconds / NANOSECONDS)
@@ -210,6 +215,6 @@ class SteeringNode(Node, Generic[Config]):
         """Publish a last zero; nothing runs outside of the executor."""
         with self._lock:
             self._closed = True
-            self._publish(Twist(), self._inputs.frame, steady_seconds())
+            self._publish(Twist(), self._frame, steady_seconds())
         self._commands.wait_for_all_acked(Duration(seconds=0.2))
         return True

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a robot may move by an observation of its target, and how it stops.
+"""Whether a robot may move by an observation of its target.
 
-`MotionGate` decides whether the latest observation may move the robot. `CommandLimiter` makes each command: within
-limits and slew rates while moving, down to zero within a bounded time otherwise. ``now`` is `steady_seconds`;
-``clock`` is ROS time, which may jump, stand still, or be wrong.
+`MotionGate` decides whether the latest observation may move the robot; `CommandLimiter` makes each command of that.
+``now`` is `steady_seconds`; ``clock`` is ROS time, which may jump, stand still, or be wrong.
 
 Bound: the command is zero `SafetyConfig.timeout` + `STOP_SECONDS` after the first message on the newest image was sent,
 by the steady clock, whatever ROS time does and whatever is repeated.
@@ -17,7 +16,6 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from dimp_ros.geometry.box import Box
 from dimp_ros.geometry.camera import Camera
@@ -114,6 +112,7 @@ class MotionGate:
       `LEAST_CLOCK_RATE` times that. So a clock that stands, crawls or swings to and fro moves nothing.
     - After a pause of the calls longer than `PAUSE_SECONDS` (a stopped process, a suspended machine), only messages
       that were sent after the pause count: what waited in a queue is ignored.
+    - An image must have been taken, by ROS time, after the last change of the camera: older boxes are of another one.
     """
 
     def __init__(self) -> None:
@@ -123,11 +122,15 @@ class MotionGate:
         self._awake_since = -math.inf
         self._clock: float | None = None  # last value of ROS time
         self._highest: deque[tuple[float, float]] = deque()  # each tick's time, and the highest value until then
+        self._camera: Camera | None = None  # the last one that was known
+        self._camera_since = -math.inf  # ROS time at which it took the place of another
 
     def restart(self) -> None:
         """Accept images and ROS time older than the newest again: a person has enabled the motion anew."""
         self._newest = -math.inf
         self._highest.clear()
+        if self._clock is not None:
+            self._camera_since = min(self._camera_since, self._clock)
 
     def tick(self, now: float, clock: float | None) -> None:
         """Note the clocks; to be called before each command, also while nothing may move."""
@@ -147,6 +150,7 @@ class MotionGate:
     ) -> str:
         """Return why the robot must not move by ``observation``; empty if it may. `tick` comes before."""
         clock = self._clock
+        self._note_camera(camera, now)
         if trouble := self._clock_trouble(config.timeout, now):
             return trouble
         if observation is None:
@@ -165,7 +169,17 @@ class MotionGate:
                 f"image stamps went back by {self._newest - stamp:.3g} s (a replay, a second publisher, or a clock "
                 "that was reset): disable, and enable again, to follow the older images"
             )
+        if not reason and stamp < self._camera_since:
+            return "the image was taken before the camera changed"
         return reason
+
+    def _note_camera(self, camera: Camera | None, now: float) -> None:
+        """Note since when there is another camera than the last one that was known."""
+        if camera is None or camera == self._camera:
+            return
+        if self._camera is not None:
+            self._camera_since = now if self._clock is None else self._clock
+        self._camera = camera
 
     def _clock_trouble(self, timeout: float, now: float) -> str:
         """Return what is wrong with ROS time; empty if it advances, or has not been watched for ``timeout`` yet."""
@@ -246,76 +260,3 @@ def fits_box(observation: TargetObservation, camera: Camera) -> bool:
     ray = camera.bearing(*box.center)
     width = math.hypot(box.w / camera.fx, box.h / camera.fy)
     return distance > 0.05 and float(ray @ np.array(position)) > distance * math.cos(min(0.1 + width, 1.0))
-
-
-class CommandLimiter:
-    """The last command, and the next one that may follow it.
-
-    :param uniform: scale all components alike where one is too quick, so that the direction of the change is kept.
-    """
-
-    def __init__(self, *, uniform: bool = False) -> None:
-        self._uniform = uniform
-        self._time: float | None = None
-        self._stopping: tuple[float, NDArray[np.float64]] | None = None
-        self.command: NDArray[np.float64] = np.zeros(6)
-
-    def drive(
-        self,
-        wanted: NDArray[np.float64],
-        low: NDArray[np.float64],
-        high: NDArray[np.float64],
-        slew: NDArray[np.float64],
-        now: float,
-        smoothing: NDArray[np.float64] | None = None,
-    ) -> NDArray[np.float64]:
-        """Return the command [6] nearest to ``wanted`` within ``low`` .. ``high`` that ``slew`` a second can reach.
-
-        :param smoothing: time constants [6] with which the command approaches ``wanted``, seconds; 0 or None for none.
-        Where ``wanted`` or ``now`` is not finite, the command is zero at once.
-        """
-        step = self._step(now)
-        if not (math.isfinite(step) and np.isfinite(wanted).all()):
-            return self._halt()
-        self._stopping = None
-        change = np.clip(wanted, low, high) - self.command
-        if smoothing is not None:
-            change = change * np.where(smoothing > 0.0, 1.0 - np.exp(-step / np.maximum(smoothing, 1e-9)), 1.0)
-        most = slew * step
-        if self._uniform:
-            share = np.divide(most, np.abs(change), out=np.ones(6), where=np.abs(change) > most)
-            change = change * share.min()
-        else:
-            change = np.clip(change, -most, most)
-        self.command = np.clip(self.command + change, low, high)
-        return self.command
-
-    def stop(self, now: float, seconds: float) -> NDArray[np.float64]:
-        """Return the command [6] on the straight line to zero, which is reached ``seconds`` after the last motion."""
-        before = self._time
-        step = self._step(now)
-        if not math.isfinite(step) or not self.command.any():
-            return self._halt()
-        if self._stopping is None:  # from the last tick of motion: its reason may have gone right after that
-            self._stopping = (now if before is None else before), self.command
-        begin, command = self._stopping
-        left = 1.0 - (now - begin) / seconds if seconds > 0.0 else 0.0
-        if not left > 1e-9:
-            return self._halt()
-        self.command = command * min(left, 1.0)
-        return self.command
-
-    def _halt(self) -> NDArray[np.float64]:
-        self._stopping = None
-        self.command = np.zeros(6)
-        return self.command
-
-    def _step(self, now: float) -> float:
-        """Return seconds since the last call; start from zero after a pause. NaN for an invalid or reversed clock."""
-        before, self._time = self._time, now if math.isfinite(now) else None
-        if self._time is None or (before is not None and now < before):
-            return math.nan
-        if before is None or now - before > PAUSE_SECONDS:
-            self._halt()
-            return 0.0
-        return now - before

@@ -3,12 +3,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import socket
+import time
 from typing import Any
 
 import pytest
 
-from dimp_ros.apps.mavlink.autopilot import HEARTBEAT_TIMEOUT, STOP_SECONDS, AutopilotControl
+from dimp_ros.apps.mavlink.autopilot import HEARTBEAT_TIMEOUT, SETPOINT_SECONDS, STOP_SECONDS, AutopilotControl
+from dimp_ros.apps.mavlink.link import MavlinkLink
+from dimp_ros.ros_utils.steady_clock import steady_seconds
 
 common = pytest.importorskip(
     "pymavlink.dialects.v20.common", reason="pymavlink is not installed: pip install pymavlink"
@@ -26,11 +31,16 @@ class Bench:
 
     def __init__(self, *, px4: bool = False, kind: int = QUADROTOR, **options: Any) -> None:
         self.now, self.sent, self.px4 = 100.0, [], px4
-        self.control = AutopilotControl(7, 100, self.sent.append, clock=lambda: self.now, **options)
+        self.connected = True
+        self.control = AutopilotControl(7, 100, self._send, clock=lambda: self.now, **options)
         self.kind, self.mode = kind, OFFBOARD if px4 else GUIDED
         self.autopilot, self.flags, self.status = (12 if px4 else 3), ARMED | 1, common.MAV_STATE_ACTIVE
         self.twist: tuple[float, ...] | None = FORWARD
         self.beats, self._next_beat = True, self.now
+
+    def _send(self, message: Any) -> None:
+        if self.connected:
+            self.sent.append(message)
 
     def receive(self, message: Any, system: int = 7, component: int = 1) -> None:
         """Hand over a message of a sender."""
@@ -47,13 +57,21 @@ class Bench:
         before = len(self.sent)
         for _ in range(round(seconds / PERIOD)):
             self.now += PERIOD
-            if self.beats and self.now >= self._next_beat:
+            if self.now >= self._next_beat:
                 self._next_beat = self.now + 1.0
-                self.heartbeat()
+                if self.beats and self.connected:
+                    self.heartbeat()
             if self.twist is not None:
                 self.control.on_command(self.twist, self.now)
             self.control.tick(publishers)
         return self.sent[before:]
+
+    def pause(self, seconds: float) -> None:
+        """Stop the process for a while; the heartbeats that waited for it are read first."""
+        self.now += seconds
+        while self.now >= self._next_beat:
+            self._next_beat += 1.0
+            self.heartbeat()
 
     def change(self, **values: Any) -> None:
         """Change what the autopilot reports, at once."""
@@ -66,8 +84,13 @@ def velocities(messages: list[Any]) -> list[tuple[float, ...]]:
     return [(one.vx, one.vy, one.vz, one.yaw_rate) for one in messages]
 
 
+def moves(message: Any) -> bool:
+    names = ("vx", "vy", "vz", "yaw_rate", "pitch_rate")
+    return any(getattr(message, name, 0.0) for name in names)
+
+
 def moving(messages: list[Any]) -> list[Any]:
-    return [one for one in messages if any(velocities([one])[0])]
+    return [one for one in messages if moves(one)]
 
 
 def test_setpoint_is_a_velocity_in_the_body_frame() -> None:
@@ -159,7 +182,8 @@ def test_only_zero_is_sent_once_a_condition_goes() -> None:
         assert moving(bench.run(1.0))
         bench.change(**change)
         after = bench.run(3.0)
-        assert after and not moving(after) and len(after) <= STOP_SECONDS / PERIOD + 1
+        assert after and not moving(after) and len(after) <= (STOP_SECONDS + 1.0) / PERIOD + 1
+        assert bench.run(3.0) == []
 
 
 def test_nothing_is_sent_in_a_mode_that_a_person_selects() -> None:
@@ -177,6 +201,113 @@ def test_zero_of_the_follower_ends_in_silence() -> None:
     bench.twist = (0.0,) * 6
     after = bench.run(3.0)
     assert after and not moving(after) and bench.run(1.0) == [], "the operator's own commands in GUIDED are left alone"
+
+
+@pytest.mark.parametrize("options", [{}, {"gimbal": True}], ids=["vehicle", "gimbal"])
+@pytest.mark.parametrize("seconds", [0.3, 0.7, 1.1, 1.5, 2.4, 3.0, 5.0])
+@pytest.mark.parametrize("follower", ["stopped", "dead"])
+def test_zero_follows_a_pause_in_which_the_motion_ended(
+    options: dict[str, bool], seconds: float, follower: str
+) -> None:
+    bench = Bench(**options)
+    bench.run(1.3)
+    bench.twist = None
+    bench.pause(seconds)
+    bench.twist = (0.0,) * 6 if follower == "stopped" else None
+    first = bench.run(0.25)
+    assert len(first) >= 4 and not any(map(moves, first))
+    rest = bench.run(1.75)
+    assert not any(map(moves, rest)) and bench.run(5.0) == []
+
+
+@pytest.mark.parametrize("seconds", [0.1, 0.5, 1.0, 1.5, 2.0, 2.4, 3.0, 5.0])
+@pytest.mark.parametrize("phase", [0.0, 0.25, 0.5, 0.75, 0.95])
+def test_zero_follows_a_link_that_broke_before_the_stop(seconds: float, phase: float) -> None:
+    bench = Bench()
+    bench.run(1.0 + phase)
+    bench.connected = False
+    bench.run()
+    bench.twist = (0.0,) * 6
+    bench.run(seconds)
+    bench.connected = True
+    zeros = bench.run(3.5)
+    assert zeros and not moving(zeros) and bench.run(2.0) == []
+    if seconds > HEARTBEAT_TIMEOUT + 1.0:
+        assert len(zeros) * PERIOD >= SETPOINT_SECONDS - seconds - PERIOD
+
+
+def test_zero_reaches_the_autopilot_after_a_reconnection() -> None:
+    control: AutopilotControl
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        link = MavlinkLink(
+            f"tcp:127.0.0.1:{port}", 57600, 7, 100, receive=lambda one: control.on_message(one), tick=int, log=str
+        )
+        control = AutopilotControl(7, 100, link.send)
+        link.start()
+        try:
+            assert any(map(moves, heard_by_autopilot(server, control, FORWARD, 0.5)))
+            server.close()
+            end = time.monotonic() + STOP_SECONDS + 0.3
+            while time.monotonic() < end:
+                control.on_command((0.0,) * 6, steady_seconds())
+                control.tick()
+                time.sleep(PERIOD)
+            with socket.create_server(("127.0.0.1", port)) as again:
+                after = heard_by_autopilot(again, control, (0.0,) * 6, 0.5)
+            assert after and not moving(after)
+        finally:
+            assert link.close()
+
+
+def heard_by_autopilot(
+    server: socket.socket, control: AutopilotControl, twist: tuple[float, ...], seconds: float
+) -> list[Any]:
+    """Play an autopilot behind a socket for a while after the node has connected; return what it has heard."""
+    codec, heard = common.MAVLink(None, srcSystem=7, srcComponent=1), []
+    codec.robust_parsing = True
+    server.settimeout(10.0)
+    with server.accept()[0] as stream:
+        beat = common.MAVLink_heartbeat_message(QUADROTOR, 3, ARMED | 1, GUIDED, common.MAV_STATE_ACTIVE, 3)
+        stream.sendall(beat.pack(codec))
+        stream.settimeout(PERIOD)
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            control.on_command(twist, steady_seconds())
+            control.tick()
+            with contextlib.suppress(TimeoutError):
+                heard += codec.parse_buffer(stream.recv(4096)) or []
+    return [one for one in heard if one.get_type() == "SET_POSITION_TARGET_LOCAL_NED"]
+
+
+def test_zero_ends_without_an_autopilot() -> None:
+    bench = Bench()
+    bench.run(1.0)
+    bench.beats = False
+    bench.twist = (0.0,) * 6
+    assert len(bench.run(20.0)) * PERIOD <= SETPOINT_SECONDS
+    bench = Bench()
+    bench.run(1.0)
+    bench.twist = None
+    bench.pause(SETPOINT_SECONDS + 0.1)
+    assert bench.run(5.0) == [], "ArduPilot has stopped by itself, and may have another command"
+
+
+def test_motion_sent_after_a_pause_is_followed_by_zero() -> None:
+    bench, paused = Bench(), []
+    bench.run(1.0)
+    send = bench.sent.append
+
+    def late(message: Any) -> None:  # the process is stopped between the decision and the sending
+        if not paused:
+            paused.append(True)
+            bench.pause(20.0)
+        send(message)
+
+    bench.control = AutopilotControl(7, 100, late, clock=lambda: bench.now)
+    bench.heartbeat()
+    sent = bench.run(1.0)
+    assert len(moving(sent)) == 1 and sent[0] in moving(sent) and len(sent) >= 10
 
 
 def test_silent_follower_stops_the_vehicle() -> None:
@@ -222,7 +353,7 @@ def test_lost_heartbeat_ends_it_until_the_mode_is_selected_anew() -> None:
         and "heartbeat" in (bench.control.refusal())
     )
     bench.beats = True
-    assert bench.run(3.0) == [] and "was lost" in bench.control.refusal()
+    assert not moving(bench.run(3.0)) and bench.run(1.0) == [] and "was lost" in bench.control.refusal()
     bench.change(mode=LOITER)
     bench.change(mode=GUIDED)
     assert moving(bench.run(0.5))

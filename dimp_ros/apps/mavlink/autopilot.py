@@ -23,7 +23,10 @@ HEARTBEAT_TIMEOUT = 2.5
 """The autopilot counts as lost this long after its last heartbeat, seconds; it sends one a second."""
 
 STOP_SECONDS = 1.0
-"""Zero is sent for so long after the last motion, then nothing, except to PX4: see `AutopilotControl`."""
+"""After motion, zero is sent until a heartbeat comes that is this much later than the first zero, then nothing."""
+
+SETPOINT_SECONDS = 6.0
+"""No setpoint moves a vehicle for longer: GUID_TIMEOUT of ArduPilot is 5 s at most."""
 
 ARDUPILOT, PX4 = 3, 12
 """MAV_AUTOPILOT of the autopilots that are known."""
@@ -74,8 +77,10 @@ class AutopilotHeartbeat(NamedTuple):
 class AutopilotControl:
     """Passes velocity commands on to an autopilot, or to a gimbal. Thread-safe.
 
-    While commands may not be passed on, or are zero, or none comes, zero is sent for `STOP_SECONDS` after the last
-    motion, then nothing: ArduPilot holds still then, and other commands of the operator in GUIDED are not overruled.
+    While commands may not be passed on, or are zero, or none comes, zero is sent after motion, and then nothing:
+    ArduPilot holds still then, and other commands of the operator in GUIDED are not overruled. Zero is sent until a
+    heartbeat `STOP_SECONDS` after the first zero shows that the link carries it, whatever was paused or broken,
+    but no longer than `SETPOINT_SECONDS` after the last motion: ArduPilot has stopped by itself then.
     PX4 enters OFFBOARD only while setpoints come, and leaves it when they end: it gets zero velocity as long as
     commands come, whatever its mode, and nothing once they have ended, so that its own failsafe acts.
 
@@ -108,7 +113,8 @@ class AutopilotControl:
         self._landed_state = 0
         self._twist: tuple[float, ...] = ZERO
         self._sent = -math.inf
-        self._moved = -math.inf
+        self._moved = -math.inf  # when motion was last sent, as long as zero may have to follow it
+        self._still_since = math.inf  # first tick without motion
         self._claimed = False  # the gimbal, for the present motion
         self._closed = False
 
@@ -126,6 +132,8 @@ class AutopilotControl:
                 )
                 gap = before is not None and now - before.heard > HEARTBEAT_TIMEOUT
                 self._lost = beat.in_mode and (self._lost or gap)
+                if gap:
+                    self._still_since = math.inf  # the zeros until now have gone nowhere
 
     def on_command(self, twist: Sequence[float], sent: float) -> None:
         """Take a command: linear x, y, z in m/s and angular x, y, z in rad/s; one beyond `LARGEST_COMMAND` is zero.
@@ -148,14 +156,17 @@ class AutopilotControl:
             now, beat = self._clock(), self._heartbeat
             reason = self._refusal(now, publishers)
             twist = ZERO if reason else self._twist
-            if any(twist):
-                self._moved = now
-            stopping = now - self._moved <= STOP_SECONDS
+            moving = any(twist)
+            self._moved = now if moving else self._moved
+            self._still_since = math.inf if moving else min(self._still_since, now)
+            stopping = now - self._moved <= SETPOINT_SECONDS
+            if beat is not None and beat.heard - self._still_since > STOP_SECONDS:
+                self._moved = -math.inf  # this zero is the last one
             ours = beat is not None and (beat.in_mode or self._any_mode)
             streaming = beat is not None and beat.mode_name == "OFFBOARD" and not self._trouble(now, publishers)
             if self._gimbal:
                 due = [self._gimbal_rates(twist)] if stopping and ours else []
-                if any(twist) and not self._claimed:
+                if moving and not self._claimed:
                     due.insert(0, self._gimbal_claim())
                 self._claimed = bool(due)
                 due += [self._setpoint(now, ZERO)] if streaming else []
@@ -163,6 +174,9 @@ class AutopilotControl:
                 due = [self._setpoint(now, twist)] if streaming or (stopping and ours) else []
         for message in due:
             self._send(message)
+        if moving:  # this process may have been stopped before it was sent
+            with self._lock:
+                self._moved = self._clock()
         return reason
 
     def close(self) -> None:

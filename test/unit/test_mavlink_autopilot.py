@@ -23,6 +23,7 @@ QUADROTOR, PLANE, ROVER, VTOL = 2, 1, 10, 22
 GUIDED, ROVER_GUIDED, LOITER, OFFBOARD, POSCTL = 4, 15, 5, 6 << 16, 3 << 16
 ARMED = common.MAV_MODE_FLAG_SAFETY_ARMED
 FORWARD = (1.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+TURNING = (0.0, 0.0, 0.0, 0.0, 0.2, 0.3)
 PERIOD = 0.05
 
 
@@ -210,7 +211,8 @@ def test_zero_follows_a_pause_in_which_the_motion_ended(
     options: dict[str, bool], seconds: float, follower: str
 ) -> None:
     bench = Bench(**options)
-    bench.run(1.3)
+    bench.twist = TURNING
+    assert moving(bench.run(1.3))
     bench.twist = None
     bench.pause(seconds)
     bench.twist = (0.0,) * 6 if follower == "stopped" else None
@@ -234,6 +236,21 @@ def test_zero_follows_a_link_that_broke_before_the_stop(seconds: float, phase: f
     assert zeros and not moving(zeros) and bench.run(2.0) == []
     if seconds > HEARTBEAT_TIMEOUT + 1.0:
         assert len(zeros) * PERIOD >= SETPOINT_SECONDS - seconds - PERIOD
+
+
+def test_gimbal_gets_its_zero_in_every_mode_and_however_late() -> None:
+    bench = Bench(gimbal=True)
+    bench.twist = TURNING
+    assert moving(bench.run(1.0))
+    bench.change(mode=LOITER)
+    zeros = bench.run(2.1)
+    assert zeros and not moving(zeros) and bench.run(2.0) == []
+    bench.change(mode=GUIDED)
+    assert moving(bench.run(1.0))
+    bench.twist = None
+    bench.pause(60.0)
+    zeros = bench.run(2.1)
+    assert zeros and not moving(zeros) and bench.run(2.0) == []
 
 
 def test_zero_reaches_the_autopilot_after_a_reconnection() -> None:

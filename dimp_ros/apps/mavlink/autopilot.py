@@ -80,7 +80,8 @@ class AutopilotControl:
     While commands may not be passed on, or are zero, or none comes, zero is sent after motion, and then nothing:
     ArduPilot holds still then, and other commands of the operator in GUIDED are not overruled. Zero is sent until a
     heartbeat `STOP_SECONDS` after the first zero shows that the link carries it, whatever was paused or broken,
-    but no longer than `SETPOINT_SECONDS` after the last motion: ArduPilot has stopped by itself then.
+    but to a vehicle no longer than `SETPOINT_SECONDS` after the last motion: ArduPilot has stopped by itself then. A
+    gimbal gets it in every mode, since its rates may hold until another comes.
     PX4 enters OFFBOARD only while setpoints come, and leaves it when they end: it gets zero velocity as long as
     commands come, whatever its mode, and nothing once they have ended, so that its own failsafe acts.
 
@@ -159,19 +160,19 @@ class AutopilotControl:
             moving = any(twist)
             self._moved = now if moving else self._moved
             self._still_since = math.inf if moving else min(self._still_since, now)
-            stopping = now - self._moved <= SETPOINT_SECONDS
+            stopping = now - self._moved < (math.inf if self._gimbal else SETPOINT_SECONDS)
             if beat is not None and beat.heard - self._still_since > STOP_SECONDS:
                 self._moved = -math.inf  # this zero is the last one
-            ours = beat is not None and (beat.in_mode or self._any_mode)
             streaming = beat is not None and beat.mode_name == "OFFBOARD" and not self._trouble(now, publishers)
             if self._gimbal:
-                due = [self._gimbal_rates(twist)] if stopping and ours else []
+                due = [self._gimbal_rates(twist)] if stopping else []
                 if moving and not self._claimed:
                     due.insert(0, self._gimbal_claim())
                 self._claimed = bool(due)
                 due += [self._setpoint(now, ZERO)] if streaming else []
             else:
-                due = [self._setpoint(now, twist)] if streaming or (stopping and ours) else []
+                ours = stopping and beat is not None and beat.in_mode
+                due = [self._setpoint(now, twist)] if streaming or ours else []
         for message in due:
             self._send(message)
         if moving:  # this process may have been stopped before it was sent

@@ -50,9 +50,11 @@ class Source(Protocol):
     """Number of frames, None if unknown."""
 
     notes: list[str]
-    """Remarks about the state of the source, one line each."""
-    damage: str
-    """Why the frames ended before the end of the source; empty if they did not."""
+    """Remarks about the state of the source, one line each; some are known after the last frame only."""
+
+    @property
+    def damage(self) -> str:
+        """Why the frames ended before the end of the source; empty if they did not."""
 
     def frames(self, span: Span) -> Iterator[Frame]:
         """Yield the frames of a span."""
@@ -65,10 +67,14 @@ class VideoFileSource:
     """A `Video` as a source."""
 
     def __init__(self, path: str) -> None:
-        self.notes: list[str] = []
-        self.damage = ""
         self._video = Video(path)
         self.name, self.fps, self.length = path, self._video.fps, self._video.length
+        self.notes = self._video.notes
+
+    @property
+    def damage(self) -> str:
+        """Why the file has more images than were read; known after the last frame."""
+        return self._video.damage
 
     def frames(self, span: Span) -> Iterator[Frame]:
         """Yield the frames of a span."""

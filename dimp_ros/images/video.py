@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import math
 import shutil
+import statistics
 import tempfile
+from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, pairwise
 from pathlib import Path
 from typing import TypeAlias
 
@@ -20,6 +22,7 @@ from dimp_ros.files.inputs import opencv_path
 from dimp_ros.files.outputs import OutputFile, WriteFailed
 from dimp_ros.images.contrast import Contrast
 from dimp_ros.images.files import IMAGE_SUFFIXES, list_images, read_image
+from dimp_ros.images.video_structure import find_damage, mp4_length
 
 BgrImage = NDArray[np.uint8]
 """HxWx3 uint8, blue, green, red."""
@@ -34,6 +37,10 @@ _CODEC = cv2.VideoWriter.fourcc(*"mp4v")
 Place: TypeAlias = int | float
 """A position in a video: int is a frame index from 0, float is seconds after the first frame."""
 _TOLERANCE = 1e-6  # seconds, for rounding of float times
+_SPARE_IMAGES = 2.5
+"""So many may be missing at the end of a whole film: numbers and times are rounded."""
+_LONG_STEP = 5
+"""Times the usual one, of which is told."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +56,8 @@ class VideoFrame:
 class Video:
     """Frames of a video file, a folder of images in order of their numbers, or a camera given by its index.
 
-    `fps`: frames per second; `length`: number of frames; None if unknown.
+    `fps`: frames per second; `length`: number of frames, for some containers an estimate; None if unknown. After the
+    last frame, `damage`: why the file has more than was read, empty if it has not; `notes`: remarks, one line each.
 
     :raises ValueError: if the source cannot be read, with the remedy.
     """
@@ -58,6 +66,9 @@ class Video:
         self.source = source
         self.fps: float | None = None
         self.length: int | None = None
+        self.notes: list[str] = []
+        self.damage = ""
+        self._checked = False
         self._files: list[Path] = []
         self._capture: cv2.VideoCapture | None = None
         if source and Path(source).is_dir():
@@ -112,22 +123,54 @@ class Video:
         capture, self._capture = self._capture or self._open(), None  # each call reads from the first frame on
         first = seconds = 0.0
         step = 1 / (self.fps or DEFAULT_FPS)
+        times, latest = array("d"), 0.0
         for index in count():
             # Frame by frame up to the first: seeking by number is not exact with every codec.
             if not capture.grab():
-                return
+                break
             stamp = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
             if index == 0:
                 first = stamp
             else:  # cameras and files without timestamps do not count up
                 seconds = stamp - first if stamp - first > seconds else seconds + step
+            latest = max(latest, stamp)
+            times.append(seconds)
             if end is not None and _reached(index, seconds, end):
                 return
             if _reached(index, seconds, start):
                 good, image = capture.retrieve()
                 if not good:
-                    return
+                    break
                 yield VideoFrame(index, seconds, np.asarray(image, np.uint8))
+        if not self._checked and Path(self.source).is_file():
+            self._checked = True
+            self.damage = self._damage(len(times), latest)
+            steps = [later - earlier for earlier, later in pairwise(times)]
+            if not self.damage and steps and max(steps) > _LONG_STEP * statistics.median(steps):
+                self.notes.append(
+                    f"{self.source} has no image for {max(steps):.2f} s after frame {steps.index(max(steps))}: its "
+                    "frame rate varies, or images are missing; frames are numbered as they were read"
+                )
+
+    def _damage(self, read: int, latest: float) -> str:
+        """Return why the file has more images than were ``read``; empty if it has not.
+
+        The container's number of images is no proof alone: for Matroska it is the length of film and sound times the
+        frame rate, which may vary; for AVI it counts empty entries, for MP4 fields and what an edit list leaves out.
+
+        :param latest: the container's time of the last image, seconds.
+        """
+        path, expected = Path(self.source), max(self.length or 0, read)
+        images = f"{read} of {expected} images" if expected > read else f"{read} images"
+        if broken := find_damage(path):
+            return f"{self.source} has {images} that can be read: {broken}"
+        mp4 = mp4_length(path)
+        if mp4 is None:
+            return ""
+        rate = self.fps or DEFAULT_FPS
+        lost, late = expected - read - mp4.hidden * rate, (mp4.shown - latest) * rate - 1
+        ends_early = lost > _SPARE_IMAGES and late > _SPARE_IMAGES
+        return f"{self.source} ends after {images}: the others cannot be decoded" if ends_early else ""
 
 
 def _reached(index: int, seconds: float, place: Place) -> bool:

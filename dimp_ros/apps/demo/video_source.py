@@ -103,6 +103,8 @@ class VideoSource(Node):
                 self.get_logger().error(f"image {frame.index} is left out: {frame.problem}")
             else:
                 yield frame
+        if self._video.damage:
+            self.get_logger().error(self._video.damage, once=True)
 
     def _frame_after(self, frame: VideoFrame) -> VideoFrame | None:
         """Return the frame that follows, and set the timer to its time where that is the video's own."""

@@ -276,8 +276,7 @@ def _track(arguments: argparse.Namespace, make_tracker: Callable[[str, str], Any
                 outputs.append(_result_bag(arguments, images))
         else:
             source = VideoFileSource(arguments.source)
-        for note in source.notes:
-            print(f"dimp-track: {note}", file=sys.stderr)
+        shown = _print_notes(source, 0)
         fps = source.fps or DEFAULT_FPS
         if arguments.out or arguments.show:
             outputs.append(Screen(arguments.out, fps, _annotator(arguments), window=arguments.show))
@@ -294,7 +293,15 @@ def _track(arguments: argparse.Namespace, make_tracker: Callable[[str, str], Any
                 print(f"dimp-track: {line}", file=sys.stderr)
             raise
         unwritten = _finish(outputs)
+        _print_notes(source, shown)
     return statistics, [line for line in (source.damage, *statistics.unwritten, *unwritten) if line]
+
+
+def _print_notes(source: Source, shown: int) -> int:
+    """Print the notes about a source but the first ``shown`` ones; return how many there are."""
+    for note in source.notes[shown:]:
+        print(f"dimp-track: {note}", file=sys.stderr)
+    return len(source.notes)
 
 
 def _finish(outputs: Sequence[Output]) -> list[str]:
@@ -339,7 +346,7 @@ def _result_bag(arguments: argparse.Namespace, images: ImageBag) -> ResultBag:
 def main(argv: Sequence[str] | None = None, make_tracker: Callable[[str, str], Any] | None = None) -> int:
     """Run the command with trackers from `make_tracker(model, device)`; None for `DimpTracker`.
 
-    Return 0; 1 if the source is damaged and only its beginning was used, or an output could not be written; 2 if the
+    Return 0; 1 if the source is damaged and only a part of it was used, or an output could not be written; 2 if the
     request is refused; 130 after a signal before the first frame.
     """
     arguments = build_parser().parse_args(argv)

@@ -97,6 +97,8 @@ def fill_polygons(polygons: Sequence[Sequence[float]], height: int, width: int) 
         outline += float(np.abs(corners - np.roll(corners, 1, 0)).max(1).sum())
     if outline > MAX_OUTLINE:
         raise ValueError(f"polygons with outlines of {outline:.0f} pixels, and they may have {MAX_OUTLINE}")
+    if not parts:
+        return np.zeros((height, width), np.uint8)
     coco = _pycocotools()
     merged = coco.merge(coco.frPyObjects([part.tolist() for part in parts], height, width))
     return np.ascontiguousarray(coco.decode(merged))

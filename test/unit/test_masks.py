@@ -80,6 +80,7 @@ def test_a_polygon_outside_the_image_is_cut_off():
     mask = fill_polygons([[-10, -10, 5, -10, 5, 5, -10, 5.0]], 40, 60)
     assert mask.sum() == mask[:5, :5].sum() == 25
     assert not fill_polygons([[-10, 0, -5, 0, -5, 5.0]], 40, 60).any()
+    assert fill_polygons([], 40, 60).shape == (40, 60)
 
 
 def test_masks_larger_than_any_image_are_refused_undecoded():

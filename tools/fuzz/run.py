@@ -70,9 +70,10 @@ class FuzzSurface(NamedTuple):
 
 
 SURFACES = {
-    "raw-images": FuzzSurface("fuzz.images", "raw_images", 0.17, "cv2"),
+    "raw-images": FuzzSurface("fuzz.images", "raw_images", 0.15, "cv2"),
     "compressed-images": FuzzSurface("fuzz.images", "compressed_images", 0.13, "cv2"),
     "contradictions": FuzzSurface("fuzz.contradictions", "contradictions", 0.05, "rosbags", 3.0),
+    "files": FuzzSurface("fuzz.files", "files", 0.02, "pycocotools", 3.0),
     "complexity": FuzzSurface("fuzz.complexity", "complexity", 0.005, "rosbags", 5.0),
     "outputs": FuzzSurface("fuzz.outputs", "outputs", 0.015, "rosbags"),
     "position": FuzzSurface("fuzz.position", "positions", 0.14, "numpy"),

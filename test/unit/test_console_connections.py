@@ -4,9 +4,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +21,7 @@ from helpers.console_client import (  # noqa: E402
     PATIENCE,
     TOKEN,
     Browser,
+    FakeRobot,
     Served,
     browse,
     handshake,
@@ -26,7 +30,9 @@ from helpers.console_client import (  # noqa: E402
 )
 
 from dimp_ros.apps.console import connections  # noqa: E402
+from dimp_ros.apps.console.session import Session  # noqa: E402
 from dimp_ros.apps.console.settings import ConsoleSettings  # noqa: E402
+from dimp_ros.apps.console.state import ConsoleState  # noqa: E402
 
 PING, EMPTY_CONTINUATION = b"\x89\x80\0\0\0\0", b"\x00\x80\0\0\0\0"
 
@@ -223,3 +229,65 @@ def test_weak_token_is_refused_without_being_shown(token):
     with pytest.raises(ValueError, match="openssl rand -hex 16") as caught:
         ConsoleSettings(token=token)
     assert token not in str(caught.value)
+
+
+@pytest.mark.parametrize("said", ["nothing", "half a request", "handshake", "half a body"])
+def test_the_end_closes_strangers_at_once_and_logs_nothing(said, caplog):
+    served = Served(token=TOKEN)
+    port = served.server.port
+    texts = {"half a request": b"GET / HT", "handshake": handshake(port)}
+    texts["half a body"] = f"POST / HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 9999\r\n\r\nabc".encode()
+    with ExitStack() as sockets:
+        clients = [sockets.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE)) for _ in range(30)]
+        for client in clients:
+            client.sendall(texts.get(said, b""))
+        time.sleep(0.2)
+        begun = time.monotonic()
+        assert served.close() and time.monotonic() - begun < connections.STRANGER_SECONDS - 1.0
+        for client in clients:
+            with suppress(ConnectionError):
+                while client.recv(4096):
+                    pass
+    gc.collect()
+    assert caplog.records == []
+
+
+class DyingSocket:
+    """A browser that has gone while its last message is still being sent."""
+
+    closed = False
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        return self
+
+    async def __anext__(self) -> Any:
+        await asyncio.sleep(0.02)
+        raise StopAsyncIteration
+
+    async def send_json(self, fields: Any) -> None:
+        """Fail, some time after it was cancelled."""
+        try:
+            await asyncio.sleep(PATIENCE)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0.1)
+            raise ConnectionResetError("Cannot write to closing transport") from None
+
+
+def test_session_cancelled_while_it_ends_loses_no_exception():
+    lost: list[Any] = []
+
+    async def end() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: lost.append(context))
+        settings = ConsoleSettings(port=0)
+        state = ConsoleState(settings.pair_seconds, settings.stale_after)
+        images: Any = SimpleNamespace(levels=[None])
+        session = Session(DyingSocket(), state, images, FakeRobot(), settings, lambda session: None)
+        serving = asyncio.ensure_future(session.serve())
+        await asyncio.sleep(0.05)
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        await asyncio.sleep(0.2)
+        gc.collect()
+
+    asyncio.run(end())
+    assert lost == []

@@ -35,6 +35,7 @@ class Connections:
     def __init__(self, make: Callable[[], asyncio.Protocol]) -> None:
         self._make = make
         self._strangers: dict[asyncio.BaseTransport, str] = {}  # oldest first; the address of each
+        self._closed = False
 
     def __call__(self) -> asyncio.Protocol:
         """Return the protocol of a new connection."""
@@ -45,8 +46,17 @@ class Connections:
         if transport is not None:
             self._strangers.pop(transport, None)
 
+    def close(self) -> None:
+        """Close all connections of strangers, and those that are yet to be made."""
+        self._closed = True
+        for transport in list(self._strangers):
+            self._close(transport)
+
     def opened(self, transport: asyncio.Transport) -> None:
         """Count a new connection; if there are too many, close the oldest of the address with most."""
+        if self._closed:
+            transport.abort()
+            return
         peer = transport.get_extra_info("peername")
         self._strangers[transport] = str(peer[0]) if peer else ""
         asyncio.get_running_loop().call_later(STRANGER_SECONDS, self._close, transport)

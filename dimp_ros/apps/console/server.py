@@ -20,7 +20,7 @@ from dimp_ros.apps.console.access import AccessDenied, Gate
 from dimp_ros.apps.console.connections import BACKLOG, Connections
 from dimp_ros.apps.console.jpeg_encoder import JpegEncoder, ladder
 from dimp_ros.apps.console.protocol import MAX_BYTES, BadMessage, Login, parse
-from dimp_ros.apps.console.session import Close, Session, TrackerClient
+from dimp_ros.apps.console.session import Close, Session, TrackerClient, retrieve
 
 if TYPE_CHECKING:
     from dimp_ros.apps.console.settings import ConsoleSettings
@@ -179,7 +179,10 @@ class ConsoleServer:
             for handler in self._handlers:
                 handler.cancel()
             await asyncio.gather(*self._handlers, return_exceptions=True)
+            if self._connections is not None:
+                self._connections.close()
             await runner.cleanup()
+            await _end_tasks()
 
     def _wake_all(self) -> None:
         for session in self._sessions:
@@ -283,6 +286,16 @@ class ConsoleServer:
         self._watchers(len(self._sessions))
         self._log(f"browser {request.remote} connected, {len(self._sessions)} in all")
         return None
+
+
+async def _end_tasks() -> None:
+    """Cancel what aiohttp has left, such as a request whose rest does not come."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in left:
+        task.add_done_callback(retrieve)
+        task.cancel()
+    if left:
+        await asyncio.wait(left, timeout=CLOSE_SECONDS)
 
 
 async def _end(request: web.Request, socket: web.WebSocketResponse, why: Close | None) -> None:

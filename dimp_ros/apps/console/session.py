@@ -237,8 +237,10 @@ class Session:
 
     async def _timely(self, sending: Awaitable[None]) -> bool:
         """Send, and return whether that was done in time; with full buffers it waits for the browser."""
+        task = asyncio.ensure_future(sending)
+        task.add_done_callback(retrieve)  # up to Python 3.11 `asyncio.wait_for` loses the error of what it cancels
         try:
-            await asyncio.wait_for(sending, self._settings.client_timeout)
+            await asyncio.wait_for(task, self._settings.client_timeout)
         except asyncio.TimeoutError:
             return False
         return True
@@ -260,11 +262,18 @@ async def _end(tasks: Iterable[asyncio.Future[Any]]) -> None:
     sender would go on until `client_timeout`, and the connection stay open as long. So they are cancelled again.
     """
     left = set(tasks)
+    for task in left:
+        task.add_done_callback(retrieve)
     while left:
         for task in left:
             task.cancel()
-        done, left = await asyncio.wait(left, timeout=CHANGE_SECONDS)
-        await asyncio.gather(*done, return_exceptions=True)
+        _, left = await asyncio.wait(left, timeout=CHANGE_SECONDS)
+
+
+def retrieve(task: asyncio.Future[Any]) -> None:
+    """Take the exception of a task that has ended, which asyncio would log otherwise."""
+    if not task.cancelled():
+        task.exception()
 
 
 def image_header(number: int, shown: ShownImage, size: tuple[int, int], level: int, now: float) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Pilot:
 
     def __init__(self) -> None:
         self.node = Node("follower")
-        self.forward, self.alive = 0.0, True
+        self.forward, self.alive, self.frame = 0.0, True, ""
         self.obeyed: list[TwistStamped] = []
         self.texts: list[str] = []
         self._commands = self.node.create_publisher(TwistStamped, "cmd_vel", RELIABLE)
@@ -49,6 +49,7 @@ class Pilot:
     def _publish(self) -> None:
         if self.alive:
             message = TwistStamped()
+            message.header.frame_id = self.frame
             message.twist.linear.x, message.twist.angular.z = self.forward, 0.25 * self.forward
             self._commands.publish(message)
 
@@ -155,6 +156,10 @@ def test_vehicle_follows_in_guided_mode_and_stops_with_the_follower() -> None:
         assert time.monotonic() - begin < 2.0, "well before the autopilot's own 3 s"
         f.pilot.alive = True
         wait_until(lambda: f.pilot.speed() > 0.0, "motion again")
+        f.pilot.frame = "map"
+        wait_until(lambda: f.pilot.speed() == 0.0 and f.pilot.reports("frame_id 'map'"), "no motion in another frame")
+        f.pilot.frame = "base_link"
+        wait_until(lambda: f.pilot.speed() > 0.0, "motion in the body's frame")
         assert f.station.select_mode(LOITER) == 0
         wait_until(lambda: f.pilot.speed() == 0.0 and f.pilot.reports("not in GUIDED"), "the person in control")
 

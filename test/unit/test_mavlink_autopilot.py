@@ -37,6 +37,7 @@ class Bench:
         self.kind, self.mode = kind, OFFBOARD if px4 else GUIDED
         self.autopilot, self.flags, self.status = (12 if px4 else 3), ARMED | 1, common.MAV_STATE_ACTIVE
         self.twist: tuple[float, ...] | None = FORWARD
+        self.frame = "base_link"
         self.beats, self._next_beat = True, self.now
 
     def _send(self, message: Any) -> None:
@@ -63,7 +64,7 @@ class Bench:
                 if self.beats and self.connected:
                     self.heartbeat()
             if self.twist is not None:
-                self.control.on_command(self.twist, self.now)
+                self.control.on_command(self.twist, self.now, self.frame)
             self.control.tick(publishers)
         return self.sent[before:]
 
@@ -185,6 +186,20 @@ def test_only_zero_is_sent_once_a_condition_goes() -> None:
         after = bench.run(3.0)
         assert after and not moving(after) and len(after) <= (STOP_SECONDS + 1.0) / PERIOD + 1
         assert bench.run(3.0) == []
+
+
+@pytest.mark.parametrize(
+    "frame", ["map", "odom", "camera_optical_frame", "base_link_optical", "base_link/", "BASE_LINK"]
+)
+@pytest.mark.parametrize("options", [{}, {"px4": True}, {"gimbal": True}, {"gimbal": True, "any_mode": True}])
+def test_velocity_of_another_frame_moves_nothing(frame: str, options: dict[str, bool]) -> None:
+    bench = Bench(**options)
+    for body in ("", "base_link", "robot/base_link"):
+        bench.twist, bench.frame = TURNING, body
+        assert any(map(moves, bench.run(0.5)))
+        bench.frame = frame
+        after = bench.run(2.5)
+        assert after and not any(map(moves, after)) and repr(frame) in bench.control.refusal()
 
 
 def test_nothing_is_sent_in_a_mode_that_a_person_selects() -> None:

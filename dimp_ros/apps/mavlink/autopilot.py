@@ -43,8 +43,21 @@ _PX4_TYPES = (*_COPTERS, *_GROUND, 19, 20, 21, 22, 23, 24, 25)
 """Those and VTOLs: OFFBOARD takes velocities of them."""
 
 ZERO = (0.0,) * 6
+BODY_FRAME = "base_link"
+"""frame_id of commands, of one robot or of one among several (``robot/base_link``); an empty one is taken for it."""
+
 LARGEST_COMMAND = 100.0
 """m/s or rad/s; a larger one is an error, and may not even fit into the message."""
+
+
+def frame_trouble(frame: str) -> str:
+    """Return why commands of this frame_id move nothing; empty if they are the body's."""
+    if not frame or frame.rsplit("/", 1)[-1] == BODY_FRAME:
+        return ""
+    return (
+        f"the velocities on cmd_vel have the frame_id {frame[:60]!r}, expected {BODY_FRAME!r} or none: set the "
+        "follower's parameter frame_id, or transform them to the body's frame"
+    )
 
 
 class AutopilotHeartbeat(NamedTuple):
@@ -113,6 +126,7 @@ class AutopilotControl:
         self._lost = False  # the heartbeat was lost in the mode, which a person has not selected anew since
         self._landed_state = 0
         self._twist: tuple[float, ...] = ZERO
+        self._frame = ""
         self._sent = -math.inf
         self._moved = -math.inf  # when motion was last sent, as long as zero may have to follow it
         self._still_since = math.inf  # first tick without motion
@@ -136,15 +150,17 @@ class AutopilotControl:
                 if gap:
                     self._still_since = math.inf  # the zeros until now have gone nowhere
 
-    def on_command(self, twist: Sequence[float], sent: float) -> None:
+    def on_command(self, twist: Sequence[float], sent: float, frame: str = "") -> None:
         """Take a command: linear x, y, z in m/s and angular x, y, z in rad/s; one beyond `LARGEST_COMMAND` is zero.
 
         :param sent: when it was sent, by the clock; NaN if that is not known: then it moves nothing.
+        :param frame: its frame_id; in another than `BODY_FRAME` it moves nothing.
         """
         with self._lock:
             fits = len(twist) == 6 and all(abs(value) <= LARGEST_COMMAND for value in twist)
             self._twist = tuple(twist) if fits else ZERO
             self._sent = sent
+            self._frame = frame
 
     def refusal(self, publishers: int = 1) -> str:
         """Return why commands are not passed on now; empty if they are. :param publishers: of commands."""
@@ -205,6 +221,8 @@ class AutopilotControl:
 
     def _refusal(self, now: float, publishers: int) -> str:
         if trouble := self._trouble(now, publishers):
+            return trouble
+        if trouble := frame_trouble(self._frame):
             return trouble
         beat, m = self._heartbeat, self._m
         assert beat is not None

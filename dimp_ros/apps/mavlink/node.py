@@ -15,7 +15,7 @@ from geometry_msgs.msg import TwistStamped
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 
-from dimp_ros.apps.mavlink.autopilot import AutopilotControl
+from dimp_ros.apps.mavlink.autopilot import AutopilotControl, frame_trouble
 from dimp_ros.apps.mavlink.camera import CommandAnswer, Done, Identity, TrackingCamera
 from dimp_ros.apps.mavlink.display import DisplayedImage
 from dimp_ros.apps.mavlink.link import MavlinkLink
@@ -162,7 +162,10 @@ class MavlinkNode(Node):
         """Take the follower's velocity."""
         linear, angular = message.twist.linear, message.twist.angular
         twist = (linear.x, linear.y, linear.z, angular.x, angular.y, angular.z)
-        self._autopilot.on_command(twist, sent_at(info))
+        frame = message.header.frame_id
+        self._autopilot.on_command(twist, sent_at(info), frame)
+        if trouble := frame_trouble(frame):
+            self.get_logger().warning(f"not steering: {trouble}", once=True)
 
     def _steer(self) -> None:
         """Send what the autopilot or the gimbal is to get now, and log when that changes between motion and none."""

@@ -15,7 +15,7 @@ import stat
 import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator
-from itertools import combinations
+from itertools import combinations, islice
 from pathlib import Path
 from types import TracebackType
 
@@ -48,7 +48,7 @@ def check_outputs(
     """Refuse outputs that would overwrite an input or one another, or that cannot be written.
 
     Links, hard links, relative paths and differences in case are seen through. An output inside an input folder is
-    refused as well, and a folder for outputs that holds a link into an input.
+    refused as well, and a folder for outputs that holds a link or a hard link into an input.
 
     :param outputs: files that will be written. :param folders: folders that files are written into, or will be.
     :param new_folders: folders that must not be there yet. :param inputs: files and folders that are read.
@@ -80,9 +80,11 @@ def check_outputs(
     for name, path in added:
         if path.exists() and not path.is_dir():
             raise ValueError(f"{name} {path} is a file; give the name of a folder")
-        for link in _links(path, {_real(source) for _, source in read}):
-            for other, source in read:
-                if _real(link).is_relative_to(_real(source)):
+        links = list(_links(path, {_real(source) for _, source in read}))
+        for other, source in read if links else []:
+            files = _identities(source)
+            for link in links:
+                if _real(link).is_relative_to(_real(source)) or _identity(link) in files:
                     raise ValueError(
                         f"{link} leads into {other} {source}; remove that link, or give {name} another name"
                     )
@@ -102,7 +104,9 @@ def _same(path: Path, other: Path) -> bool:
 
 
 def _links(folder: Path, without: set[Path]) -> Iterator[Path]:
-    """Yield the links among the first `_LOOKED_AT` files and folders below a folder, but not those in ``without``."""
+    """Yield the links, and the files with several hard links, among the first `_LOOKED_AT` files and folders below a
+    folder, but not those in ``without``.
+    """
     count = 0
     for parent, folders, files in os.walk(folder):
         folders[:] = [
@@ -110,10 +114,25 @@ def _links(folder: Path, without: set[Path]) -> Iterator[Path]:
         ]
         for path in (Path(parent, name) for name in (*folders, *files)):
             count += 1
-            if path.is_symlink():
+            if path.is_symlink() or (path.is_file() and path.stat().st_nlink > 1 and _real(path) not in without):
                 yield path
         if count > _LOOKED_AT:
             return
+
+
+def _identities(source: Path) -> set[tuple[int, int] | None]:
+    """Return what tells a file, or the first `_LOOKED_AT` files below a folder, under any of their names."""
+    below = (Path(parent, name) for parent, _, names in os.walk(source) for name in names)
+    return {_identity(path) for path in (source, *islice(below, _LOOKED_AT))} - {None}
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return device and inode; None if there is no such file."""
+    try:
+        info = path.stat()
+    except OSError:
+        return None
+    return info.st_dev, info.st_ino
 
 
 def _real(path: Path) -> Path:

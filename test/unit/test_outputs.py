@@ -113,8 +113,35 @@ def test_output_folder_that_leads_into_an_input_is_refused(film: Path, link: str
         check_outputs([], inputs, folders=[("--out", Path("out"))])
 
 
+@pytest.mark.parametrize("link", ["log.jsonl", "store/frames.bin"])
+@pytest.mark.parametrize("target", ["film.mp4", "frames/1.png", "frames/below/2.png", "frames/linked.png"])
+def test_output_folder_with_a_hard_link_of_an_input_is_refused(film: Path, link: str, target: str) -> None:
+    Path("frames/below").mkdir()
+    for name in ("frames/below/2.png", "outside.png"):
+        Path(name).write_text(BEFORE)
+    Path("frames/linked.png").symlink_to("../outside.png")
+    place = Path("out", link)
+    place.parent.mkdir(parents=True)
+    os.link(Path(target).resolve(), place)
+    inputs = [("SOURCE", film), ("--sequences", Path("frames"))]
+    with pytest.raises(ValueError, match=rf"{place} leads into .*; remove that link"):
+        check_outputs([], inputs, folders=[("--out", Path("out"))])
+
+
+def test_output_folder_may_share_hard_links_with_another(film: Path) -> None:
+    for folder in (Path("runs/a"), Path("runs/b")):
+        folder.mkdir(parents=True)
+    Path("runs/a/log.jsonl").write_text(BEFORE)
+    os.link("runs/a/log.jsonl", "runs/b/log.jsonl")
+    Path("runs/b/frames.bin").symlink_to("nothing")
+    os.link(film, "runs/b/config.yaml")
+    inputs = [("SOURCE", Path("frames")), ("CONFIG", Path("runs/b/config.yaml"))]
+    check_outputs([], inputs, folders=[("--folder", Path("runs/b"))])
+
+
 def test_input_folder_below_the_output_folder_may_hold_links(film: Path) -> None:
     Path("frames/2.png").symlink_to("1.png")
+    os.link("frames/1.png", "frames/3.png")
     Path("elsewhere").symlink_to("/tmp")
     check_outputs([], [("--sequences", Path("frames"))], folders=[("--out", Path())])
 

@@ -82,9 +82,9 @@ def check_outputs(
             raise ValueError(f"{name} {path} is a file; give the name of a folder")
         links = list(_links(path, {_real(source) for _, source in read}))
         for other, source in read if links else []:
-            files = _identities(source)
+            contents = _identities(source)
             for link in links:
-                if _real(link).is_relative_to(_real(source)) or _identity(link) in files:
+                if _real(link).is_relative_to(_real(source)) or _identity(link) in contents:
                     raise ValueError(
                         f"{link} leads into {other} {source}; remove that link, or give {name} another name"
                     )

@@ -2,13 +2,17 @@
 """Fitting the confidence: the resulting map, the sequences it is fitted on, and the command."""
 
 import itertools
+import json
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
 from helpers.image_fixtures import write_images
+from safetensors.torch import save
 
 from dimp_ros.datasets.base import held_out
 from dimp_ros.datasets.registry import open_data_sets
@@ -17,8 +21,8 @@ from dimp_ros.evaluation.confidence.calibrate import Followed, filmed, fit_logis
 from dimp_ros.evaluation.confidence.metrics import auroc, calibration_error, log_loss
 from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.geometry.box import Box
-from dimp_ros.model.checkpoints.checkpoint import load_model, save_weights
-from dimp_ros.model.checkpoints.weights_file import WeightsInfo
+from dimp_ros.model.checkpoints.checkpoint import stored_tensors
+from dimp_ros.model.checkpoints.weights_file import WeightsInfo, find_weights, read_header
 from dimp_ros.model.confidence import ConfidenceMap
 from dimp_ros.model.dimp import build_model
 from dimp_ros.synthetic.image_store_writer import build_store
@@ -181,7 +185,11 @@ def test_calibrate_command_reports_and_writes_the_map(store, tmp_path, monkeypat
     monkeypatch.setattr(calibrate, "DimpTracker", _TemplateTracker)
     path = tmp_path / "weights.safetensors"
     torch.manual_seed(0)
-    save_weights(path, build_model("dimp_lite"), WeightsInfo("dimp_lite", commit="abc"), torch.float16)
+    net = build_model("dimp_lite")
+    next(net.parameters()).data.fill_(1e5)  # beyond half precision
+    info = json.dumps({"architecture": "dimp_lite", "commit": "abc", "later": "an entry of a newer version"})
+    path.write_bytes(save(stored_tensors(net), metadata={"note": "of another program: \u00e9", "dimp_ros": info}))
+    os.link(path, tmp_path / "backup")
     before = path.read_bytes()
     assert calibrate.main([str(path), "--store", str(store), "--sequences", "5"]) == 0
     captured = capsys.readouterr().out
@@ -189,9 +197,74 @@ def test_calibrate_command_reports_and_writes_the_map(store, tmp_path, monkeypat
         assert words in captured
     assert path.read_bytes() == before
     assert calibrate.main([str(path), "--store", str(store), "--sequences", "5", "--write"]) == 0
-    info = load_model(str(path))[1]
+    info = read_header(path).info
     assert len(info.confidence_knots) == calibrate.KNOTS and info.commit == "abc"
     assert info.confidence.threshold_50 is not None
+    assert (tmp_path / "backup").read_bytes() == before
+    (header, tensors), (old, old_tensors) = _parts(path.read_bytes()), _parts(before)
+    own, old_own = (json.loads(each["__metadata__"].pop("dimp_ros")) for each in (header, old))
+    assert own.pop("confidence_knots") and own == old_own
+    assert header == old and tensors == old_tensors and (len(path.read_bytes()) - len(tensors)) % 8 == 0
+
+
+def _parts(content):
+    length = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:length]), content[length:]
+
+
+def _fitted(monkeypatch, changed=lambda: None):
+    """Let the command find half of the frames right, and ``changed`` happen while it measures."""
+    count = 40
+    right = np.arange(count) % 2 * np.linspace(0.5, 1, count)
+    found = calibrate.Followed(np.arange(count) // 8, right, right, np.ones(count), np.zeros(count, bool))
+    monkeypatch.setattr(calibrate, "DimpTracker", _TemplateTracker)
+    monkeypatch.setattr(calibrate, "follow", lambda tracker, source: changed() or found)
+
+
+def _replace(path):
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes()[:-2] + b"\x00\x3c")
+    os.replace(other, path)
+
+
+def _in_place(path):
+    with path.open("r+b") as file:
+        file.seek(-2, 2)
+        file.write(b"\x00\x3c")
+
+
+@pytest.mark.parametrize("change", [_replace, _in_place, Path.unlink])
+def test_map_is_not_stored_with_other_weights(change, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(find_weights("dimp_lite").read_bytes())
+    after = []
+
+    def changed():
+        change(path)
+        after.append(path.read_bytes() if path.exists() else None)
+
+    _fitted(monkeypatch, changed)
+    assert calibrate.main([str(path), "--store", str(tmp_path), "--write"]) == 2
+    said = capsys.readouterr()
+    assert "knots (evidence: confidence)" in said.out and said.err.count("\n") == 1
+    assert after == [path.read_bytes() if path.exists() else None]
+
+
+def _protect(path):
+    path.chmod(0o444)
+    if os.access(path, os.W_OK):
+        pytest.skip("this user may write everywhere")
+
+
+@pytest.mark.parametrize("damage", [_protect, lambda path: path.write_bytes(b"weights")], ids=["protected", "damaged"])
+def test_map_that_cannot_be_stored_is_refused_first(damage, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(find_weights("dimp_lite").read_bytes())
+    damage(path)
+    monkeypatch.setattr(calibrate, "DimpTracker", _TemplateTracker)
+    monkeypatch.setattr(calibrate, "follow", lambda *_: pytest.fail("it measures"))
+    assert calibrate.main([str(path), "--store", str(tmp_path), "--write"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -211,11 +284,12 @@ def test_nothing_to_calibrate_is_one_line(right, words, tmp_path, monkeypatch, c
     monkeypatch.setattr(calibrate, "DimpTracker", _TemplateTracker)
     monkeypatch.setattr(calibrate, "follow", lambda tracker, source: found)
     path = tmp_path / "weights.safetensors"
-    path.write_bytes(b"weights")
+    weights = find_weights("dimp_lite").read_bytes()
+    path.write_bytes(weights)
     assert calibrate.main([str(path), "--store", str(tmp_path), "--write"]) == 2
     said = capsys.readouterr()
     assert f"{words} frames are right: nothing to calibrate" in said.err and said.err.count("\n") == 1
-    assert not said.out and path.read_bytes() == b"weights"
+    assert not said.out and path.read_bytes() == weights
 
 
 def test_one_image_in_twenty_is_held_out():

@@ -17,7 +17,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,9 @@ from dimp_ros.evaluation.confidence.occlusion import HiddenSequence, find_cover_
 from dimp_ros.evaluation.layouts.registry import load_sequences
 from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.evaluation.trackers import split_names
+from dimp_ros.files.outputs import check_outputs, write_bytes
 from dimp_ros.geometry.box import Box, iou
+from dimp_ros.model.checkpoints.weights_file import with_knots
 from dimp_ros.model.confidence import ConfidenceMap
 from dimp_ros.synthetic.sequences import SyntheticFrame, held_out_store, synthetic_sequences
 from dimp_ros.tracker import DimpTracker
@@ -227,7 +229,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--sequences", type=int, default=100, help="number of rendered sequences (default: 100)")
     parser.add_argument("--precision", default="float32", help="of the networks (default: float32)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    parser.add_argument("--write", action="store_true", help="store the map in the file")
+    parser.add_argument("--write", action="store_true", help="store the map in the file, and change nothing else of it")
     options = parser.parse_args(arguments)
     if options.write and (options.weights.suffix != ".safetensors" or not options.weights.is_file()):
         parser.error(f"--write stores safetensors, and {options.weights} is no such file; convert it (dimp-convert)")
@@ -243,9 +245,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _calibrate(options: argparse.Namespace) -> None:
-    from dimp_ros.model.checkpoints.checkpoint import load_model, save_weights
-
+    if options.write:
+        check_outputs([("--write", options.weights)], [])
+    before = options.weights.read_bytes() if options.write else b""
     tracker = DimpTracker(str(options.weights), device=options.device, precision=options.precision)
+    if options.write:
+        with_knots(before, tracker.info.confidence.knots)  # fails now, not after minutes of measuring
     with tempfile.TemporaryDirectory() as folder:
         if options.videos:
             found = follow(tracker, filmed(load_sequences(options.videos, options.only)))
@@ -259,10 +264,12 @@ def _calibrate(options: argparse.Namespace) -> None:
         "knots (evidence: confidence): " + ", ".join(f"{evidence:.3f}: {value:.3f}" for evidence, value in fitted.knots)
     )
     if options.write:
-        import torch
-
-        net, info = load_model(str(options.weights))
-        save_weights(options.weights, net, replace(info, confidence_knots=fitted.knots), torch.float16)
+        if options.weights.read_bytes() != before:
+            raise ValueError(
+                f"{options.weights} has changed since it was measured, and the knots are those of the weights before: "
+                "nothing is written; repeat the command"
+            )
+        write_bytes(options.weights, with_knots(before, fitted.knots))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ Importing this module does not import torch.
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -15,7 +16,7 @@ from typing import NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from dimp_ros.files.inputs import require_regular_file
-from dimp_ros.files.json_file import parse_json
+from dimp_ros.files.json_file import named_errors, parse_json, parse_object
 from dimp_ros.model.confidence import DEFAULT_CONFIDENCE, ConfidenceMap, Knots, read_knots
 
 NAMES = ("dimp18", "dimp50", "dimp_lite")
@@ -163,6 +164,23 @@ def parse_header(path: Path) -> WeightsHeader:
     with safe_open(str(path), framework="np") as content:
         metadata, keys = content.metadata() or {}, list(content.keys())
     return WeightsHeader(WeightsInfo.parse(metadata["dimp_ros"]), keys)
+
+
+def with_knots(content: bytes, knots: Knots) -> bytes:
+    """Return the content of a safetensors file with other `WeightsInfo.confidence_knots`; all else stays bit for bit.
+
+    :raises ValueError: if the file is of another kind, or its header would be too long to be read.
+    """
+    with named_errors("the header", "write it again with dimp-convert", struct.error):
+        (length,) = struct.unpack_from("<Q", content)
+        header = parse_object(content[8 : 8 + length])
+        metadata = header["__metadata__"]
+        metadata["dimp_ros"] = json.dumps({**parse_object(metadata["dimp_ros"]), "confidence_knots": knots})
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        text += b" " * (-len(text) % 8)  # numbers are aligned to 8 bytes
+        if len(text) > MAX_HEADER_BYTES:
+            raise ValueError(f"with the map it has {len(text)} bytes; at most {MAX_HEADER_BYTES} are read")
+    return struct.pack("<Q", len(text)) + text + content[8 + length :]
 
 
 UNREADABLE = (SafetensorError, KeyError, TypeError, ValueError)

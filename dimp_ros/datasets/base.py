@@ -6,8 +6,9 @@ from __future__ import annotations
 import hashlib
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,7 +66,7 @@ class Still:
     :param read: returns the image as BGR, or BGRA for a cut-out.
     :param kind: ``still`` (objects in their own surroundings), ``cutout`` (one object with alpha) or ``background``.
     :param source: origin, by which draws are balanced.
-    :param exhaustive: whether *every* object is annotated.
+    :param exhaustive: whether *every* object is annotated. :param file: that of the image, where it has one.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Still:
     source: str = ""
     licence: str = ""
     exhaustive: bool = False
+    file: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class Clip:
     :param visible: ``float64 [N]``, visible share of the target.
     :param instances: the annotated object of each frame, if the data set has masks; else empty.
     :param distractors: boxes of the video's other targets, each ``float64 [N, 4]``, nan where unknown.
+    :param file: returns the file of frame i, or of the whole film.
     """
 
     name: str
@@ -98,6 +101,7 @@ class Clip:
     licence: str = ""
     instances: tuple[Instance | None, ...] = field(default=(), repr=False)
     distractors: tuple[NDArray[np.float64], ...] = field(default=(), repr=False)
+    file: Callable[[int], Path] | None = field(default=None, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.boxes)
@@ -107,6 +111,8 @@ class DataSet(ABC):
     """A source of training images. Opening one reads annotations only."""
 
     name: str
+    annotations: Sequence[Path] = ()
+    """Files with what `digest` does not see otherwise, such as masks."""
 
     @abstractmethod
     def stills(self) -> Sequence[Still]:
@@ -122,3 +128,39 @@ class DataSet(ABC):
         sources = sorted({still.source for still in stills} | {clip.source for clip in clips})
         frames = sum(map(len, clips))
         return f"{self.name}: {len(stills)} stills, {len(clips)} clips of {frames} frames, from: {'; '.join(sources)}"
+
+    def digest(self) -> str:
+        """Return a hash of all names, boxes and categories, and of the size and the time of change of every file.
+
+        Other data have another one, as have data that were changed or copied; data that were moved keep theirs.
+        """
+        digest = hashlib.blake2b(digest_size=16)
+
+        def add(*values: object) -> None:
+            digest.update(repr(values).encode(errors="surrogateescape"))
+
+        add([_version(path) for path in self.annotations])
+        for still in self.stills():
+            objects = [(tuple(one.box), one.category, one.has_mask) for one in still.instances]
+            add(still.name, still.kind, still.source, still.width, still.height, objects, _version(still.file))
+        for clip in self.clips():
+            files = dict.fromkeys(map(clip.file, range(len(clip)))) if clip.file else ()
+            add(clip.name, clip.source, clip.category, [one and one.has_mask for one in clip.instances])
+            add([_version(path) for path in files])
+            for values in (clip.boxes, clip.visible, *clip.distractors):
+                digest.update(np.ascontiguousarray(values, np.float64).data)
+        return digest.hexdigest()
+
+
+def data_digest(data_sets: Iterable[DataSet]) -> str:
+    """Return a hash of several data sets, see `DataSet.digest`."""
+    return hashlib.blake2b(" ".join(data.digest() for data in data_sets).encode(), digest_size=16).hexdigest()
+
+
+def _version(path: Path | None) -> tuple[int, int] | None:
+    """Return size and time of change of a file; None for one that is missing, which is reported when it is read."""
+    try:
+        status = path.stat() if path is not None else None
+    except OSError:
+        return None
+    return (status.st_size, status.st_mtime_ns) if status else None

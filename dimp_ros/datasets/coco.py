@@ -33,6 +33,7 @@ class CocoDataSet(DataSet):
         self.name = name
         folder = need_folder(root / split, "the images of COCO")
         path = root / "annotations" / f"instances_{split}.json"
+        self.annotations = (path,)
         if not path.is_file():
             raise FileNotFoundError(f"{path} is missing; unpack COCO's annotations there")
         remedy = "expected images, annotations and categories as in instances_train2017.json: fetch it again"
@@ -71,6 +72,7 @@ def _stills(content: dict[str, Any], folder: Path, path: Path) -> list[Still]:
             licence=f"COCO photograph from Flickr: {licences.get(image.get('license')) or 'unstated'}; "
             "annotations CC-BY-4.0",
             exhaustive=True,
+            file=folder / image["file_name"],
         )
         for image in sorted(content["images"], key=lambda image: image["id"])
     ]

@@ -42,6 +42,7 @@ class CompactDataSet(DataSet):
     def __init__(self, root: Path | str, name: str = "compact") -> None:
         self.name = name
         annotations, folder = Path(root) / "annotations.jsonl", Path(root) / "images"
+        self.annotations = (annotations,)
         if not annotations.is_file():
             raise FileNotFoundError(f"no annotations.jsonl in {str(root)!r}; give the folder that holds it and images/")
         self._stills: list[Still] = []
@@ -106,10 +107,11 @@ def _still(record: Record, folder: Path) -> Still:
     """Convert a line to a `Still`."""
     if record["kind"] not in KINDS:
         raise ValueError(f"kind {record['kind']!r} is not known")
+    file = folder / f"{record['id']}.webp"
     flags = cv2.IMREAD_UNCHANGED if record["kind"] == "cutout" else cv2.IMREAD_COLOR
     return Still(
         name=str(record["id"]),
-        read=partial(read_image, folder / f"{record['id']}.webp", flags),
+        read=partial(read_image, file, flags),
         width=int(record["width"]),
         height=int(record["height"]),
         instances=tuple(instance for *_, instance in _instances(record)),
@@ -117,6 +119,7 @@ def _still(record: Record, folder: Path) -> Still:
         source=record.get("source") or "",
         licence=record.get("licence") or "",
         exhaustive=bool(record.get("exhaustive", False)),
+        file=file,
     )
 
 
@@ -136,10 +139,12 @@ def _clip(name: str, track: Any, records: list[Record], folder: Path) -> Clip:
                 boxes[i], visible[i], instances[i] = instance.box, share, instance
     known = [instance for instance in instances if instance is not None]
     first = records[0]
+    files = [folder / f"{record['id']}.webp" for record in records]
     several = len(_tracks(records)) > 1
     return Clip(
         name=f"{name}#{track}" if several else name,
-        read=partial(_read_frame, [folder / f"{record['id']}.webp" for record in records]),
+        read=partial(_read_frame, files),
+        file=files.__getitem__,
         boxes=boxes,
         visible=visible,
         category=known[0].category,

@@ -55,6 +55,10 @@ class Film:
                 self._decode(number)
             return self._kept[number]
 
+    def file(self, index: int) -> Path:
+        """Return the file of a frame, which is the film."""
+        return self.path
+
     def close(self) -> None:
         """Close the file; reading opens it again."""
         with self._lock:

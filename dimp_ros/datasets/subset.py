@@ -3,13 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
-from dimp_ros.datasets.base import Clip, DataSet, Image, Still
+from dimp_ros.datasets.base import Clip, DataSet, Still
 from dimp_ros.datasets.lazy import Lazy
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ class Subset(DataSet):
         for what, number, least in (("stills", stills, 0), ("clips", clips, 0), ("frames", frames, 1)):
             if number is not None and number < least:
                 raise ValueError(f"max_{what} is {number}; it must be at least {least}, or left out to take all")
-        self.name = data.name
+        self.name, self.annotations = data.name, data.annotations
         self.frames = frames
         self._all = data
         self._still_rows = _spread(len(data.stills()), stills)
@@ -53,18 +53,21 @@ class Subset(DataSet):
         if len(rows) == len(clip):
             return clip
         instances = tuple(clip.instances[row] for row in rows) if clip.instances else ()
-        read = _Chosen(clip, rows)
-        return replace(clip, read=read, boxes=clip.boxes[rows], visible=clip.visible[rows], instances=instances)
+        read = _Chosen(clip.read, rows)
+        file = _Chosen(clip.file, rows) if clip.file else None
+        return replace(
+            clip, read=read, file=file, boxes=clip.boxes[rows], visible=clip.visible[rows], instances=instances
+        )
 
 
-class _Chosen:
-    """Reads frame i of the chosen frames of a clip; can be pickled."""
+class _Chosen(Generic[T]):
+    """Calls a function of a frame with frame i of the chosen frames; can be pickled."""
 
-    def __init__(self, clip: Clip, rows: list[int]) -> None:
-        self.clip, self.rows = clip, rows
+    def __init__(self, of_frame: Callable[[int], T], rows: list[int]) -> None:
+        self.of_frame, self.rows = of_frame, rows
 
-    def __call__(self, index: int) -> Image:
-        return self.clip.read(self.rows[index])
+    def __call__(self, index: int) -> T:
+        return self.of_frame(self.rows[index])
 
 
 def _spread(length: int, most: int | None) -> list[int]:

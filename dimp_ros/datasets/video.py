@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dimp_ros.datasets.base import Clip, DataSet, Image, Still
+from dimp_ros.datasets.film import Film
 from dimp_ros.datasets.lazy import Lazy
 from dimp_ros.images.files import read_image
 
@@ -50,7 +51,11 @@ class NumberedFrames:
 
     def __call__(self, index: int) -> Image:
         """Read frame ``index``."""
-        return read_image(self.folder / self.pattern.format(index + self.first))
+        return read_image(self.file(index))
+
+    def file(self, index: int) -> Path:
+        """Return the file of a frame."""
+        return self.folder / self.pattern.format(index + self.first)
 
 
 def _read(path: Path) -> str:
@@ -117,8 +122,8 @@ def need_folder(root: Path | str, layout: str) -> Path:
     return root
 
 
-def clip_of(frames: Callable[[int], Image], name: str, boxes: NDArray[np.float64], **more: Any) -> Clip:
+def clip_of(frames: NumberedFrames | Film, name: str, boxes: NDArray[np.float64], **more: Any) -> Clip:
     """Return a `Clip` that is visible where it has a box; ``more`` are further fields, such as ``visible``."""
     present = np.isfinite(boxes).all(1)
     visible = np.where(present, more.pop("visible", 1.0), 0.0)
-    return Clip(name=name, read=frames, boxes=boxes, visible=visible, **more)
+    return Clip(name=name, read=frames, file=frames.file, boxes=boxes, visible=visible, **more)

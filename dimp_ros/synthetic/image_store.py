@@ -20,6 +20,9 @@ from torch import Tensor
 
 from dimp_ros.files.json_file import named_errors, read_object
 
+TABLES = "tables.json"
+"""The file that completes a store."""
+
 CANVAS = 128
 """Side of an object's canvas in pixels."""
 
@@ -107,7 +110,7 @@ class Tables:
 
 def read_tables(folder: Path) -> dict[str, Any]:
     """Read the JSON part of a store."""
-    return read_object(folder / "tables.json")
+    return read_object(folder / TABLES)
 
 
 def open_tables(folder: Path) -> Tables:
@@ -115,7 +118,7 @@ def open_tables(folder: Path) -> Tables:
     raw = read_tables(folder)
     with np.load(folder / "shapes.npz") as shapes:
         hulls, cells = shapes["hulls"], shapes["cells"]
-    with named_errors(folder / "tables.json", "delete the store, and it is made again"):
+    with named_errors(folder / TABLES, "delete the store, and it is made again"):
         return Tables(
             [ImageEntry(*item) for item in raw["pictures"]],
             [TargetEntry(item[0], tuple(item[1]), *item[2:]) for item in raw["targets"]],

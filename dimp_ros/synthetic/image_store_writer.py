@@ -6,17 +6,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dimp_ros.datasets.base import Clip, Image, Instance, Still
+from dimp_ros.datasets.base import Clip, Image, Instance, Still, data_digest
 from dimp_ros.datasets.registry import WeightedDataSet
-from dimp_ros.files.outputs import write_text
+from dimp_ros.files.outputs import OutputFile, write_text
+from dimp_ros.files.shared_folder import SharedFolder
 from dimp_ros.geometry.box import Box
 from dimp_ros.synthetic.image_store import (
     CANVAS,
@@ -25,6 +27,7 @@ from dimp_ros.synthetic.image_store import (
     MARGIN,
     MAX_ASPECT,
     SHORTEST,
+    TABLES,
     ClipEntry,
     ImageEntry,
     Shape,
@@ -135,18 +138,17 @@ def _prepare(name: str, image: Image, instances: Iterable[Instance], kind: str) 
 
 
 class StoreWriter:
-    """Writes the files of a store."""
+    """Collects the content of a store.
 
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder = folder
+    :param pixels: file that the images' pixels are written to. :param canvases: that of the objects' canvases.
+    """
+
+    def __init__(self, pixels: BinaryIO, canvases: BinaryIO) -> None:
+        self._pixels, self._canvas_file = pixels, canvases
         self.tables = Tables()
         self._hulls: list[NDArray[np.float32]] = []
         self._cells: list[NDArray[np.float32]] = []
         self._canvases = 0
-        (folder / "tables.json").unlink(missing_ok=True)  # an interrupted run must not leave it with other images
-        self._pixels = (folder / "pixels.bin").open("wb")
-        self._canvas_file = (folder / "canvases.bin").open("wb")
 
     def add(self, made: _Prepared, kind: str, source: str) -> tuple[int, list[int]]:
         """Add an image and its targets; return their numbers (-1 for an image that is not stored)."""
@@ -170,23 +172,22 @@ class StoreWriter:
             self.tables.targets.append(entry)
         return number, targets
 
-    def close(self, summary: str) -> None:
-        """Write the tables, which completes the store."""
-        self._pixels.close()
-        self._canvas_file.close()
+    def write_shapes(self, path: Path) -> None:
+        """Write the outlines."""
         np.savez(
-            self.folder / "shapes.npz",
+            path,
             hulls=np.array(self._hulls, np.float32).reshape(-1, HULL, 2),
             cells=np.array(self._cells, np.float32).reshape(-1, CELLS, CELLS),
         )
-        tables = {
-            "summary": summary,
+
+    def plain_tables(self) -> dict[str, object]:
+        """Return the tables as plain values."""
+        return {
             "weights": self.tables.weights,
             "pictures": [list(vars(item).values()) for item in self.tables.images],
             "targets": [list(vars(item).values()) for item in self.tables.targets],
             "clips": [list(vars(item).values()) for item in self.tables.clips],
         }
-        write_text(self.folder / "tables.json", json.dumps(tables))
 
 
 def build_store(
@@ -200,15 +201,61 @@ def build_store(
 ) -> Path:
     """Build a store of all stills and clips of ``data_sets`` in ``folder``, or keep a complete one of the same data.
 
+    See `shared_store`. :return: ``folder``.
+    """
+    return shared_store(
+        folder, data_sets, keep, clip_frames=clip_frames, longest_side=longest_side, threads=threads
+    ).folder
+
+
+def shared_store(
+    folder: Path,
+    data_sets: Sequence[WeightedDataSet],
+    keep: Callable[[str], bool] | None = None,
+    *,
+    clip_frames: int = 0,
+    longest_side: int = 480,
+    threads: int = 4,
+) -> SharedFolder:
+    """Equal `build_store`, and hold the store: another run does not replace it while the result lives.
+
     :param keep: tells by name which stills and clips to take; None takes all.
     :param clip_frames: frames to take of a longer clip, evenly from its middle; 0 takes all.
-    :param longest_side: larger images are reduced to this, pixels. :return: ``folder``.
+    :param longest_side: larger images are reduced to this, pixels.
+    :raises ValueError: if another run holds a store of other data there.
     """
     summary = "; ".join(data_set.data.summary() for data_set in data_sets)
     summary += f" (clip_frames {clip_frames}, longest side {longest_side})"
-    if (folder / "tables.json").exists() and read_tables(folder)["summary"] == summary:
-        return folder
-    writer = StoreWriter(folder)
+    digest = f"{data_digest(data_set.data for data_set in data_sets)} {[data_set.weight for data_set in data_sets]}"
+    about = {"summary": summary, "digest": digest}
+
+    def current() -> bool:
+        stored = read_tables(folder) if (folder / TABLES).is_file() else {}
+        return {name: stored.get(name) for name in about} == about
+
+    def make() -> None:
+        with ExitStack() as outputs:
+            names = ("pixels.bin", "canvases.bin", "shapes.npz")
+            pixels, canvases, shapes = (outputs.enter_context(OutputFile(folder / name)) for name in names)
+            with pixels.open("wb") as pixel_file, canvases.open("wb") as canvas_file:
+                writer = StoreWriter(pixel_file, canvas_file)
+                _fill(writer, data_sets, keep, clip_frames, longest_side, threads)
+            writer.write_shapes(shapes)
+            (folder / TABLES).unlink(missing_ok=True)  # from here to the new ones the store is not whole
+        write_text(folder / TABLES, json.dumps({**about, **writer.plain_tables()}))
+
+    return SharedFolder(folder, current, make)
+
+
+def _fill(
+    writer: StoreWriter,
+    data_sets: Sequence[WeightedDataSet],
+    keep: Callable[[str], bool] | None,
+    clip_frames: int,
+    longest_side: int,
+    threads: int,
+) -> None:
+    """Add the chosen stills and clips."""
 
     def still(item: Still) -> tuple[Still, _Prepared]:
         image, instances = _reduced(item.name, item.read(), item.instances, longest_side)
@@ -224,8 +271,6 @@ def build_store(
             for clip in data_set.clips():
                 if keep is None or keep(clip.name):
                     _add_clip(writer, clip, pool, clip_frames, longest_side)
-    writer.close(summary)
-    return folder
 
 
 def chosen_frames(length: int, limit: int, reach: int = 60) -> range:

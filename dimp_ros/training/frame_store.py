@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import mmap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -20,11 +20,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dimp_ros.datasets.base import Clip, DataSet, Still, held_out
+from dimp_ros.datasets.base import Clip, DataSet, Still, data_digest, held_out
 from dimp_ros.datasets.clips import ClipsDataSet
 from dimp_ros.datasets.compact import CompactDataSet
 from dimp_ros.files.json_file import named_errors, read_object
-from dimp_ros.files.outputs import write_text
+from dimp_ros.files.outputs import OutputFile, write_text
+from dimp_ros.files.shared_folder import SharedFolder
 
 QUALITY = 95
 INDEX, DATA = "frames.json", "frames.bin"
@@ -59,10 +60,14 @@ class FrameStore:
         with named_errors(index, "delete it, and the store is made again"):
             self.videos = [StoredVideo(**video) for video in content["videos"]]
             self.summary: str = content["summary"]
+            self.digest: str = content.get("digest", "")
             self._offsets: list[int] = content["offsets"]
         self._path = folder / DATA
         with self._path.open("rb") as file:
             self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        if len(self._bytes) != self._offsets[-1]:
+            size = f"has {len(self._bytes)} bytes, not the {self._offsets[-1]} of {INDEX}"
+            raise ValueError(f"{self._path} {size}; delete the file, and it is made again")
 
     def __len__(self) -> int:
         return len(self._offsets) - 1
@@ -80,34 +85,51 @@ class FrameStore:
 
 
 def build_frame_store(folder: Path, data_sets: Sequence[DataSet], longest_side: int = 480) -> FrameStore:
-    """Make a store of the stills and clips of ``data_sets``, or open the complete one that is there.
+    """Make a store of the stills and clips of ``data_sets``, or open the complete one that is there of the same data.
 
-    Held-out images (see `held_out`), cut-outs and stills without objects are left out.
+    Held-out images (see `held_out`), cut-outs and stills without objects are left out. A store of other data is
+    replaced by new files: who has it open keeps the old ones.
 
     :param longest_side: larger images are reduced to it, in pixels.
     """
     summary = "; ".join(data.summary() for data in data_sets) + f" (longest side {longest_side})"
-    whole = (folder / INDEX).is_file() and (folder / DATA).is_file()
-    if whole and (store := FrameStore(folder)).summary == summary:
-        return store
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / INDEX).unlink(missing_ok=True)  # an interrupted run must not leave it with other frames
+    digest = data_digest(data_sets)
+
+    def current() -> bool:
+        whole = (folder / INDEX).is_file() and (folder / DATA).is_file()
+        return whole and ((store := FrameStore(folder)).summary, store.digest) == (summary, digest)
+
+    def make() -> None:
+        about = {"summary": summary, "digest": digest}
+        _write_store(folder, _videos(data_sets), longest_side, about)
+
+    held = SharedFolder(folder, current, make)
+    return FrameStore(held.folder)
+
+
+def _write_store(
+    folder: Path, source: Iterable[tuple[StoredVideo, Iterator[Any]]], longest_side: int, about: dict[str, str]
+) -> None:
+    """Write the files of a store under their names when they are complete."""
     offsets, videos = [0], []
-    with (folder / DATA).open("wb") as file, ThreadPoolExecutor(2) as pool:
-        for video, images in _videos(data_sets):
-            scales = []
-            first = len(offsets) - 1
-            for encoded, scale in pool.map(lambda image: _encoded(image, longest_side), images):
-                offsets.append(offsets[-1] + file.write(encoded))
-                scales.append(scale)
-            tracks = [
-                [None if box is None else [round(v * s, 2) for v in box] for box, s in zip(track, scales, strict=True)]
-                for track in video.tracks
-            ]
-            videos.append(StoredVideo(video.name, video.source, list(range(first, len(offsets) - 1)), tracks))
-    content = {"summary": summary, "offsets": offsets, "videos": [asdict(video) for video in videos]}
-    write_text(folder / INDEX, json.dumps(content))
-    return FrameStore(folder)
+    with OutputFile(folder / DATA) as partial:
+        with partial.open("wb") as file, ThreadPoolExecutor(2) as pool:
+            for video, images in source:
+                scales = []
+                first = len(offsets) - 1
+                for encoded, scale in pool.map(lambda image: _encoded(image, longest_side), images):
+                    offsets.append(offsets[-1] + file.write(encoded))
+                    scales.append(scale)
+                tracks = [
+                    [
+                        None if box is None else [round(v * s, 2) for v in box]
+                        for box, s in zip(track, scales, strict=True)
+                    ]
+                    for track in video.tracks
+                ]
+                videos.append(StoredVideo(video.name, video.source, list(range(first, len(offsets) - 1)), tracks))
+        (folder / INDEX).unlink(missing_ok=True)  # from here to the new one the store is not whole
+    write_text(folder / INDEX, json.dumps({**about, "offsets": offsets, "videos": [asdict(video) for video in videos]}))
 
 
 def add_store_arguments(parser: argparse.ArgumentParser) -> None:
@@ -119,9 +141,13 @@ def add_store_arguments(parser: argparse.ArgumentParser) -> None:
 
 def store_of(arguments: argparse.Namespace) -> FrameStore:
     """Return the store for the arguments of `add_store_arguments`, and ``--folder``, that of the run."""
+    return build_frame_store(arguments.store or arguments.folder / "frames", data_sets_of(arguments))
+
+
+def data_sets_of(arguments: argparse.Namespace) -> list[DataSet]:
+    """Return the data sets for the arguments of `add_store_arguments`."""
     stills = [CompactDataSet(arguments.images)] if arguments.images else []
-    folder = arguments.store or arguments.folder / "frames"
-    return build_frame_store(folder, [*stills, ClipsDataSet(arguments.clips)])
+    return [*stills, ClipsDataSet(arguments.clips)]
 
 
 def _videos(data_sets: Sequence[DataSet]) -> Iterator[tuple[StoredVideo, Iterator[Any]]]:

@@ -21,11 +21,12 @@ from tqdm import tqdm
 from dimp_ros.datasets.base import held_out
 from dimp_ros.datasets.registry import open_data_sets
 from dimp_ros.files.outputs import write_text
+from dimp_ros.files.shared_folder import SharedFolder
 from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_weights
 from dimp_ros.model.checkpoints.weights_file import WeightsInfo
 from dimp_ros.model.dimp import build_model
 from dimp_ros.synthetic.image_store import Pixels, open_tables
-from dimp_ros.synthetic.image_store_writer import build_store
+from dimp_ros.synthetic.image_store_writer import shared_store
 from dimp_ros.training.batches import BatchStream, CachedBatches, FreshBatches, validation_frames
 from dimp_ros.training.config import TrainingConfig
 from dimp_ros.training.distributed import DistributedContext, broadcast, distribute
@@ -58,6 +59,7 @@ class Trainer:
         store: Path | None = None,
     ) -> None:
         self.config, self.folder, self.context, self.workers = config, folder, context, workers
+        self._held: list[SharedFolder] = []  # the stores, which are opened again in the course of a run
         data_sets = open_data_sets(config.data) if context.is_main else []
         folder.mkdir(parents=True, exist_ok=True)
         self.store = store or folder / "store"
@@ -68,7 +70,8 @@ class Trainer:
                 file=sys.stderr,
             )
             for name, keep in (("train", trained_on), ("held_out", held_out)):
-                build_store(self.store / name, data_sets, keep, clip_frames=config.clip_frames)
+                held = shared_store(self.store / name, data_sets, keep, clip_frames=config.clip_frames)
+                self._held.append(held)
         broadcast(True, context)  # waits for the store
         if self.checkpoint.exists():
             self._restore()

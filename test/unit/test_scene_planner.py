@@ -2,6 +2,8 @@
 """Synthetic sequences: boxes match the rendered target, occlusion flags are true, a seed is reproducible."""
 
 import dataclasses
+import os
+import shutil
 
 import cv2
 import numpy as np
@@ -12,10 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dimp_ros.datasets.registry import open_data_sets
+from dimp_ros.files import shared_folder
 from dimp_ros.geometry.box import Box
 from dimp_ros.synthetic import scene_planner as scenes
 from dimp_ros.synthetic.image_store import CELLS, Pixels, open_tables
-from dimp_ros.synthetic.image_store_writer import build_store, chosen_frames, outline
+from dimp_ros.synthetic.image_store_writer import build_store, chosen_frames, outline, shared_store
 from dimp_ros.synthetic.motion import KNOTS, apply, bent, compose, invert, similarity
 from dimp_ros.synthetic.renderer import SceneRenderer
 from dimp_ros.synthetic.scene_planner import SceneConfig, ScenePlanner
@@ -74,6 +77,43 @@ def test_a_complete_store_is_kept_and_another_choice_is_not(store, tmp_path):
     assert len(small.clips[0].images) == 3
     full = open_tables(store).targets[0].box
     assert np.allclose(np.array(small.targets[0].box) * 2, full, atol=4)
+
+
+def test_a_store_of_other_data_is_replaced_and_maps_keep_the_old(tmp_path):
+    def built(name, **more):
+        entry = {"kind": "compact", "root": tmp_path / name, **more}
+        return build_store(tmp_path / "store", open_data_sets([entry]))
+
+    write_images(tmp_path / "images", stills=2)
+    folder = built("images")
+    old = Pixels(folder, open_tables(folder))
+    before = [old.image(i).clone() for i in range(len(old.tables.images))], old.canvases.clone()
+    files = {path.name: path.read_bytes() for path in folder.iterdir()}
+    (tmp_path / "backup").mkdir()
+    for name in files:
+        os.link(folder / name, tmp_path / "backup" / name)
+    shutil.copytree(tmp_path / "images", tmp_path / "others")
+    for path in (tmp_path / "others" / "images").iterdir():  # the same annotations, other images
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_UNCHANGED)[::-1])
+    built("others")
+    new = Pixels(folder, open_tables(folder))
+    assert not torch.equal(new.image(0), before[0][0])
+    assert all(torch.equal(old.image(i), image) for i, image in enumerate(before[0]))
+    assert torch.equal(old.canvases, before[1])
+    assert {path.name: path.read_bytes() for path in (tmp_path / "backup").iterdir()} == files
+    assert sorted(path.name for path in folder.iterdir()) == sorted(files)
+    assert set(open_tables(built("others", weight=3)).weights.values()) == {3}
+
+
+def test_a_store_that_a_run_holds_is_not_replaced(tmp_path, monkeypatch):
+    monkeypatch.setattr(shared_folder, "PATIENCE", 0.1)
+    data = open_data_sets([{"kind": "compact", "root": write_images(tmp_path / "images", stills=2)}])
+    held = shared_store(tmp_path / "store", data)
+    build_store(tmp_path / "store", data)
+    with pytest.raises(ValueError, match="another run uses"):
+        build_store(tmp_path / "store", data, longest_side=160)
+    del held
+    build_store(tmp_path / "store", data, longest_side=160)
 
 
 def test_images_that_are_left_out_are_not_in_the_store(tmp_path):

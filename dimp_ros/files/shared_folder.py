@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Folders of files that one run makes and others read at the same time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+
+PATIENCE = 5.0
+"""Seconds until a folder that others hold is given up; those that only look at it release it at once."""
+
+
+class SharedFolder:
+    """A folder with current files; as long as the object lives, no other process replaces them.
+
+    A file system without locks is used without one.
+
+    :param current: tells whether the files are there, whole and of the right content.
+    :param make: writes them. While another process does, this one waits, and uses what it wrote.
+    :raises ValueError: if others hold the folder with other content.
+    """
+
+    def __init__(self, folder: Path, current: Callable[[], bool], make: Callable[[], None]) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._descriptor = os.open(folder, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+        end = time.monotonic() + PATIENCE
+        while True:
+            self._lock(fcntl.LOCK_SH)
+            if current():
+                return
+            if self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
+                if not current():
+                    make()
+                end = time.monotonic() + PATIENCE
+            elif time.monotonic() > end:
+                raise ValueError(
+                    f"another run uses {folder} with other data: end it, or give this run a folder of its own"
+                )
+            else:
+                self._lock(fcntl.LOCK_UN)
+                time.sleep(0.05 + os.getpid() % 16 / 100)
+
+    def _lock(self, operation: int) -> bool:
+        """Change the lock; return False if others hold one that forbids it."""
+        try:
+            fcntl.flock(self._descriptor, operation)
+        except BlockingIOError:
+            return False
+        except OSError:  # this file system has no locks
+            return True
+        return True

@@ -275,6 +275,16 @@ class OutputFolder:
         shutil.rmtree(self._around, ignore_errors=True)
 
 
+def own_file(path: Path) -> None:
+    """Make a file that is changed in place the only name of its content: another hard link keeps what it has now.
+
+    :raises WriteFailed: if the copy cannot be written.
+    """
+    if path.is_file() and path.stat().st_nlink > 1:
+        with OutputFile(path) as partial:
+            shutil.copyfile(path, partial)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text as UTF-8; a device or FIFO such as /dev/stdout is written to as it is.
 

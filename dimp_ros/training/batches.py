@@ -6,9 +6,10 @@ Both depend on seed, rank and step alone, so that a resumed run sees the same ba
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -17,11 +18,14 @@ import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from dimp_ros.files.outputs import write_text
+from dimp_ros.model.checkpoints.network_source import tensors_digest
 from dimp_ros.model.dimp import DimpNet
-from dimp_ros.synthetic.image_store import Pixels, open_tables
+from dimp_ros.synthetic.image_store import Pixels, open_tables, read_tables
 from dimp_ros.synthetic.renderer import SceneRenderer
 from dimp_ros.synthetic.scene_planner import ScenePlanner
 from dimp_ros.training.config import TrainingConfig
@@ -168,10 +172,11 @@ class CachedBatches:
         return Frames(tuple(maps), boxes, visible)
 
     def _cache(self, number: int) -> list[NDArray[np.generic]]:
-        """Render a cache, or open the complete one that exists."""
+        """Render a cache, or open the complete one that exists of the same images, backbone and configuration."""
         shapes = _shapes(self.model, self.config)
         target = self.folder / f"cache_{self.rank}_{number:04d}"
-        if not (target / "complete").exists():
+        complete, origin = target / "complete", self._origin()
+        if not (complete.is_file() and complete.read_text(encoding="utf-8") == origin):
             for old in self.folder.glob(f"cache_{self.rank}_*"):
                 shutil.rmtree(old)
             target.mkdir(parents=True)
@@ -191,8 +196,24 @@ class CachedBatches:
                     _make(item)
                     bar.update()
             bar.close()
-            (target / "complete").touch()
+            write_text(complete, origin)
         return _open(target, shapes, "r")
+
+    def _origin(self) -> str:
+        """Return what the content of a cache follows from, but for its number and rank."""
+        config, backbone = self.config, self.model.feature_extractor
+        parts: dict[str, Callable[[], Iterable[nn.Module]]] = {
+            "frozen": lambda: [backbone],
+            "late": backbone.stride8_modules,
+            "all": list,
+        }
+        fixed = parts[config.backbone]()
+        values = {
+            "images": read_tables(self.store).get("digest"),
+            "backbone": tensors_digest(nn.ModuleList(fixed).state_dict()),
+            "config": [config.model, config.seed, config.backbone, config.groups, config.per_role, config.scenes],
+        }
+        return json.dumps(values, default=vars)
 
 
 def _open(folder: Path, shapes: _Shapes, mode: str) -> list[NDArray[np.generic]]:

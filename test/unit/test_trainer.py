@@ -94,6 +94,25 @@ def test_resumed_run_ends_with_the_same_weights(images, store, tmp_path, reuse):
         Trainer(dataclasses.replace(config, seed=2), tmp_path / "cut", HERE, store=store)
 
 
+def test_a_cache_of_another_backbone_or_other_images_is_rendered_anew(images, store, tmp_path):
+    config = configured(images, reuse=1, backbone="frozen", steps=1, validate_every=0)
+    trainer = Trainer(config, tmp_path, HERE, store=store)
+    stream = trainer._batches()
+    next(stream.batches(0))
+    complete, features = tmp_path / "cache_0_0000" / "complete", tmp_path / "cache_0_0000" / "0.dat"
+    before = features.read_bytes(), features.stat().st_mtime_ns
+    next(stream.batches(0))
+    assert (features.read_bytes(), features.stat().st_mtime_ns) == before
+    with torch.no_grad():
+        next(trainer.model.feature_extractor.parameters()).mul_(1.1)
+    next(stream.batches(0))
+    assert features.read_bytes() != before[0]
+    complete.write_text(complete.read_text().replace('"images": "', '"images": "other '))
+    inode = features.stat().st_ino, features.stat().st_mtime_ns
+    next(stream.batches(0))
+    assert (features.stat().st_ino, features.stat().st_mtime_ns) != inode
+
+
 def test_a_run_leaves_weights_a_record_and_its_configuration(images, store, tmp_path, monkeypatch):
     monkeypatch.setattr("dimp_ros.training.trainer.RECORD_EVERY", 4)
     config = configured(images, steps=4, validate_every=2)

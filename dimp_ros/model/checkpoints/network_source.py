@@ -7,6 +7,7 @@ Importing this module does not import torch; `NetworkSource.network` does.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,8 @@ from dimp_ros.model.checkpoints.weights_file import (
 )
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from dimp_ros.model.dimp import DimpNet
 
 
@@ -106,13 +109,18 @@ class NetworkSource:
         """Return a hash of the weights: of the file, as long as the network has its weights."""
         if self.path is not None and self.state() is None:
             return hashlib.blake2b(self.path.read_bytes(), digest_size=16).hexdigest()
-        import torch
+        return tensors_digest(self.network().state_dict())
 
-        digest = hashlib.blake2b(digest_size=16)
-        for name, tensor in self.network().state_dict().items():
-            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-            digest.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+
+def tensors_digest(tensors: Mapping[str, Tensor]) -> str:
+    """Return a hash of tensors and their names."""
+    import torch
+
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in tensors.items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _versions(net: DimpNet) -> object:

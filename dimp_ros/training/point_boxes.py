@@ -4,7 +4,7 @@
 ``python -m dimp_ros.training.point_boxes --folder RUN --clips CLIPS --images IMAGES --export WEIGHTS``
 
 A run computes the features of its examples once, and trains on them for ``--minutes``; a further run on the same folder
-starts from the head that is there.
+starts from the head that is there. Head and features say of which backbone they are, and the features of which images.
 """
 
 from __future__ import annotations
@@ -22,21 +22,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from dimp_ros.datasets.base import data_digest
 from dimp_ros.files.json_file import named_errors
-from dimp_ros.files.outputs import check_outputs
 from dimp_ros.model.backbone import Features
 from dimp_ros.model.box_refiner import giou
 from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_weights
+from dimp_ros.model.checkpoints.network_source import tensors_digest
+from dimp_ros.model.checkpoints.weights_file import find_weights
 from dimp_ros.model.inference.network import InferenceNet
 from dimp_ros.model.point_box import PointBoxes, PointBoxHead, cell_centers
 from dimp_ros.model.sizes import POINT_WINDOWS
-from dimp_ros.training.frame_store import add_store_arguments, store_of
+from dimp_ros.training.frame_store import add_store_arguments, data_sets_of, store_of
 from dimp_ros.training.interruption import deferred_signals
 from dimp_ros.training.point_examples import FeatureFile, PointBatch, PointSampler
-from dimp_ros.training.run_lock import check_export, sole_run
+from dimp_ros.training.run_lock import check_run, sole_run
 from dimp_ros.training.run_log import REMEDY, read_state
 
 _log = logging.getLogger(__name__)
+
+HEAD, FEATURES = "head.pt", "features.bin"
 
 LEAST_SHARE, MOST_SHARE = 0.1, 1.15
 """Longer side of a box, in sides of the window, between which a window learns its edges."""
@@ -104,9 +108,14 @@ def train(
     minutes: float,
     interrupted: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Train for some minutes or until ``interrupted()``; the learning rate falls to zero along a cosine."""
+    """Train for some minutes or until ``interrupted()``; the learning rate falls to zero along a cosine.
+
+    :raises ValueError: if there is no example.
+    """
     rng = np.random.default_rng(settings.seed)
     optimizer = torch.optim.AdamW(head.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    if not len(features):
+        raise ValueError("there is no point to train on; give more --points or --extract-minutes")
     start, sums, steps, order = time.monotonic(), dict[str, float](), 0, list[int]()
     head.train()
     while (done := (time.monotonic() - start) / (60 * minutes)) < 1 and not interrupted():
@@ -157,48 +166,61 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
-    head_file = arguments.folder / "head.pt"
-    inputs = [("--base", Path(arguments.base)), ("--clips", arguments.clips), ("--images", arguments.images)]
     try:
-        folders = [("--folder", arguments.folder), ("--store", arguments.store)]
-        check_outputs([("--export", arguments.export)], inputs, folders=folders)
-        check_export(arguments.export, arguments.folder, arguments.store)
-        if arguments.folder.is_dir():
-            check_outputs([("--folder", head_file)], inputs)
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
-    try:
+        weights = find_weights(arguments.base)
+        inputs = [("--base", weights), ("--clips", arguments.clips), ("--images", arguments.images)]
+        stores = [("--store", arguments.store)]
+        check_run(arguments.folder, (HEAD, FEATURES), inputs, stores=stores, export=arguments.export)
         with sole_run(arguments.folder), deferred_signals() as interrupted:
-            run(arguments, head_file, interrupted)
+            run(arguments, interrupted)
     except (OSError, ValueError) as error:
         parser.error(str(error))
     return 3 if interrupted() else 0
 
 
-def run(arguments: argparse.Namespace, head_file: Path, interrupted: Callable[[], bool]) -> None:
-    """Add examples, train until ``interrupted()`` at most, and export.
+def load_head(path: Path, channels: tuple[int, int], backbone: str) -> tuple[PointBoxHead, int]:
+    """Return the head of a run and the number of points that it was trained on; a new one, and 0, where there is none.
+
+    :param backbone: hash of the backbone. :raises ValueError: if the head is damaged, or of another backbone.
+    """
+    head, points = PointBoxHead(channels), 0
+    if path.is_file():
+        state = read_state(path)
+        if state.get("backbone") != backbone:
+            raise ValueError(f"{path} is of another backbone than that of --base, or does not say of which; {REMEDY}")
+        with named_errors(path, REMEDY, RuntimeError):
+            head.load_state_dict(state["head"])
+            points = int(state["points"])
+    return head, points
+
+
+def run(arguments: argparse.Namespace, interrupted: Callable[[], bool]) -> None:
+    """Add examples, train until ``interrupted()`` at most, and export; without ``--minutes`` export only, if asked to.
 
     :raises OSError, ValueError: naming a file that cannot be used.
     """
     net, _ = load_model(arguments.base)
-    head = PointBoxHead(net.feature_extractor.channels)
-    if head_file.is_file():
-        with named_errors(head_file, REMEDY, RuntimeError):
-            head.load_state_dict(read_state(head_file))
-    features = FeatureFile(arguments.folder / "features.bin", net.feature_extractor.channels)
-    if len(features) < arguments.points and arguments.extract_minutes > 0:
-        fast = InferenceNet(net.to(memory_format=torch.channels_last), torch.bfloat16)  # type: ignore[call-overload]
-        sampler = PointSampler(store_of(arguments), seed=len(features))
-        features.extend(fast, sampler, arguments.points, arguments.extract_minutes, interrupted)
-    _log.info("%d points", len(features))
-    if arguments.minutes > 0 and not interrupted():
-        settings = PointBoxSettings(learning_rate=arguments.learning_rate, seed=int(head_file.is_file()))
-        train(head, features, settings, arguments.minutes, interrupted)
-        save_torch(head_file, head.state_dict())
+    backbone, path = tensors_digest(net.feature_extractor.state_dict()), arguments.folder / HEAD
+    head, points = load_head(path, net.feature_extractor.channels, backbone)
+    if arguments.minutes > 0 or not arguments.export:
+        origin = {"backbone": backbone, "images and boxes": data_digest(data_sets_of(arguments))}
+        features = FeatureFile(arguments.folder / FEATURES, net.feature_extractor.channels, origin)
+        if len(features) < arguments.points and arguments.extract_minutes > 0:
+            fast = InferenceNet(net.to(memory_format=torch.channels_last), torch.bfloat16)  # type: ignore[call-overload]
+            sampler = PointSampler(store_of(arguments), seed=len(features))
+            features.extend(fast, sampler, arguments.points, arguments.extract_minutes, interrupted)
+        _log.info("%d points", len(features))
+        if arguments.minutes > 0 and not interrupted():
+            settings = PointBoxSettings(learning_rate=arguments.learning_rate, seed=int(points > 0))
+            train(head, features, settings, arguments.minutes, interrupted)
+            points = len(features)
+            save_torch(path, {"head": head.state_dict(), "backbone": backbone, "points": points})
     if interrupted():
         _log.info("interrupted; repeat the command to go on with what is in %s", arguments.folder)
+    elif arguments.export and not points:
+        raise ValueError(f"{arguments.folder} has no {HEAD} to export; train one, with more --minutes")
     elif arguments.export:
-        export(head.eval(), arguments.base, arguments.export, len(features))
+        export(head.eval(), arguments.base, arguments.export, points)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dimp_ros.files.json_file import parse_object
+from dimp_ros.files.outputs import own_file
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.closer_window import crop_window, windows_at
 from dimp_ros.model.backbone import Features
@@ -24,6 +27,9 @@ from dimp_ros.training.box_pairs import by_source
 from dimp_ros.training.frame_store import FrameStore, StoredVideo
 from dimp_ros.training.refiner_network import to_images
 from dimp_ros.training.window_changes import Look, usable
+
+HEADER_BYTES = 256
+"""Before the examples of a file of features."""
 
 MARGIN = 0.22
 """Least distance of a point from the edges of its box, in sides of the box."""
@@ -115,18 +121,36 @@ class PointBatch(NamedTuple):
 class FeatureFile:
     """Features of examples in half precision in one file: computed once, read in every epoch.
 
-    :param channels: of the backbone's features at stride 8 and 16.
+    :param channels: of the backbone's features at stride 8 and 16. :param origin: hashes of what the features are
+        computed from, by what that is; the file keeps them.
+    :raises ValueError: if the file there is of another origin, with the remedy.
     """
 
-    def __init__(self, path: Path, channels: tuple[int, int]) -> None:
+    def __init__(self, path: Path, channels: tuple[int, int], origin: Mapping[str, str]) -> None:
         self._path = path
+        self._header = json.dumps(dict(origin)).encode().ljust(HEADER_BYTES - 1) + b"\n"
         stride8, stride16 = (channels[0], 2 * CELLS, 2 * CELLS), (channels[1], CELLS, CELLS)
         window = np.dtype([("stride8", "f2", stride8), ("stride16", "f2", stride16), ("edges", "f4", (4,))])
         self._row = np.dtype((window, len(POINT_WINDOWS)))
+        if len(self):
+            with path.open("rb") as file:
+                self._check(file.read(HEADER_BYTES), origin)
+
+    def _check(self, header: bytes, origin: Mapping[str, str]) -> None:
+        try:
+            stored = parse_object(header)
+        except ValueError:
+            stored = {}
+        if other := " and ".join(name for name, value in origin.items() if stored.get(name) != value):
+            raise ValueError(
+                f"{self._path} has features of another {other}, or does not say of which; delete it to compute them "
+                "anew, or give another --folder"
+            )
 
     def __len__(self) -> int:
         """Return the number of whole examples."""
-        return self._path.stat().st_size // self._row.itemsize if self._path.is_file() else 0
+        size = self._path.stat().st_size - HEADER_BYTES if self._path.is_file() else 0
+        return max(size, 0) // self._row.itemsize
 
     def extend(
         self,
@@ -139,8 +163,10 @@ class FeatureFile:
         """Add examples until there are ``most`` or ``interrupted()``, for some minutes at most."""
         end, count = time.monotonic() + 60 * minutes, len(self)
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        own_file(self._path)
         with self._path.open("r+b" if count else "wb") as file:
-            file.truncate(count * self._row.itemsize)
+            file.write(self._header)
+            file.truncate(HEADER_BYTES + count * self._row.itemsize)
             file.seek(0, 2)
             while count < most and time.monotonic() < end and not interrupted():
                 example = sampler.example()
@@ -154,7 +180,7 @@ class FeatureFile:
 
     def batch(self, numbers: Sequence[int]) -> PointBatch:
         """Return some examples, in the order of their numbers."""
-        rows = np.memmap(self._path, self._row.base, "r", shape=(len(self), len(POINT_WINDOWS)))
+        rows = np.memmap(self._path, self._row.base, "r", HEADER_BYTES, shape=(len(self), len(POINT_WINDOWS)))
         some = rows[np.sort(numbers)].reshape(-1)
         stride8, stride16, edges = (torch.from_numpy(np.ascontiguousarray(some[name])) for name in some.dtype.names)
         return PointBatch(Features(stride8, stride16), edges)

@@ -2,20 +2,30 @@
 """Training of the head for points: examples, losses, steps, export."""
 
 import json
+import os
 
 import cv2
 import numpy as np
 import pytest
 import torch
 
-from dimp_ros.model.checkpoints.checkpoint import load_model
+from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch
 from dimp_ros.model.inference.network import InferenceNet
 from dimp_ros.model.point_box import CELLS, PointBoxes, PointBoxHead
 from dimp_ros.model.sizes import POINT_SIZE, POINT_WINDOWS
 from dimp_ros.training.frame_store import DATA, INDEX, FrameStore
-from dimp_ros.training.point_boxes import PointBoxSettings, apply_head, export, point_losses, train
-from dimp_ros.training.point_examples import FeatureFile, PointSampler
+from dimp_ros.training.point_boxes import (
+    PointBoxSettings,
+    apply_head,
+    export,
+    load_head,
+    main,
+    point_losses,
+    train,
+)
+from dimp_ros.training.point_examples import HEADER_BYTES, FeatureFile, PointSampler
 
+ORIGIN = {"backbone": "b1", "images": "i1"}
 BOX = (100.0, 60.0, 60.0, 40.0)
 
 
@@ -99,7 +109,7 @@ def test_window_without_an_object_teaches_low_quality_only():
 def run(store, tmp_path_factory):
     """Compute the features of a few windows and train on them."""
     net, _ = load_model("dimp_lite")
-    file = FeatureFile(tmp_path_factory.mktemp("run") / "features.bin", net.feature_extractor.channels)
+    file = FeatureFile(tmp_path_factory.mktemp("run") / "features.bin", net.feature_extractor.channels, ORIGIN)
     sampler = PointSampler(store, seed=3)
     file.extend(InferenceNet(net), sampler, most=1, minutes=1)
     with file._path.open("ab") as out:
@@ -127,6 +137,57 @@ def test_features_are_those_of_the_windows_in_order(run):
     widths = (batch.edges[:, 2] - batch.edges[:, 0]).view(2, 3)
     for width in widths[torch.isfinite(widths).all(1)]:
         assert width[2] / width[0] == pytest.approx(POINT_WINDOWS[0] / POINT_WINDOWS[2], rel=1e-3)
+
+
+@pytest.mark.parametrize("other", [{"backbone": "b2"}, {"images": "i2"}, {"backbone": "b2", "images": "i2"}])
+def test_features_of_another_origin_are_refused(run, other):
+    file, _, _ = run
+    channels = load_model("dimp_lite")[0].feature_extractor.channels
+    assert len(FeatureFile(file._path, channels, ORIGIN)) == 4
+    with pytest.raises(ValueError, match=rf"another {' and '.join(other)}.* delete it"):
+        FeatureFile(file._path, channels, ORIGIN | other)
+
+
+def test_features_without_an_origin_are_refused(run, tmp_path):
+    file, _, _ = run
+    channels = load_model("dimp_lite")[0].feature_extractor.channels
+    (tmp_path / "features.bin").write_bytes(file._path.read_bytes()[HEADER_BYTES:])
+    with pytest.raises(ValueError, match="does not say of which; delete it"):
+        FeatureFile(tmp_path / "features.bin", channels, ORIGIN)
+    (tmp_path / "features.bin").write_bytes(b"")  # of a run that was killed at once
+    assert len(FeatureFile(tmp_path / "features.bin", channels, ORIGIN)) == 0
+
+
+def test_added_features_leave_a_hard_link_alone(run, store, tmp_path):
+    file, _, _ = run
+    net, _ = load_model("dimp_lite")
+    (tmp_path / "features.bin").write_bytes(before := file._path.read_bytes())
+    os.link(tmp_path / "features.bin", tmp_path / "backup")
+    own = FeatureFile(tmp_path / "features.bin", net.feature_extractor.channels, ORIGIN)
+    own.extend(InferenceNet(net), PointSampler(store, seed=9), most=5, minutes=1)
+    assert len(own) == 5 and (tmp_path / "backup").read_bytes() == before
+    assert (tmp_path / "features.bin").read_bytes().startswith(before)
+
+
+def test_a_head_goes_on_with_its_own_backbone_only(run, tmp_path):
+    _, head, _ = run
+    channels = load_model("dimp_lite")[0].feature_extractor.channels
+    save_torch(tmp_path / "head.pt", {"head": head.state_dict(), "backbone": "b1", "points": 4})
+    loaded, points = load_head(tmp_path / "head.pt", channels, "b1")
+    assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in head.state_dict().items())
+    assert points == 4
+    with pytest.raises(ValueError, match=r"another backbone.* delete it"):
+        load_head(tmp_path / "head.pt", channels, "b2")
+    save_torch(tmp_path / "head.pt", head.state_dict())
+    with pytest.raises(ValueError, match=r"another backbone.* delete it"):
+        load_head(tmp_path / "head.pt", channels, "b1")
+
+
+def test_no_head_is_exported_where_none_was_trained(tmp_path, capsys):
+    run = ["--folder", str(tmp_path / "run"), "--clips", str(tmp_path / "clips"), "--minutes", "0"]
+    with pytest.raises(SystemExit):
+        main([*run, "--export", str(tmp_path / "out.safetensors")])
+    assert "has no head.pt to export" in capsys.readouterr().err and not list(tmp_path.iterdir())
 
 
 def test_training_lowers_the_loss(run):

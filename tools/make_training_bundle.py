@@ -30,6 +30,7 @@ from dimp_ros.datasets.registry import WeightedDataSet, open_data_sets
 from dimp_ros.files.outputs import OutputFile, check_outputs
 from dimp_ros.geometry.box import Box
 from dimp_ros.model.checkpoints.checkpoint import load_model
+from dimp_ros.model.checkpoints.weights_file import find_weights
 from dimp_ros.training.cli import data_set, inputs_of, resolved_config
 from dimp_ros.training.config import TrainingConfig
 from dimp_ros.training.pretrained import lite_weights
@@ -172,7 +173,7 @@ def write_bundle(config: TrainingConfig, start: Path | None, out: Path, limit_mi
                 archive.write(licence, licence.name)
             values = config.plain()
             if start is not None:
-                archive.write(start, "start.safetensors")
+                archive.write(find_weights(str(start)), "start.safetensors")
                 arguments = '"--start", str(HERE / "start.safetensors"), '
             else:
                 archive.write(config.backbone_weights or lite_weights()[0], "backbone.pth")

@@ -139,8 +139,13 @@ def usable_trackers(specs: Sequence[TrackerSpec], program: str = "dimp-eval") ->
 
 
 def _inputs(arguments: argparse.Namespace) -> list[tuple[str, Path | None]]:
-    """Return the folders that are read, each with its option; `--out` may be one of `--merge`."""
-    return [("--sequences", arguments.sequences), ("--baselines", arguments.baselines)]
+    """Return the files and folders that are read, each with its option; `--out` may be one of `--merge`."""
+    weights = [] if arguments.merge else [TrackerSpec(name).weights for name in tracker_names(arguments)]
+    return [
+        ("--sequences", arguments.sequences),
+        ("--baselines", arguments.baselines),
+        *(("the weights", path) for path in weights),
+    ]
 
 
 def _run(arguments: argparse.Namespace) -> int:

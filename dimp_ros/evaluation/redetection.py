@@ -213,7 +213,7 @@ def _run(options: argparse.Namespace) -> None:
     for _, path in outputs:
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-    weights = [("--trackers", Path(TrackerSpec(name).model)) for name in options.trackers]
+    weights = [("--trackers", TrackerSpec(name).weights) for name in options.trackers]
     sources = [("--sequences", options.sequences), ("--store", options.store), ("--images", options.images)]
     check_outputs(outputs, [*sources, *weights])
     limit_threads(options.threads)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from dimp_ros.evaluation.tracker_api import BenchmarkTracker, Prediction
 from dimp_ros.geometry.box import Box
+from dimp_ros.model.checkpoints.weights_file import find_weights
 
 if TYPE_CHECKING:
     from dimp_ros.tracker import DimpTracker
@@ -132,6 +133,17 @@ class TrackerSpec:
         """The name or the path of our model's weights."""
         return self.base.removeprefix("dimp:")
 
+    @property
+    def weights(self) -> Path | None:
+        """The file of our model's weights; None where there is none, and for a baseline."""
+        if self.is_baseline:
+            return None
+        try:
+            return find_weights(self.model)
+        except (ValueError, OSError):  # perhaps a file that cannot be read as weights
+            path = Path(self.model).expanduser()
+            return path if path.is_file() else None
+
     def check(self) -> None:
         """Raise what `make` would raise for a missing baseline, setting or weights file, without loading a model."""
         if self.is_baseline:
@@ -156,10 +168,7 @@ class TrackerSpec:
 
         if self.is_baseline:
             return {"name": self.name, "opencv": cv2.__version__}
-        weights = Path(self.model)
-        if not weights.is_file():
-            weights = Path(__file__).parents[1] / "weights" / f"{self.model}.safetensors"
-        digest = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else None
+        digest = hashlib.sha256(self.weights.read_bytes()).hexdigest() if self.weights else None
         return {"name": self.name, "device": self.device, "settings": self.all_settings, "weights_sha256": digest}
 
 

@@ -19,6 +19,7 @@ import torch
 
 from dimp_ros.files.outputs import check_outputs
 from dimp_ros.model.checkpoints.checkpoint import fill_model, read_weights, save_weights
+from dimp_ros.model.checkpoints.weights_file import find_weights
 from dimp_ros.model.dimp import DimpNet
 
 
@@ -41,9 +42,9 @@ def average(parts: Sequence[tuple[float, DimpNet]]) -> DimpNet:
     return parts[0][1]
 
 
-def _part(text: str) -> tuple[float, Path]:
-    share, _, path = text.partition("=")
-    return float(share), Path(path)
+def _part(text: str) -> tuple[float, str]:
+    share, _, model = text.partition("=")
+    return float(share), model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -53,8 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("parts", nargs="+", type=_part, metavar="SHARE=FILE")
     options = parser.parse_args(arguments)
     try:
-        check_outputs([("OUT", options.out)], [("the part", path) for _, path in options.parts])
-        read = [(share, path, read_weights(path)) for share, path in options.parts]
+        parts = [(share, find_weights(name)) for share, name in options.parts]
+        check_outputs([("OUT", options.out)], [("the part", path) for _, path in parts])
+        read = [(share, path, read_weights(path)) for share, path in parts]
         net = average([(share, fill_model(weights, path)) for share, path, weights in read])
     except (OSError, ValueError) as error:
         parser.error(str(error))
@@ -62,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made_of = {f"{path.absolute().parent.name}/{path.name}": share for share, path, _ in read}
     try:
         save_weights(options.out, net, replace(info, details={**info.details, "average_of": made_of}), torch.float16)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         parser.error(str(error))
     print(f"written: {options.out}")
     return 0

@@ -26,19 +26,22 @@ from torch import Tensor, nn
 
 from dimp_ros.datasets.clips import read_films
 from dimp_ros.files.json_file import named_errors
-from dimp_ros.files.outputs import check_outputs
+from dimp_ros.files.outputs import own_file
 from dimp_ros.model.box_refiner import RefinedBoxes, box_losses
 from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_weights
+from dimp_ros.model.checkpoints.weights_file import find_weights
 from dimp_ros.training.box_pairs import PairBatch, PairSampler
 from dimp_ros.training.frame_store import FrameStore, add_store_arguments, store_of
 from dimp_ros.training.interruption import deferred_signals
 from dimp_ros.training.refiner_network import RefinerTraining, to_images
 from dimp_ros.training.refiner_validation import Validation
-from dimp_ros.training.run_lock import check_export, sole_run
+from dimp_ros.training.run_lock import check_run, sole_run
 from dimp_ros.training.run_log import REMEDY, read_state
 from dimp_ros.training.scene_pairs import SceneViews, scene_store
 
 _log = logging.getLogger(__name__)
+
+CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 
 KIND_WEIGHTS = {"pseudo": 1.0, "human": 2.0, "mask": 8.0}
 """How often sources are drawn, by the kind of their boxes; those of stills and their clips count as masks."""
@@ -76,7 +79,7 @@ class BoxRefinerTrainer:
         self.net = RefinerTraining().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average: dict[str, Tensor] = {}
         self.step = 0
-        self._checkpoint = folder / "checkpoint.pt"
+        self._checkpoint = folder / CHECKPOINT
         resumed = self._checkpoint.is_file()
         if resumed:
             state = read_state(self._checkpoint)
@@ -142,14 +145,21 @@ class BoxRefinerTrainer:
                 self.average[key].lerp_(value, 1 - decay)
 
     def averaged(self) -> RefinerTraining:
-        """Return a refiner with the average of the weights, in evaluation mode."""
+        """Return a refiner with the average of the weights, in evaluation mode.
+
+        :raises ValueError: before the first step, with the remedy.
+        """
+        if not self.step:
+            raise ValueError(f"the run in {self.folder} has taken no step yet; train it for more --minutes")
         net = RefinerTraining().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         net.load_state_dict(self.average)
         averaged: RefinerTraining = net.eval()
         return averaged
 
     def save(self) -> None:
-        """Write the checkpoint, so that an interruption never leaves half a file."""
+        """Write the checkpoint, once a step has been taken: whole or not at all."""
+        if not self.step:
+            return
         state = {
             "net": self.net.state_dict(),
             "average": self.average,
@@ -160,7 +170,8 @@ class BoxRefinerTrainer:
 
     def log(self, **values: object) -> None:
         """Add a line to ``log.jsonl``."""
-        with (self.folder / "log.jsonl").open("a", encoding="utf-8") as file:
+        own_file(self.folder / LOG)
+        with (self.folder / LOG).open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": self.step, **values}) + "\n")
 
 
@@ -247,19 +258,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
-    weights = Path(arguments.start)
     try:
-        check_outputs(
-            [("--export", arguments.export)],
-            [("--start", weights), ("--clips", arguments.clips), ("--images", arguments.images)],
-            folders=[("--folder", arguments.folder), ("--store", arguments.store), ("--scenes", arguments.scenes)],
-        )
-        check_export(arguments.export, arguments.folder, arguments.store, arguments.scenes)
-        if arguments.folder.is_dir():
-            check_outputs([("--folder", arguments.folder / "checkpoint.pt")], [("--start", weights)])
-    except (OSError, ValueError) as error:
-        parser.error(str(error))
-    try:
+        weights = find_weights(arguments.start)
+        inputs = [("--start", weights), ("--clips", arguments.clips), ("--images", arguments.images)]
+        stores = [("--store", arguments.store), ("--scenes", arguments.scenes)]
+        check_run(arguments.folder, (CHECKPOINT, LOG), inputs, stores=stores, export=arguments.export)
         with sole_run(arguments.folder), deferred_signals() as interrupted:
             run(arguments, interrupted)
     except (OSError, ValueError) as error:

@@ -72,10 +72,15 @@ def resolved_config(
 
 
 def inputs_of(options: argparse.Namespace, config: TrainingConfig) -> list[tuple[str, Path | None]]:
-    """Return the files and folders that a run reads, each with the name under which it was given."""
+    """Return the files and folders that a run reads, each with the name under which it was given.
+
+    :raises ValueError, OSError: if there are no weights to start from.
+    """
+    from dimp_ros.model.checkpoints.weights_file import find_weights
+
     return [
         ("the configuration", options.config),
-        ("--start", options.start),
+        ("--start", find_weights(str(options.start)) if options.start else None),
         ("backbone_weights", Path(config.backbone_weights) if config.backbone_weights else None),
         *((f"the data set {entry['kind']}", Path(entry["root"])) for entry in config.data),
     ]

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The lock of a run's folder: two runs in one folder would overwrite each other's checkpoints."""
+"""The folder of a run: two runs in one would overwrite each other's checkpoints; files that replace no input."""
 
 from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dimp_ros.files.outputs import check_outputs
+from dimp_ros.files.outputs import Named, check_outputs
 
 
 @contextmanager
@@ -35,6 +35,27 @@ def sole_run(folder: Path) -> Iterator[None]:
             with suppress(OSError):  # a run that was refused leaves nothing; a folder with files stays
                 folder.rmdir()
         os.close(descriptor)
+
+
+def check_run(
+    folder: Path,
+    files: Iterable[str],
+    inputs: Iterable[Named],
+    *,
+    stores: Iterable[Named] = (),
+    export: Path | None = None,
+) -> None:
+    """Refuse a run whose files, stores or exported weights would replace what it reads.
+
+    :param files: names of what is written in ``folder``. :param inputs: see `check_outputs`; weights as `find_weights`
+        finds them, for a name is not the path of its file. :param stores: folders of decoded images.
+    :raises ValueError: with the remedy. :raises OSError: if something cannot be read or written.
+    """
+    inputs, stores = list(inputs), list(stores)
+    check_outputs([("--export", export)], inputs, folders=[("--folder", folder), *stores])
+    check_export(export, folder, *(path for _, path in stores))
+    if folder.is_dir():
+        check_outputs([("--folder", folder / name) for name in files], inputs)
 
 
 def check_export(export: Path | None, *folders: Path | None) -> None:

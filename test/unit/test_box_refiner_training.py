@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training of the box refiner: steps, continuation, export."""
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -83,6 +85,28 @@ def test_a_damaged_image_ends_a_run_with_its_checkpoint(tmp_path):
             raise ValueError("frames.bin: image 3 is damaged")
 
     trainer = BoxRefinerTrainer(tmp_path / "run", SETTINGS)
+    trainer.train(batch(0))
     with pytest.raises(ValueError, match="image 3"):
         next(saved_on_error(trainer, trainer.examples(prefetched(Damaged(), 2))))
     assert (tmp_path / "run" / "checkpoint.pt").is_file()
+
+
+def test_a_run_without_a_step_leaves_no_checkpoint(tmp_path, capsys):
+    trainer = BoxRefinerTrainer(tmp_path / "run", SETTINGS)
+    trainer.save()
+    assert not list((tmp_path / "run").iterdir())
+    with pytest.raises(ValueError, match="has taken no step yet; train it"):
+        trainer.averaged()
+    options = ["--folder", str(tmp_path / "run"), "--clips", str(tmp_path / "clips")]
+    with pytest.raises(SystemExit):
+        box_refiner.main([*options, "--export", str(tmp_path / "o.safetensors")])
+    assert "has taken no step yet" in capsys.readouterr().err and not (tmp_path / "o.safetensors").exists()
+
+
+def test_the_log_of_a_run_leaves_a_hard_link_alone(run, tmp_path):
+    trainer, _ = run
+    trainer.log(loss=1)
+    os.link(trainer.folder / "log.jsonl", tmp_path / "backup")
+    trainer.log(loss=2)
+    assert len((tmp_path / "backup").read_text().splitlines()) == 1
+    assert len((trainer.folder / "log.jsonl").read_text().splitlines()) == 2

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Programs for training and for the documentation write onto none of their inputs, however they are named."""
 
-import json
 import os
 import subprocess
 import sys
@@ -12,11 +11,16 @@ import pytest
 
 pytest.importorskip("dimp_ros.msg", reason="the interfaces are not built: `make setup`, or colcon")
 
+import make_training_bundle
 from benchmark import busy, cli, ros_benchmark, transport
 from result_files import write_results
 
-from dimp_ros.training import box_refiner
-from dimp_ros.training.frame_store import DATA, INDEX, build_frame_store
+from dimp_ros.evaluation import cli as evaluation
+from dimp_ros.evaluation import redetection
+from dimp_ros.evaluation.confidence import cli as confidence
+from dimp_ros.model.checkpoints import weights_file
+from dimp_ros.training import average_weights, box_refiner, point_boxes
+from dimp_ros.training import cli as training
 
 TOOLS = Path(__file__).parents[2] / "tools"
 
@@ -51,6 +55,52 @@ def test_refiner_is_not_exported_onto_its_base(
     with pytest.raises(SystemExit):
         box_refiner.main([*run, "--export", str(name(weights))])
     assert "would overwrite --start" in capsys.readouterr().err and weights.read_text() == "before"
+
+
+def _programs(folder: Path, shipped: Path) -> dict[str, tuple[Callable[[list[str]], int], list[str]]]:
+    """Return for each program the arguments with which it would write onto the weights called dimp_lite."""
+    run = ["--folder", str(folder / "run"), "--clips", str(folder / "clips")]
+    linked = folder / "linked"
+    linked.mkdir()
+    for name in ("weights.safetensors", "results.json", "checkpoint.pt"):
+        (linked / name).symlink_to(shipped)
+    config = _given(folder, "config.yaml")
+    config.write_text("model: dimp_lite\n")
+    data = ["--images", str(folder / "images"), "--start", "dimp_lite"]
+    return {
+        "box_refiner": (box_refiner.main, [*run, "--export", str(shipped)]),
+        "box_refiner --folder": (box_refiner.main, ["--folder", str(linked), *run[2:]]),
+        "point_boxes": (point_boxes.main, [*run, "--export", str(shipped)]),
+        "dimp-train": (training.main, [str(config), *data, "--folder", str(linked)]),
+        "bundle": (make_training_bundle.main, [str(config), str(shipped), *data]),
+        "average_weights": (average_weights.main, [str(shipped), "1.0=dimp_lite"]),
+        "dimp-eval": (evaluation.main, ["--sequences", str(folder / "clips"), "--out", str(linked)]),
+        "confidence": (confidence.main, ["--sequences", str(folder / "clips"), "--out", str(linked)]),
+        "redetection": (redetection.main, ["--sequences", str(folder / "clips"), "--out", str(shipped)]),
+    }
+
+
+PROGRAMS = [
+    *("box_refiner", "box_refiner --folder", "point_boxes", "dimp-train", "bundle"),
+    *("average_weights", "dimp-eval", "confidence", "redetection"),
+]
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_weights_given_by_name_are_not_overwritten(
+    tmp_path: Path, program: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(weights_file, "WEIGHTS_DIRECTORY", tmp_path)
+    shipped = _given(tmp_path, "dimp_lite.safetensors")
+    (tmp_path / "clips").mkdir()
+    main, arguments = _programs(tmp_path, shipped)[program]
+    try:
+        status = main(arguments)
+    except SystemExit as end:
+        status = int(end.code or 0)
+    said = capsys.readouterr().err
+    assert status == 2 and shipped.read_text() == "before"
+    assert "would overwrite" in said or "leads into" in said
 
 
 @names
@@ -155,20 +205,3 @@ def test_weights_that_cannot_be_written_are_reported(tmp_path: Path, suffix: str
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and done.stderr.count("\n") == 1 and "could not be written" in done.stderr
     assert os.listdir(tmp_path) == [path.name] and path.read_text() == "before"
-
-
-def test_interrupted_frame_store_is_not_taken_for_the_old_one(tmp_path: Path) -> None:
-    class Broken:
-        def summary(self) -> str:
-            return "other data"
-
-        def stills(self) -> list[object]:
-            raise KeyboardInterrupt
-
-        clips = stills
-
-    (tmp_path / INDEX).write_text(json.dumps({"summary": "data", "offsets": [0, 6], "videos": []}))
-    (tmp_path / DATA).write_text("before")
-    with pytest.raises(KeyboardInterrupt):
-        build_frame_store(tmp_path, [Broken()])  # type: ignore[list-item]
-    assert not (tmp_path / INDEX).exists()

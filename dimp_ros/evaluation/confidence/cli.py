@@ -66,7 +66,8 @@ def build_parser() -> argparse.ArgumentParser:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.jobs < 1:
         raise ValueError(f"--jobs is {arguments.jobs}; give at least 1 process")
-    inputs = [("--sequences", arguments.sequences), ("--baselines", arguments.baselines)]
+    weights = [("the weights", TrackerSpec(name).weights) for name in arguments.trackers]
+    inputs = [("--sequences", arguments.sequences), ("--baselines", arguments.baselines), *weights]
     check_outputs([], inputs, folders=[("--out", arguments.out)])
     names = dict.fromkeys(arguments.trackers)
     specs = usable_trackers([TrackerSpec(name, arguments.baselines, arguments.device) for name in names], PROGRAM)

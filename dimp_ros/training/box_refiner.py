@@ -15,7 +15,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -222,22 +223,33 @@ def source_weights(store: FrameStore, clips: Path) -> dict[str, float]:
 
 
 def prefetched(sampler: PairSampler, count: int, depth: int = 4) -> Iterator[PairBatch]:
-    """Yield batches that a thread draws ahead; an error of the thread is raised here."""
+    """Yield batches that a thread draws ahead, until it is closed; an error of the thread is raised here."""
     batches: queue.Queue[PairBatch | Exception] = queue.Queue(depth)
+    ended = threading.Event()
 
     def work() -> None:
-        try:
-            while True:
-                batches.put(sampler.batch(count))
-        except Exception as error:
-            batches.put(error)
+        while not ended.is_set():
+            try:
+                batch: PairBatch | Exception = sampler.batch(count)
+            except Exception as error:
+                batch = error
+            batches.put(batch)
+            if isinstance(batch, Exception):
+                return
 
-    threading.Thread(target=work, daemon=True).start()
-    while True:
-        batch = batches.get()
-        if isinstance(batch, Exception):
-            raise batch
-        yield batch
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    try:
+        while True:
+            batch = batches.get()
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+    finally:  # a thread at work would abort the process at its end
+        ended.set()
+        while thread.is_alive():
+            with suppress(queue.Empty):
+                batches.get(timeout=0.05)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -298,21 +310,22 @@ def run(arguments: argparse.Namespace, interrupted: Callable[[], bool]) -> None:
     started = time.monotonic()
     sums: dict[str, float] = {}
     batches = saved_on_error(trainer, trainer.examples(prefetched(sampler, settings.references)))
-    for count, batch in enumerate(batches, 1):
-        left = arguments.minutes - (time.monotonic() - started) / 60
-        if left <= 0 or interrupted():
-            break
-        factor = min(1.0, left / arguments.cool) if arguments.cool else 1.0
-        for name, value in trainer.train(batch, factor).items():
-            sums[name] = sums.get(name, 0.0) + value / 50
-        if trainer.step % 50 == 0:
-            trainer.log(**{name: round(value, 4) for name, value in sums.items()}, factor=round(factor, 3))
-            pace = (time.monotonic() - started) / count
-            _log.info("%d %s %.2f s", trainer.step, {k: round(v, 4) for k, v in sums.items()}, pace)
-            sums = {}
-        if trainer.step % settings.validate_every == 0:
-            trainer.save()
-            validate(trainer, validation)
+    with closing(batches):
+        for count, batch in enumerate(batches, 1):
+            left = arguments.minutes - (time.monotonic() - started) / 60
+            if left <= 0 or interrupted():
+                break
+            factor = min(1.0, left / arguments.cool) if arguments.cool else 1.0
+            for name, value in trainer.train(batch, factor).items():
+                sums[name] = sums.get(name, 0.0) + value / 50
+            if trainer.step % 50 == 0:
+                trainer.log(**{name: round(value, 4) for name, value in sums.items()}, factor=round(factor, 3))
+                pace = (time.monotonic() - started) / count
+                _log.info("%d %s %.2f s", trainer.step, {k: round(v, 4) for k, v in sums.items()}, pace)
+                sums = {}
+            if trainer.step % settings.validate_every == 0:
+                trainer.save()
+                validate(trainer, validation)
     trainer.save()
     if interrupted():
         _log.info("interrupted after step %d; repeat the command to go on from there", trainer.step)
@@ -320,7 +333,9 @@ def run(arguments: argparse.Namespace, interrupted: Callable[[], bool]) -> None:
     validate(trainer, validation)
 
 
-def saved_on_error(trainer: BoxRefinerTrainer, batches: Iterator[PairBatch | Example]) -> Iterator[PairBatch | Example]:
+def saved_on_error(
+    trainer: BoxRefinerTrainer, batches: Iterator[PairBatch | Example]
+) -> Generator[PairBatch | Example, None, None]:
     """Yield what ``batches`` does; write the checkpoint where that fails, such as at a damaged image."""
     try:
         yield from batches

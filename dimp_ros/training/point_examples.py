@@ -143,8 +143,8 @@ class FeatureFile:
             stored = {}
         if other := " and ".join(name for name, value in origin.items() if stored.get(name) != value):
             raise ValueError(
-                f"{self._path} has features of another {other}, or does not say of which; delete it to compute them "
-                "anew, or give another --folder"
+                f"{self._path}: {other} of its features are not those of this run, or not stated; delete it to compute "
+                "them anew, or give another --folder"
             )
 
     def __len__(self) -> int:

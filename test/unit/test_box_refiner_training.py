@@ -2,6 +2,7 @@
 """Training of the box refiner: steps, continuation, export."""
 
 import os
+import threading
 
 import numpy as np
 import pytest
@@ -110,3 +111,15 @@ def test_the_log_of_a_run_leaves_a_hard_link_alone(run, tmp_path):
     trainer.log(loss=2)
     assert len((tmp_path / "backup").read_text().splitlines()) == 1
     assert len((trainer.folder / "log.jsonl").read_text().splitlines()) == 2
+
+
+def test_drawing_ahead_ends_with_its_batches():
+    class Sampler:
+        def batch(self, count):
+            return count
+
+    before = threading.active_count()
+    batches = prefetched(Sampler(), 3)
+    assert [next(batches) for _ in range(9)] == [3] * 9 and threading.active_count() == before + 1
+    batches.close()
+    assert threading.active_count() == before

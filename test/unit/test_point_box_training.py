@@ -144,7 +144,7 @@ def test_features_of_another_origin_are_refused(run, other):
     file, _, _ = run
     channels = load_model("dimp_lite")[0].feature_extractor.channels
     assert len(FeatureFile(file._path, channels, ORIGIN)) == 4
-    with pytest.raises(ValueError, match=rf"another {' and '.join(other)}.* delete it"):
+    with pytest.raises(ValueError, match=rf"{' and '.join(other)} of its features are not .*; delete it"):
         FeatureFile(file._path, channels, ORIGIN | other)
 
 
@@ -152,7 +152,7 @@ def test_features_without_an_origin_are_refused(run, tmp_path):
     file, _, _ = run
     channels = load_model("dimp_lite")[0].feature_extractor.channels
     (tmp_path / "features.bin").write_bytes(file._path.read_bytes()[HEADER_BYTES:])
-    with pytest.raises(ValueError, match="does not say of which; delete it"):
+    with pytest.raises(ValueError, match="not stated; delete it"):
         FeatureFile(tmp_path / "features.bin", channels, ORIGIN)
     (tmp_path / "features.bin").write_bytes(b"")  # of a run that was killed at once
     assert len(FeatureFile(tmp_path / "features.bin", channels, ORIGIN)) == 0

@@ -15,9 +15,11 @@ import stat
 import tempfile
 import unicodedata
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import combinations, islice
 from pathlib import Path
 from types import TracebackType
+from typing import IO
 
 _LONGEST_PART = 100
 """Of the output's name in a temporary name, in bytes: file systems take 255 bytes for a name."""
@@ -275,14 +277,22 @@ class OutputFolder:
         shutil.rmtree(self._around, ignore_errors=True)
 
 
-def own_file(path: Path) -> None:
-    """Make a file that is changed in place the only name of its content: another hard link keeps what it has now.
+@contextmanager
+def in_place(path: Path, mode: str) -> Iterator[IO[bytes]]:
+    """Open a file that is changed in place, as the only name of its content: another hard link keeps what it has now.
 
-    :raises WriteFailed: if the copy cannot be written.
+    :raises WriteFailed: if the disk is full, or fails.
     """
-    if path.is_file() and path.stat().st_nlink > 1:
-        with OutputFile(path) as partial:
-            shutil.copyfile(path, partial)
+    try:
+        if path.is_file() and path.stat().st_nlink > 1:
+            with OutputFile(path) as partial:
+                shutil.copyfile(path, partial)
+        with path.open(mode) as file:
+            yield file
+    except OSError as error:
+        if error.errno in _REMEDIES:
+            raise write_error(path, error) from error
+        raise
 
 
 def write_text(path: Path, text: str) -> None:

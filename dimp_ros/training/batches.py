@@ -7,9 +7,12 @@ Both depend on seed, rank and step alone, so that a resumed run sees the same ba
 from __future__ import annotations
 
 import json
+import math
 import multiprocessing
-import shutil
+import os
+import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -22,7 +25,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from dimp_ros.files.outputs import write_text
+from dimp_ros.files.outputs import write_error, write_text
 from dimp_ros.model.checkpoints.network_source import tensors_digest
 from dimp_ros.model.dimp import DimpNet
 from dimp_ros.synthetic.image_store import Pixels, open_tables, read_tables
@@ -132,7 +135,7 @@ def _shapes(model: DimpNet, config: TrainingConfig) -> _Shapes:
 class CachedBatches:
     """Batches from caches of synthetic sequences in memory-mapped files, which single-threaded processes render.
 
-    :param folder: holds the caches; older ones are removed.
+    :param folder: holds the caches; the files of older ones are removed.
     """
 
     def __init__(
@@ -177,10 +180,11 @@ class CachedBatches:
         target = self.folder / f"cache_{self.rank}_{number:04d}"
         complete, origin = target / "complete", self._origin()
         if not (complete.is_file() and complete.read_text(encoding="utf-8") == origin):
-            for old in self.folder.glob(f"cache_{self.rank}_*"):
-                shutil.rmtree(old)
-            target.mkdir(parents=True)
-            _open(target, shapes, "w+")
+            for old in self.folder.glob(f"cache_{self.rank}_[0-9][0-9][0-9][0-9]*"):
+                _remove(old)
+            target.mkdir(parents=True, exist_ok=True)
+            for path, dtype, shape in _files(target, shapes):
+                _allocate(path, np.dtype(dtype).itemsize * math.prod(shape))
             setup = partial(_start, self.store, self.model, self.config, target, shapes)
             work = [(self.config.seed, CACHED, number, self.rank, group) for group in range(self.config.groups)]
             bar = tqdm(total=len(work), desc=f"cache {number}", mininterval=10, disable=self.rank > 0)
@@ -216,13 +220,40 @@ class CachedBatches:
         return json.dumps(values, default=vars)
 
 
-def _open(folder: Path, shapes: _Shapes, mode: str) -> list[NDArray[np.generic]]:
-    """Map the files of a cache: its maps, boxes and visibility."""
+def _remove(cache: Path) -> None:
+    """Remove the files of a cache; what else is in its folder stays."""
+    for path in cache.iterdir() if cache.is_dir() else ():
+        if re.fullmatch(r"\d+\.dat|complete|\.complete\..*partial", path.name):
+            path.unlink()
+    with suppress(OSError):
+        cache.rmdir()
+
+
+def _allocate(path: Path, size: int) -> None:
+    """Make a file with its space on the disk: writing into a mapped one that has none would kill the process.
+
+    :raises WriteFailed: if there is not enough.
+    """
+    try:
+        with path.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        path.unlink(missing_ok=True)
+        raise write_error(path, error) from error
+
+
+def _files(folder: Path, shapes: _Shapes) -> Iterator[tuple[Path, type, tuple[int, ...]]]:
+    """Yield path, type and shape of the files of a cache: its maps, boxes and visibility."""
     lead = (shapes.groups, shapes.frames)
-    wanted = [*shapes.maps, (np.float32, (*lead, 4)), (np.float32, lead)]
+    for number, (dtype, shape) in enumerate([*shapes.maps, (np.float32, (*lead, 4)), (np.float32, lead)]):
+        yield folder / f"{number}.dat", dtype, shape
+
+
+def _open(folder: Path, shapes: _Shapes, mode: str) -> list[NDArray[np.generic]]:
+    """Map the files of a cache."""
     return [
-        np.memmap(folder / f"{number}.dat", dtype=dtype, mode=mode, shape=shape)  # type: ignore[call-overload]
-        for number, (dtype, shape) in enumerate(wanted)
+        np.memmap(path, dtype=dtype, mode=mode, shape=shape)  # type: ignore[call-overload]
+        for path, dtype, shape in _files(folder, shapes)
     ]
 
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from dimp_ros.datasets.clips import read_films
 from dimp_ros.files.json_file import named_errors
-from dimp_ros.files.outputs import own_file
+from dimp_ros.files.outputs import in_place
 from dimp_ros.model.box_refiner import RefinedBoxes, box_losses
 from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_weights
 from dimp_ros.model.checkpoints.weights_file import find_weights
@@ -171,9 +171,8 @@ class BoxRefinerTrainer:
 
     def log(self, **values: object) -> None:
         """Add a line to ``log.jsonl``."""
-        own_file(self.folder / LOG)
-        with (self.folder / LOG).open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": self.step, **values}) + "\n")
+        with in_place(self.folder / LOG, "ab") as file:
+            file.write(json.dumps({"step": self.step, **values}).encode() + b"\n")
 
 
 def export(trainer: BoxRefinerTrainer, base: str, path: Path) -> None:

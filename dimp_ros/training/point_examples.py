@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dimp_ros.files.json_file import parse_object
-from dimp_ros.files.outputs import own_file
+from dimp_ros.files.outputs import in_place
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.closer_window import crop_window, windows_at
 from dimp_ros.model.backbone import Features
@@ -163,8 +163,7 @@ class FeatureFile:
         """Add examples until there are ``most`` or ``interrupted()``, for some minutes at most."""
         end, count = time.monotonic() + 60 * minutes, len(self)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        own_file(self._path)
-        with self._path.open("r+b" if count else "wb") as file:
+        with in_place(self._path, "r+b" if count else "wb") as file:
             file.write(self._header)
             file.truncate(HEADER_BYTES + count * self._row.itemsize)
             file.seek(0, 2)

@@ -16,7 +16,7 @@ import pytest
 
 from dimp_ros.apps.recording.annotated_video import AnnotatedVideo, BackgroundVideo
 from dimp_ros.files.inputs import require_inside, require_regular_file
-from dimp_ros.files.outputs import OutputFile, OutputFolder, WriteFailed, check_outputs, write_text
+from dimp_ros.files.outputs import OutputFile, OutputFolder, WriteFailed, check_outputs, in_place, write_text
 from dimp_ros.images.files import write_image
 from dimp_ros.images.video import VideoWriter
 
@@ -283,6 +283,23 @@ def test_limited_file_size_is_an_error_and_leaves_nothing(tmp_path: Path, write:
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert os.listdir(tmp_path) == []
+
+
+def test_file_changed_in_place_is_named_and_leaves_hard_links_alone(tmp_path: Path) -> None:
+    path, other = tmp_path / "log.jsonl", tmp_path / "other.jsonl"
+    path.write_text(BEFORE)
+    os.link(path, other)
+    with in_place(path, "ab") as file:
+        file.write(b"line")
+    assert path.read_text() == BEFORE + "line" and other.read_text() == BEFORE
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))
+    try:
+        with pytest.raises(WriteFailed, match=r"log.jsonl could not be written .*ulimit -f"), in_place(path, "ab") as f:
+            f.write(b"x" * 2_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_text().startswith(BEFORE + "line")
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: Path(path).symlink_to("/dev/zero"), os.mkdir])

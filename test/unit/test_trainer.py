@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import resource
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ import yaml
 from helpers.image_fixtures import write_images
 from safetensors import safe_open
 
+from dimp_ros.files.outputs import WriteFailed
 from dimp_ros.model.checkpoints.weights_file import find_weights
 from dimp_ros.model.dimp import build_model
 from dimp_ros.training.cli import main
@@ -111,6 +113,26 @@ def test_a_cache_of_another_backbone_or_other_images_is_rendered_anew(images, st
     inode = features.stat().st_ino, features.stat().st_mtime_ns
     next(stream.batches(0))
     assert (features.stat().st_ino, features.stat().st_mtime_ns) != inode
+
+
+def test_a_cache_without_space_is_named_and_removes_only_caches(images, store, tmp_path):
+    others = ["cache_0_mine/0.dat", "cache_0_0007/notes.txt", "cache_0_0000/x.dat", "cache_1_0000/0.dat", "cache_0_1"]
+    for name in ("cache_0_0007/1.dat", *others):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("before")
+    (tmp_path / "film.mp4").write_text("before")
+    os.link(tmp_path / "film.mp4", tmp_path / "cache_0_0000" / "0.dat")
+    config = configured(images, reuse=1, backbone="frozen", steps=1, validate_every=0)
+    stream = Trainer(config, tmp_path, HERE, store=store)._batches()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))
+    try:
+        with pytest.raises(WriteFailed, match=r"cache_0_0000/0\.dat could not be written .*write less"):
+            next(stream.batches(0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert {(tmp_path / name).read_text() for name in (*others, "film.mp4")} == {"before"}
+    assert not (tmp_path / "cache_0_0007" / "1.dat").exists()
 
 
 def test_a_run_leaves_weights_a_record_and_its_configuration(images, store, tmp_path, monkeypatch):

@@ -31,8 +31,11 @@ CLOSER_SHARE = 0.8
 """Weight of the box refiner's box in that average."""
 
 
-QUALITY_POWER = 6
-"""Of the predicted overlap in a target's box quality, chosen for the AUROC of the confidence: 4 to 8 hardly differ."""
+USUAL_RATE = 0.05
+"""Weight of a confirmed frame in a target's usual predicted overlap."""
+
+QUALITY_POWER = 2
+"""Of the predicted overlap in a target's box quality, chosen for the AUROC of the confidence: 1 to 4 hardly differ."""
 
 AGREEMENT_POWER = 2
 """Of the overlap of the two methods' boxes, chosen likewise."""
@@ -49,8 +52,18 @@ def uses_ascent(backend: InferenceBackend, config: TrackerConfig) -> bool:
 
 
 def shows_target(target: TrackedTarget, config: TrackerConfig) -> bool:
-    """Tell whether the refined box is the target's by its predicted overlap; True without a box refiner."""
-    return target.box_quality is None or target.box_quality >= config.least_overlap**QUALITY_POWER
+    """Tell whether the refined box is the target's: its predicted overlap is not much less than it usually is.
+
+    True without a box refiner.
+    """
+    return target.box_overlap is None or target.box_overlap >= config.least_overlap * target.usual_overlap
+
+
+def remember_overlap(target: TrackedTarget) -> None:
+    """Let the predicted overlap of a confirmed frame change the usual one."""
+    if target.box_overlap is not None:
+        rate = USUAL_RATE if target.usual_overlap else 1.0
+        target.usual_overlap += rate * (target.box_overlap - target.usual_overlap)
 
 
 def average_boxes(targets: Sequence[TrackedTarget], closer: Sequence[Box], ascended: Sequence[Box]) -> list[Box]:
@@ -89,6 +102,7 @@ def remember_target(
         return None
     windows = [CloserWindow.around(other, CLOSER_CONTEXT, CLOSER_SIZE) for other in wrong]
     found = backend.look_closer([crop_window(picture, window) for window in windows], [target.tokens] * len(windows))
+    target.usual_overlap = float(np.nan_to_num(found.overlaps).mean())
     errors = []
     for window, (left, top, right, bottom) in zip(windows, found.edges.tolist(), strict=True):
         if all(map(math.isfinite, (left, top, right, bottom))) and left < right and top < bottom:
@@ -135,5 +149,5 @@ def refine_closer(
         refined = look_closer(backend, picture, boxes, tokens)
         boxes = [clip_box(box, size, config) for box, _ in refined]
         for target, (_, overlap) in zip(targets, refined, strict=True):
-            target.box_quality = overlap**QUALITY_POWER
+            target.box_overlap, target.box_quality = overlap, overlap**QUALITY_POWER
     return boxes

@@ -109,7 +109,10 @@ class TrackerConfig:
         "passes of the box refiner, where the weights have one, averaged with gradient ascent; 0: that alone",
     )
     least_overlap: float = _setting(
-        0.0, 0.0, 1.0, "predicted overlap of the box refiner's box below which the target is not found; 0: not used"
+        0.0,
+        0.0,
+        1.0,
+        "predicted overlap / its usual value below which the refined box is not the target's; 0: not used",
     )
     first_frame_correction: float = _setting(
         0.0,

@@ -47,6 +47,7 @@ class TrackedTarget:
     :param frame: 0 on the first frame, incremented by every update.
     :param tokens: of the box refiner, ``[1, T, C]``; None where the weights have none.
     :param box_quality: of the box in this frame, 0..1: see `closer_look`; None without a box refiner.
+    :param box_overlap: its predicted overlap, likewise. :param usual_overlap: mean over the last CONFIRMED frames.
     :param edge_errors: of the refined box in the first frame: left, top, right, bottom, in box sides.
     :param reported_box: ``box`` with the first frame's error subtracted.
     """
@@ -64,6 +65,8 @@ class TrackedTarget:
     tracks: CandidateTracks = field(default_factory=CandidateTracks)
     tokens: DeviceArray = None
     box_quality: float | None = None
+    box_overlap: float | None = None
+    usual_overlap: float = 0.0
     edge_errors: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     reported_box: Box = field(init=False)
 

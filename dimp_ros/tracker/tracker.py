@@ -33,6 +33,7 @@ from dimp_ros.tracker.closer_look import (
     average_boxes,
     average_values,
     refine_closer,
+    remember_overlap,
     remember_target,
     shows_target,
     uses_ascent,
@@ -395,6 +396,7 @@ class DimpTracker:
         boxes: dict[int, Box] = {}
         for target in targets:
             target.box_quality = 0.0 if self.config.closer_looks and target.tokens is not None else None
+            target.box_overlap = None
         if found:
             refined = self._refine([targets[n] for n in found], features, [rows[n] for n in found], picture)
             boxes = dict(zip(found, refined, strict=True))
@@ -407,6 +409,7 @@ class DimpTracker:
             if target.status is TrackStatus.CONFIRMED and box is not None:
                 target.box = box
                 target.reported_box = reported(box, target, self.config, target.frame + 1)
+                remember_overlap(target)
                 target.redetection.remember_size(box, target.last.localization.peak, self.config)
 
     def _result(self, target_id: str, target: TrackedTarget, stages: dict[str, float]) -> TrackResult:

@@ -218,7 +218,7 @@ def test_evidence_is_the_peak_times_the_quality_of_the_box(shipped):
     start = set_up(shipped, refiner).init(image, BOX)
     assert start.evidence == start.peak
     result = shipped.update(image)
-    expected = result.peak * (1 - result.distractor_ratio) * 0.5**6  # the refiner predicts an overlap of 0.5
+    expected = result.peak * (1 - result.distractor_ratio) * 0.5**2  # the refiner predicts an overlap of 0.5
     assert result.evidence == pytest.approx(expected)
     assert result.confidence == shipped.confidence(result.evidence)
     both = set_up(shipped, refiner, refine_steps=5)

@@ -2,6 +2,7 @@
 """The tracker's boxes fit the way in which the first box was drawn."""
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -170,7 +171,7 @@ class AlwaysAt(torch.nn.Module):
     def __init__(self, edges):
         super().__init__()
         self.backbone = EfficientNetLite0().eval()
-        self.edges, self.asked = edges, 0
+        self.edges, self.asked, self.logit = edges, 0, 0.0
 
     def tokens(self, reference, boxes):
         """Remember the box only."""
@@ -180,7 +181,7 @@ class AlwaysAt(torch.nn.Module):
         """Say the edges, for every window."""
         self.asked += len(tokens)
         assert search.stride8.shape[2:] == (18, 18)
-        return RefinedBoxes(torch.tensor([self.edges] * len(tokens)), torch.zeros(len(tokens)))
+        return RefinedBoxes(torch.tensor([self.edges] * len(tokens)), torch.full((len(tokens),), self.logit))
 
 
 def test_a_refiner_gives_the_box_in_its_window(shipped):
@@ -232,17 +233,37 @@ def test_evidence_is_the_peak_times_the_quality_of_the_box(shipped):
     assert plain.evidence == plain.peak
 
 
-def test_a_box_of_low_predicted_overlap_is_not_the_target(shipped):
+@pytest.mark.parametrize("correction", [0.0, 0.3])  # with it the first frame says what is usual
+def test_a_box_of_low_predicted_overlap_is_not_the_target(shipped, correction):
     image, refiner = picture(BOX), AlwaysAt([0.25, 0.25, 0.75, 0.75])  # predicts an overlap of 0.5
-    set_up(shipped, refiner, least_overlap=0.45).init(image, BOX)
+    settings = {"least_overlap": 0.8, "first_frame_correction": correction}
+    set_up(shipped, refiner, **settings).init(image, BOX)
+    assert shipped.update(image).state.name != "LOST", "0.5 is what is usual for this target"
+    learned, last = len(shipped.inspect().sample_weights), shipped.inspect().box
+    refiner.logit = -1.0  # 0.27
+    for _ in range(3):
+        result = shipped.update(image)
+        assert result.state.name == "LOST" and result.box is None
+        assert shipped.inspect().box == last and len(shipped.inspect().sample_weights) == learned
+    refiner.logit = -0.2  # 0.45
     assert shipped.update(image).state.name != "LOST"
-    set_up(shipped, refiner, least_overlap=0.55).init(image, BOX)
-    learned = len(shipped.inspect().sample_weights)
-    result = shipped.update(image)
-    assert result.state.name == "LOST" and result.box is None
-    assert result.last_box == BOX and len(shipped.inspect().sample_weights) == learned
-    set_up(shipped, None, least_overlap=0.55).init(image, BOX)
-    assert shipped.update(image).state.name != "LOST"  # without a box refiner nothing is predicted
+    refiner.logit = -1.0
+    shipped.config = replace(shipped.config, least_overlap=0.0)
+    assert shipped.update(image).state.name != "LOST"
+
+
+def test_without_a_box_refiner_no_box_is_refused(shipped):
+    image = picture(BOX)
+    set_up(shipped, None, least_overlap=1.0).init(image, BOX)
+    assert shipped.update(image).state.name != "LOST"
+
+
+def test_an_overlap_that_is_no_number_does_not_lose_the_target(shipped):
+    image, refiner = picture(BOX), AlwaysAt([0.25, 0.25, 0.75, 0.75])
+    refiner.logit = math.nan
+    set_up(shipped, refiner, least_overlap=0.8, first_frame_correction=0.3).init(image, BOX)
+    refiner.logit = 0.0
+    assert shipped.update(image).state.name != "LOST"
 
 
 def test_errors_of_both_methods_are_taken_back(shipped):

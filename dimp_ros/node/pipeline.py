@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -58,7 +59,7 @@ class Pipeline:
         self.tracker = tracker
         self.history = history
         self.open_image = open_image
-        self._targets = TargetManager(tracker)
+        self._targets = TargetManager(tracker, first_start=1 + secrets.randbelow(2**31))
         self._starting: list[str] = []  # names in jobs of `begin` that have not ended
         self._late = CatchUp(history)
         self._outputs = outputs

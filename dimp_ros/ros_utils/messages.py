@@ -91,6 +91,7 @@ def target_state(header: Header, estimate: TargetEstimate) -> TargetState:
     message = TargetState(
         header=header,
         id=estimate.target_id,
+        start=estimate.start,
         state=int(estimate.state),
         bbox=bounding_box(estimate.box),
         confidence=estimate.confidence,
@@ -116,6 +117,7 @@ def target_estimate(message: TargetState) -> TargetEstimate:
     bearing = (message.bearing.x, message.bearing.y, message.bearing.z)
     return TargetEstimate(
         target_id=message.id,
+        start=message.start,
         state=State(message.state) if message.state in set(State) else State.LOST,
         box=box if all(map(math.isfinite, box)) and w > 0 and h > 0 and message.bbox.center.theta == 0.0 else None,
         confidence=message.confidence,

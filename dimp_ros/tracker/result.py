@@ -61,6 +61,7 @@ class TargetEstimate:
     `dimp_ros.ros_utils.messages` converts it to and from ``msg/TargetState``; no other place does.
 
     :param box: ``(x, y, w, h)`` in image pixels; None unless TRACKING or UNCERTAIN.
+    :param start: number of the start of the target, another one when it starts over; 0 where it is not known.
     :param confidence: 0..1; 0 without a box. :param peak: see `TrackResult`. :param distractor_ratio: likewise.
     :param frames_since_seen: images processed since the target was last TRACKING; 0 where it is in this one.
     :param seconds_since_seen: the same in seconds of image stamps.
@@ -80,3 +81,4 @@ class TargetEstimate:
     stamp: int = 0
     age: float = 0.0
     bearing: tuple[float, float, float] | None = None
+    start: int = 0

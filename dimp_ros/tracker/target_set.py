@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
@@ -55,8 +56,9 @@ class Tracker(Protocol):
 
 @dataclass
 class _Sighting:
-    """When a target was last TRACKING, and since when it is LOST; nanoseconds."""
+    """Number of a target's start, when it was last TRACKING, and since when it is LOST; nanoseconds."""
 
+    start: int
     seen: int
     frames_since: int = 0
     lost: int | None = None
@@ -66,10 +68,13 @@ class TargetManager:
     """Follows targets with a tracker and keeps when each was last seen. Used by one thread at a time.
 
     Times are nanoseconds of the images' clock; `shift` compensates for a clock that was set (a bag that loops).
+
+    :param first_start: number of the first start, 1 to 2³¹; each one after it has the next.
     """
 
-    def __init__(self, tracker: Tracker) -> None:
+    def __init__(self, tracker: Tracker, first_start: int = 1) -> None:
         self._tracker = tracker
+        self._starts = itertools.count(first_start)
         self._sightings: dict[str, _Sighting] = {}
         self.stage_ms: dict[str, float] = {}
         """Time of each stage of the last update, milliseconds."""
@@ -94,7 +99,7 @@ class TargetManager:
         :param box: (x, y, w, h) in pixels. :param when: time of the image.
         """
         result = self._tracker.init(image, box, target_id=target_id)
-        self._sightings[target_id] = _Sighting(when)
+        self._sightings[target_id] = _Sighting(next(self._starts), when)
         if error := _invalid(target_id, result):
             self.drop(target_id)
             raise RuntimeError(f"{error}; the target is not followed")
@@ -121,7 +126,7 @@ class TargetManager:
 
     def unseen(self, target_id: str, when: int) -> TargetEstimate:
         """Return the estimate of a target that is not searched for: LOST."""
-        return TargetEstimate(target_id=target_id, state=TargetState.LOST, **self._since(target_id, when))
+        return TargetEstimate(target_id=target_id, state=TargetState.LOST, **self._history(target_id, when))
 
     def drop(self, target_id: str) -> None:
         """Drop a target; an unknown one is ignored."""
@@ -164,13 +169,14 @@ class TargetManager:
             confidence=float(result.confidence) if in_sight else 0.0,
             peak=float(result.peak),
             distractor_ratio=float(result.distractor_ratio),
-            **self._since(target_id, when),
+            **self._history(target_id, when),
         )
 
-    def _since(self, target_id: str, when: int) -> dict[str, Any]:
-        """Return the age of the last sighting."""
+    def _history(self, target_id: str, when: int) -> dict[str, Any]:
+        """Return the number of the start, and the age of the last sighting."""
         sighting = self._sightings[target_id]
         return {
+            "start": sighting.start,
             "frames_since_seen": sighting.frames_since,
             "seconds_since_seen": max(0, when - sighting.seen) / NANOSECONDS,
         }

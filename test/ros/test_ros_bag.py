@@ -59,6 +59,7 @@ READINGS = st.builds(
     distractor_ratio=st.floats(0, 1, width=32),
     frames_since_seen=st.integers(0, 2**32 - 1),
     seconds_since_seen=st.floats(0, 1e6, width=32),
+    start=st.integers(0, 2**32 - 1),
 )
 
 

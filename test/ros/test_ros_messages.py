@@ -36,6 +36,7 @@ ESTIMATES = st.builds(
     seconds_since_seen=SINGLE,
     stamp=st.integers(0, 2**31 * 10**9 - 1),
     age=SINGLE,
+    start=st.integers(0, 2**32 - 1),
     bearing=st.none() | st.tuples(PLACE, PLACE, st.just(1.0)),
 )
 

@@ -124,6 +124,32 @@ def test_too_many_targets_are_refused_with_the_limit():
         assert wait_until(lambda: client.init(target_id="c").success, "a place for another")
 
 
+def test_start_differs_for_each_start_also_under_a_known_name():
+    tracker = ScriptedTracker()
+    with running(tracker) as client:
+
+        def shown(number):
+            client.show(numbered_image(number))
+            return client.targets_of(numbered_image(number))
+
+        start_target(client, target_id="a")
+        assert client.init(OTHER, target_id="b").success
+        first = shown(2)
+        tracker.state = State.LOST
+        assert shown(3)["a"].start == first["a"].start, "it is lost, not another one"
+        tracker.state = State.TRACKING
+        assert not client.init((0.0, 0.0, -1.0, 5.0), target_id="a").success
+        assert shown(4)["a"].start == first["a"].start, "a refused box changes nothing"
+        assert client.init(OTHER, target_id="a").success
+        again = shown(5)
+        assert again["b"].start == first["b"].start
+        assert client.drop("b").success
+        assert client.init(OTHER, target_id="b").success
+        last = shown(6)
+        starts = first["a"].start, first["b"].start, again["a"].start, last["b"].start
+        assert len(set(starts)) == 4 and 0 not in starts
+
+
 def test_unnamed_targets_get_names_that_are_not_taken():
     with running(ScriptedTracker()) as client:
         start_target(client, target_id="1")

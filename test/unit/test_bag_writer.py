@@ -79,7 +79,7 @@ def test_messages_have_the_header_and_time_of_their_image(
         assert {message.header.frame_id for _, message in messages} == {"camera_optical"}
     for index in range(COUNT):
         detections, state, states = (found[name][index][1] for name in ("/detections", "/target", "/targets"))
-        assert str(states.targets) == str([state]) and (state.id, state.age) == ("0", 0.0)
+        assert str(states.targets) == str([state]) and (state.id, state.start, state.age) == ("0", 1, 0.0)
         if index == 6:  # lost: no box anywhere
             assert detections.detections == [] and state.bbox.size_x == state.bbox.center.position.x == 0
             assert (state.state, state.frames_since_seen, state.confidence) == (3, 1, 0.0)

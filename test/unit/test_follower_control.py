@@ -129,18 +129,31 @@ def test_new_target_keeps_its_own_size_and_a_found_one_the_old():
     control = FollowControl(FollowConfig(forward_feed_forward=0.0, forward_smoothing=0.0), CAMERA)
     control.set_enabled(True)
     speeds = []
-    for name, box, state in (
-        ("cup", MIDDLE, TRACKING),
-        ("cup", grown(0.6), TargetState.LOST),
-        ("cup", grown(0.6), TRACKING),
-        ("plate", grown(0.6), TRACKING),
+    for name, start, box, state in (
+        ("cup", 1, MIDDLE, TRACKING),
+        ("cup", 1, grown(0.6), TargetState.LOST),
+        ("cup", 1, grown(0.6), TRACKING),
+        ("plate", 2, grown(0.6), TRACKING),
     ):
         for tick in range(20):
             now = len(speeds) * 0.4 + tick * 0.02
-            command = control.update(seen(box, now, target_id=name, state=state), now)
+            command = control.update(seen(box, now, target_id=name, start=start, state=state), now)
         speeds.append(command.twist.vx)
     assert speeds[:2] == [0.0, 0.0] and speeds[2] > 0.2
     assert speeds[3] == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("away", [0.0, 0.1, 0.3])
+@pytest.mark.parametrize("box", [grown(0.2), grown(0.6), grown(2.0)._replace(x=160.0, y=40.0)], ids=str)
+def test_redrawn_target_keeps_its_size_and_its_jump_is_no_motion(box, away):
+    """Without gains a command comes from the target's own motion alone, but for the distance."""
+    control = FollowControl(FollowConfig(vertical="climb", horizontal_gain=0.0, vertical_gain=0.0), CAMERA)
+    control.set_enabled(True)
+    for tick in range(100):
+        now, redrawn = tick * 0.02, tick * 0.02 >= 1.0
+        state = TargetState.LOST if redrawn and now < 1.0 + away else TRACKING
+        observation = seen(box if redrawn else MIDDLE, now, start=1 + redrawn, state=state)
+        assert control.update(observation, now).twist == pytest.approx((0.0,) * 6, abs=1e-9)
 
 
 def test_the_distance_of_a_pose_comes_before_the_size():

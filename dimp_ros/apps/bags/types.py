@@ -58,6 +58,7 @@ uint8 UNCERTAIN=2
 uint8 LOST=3
 std_msgs/Header header
 string id
+uint32 start
 uint8 state
 vision_msgs/BoundingBox2D bbox
 geometry_msgs/Vector3 bearing

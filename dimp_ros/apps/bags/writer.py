@@ -69,6 +69,7 @@ class BagMessages:
             TARGET,
             header=header,
             id=estimate.target_id,
+            start=estimate.start,
             state=int(estimate.state),
             bbox=self._bounding_box(estimate.box),
             bearing=self._make("geometry_msgs/msg/Vector3", 0.0, 0.0, 0.0),

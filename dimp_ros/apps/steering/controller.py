@@ -40,7 +40,7 @@ class BaseController(ABC, Generic[Config]):
         self._enabled = False
         self._limiter = CommandLimiter(uniform=uniform)
         self._gate = MotionGate()
-        self._followed: tuple[str, Camera] | None = None  # target and camera of the values
+        self._followed: tuple[str, int, Camera] | None = None  # target, its start, and camera of the values
         self._frames: tuple[str | None, ...] = ()
 
     @property
@@ -87,7 +87,7 @@ class BaseController(ABC, Generic[Config]):
         if reason or observation is None or box is None or self.camera is None:
             self._forget()
             return Command(Twist(*self._limiter.stop(now, self.config.stop_seconds).tolist()), reason)
-        followed = (observation.target_id, self.camera)
+        followed = (observation.target_id, observation.start, self.camera)
         if followed != self._followed:
             self._forget()
             self._followed = followed

@@ -132,7 +132,7 @@ class FollowControl(BaseController[FollowConfig]):
         self._azimuth, self._elevation, self._log_distance = (DelayCompensator() for _ in range(3))
         self._last_pose: float | None = None  # when the last image with a position was taken
         self._by_pose = False
-        self._size: tuple[str, float] | None = None  # the desired one, as a target had it when it was first seen
+        self._size: tuple[tuple[str, int], float] | None = None  # name and start of a target, and its size at first
 
     def set_enabled(self, enabled: bool) -> None:
         """Allow motion, or end it; with desired_size 0 the size that the target has then is the one that is kept."""
@@ -177,8 +177,9 @@ class FollowControl(BaseController[FollowConfig]):
         self._azimuth.measure(azimuth, observation.taken, *timing)
         self._elevation.measure(elevation, observation.taken, *timing)
         size = math.sqrt(box.area / (camera.width * camera.height))
-        if self._size is None or self._size[0] != observation.target_id:
-            self._size = observation.target_id, size
+        target = observation.target_id, observation.start
+        if self._size is None or self._size[0] != target:
+            self._size = target, size
         if config.forward in ("auto", "pose") and fits_box(observation, camera):
             assert observation.position is not None
             self._last_pose = observation.taken

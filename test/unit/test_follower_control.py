@@ -24,6 +24,7 @@ from dimp_ros.tracker.result import TargetState
 CAMERA = camera_of_view(640, 480, 60.0)
 MIDDLE = Box(280.0, 200.0, 80.0, 80.0)
 TRACKING = TargetState.TRACKING
+BEFORE = vars(FollowConfig())
 SMALL: dict[str, Any] = {"width": 160, "height": 120}
 """A world that is made quickly; nobody looks at its images."""
 
@@ -163,6 +164,37 @@ def test_the_distance_of_a_pose_comes_before_the_size():
         observation = seen(now=tick * 0.02, position=(0.0, 0.0, 4.0))
         command = control.update(observation, tick * 0.02)
     assert command.twist.vx > 0.2 and command.error[2] == pytest.approx(math.log(2.0), abs=0.3)
+
+
+CHANGES: dict[str, Any] = {
+    "camera_pitch": 60.0,
+    "distance": 0.3,
+    "desired_size": 0.5,
+    "set_point_x": 0.8,
+    "set_point_y": 0.1,
+    "forward": "size",
+    "response_time": 1.0,
+    "rate_time": 1.0,
+    "forward_rate_time": 0.02,
+    "timeout": 0.2,
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("place", [(0.0, 0.0, 3.0), None], ids=["pose", "size"])
+def test_changed_parameter_is_not_taken_for_motion(name, place):
+    """Without gains a command comes from the target's own motion alone, and the target stands still."""
+    gains = dict.fromkeys(("horizontal_gain", "vertical_gain", "forward_gain"), 0.0)
+    control = FollowControl(FollowConfig(vertical="climb", angle_dead_band=0.0, **gains), CAMERA)
+    control.set_enabled(True)
+    for tick in range(150):
+        now = tick * 0.02
+        if tick in (50, 100):
+            control.configure(
+                replace(control.config, **({name: CHANGES[name]} if tick == 50 else {name: BEFORE[name]}))
+            )
+        command = control.update(seen(now=now, position=place), now)
+        assert command.reason == "" and command.twist == pytest.approx((0.0,) * 6, abs=1e-9)
 
 
 def test_without_the_required_pose_the_distance_is_not_kept():

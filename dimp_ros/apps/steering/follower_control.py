@@ -140,10 +140,13 @@ class FollowControl(BaseController[FollowConfig]):
         super().set_enabled(enabled)
 
     def configure(self, config: FollowConfig) -> None:
-        """Go on with another configuration."""
+        """Go on with another configuration; values that it defines anew are forgotten: their step is no motion."""
         before = self.config
-        if (before.forward, before.desired_size) != (config.forward, config.desired_size):
+        if any(getattr(before, name) != getattr(config, name) for name in ("forward", "desired_size", "distance")):
             self._log_distance.forget()
+        if before.camera_pitch != config.camera_pitch:
+            self._azimuth.forget()
+            self._elevation.forget()
         super().configure(config)
 
     @property

@@ -431,16 +431,32 @@ def test_px4_with_a_gimbal_keeps_the_vehicle_still() -> None:
     assert any(one.get_type() == "GIMBAL_MANAGER_SET_PITCHYAW" for one in sent)
 
 
-def test_node_that_ends_sends_a_last_zero() -> None:
-    bench = Bench()
+@pytest.mark.parametrize("options", [{}, {"px4": True}, {"gimbal": True}, {"gimbal": True, "any_mode": True}], ids=str)
+@pytest.mark.parametrize("since", [0.0, 0.3, 1.5], ids="still for {} s".format)
+def test_node_that_ends_sends_several_zeros(options: dict[str, Any], since: float) -> None:
+    """Any one of them may be lost; the last ones come while no heartbeat does."""
+    bench = Bench(**options)
+    bench.twist = (1.0, 0.0, 0.0, 0.0, 0.2, 0.3)
     bench.run(1.0)
-    before = len(bench.sent)
-    bench.control.close()
-    assert velocities(bench.sent[before:]) == [(0.0, 0.0, 0.0, 0.0)]
-    assert not moving(bench.run(3.0)) and bench.run(1.0) == []
-    idle = Bench()
-    idle.control.close()
-    assert idle.sent == []
+    bench.beats, bench.twist = since == 0.0, bench.twist if since == 0.0 else None
+    bench.run(since)
+    before, begin = len(bench.sent), bench.now
+    bench.control.close(lambda seconds: vars(bench).update(now=bench.now + seconds))
+    zeros = bench.sent[before:]
+    assert len(zeros) == 5 and not moving(zeros) and bench.now - begin <= 0.3
+    assert bench.run(3.0) == []
+
+
+@pytest.mark.parametrize("gimbal", [False, True])
+def test_node_that_ends_at_rest_sends_nothing_and_waits_for_nothing(gimbal: bool) -> None:
+    for seconds in (0.0, 3.5):
+        bench = Bench(gimbal=gimbal)
+        bench.run(1.0 if seconds else 0.0)
+        bench.twist = (0.0,) * 6
+        bench.run(seconds)
+        before = len(bench.sent)
+        bench.control.close(lambda _: pytest.fail("it waits"))
+        assert bench.sent[before:] == []
 
 
 def test_no_message_arms_takes_off_or_changes_the_mode() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -24,6 +25,9 @@ HEARTBEAT_TIMEOUT = 2.5
 
 STOP_SECONDS = 1.0
 """After motion, zero is sent until a heartbeat comes that is this much later than the first zero, then nothing."""
+
+LAST_ZEROS, LAST_PERIOD = 5, 0.05
+"""A node that ends sends so many zeros, so many seconds apart: one may be lost."""
 
 SETPOINT_SECONDS = 6.0
 """No setpoint moves a vehicle for longer: GUID_TIMEOUT of ArduPilot is 5 s at most."""
@@ -176,7 +180,7 @@ class AutopilotControl:
             moving = any(twist)
             self._moved = now if moving else self._moved
             self._still_since = math.inf if moving else min(self._still_since, now)
-            stopping = now - self._moved < (math.inf if self._gimbal else SETPOINT_SECONDS)
+            stopping = self._stopping(now)
             if beat is not None and beat.heard - self._still_since > STOP_SECONDS:
                 self._moved = -math.inf  # this zero is the last one
             streaming = beat is not None and beat.mode_name == "OFFBOARD" and not self._trouble(now, publishers)
@@ -196,11 +200,23 @@ class AutopilotControl:
                 self._moved = self._clock()
         return reason
 
-    def close(self) -> None:
-        """Send zero where something moves; commands are ignored from now on."""
+    def close(self, wait: Callable[[float], None] = time.sleep) -> None:
+        """Send zeros where something moves, and return after `LAST_ZEROS`; commands are ignored from now on."""
         with self._lock:
             self._twist, self._closed = ZERO, True
-        self.tick()
+        for _ in range(LAST_ZEROS):
+            self.tick()
+            with self._lock:
+                still = not self._stopping(self._clock())
+            if still:
+                return
+            wait(LAST_PERIOD)
+        with self._lock:
+            self._moved = -math.inf
+
+    def _stopping(self, now: float) -> bool:
+        """Return whether motion was sent that zero may have to follow."""
+        return now - self._moved < (math.inf if self._gimbal else SETPOINT_SECONDS)
 
     def _trouble(self, now: float, publishers: int) -> str:
         """Return what is wrong with the autopilot's heartbeat or with the commands; empty if nothing."""

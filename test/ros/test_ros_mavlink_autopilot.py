@@ -15,6 +15,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import TwistStamped
 from harness.ros_harness import RELIABLE, Node, Parameter, ScriptedTracker, context, spinning, tracker_node, wait_until
+from rclpy.duration import Duration
 
 pytest.importorskip("pymavlink", reason="pymavlink is not installed: pip install pymavlink")
 
@@ -39,6 +40,7 @@ class Pilot:
     def __init__(self) -> None:
         self.node = Node("follower")
         self.forward, self.alive, self.frame = 0.0, True, ""
+        self.age = Duration()
         self.obeyed: list[TwistStamped] = []
         self.texts: list[str] = []
         self._commands = self.node.create_publisher(TwistStamped, "cmd_vel", RELIABLE)
@@ -50,6 +52,7 @@ class Pilot:
         if self.alive:
             message = TwistStamped()
             message.header.frame_id = self.frame
+            message.header.stamp = (self.node.get_clock().now() - self.age).to_msg()
             message.twist.linear.x, message.twist.angular.z = self.forward, 0.25 * self.forward
             self._commands.publish(message)
 
@@ -160,6 +163,10 @@ def test_vehicle_follows_in_guided_mode_and_stops_with_the_follower() -> None:
         wait_until(lambda: f.pilot.speed() == 0.0 and f.pilot.reports("frame_id 'map'"), "no motion in another frame")
         f.pilot.frame = "base_link"
         wait_until(lambda: f.pilot.speed() > 0.0, "motion in the body's frame")
+        f.pilot.age = Duration(seconds=3600.0)
+        wait_until(lambda: f.pilot.speed() == 0.0 and f.pilot.reports("is it a replay"), "no motion by a replay")
+        f.pilot.age = Duration()
+        wait_until(lambda: f.pilot.speed() > 0.0, "motion by new commands")
         assert f.station.select_mode(LOITER) == 0
         wait_until(lambda: f.pilot.speed() == 0.0 and f.pilot.reports("not in GUIDED"), "the person in control")
 

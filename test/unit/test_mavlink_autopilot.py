@@ -37,7 +37,7 @@ class Bench:
         self.kind, self.mode = kind, OFFBOARD if px4 else GUIDED
         self.autopilot, self.flags, self.status = (12 if px4 else 3), ARMED | 1, common.MAV_STATE_ACTIVE
         self.twist: tuple[float, ...] | None = FORWARD
-        self.frame = "base_link"
+        self.frame, self.age = "base_link", 0.0
         self.beats, self._next_beat = True, self.now
 
     def _send(self, message: Any) -> None:
@@ -64,7 +64,7 @@ class Bench:
                 if self.beats and self.connected:
                     self.heartbeat()
             if self.twist is not None:
-                self.control.on_command(self.twist, self.now, self.frame)
+                self.control.on_command(self.twist, self.now, self.frame, self.age)
             self.control.tick(publishers)
         return self.sent[before:]
 
@@ -357,6 +357,19 @@ def test_command_of_unknown_age_moves_nothing() -> None:
     bench.control.on_command(FORWARD, math.nan)
     bench.control.tick()
     assert bench.sent == []
+
+
+@pytest.mark.parametrize("age", [3600.0, 0.26, -0.11, -86400.0, 1.8e9, math.nan, math.inf])
+@pytest.mark.parametrize("options", [{}, {"px4": True}, {"gimbal": True, "any_mode": True}], ids=str)
+def test_command_with_a_stamp_of_another_time_moves_nothing(options: dict[str, Any], age: float) -> None:
+    """It is sent now, as a bag's is that is replayed."""
+    bench = Bench(command_timeout=0.25, **options)
+    bench.twist, bench.age = (1.0, 0.0, 0.0, 0.0, 0.2, 0.3), age
+    assert not moving(bench.run(1.0)) and "is it a replay" in bench.control.refusal()
+    for bench.age in (0.0, 0.24, -0.09):
+        assert moving(bench.run(0.5)), bench.age
+    bench.age = age
+    assert not moving(bench.run(1.0))
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e300, -101.0])

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from dimp_ros.apps.mavlink.link import AUTOPILOT_COMPONENT, dialect
-from dimp_ros.ros_utils.steady_clock import steady_seconds
+from dimp_ros.ros_utils.steady_clock import EARLY_SECONDS, steady_seconds
 
 HEARTBEAT_TIMEOUT = 2.5
 """The autopilot counts as lost this long after its last heartbeat, seconds; it sends one a second."""
@@ -132,6 +132,7 @@ class AutopilotControl:
         self._twist: tuple[float, ...] = ZERO
         self._frame = ""
         self._sent = -math.inf
+        self._age = 0.0
         self._moved = -math.inf  # when motion was last sent, as long as zero may have to follow it
         self._still_since = math.inf  # first tick without motion
         self._claimed = False  # the gimbal, for the present motion
@@ -154,17 +155,19 @@ class AutopilotControl:
                 if gap:
                     self._still_since = math.inf  # the zeros until now have gone nowhere
 
-    def on_command(self, twist: Sequence[float], sent: float, frame: str = "") -> None:
+    def on_command(self, twist: Sequence[float], sent: float, frame: str = "", age: float = 0.0) -> None:
         """Take a command: linear x, y, z in m/s and angular x, y, z in rad/s; one beyond `LARGEST_COMMAND` is zero.
 
         :param sent: when it was sent, by the clock; NaN if that is not known: then it moves nothing.
         :param frame: its frame_id; in another than `BODY_FRAME` it moves nothing.
+        :param age: seconds from its stamp until now by ROS time: one that is sent again, as from a bag, is old.
         """
         with self._lock:
             fits = len(twist) == 6 and all(abs(value) <= LARGEST_COMMAND for value in twist)
             self._twist = tuple(twist) if fits else ZERO
             self._sent = sent
             self._frame = frame
+            self._age = age
 
     def refusal(self, publishers: int = 1) -> str:
         """Return why commands are not passed on now; empty if they are. :param publishers: of commands."""
@@ -233,6 +236,11 @@ class AutopilotControl:
             return f"{publishers} nodes publish commands and one is expected: stop the others"
         if not now - self._sent <= self._timeout:
             return f"no command was sent for {self._timeout:g} s: does the follower run?"
+        if not -EARLY_SECONDS <= self._age <= self._timeout:
+            return (
+                f"the stamp of the velocity on cmd_vel is {self._age:.3g} s old, and must be -{EARLY_SECONDS:g} to "
+                f"{self._timeout:g} s: is it a replay, or do clocks or use_sim_time differ from the follower's?"
+            )
         return ""
 
     def _refusal(self, now: float, publishers: int) -> str:

@@ -163,7 +163,8 @@ class MavlinkNode(Node):
         linear, angular = message.twist.linear, message.twist.angular
         twist = (linear.x, linear.y, linear.z, angular.x, angular.y, angular.z)
         frame = message.header.frame_id
-        self._autopilot.on_command(twist, sent_at(info), frame)
+        age = (self.get_clock().now().nanoseconds - stamp_ns(message.header.stamp)) / NANOSECONDS
+        self._autopilot.on_command(twist, sent_at(info), frame, age)
         if trouble := frame_trouble(frame):
             self.get_logger().warning(f"not steering: {trouble}", once=True)
 

@@ -90,7 +90,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="reuse finished pairs in --out of the same weights and settings (changed code is not detected)",
+        help="reuse finished pairs in --out of the same weights, settings and images (changed code is not detected)",
     )
     parser.add_argument(
         "--merge",

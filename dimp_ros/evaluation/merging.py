@@ -38,10 +38,11 @@ def take_stored(
 ) -> tuple[list[SequenceResult], list[tuple[str, str]]]:
     """Return the results of these trackers on these sequences in `out`, and the missing pairs."""
     found, missing = [], []
+    images = {sequence.name: sequence.digest() for sequence in sequences}
     for spec in specs:
         fingerprint = spec.fingerprint()
         for sequence in sequences:
-            result = stored_result(out, spec.name, sequence, fingerprint)
+            result = stored_result(out, spec.name, sequence, fingerprint, images[sequence.name])
             if result is None:
                 missing.append((spec.name, sequence.name))
             else:
@@ -50,7 +51,8 @@ def take_stored(
 
 
 def check_complete(results: Iterable[SequenceResult], sequences: Sequence[VideoSequence]) -> None:
-    """Raise ValueError, naming the pairs, unless every tracker has a complete track on every sequence."""
+    """Raise ValueError, naming the pairs, unless every tracker has a complete track on the images of every sequence."""
+    images = {sequence.name: sequence.digest() for sequence in sequences}
     lengths = {sequence.name: len(sequence) for sequence in sequences}
     by_tracker: dict[str, set[str]] = {}
     for result in results:
@@ -58,6 +60,11 @@ def check_complete(results: Iterable[SequenceResult], sequences: Sequence[VideoS
             raise ValueError(
                 f"{result.tracker} has {len(result.boxes)} boxes on {result.sequence}, which has "
                 f"{lengths[result.sequence]} frames; give the sequences of that run"
+            )
+        if images.get(result.sequence, result.images) != result.images:
+            raise ValueError(
+                f"{result.tracker}'s result on {result.sequence} is of other images (files of other names, sizes or "
+                "content); give the sequences of that run, or run it again"
             )
         by_tracker.setdefault(result.tracker, set()).add(result.sequence)
     missing = [f"{tracker} on {name}" for tracker, own in by_tracker.items() for name in lengths if name not in own]

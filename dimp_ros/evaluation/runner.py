@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -53,7 +53,8 @@ class SequenceResult:
     `boxes`: N boxes ``x, y, w, h``, the first as given. `found`: N, whether the tracker reports the target as found.
     `confidence`: N numbers, None where the tracker gives none (always in the first frame). `milliseconds`: time of
     `init`, then of each `update` that ran, without reading the image. `error`: why the tracker stopped early, if it
-    did; its last box is repeated. `image_size`: width and height of the first image.
+    did; its last box is repeated. `image_size`: width and height of the first image. `images`: `VideoSequence.digest`,
+    where it was stored.
     """
 
     tracker: str
@@ -65,6 +66,7 @@ class SequenceResult:
     error: str | None = None
     fingerprint: dict[str, Any] = field(default_factory=dict)
     image_size: tuple[int, int] | None = None
+    images: str = ""
 
     def save(self, path: Path) -> None:
         """Write as JSON."""
@@ -196,15 +198,18 @@ def pair_file(out: Path, tracker: str, sequence: str) -> Path:
 
 
 def stored_result(
-    out: Path, tracker: str, sequence: VideoSequence, fingerprint: dict[str, Any]
+    out: Path, tracker: str, sequence: VideoSequence, fingerprint: dict[str, Any], images: str
 ) -> SequenceResult | None:
-    """Return the stored result of a pair, or None if there is none with this sequence and fingerprint."""
+    """Return the stored result of a pair, or None if there is none with this sequence and fingerprint.
+
+    :param images: digest of the sequence.
+    """
     path = pair_file(out, tracker, sequence.name)
     if not path.is_file():
         return None
     result = SequenceResult.load(path)
     same = result.boxes[:1] == [_plain_box(sequence.init_box)] and len(result.boxes) == len(sequence)
-    return result if same and result.fingerprint == fingerprint else None
+    return result if same and (result.fingerprint, result.images) == (fingerprint, images) else None
 
 
 def run_pairs(
@@ -219,22 +224,25 @@ def run_pairs(
 ) -> Iterator[SequenceResult]:
     """Run every tracker on every sequence in `jobs` processes of `threads` threads; yield results as they come.
 
-    With `out` each result is stored; with `resume` stored results of the same fingerprint are yielded instead of run
-    again. Each `rank` runs its share. Errors of building a tracker are raised.
+    With `out` each result is stored; with `resume` stored results of the same fingerprint and images are yielded
+    instead of run again, unless they ended in an error. Each `rank` runs its share. Errors of building a tracker are
+    raised.
     """
     pairs: list[tuple[Spec, VideoSequence]] = []
     fingerprints = {spec.name: spec.fingerprint() for spec in specs}
     if len(fingerprints) != len(specs):
         raise ValueError(f"each tracker must be given once, got {', '.join(spec.name for spec in specs)}")
+    images = {sequence.name: sequence.digest() if out else "" for sequence in sequences}
     for spec, sequence in share(specs, sequences, rank):
-        result = stored_result(out, spec.name, sequence, fingerprints[spec.name]) if out and resume else None
-        if result is not None:
+        known = fingerprints[spec.name], images[sequence.name]
+        result = stored_result(out, spec.name, sequence, *known) if out and resume else None
+        if result is not None and result.error is None:
             yield result
         else:
             pairs.append((spec, sequence))
     results = _run_here(pairs, threads) if jobs <= 1 else _run_in_processes(pairs, min(jobs, len(pairs)), threads)
     for result in results if pairs else ():
-        result.fingerprint.update(fingerprints[result.tracker])
+        result = replace(result, fingerprint=fingerprints[result.tracker], images=images[result.sequence])
         if out is not None:
             result.save(pair_file(out, result.tracker, result.sequence))
         yield result

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,9 @@ from dimp_ros.datasets.film import Film
 from dimp_ros.evaluation.metrics import annotated
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.files import read_image
+
+_SAMPLED_FILES, _SAMPLED_BYTES = 16, 1 << 20
+"""Files whose content goes into `VideoSequence.digest`, and how much of the beginning and of the end of each."""
 
 
 @dataclass(frozen=True)
@@ -58,3 +63,35 @@ class VideoSequence:
     def image(self, index: int) -> NDArray[np.uint8]:
         """Read frame `index` as HxWx3 uint8 BGR."""
         return read_image(self.frames[index]) if self.film is None else self.film(index)
+
+    def digest(self) -> str:
+        """Return a hash of the images: names and sizes of all files, and the content of some, spread over them.
+
+        A copy on another machine has the same one: folders and times do not count.
+        """
+        files = list(dict.fromkeys(self.frames if self.film is None else (self.film.path,)))
+        digest = hashlib.blake2b(digest_size=16)
+        names = [path.name for path in self.frames], self.film and self.film.first
+        digest.update(repr((names, [_size(path) for path in files])).encode(errors="surrogateescape"))
+        for path in files[:: -(-len(files) // _SAMPLED_FILES)]:
+            digest.update(_ends(path))
+        return digest.hexdigest()
+
+
+def _size(path: Path) -> int:
+    """Return the size of a file, -1 for one that is missing: that is reported when it is read."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _ends(path: Path) -> bytes:
+    """Return the hash of the beginning and the end of a file, or of nothing where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(_SAMPLED_BYTES)
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _SAMPLED_BYTES))
+            return hashlib.blake2b(head + file.read(_SAMPLED_BYTES), digest_size=16).digest()
+    except OSError:
+        return b""

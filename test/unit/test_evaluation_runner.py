@@ -2,8 +2,10 @@
 """One-pass evaluation: the runner, OpenCV's trackers as baselines, the report and the command `dimp-eval`."""
 
 import json
+import os
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import cv2
 import numpy as np
 import pytest
 
+from dimp_ros.datasets.film import Film
 from dimp_ros.evaluation import cli, opencv_trackers
 from dimp_ros.evaluation.layouts.registry import load_sequences
+from dimp_ros.evaluation.merging import check_complete
 from dimp_ros.evaluation.metrics import overlap, success_auc
 from dimp_ros.evaluation.report import sequence_table, summarize, summary_table, write_json
 from dimp_ros.evaluation.runner import pair_file, run_pairs, run_sequence
@@ -149,6 +153,88 @@ def test_resumed_run_repeats_only_missing_or_changed_pairs(tmp_path: Path) -> No
     assert again(_DriftingSpec(version=2)) == 1
     pair_file(out, "drifting", "a").unlink()
     assert again(_DriftingSpec(version=2)) == 1
+
+
+def _moved(sequence: VideoSequence) -> bool:
+    sequence.frames[0].parent.parent.rename(sequence.frames[0].parent.parent.parent / "elsewhere")
+    return False
+
+
+def _touched(sequence: VideoSequence) -> bool:
+    os.utime(sequence.frames[2], (1, 1))
+    return False
+
+
+def _encoded_anew(sequence: VideoSequence) -> bool:
+    image = cv2.imread(str(sequence.frames[2]))
+    return cv2.imwrite(str(sequence.frames[2]), image, [cv2.IMWRITE_PNG_COMPRESSION, 0])
+
+
+def _of_the_same_size(sequence: VideoSequence) -> bool:
+    data = bytearray(sequence.frames[2].read_bytes())
+    data[len(data) // 2] ^= 1
+    return bool(sequence.frames[2].write_bytes(data))
+
+
+def _renamed(sequence: VideoSequence) -> bool:
+    return bool(sequence.frames[2].rename(sequence.frames[2].with_name("0002b.png")))
+
+
+def _in_another_order(sequence: VideoSequence) -> bool:
+    first, second = (path.read_bytes() for path in sequence.frames[2:4])
+    return bool(sequence.frames[2].write_bytes(second) and sequence.frames[3].write_bytes(first))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [_moved, _touched, _encoded_anew, _of_the_same_size, _renamed, _in_another_order],
+    ids=lambda f: f.__name__,
+)
+def test_resumed_run_repeats_pairs_of_other_images(tmp_path: Path, change: Callable[[VideoSequence], bool]) -> None:
+    sequence = make_sequence(tmp_path / "in", "a", 5)
+    (fresh,) = run_pairs([_DriftingSpec()], [sequence], out=tmp_path / "out")
+    repeated = change(sequence)
+    folder = next((tmp_path / "in").iterdir())
+    changed = replace(sequence, frames=tuple(sorted((folder / "img").iterdir())))
+    spec = _DriftingSpec()
+    (again,) = run_pairs([spec], [changed], out=tmp_path / "out", resume=True)
+    assert spec.made == repeated
+    assert (again.images != fresh.images) == repeated
+    other = replace(again, images=changed.digest())
+    check_complete([other], [changed])
+    if repeated:
+        with pytest.raises(ValueError, match="drifting's result on a is of other images"):
+            check_complete([fresh], [changed])
+
+
+def test_digest_of_a_film_tells_other_films_and_parts(tmp_path: Path) -> None:
+    sequence = make_sequence(tmp_path, "a", 5)
+
+    def digest(data: bytes, first: int = 0) -> str:
+        path = tmp_path / "film.mp4"
+        path.write_bytes(data)
+        return replace(sequence, frames=(path,) * 5, film=Film(path, first)).digest()
+
+    large = bytes(3 << 20)
+    digests = {digest(b"x"), digest(b"x", 1), digest(b"y"), digest(b"xx"), digest(large), digest(large[:-1] + b"x")}
+    assert len(digests) == 6 and digest(b"x") in digests
+
+
+def test_pair_that_ended_in_an_error_is_run_again(tmp_path: Path) -> None:
+    sequence = make_sequence(tmp_path / "in", "a", 5)
+    whole = sequence.frames[3].read_bytes()
+    sequence.frames[3].write_bytes(b"no image")
+    (failed,) = run_pairs([_DriftingSpec()], [sequence], out=tmp_path / "out")
+    assert failed.error is not None
+    for repeated in (1, 0):
+        sequence.frames[3].write_bytes(whole)
+        spec = _DriftingSpec()
+        (result,) = run_pairs([spec], [sequence], out=tmp_path / "out", resume=True)
+        assert result.error is None and spec.made == repeated
+    broken = replace(result, error="frame 1: out of memory")
+    broken.save(pair_file(tmp_path / "out", "drifting", "a"))
+    spec = _DriftingSpec()
+    assert next(run_pairs([spec], [sequence], out=tmp_path / "out", resume=True)).error is None and spec.made == 1
 
 
 def test_stored_results_come_back_equal(tmp_path: Path) -> None:

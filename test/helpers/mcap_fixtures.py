@@ -42,10 +42,10 @@ def text(value: str) -> bytes:
     return struct.pack("<I", len(value)) + value.encode()
 
 
-def chunk_record(content: bytes, compression: str, declared: int) -> bytes:
-    """Return a chunk that says that it unpacks to ``declared`` bytes."""
+def chunk_record(content: bytes, compression: str, declared: int, checksum: int = 0) -> bytes:
+    """Return a chunk that says that it unpacks to ``declared`` bytes; a checksum of 0 is none."""
     packed = {"": bytes, "zstd": zstd.compress, "lz4": lz4_compress}[compression](content)
-    head = struct.pack("<QQQI", 0, 0, declared, 0) + text(compression)
+    head = struct.pack("<QQQI", 0, 0, declared, checksum) + text(compression)
     return record(6, head + struct.pack("<Q", len(packed)) + packed)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import struct
 import tracemalloc
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -74,6 +75,21 @@ def test_damage_in_the_middle_is_reported_with_its_byte(tmp_path, name, chunk):
     count, notes, damage = read(tmp_path / "x.mcap", begin + content + later + END)
     assert (count, notes) == (2 if name != "length a little too short" else 3, [])
     assert f"is damaged after {count} images of /cam: ValueError: " in damage and " at byte " in damage
+
+
+@pytest.mark.parametrize("compression", ["", "lz4", "zstd"])
+@pytest.mark.parametrize("end", [END, b"", record(6, bytes(2**20))[:1000]], ids=["whole", "cut", "cut in a chunk"])
+@pytest.mark.parametrize("at", [9 + 4, 9 + 22 + 60, 9 + 500], ids=["time", "header", "pixels"])
+def test_chunk_whose_checksum_differs_is_damage_and_not_read(tmp_path, compression, end, at):
+    begin, whole = parts(tmp_path / "x.mcap")
+    data = bytearray(whole)
+    checksum = zlib.crc32(data)
+    good = chunk_record(whole, compression, len(whole), checksum)
+    assert read(tmp_path / "x.mcap", begin + good + end)[::2] == (5, "")
+    data[third(whole) + at] ^= 0x10
+    bad = chunk_record(bytes(data), compression, len(data), checksum)
+    count, _, damage = read(tmp_path / "x.mcap", begin + good + bad + good + end)
+    assert count == 5 and f"at byte {len(begin + good)}: the checksum of a chunk is" in damage
 
 
 @pytest.mark.parametrize("kind", [0x41, 0x10, 0x05 ^ 0x80])

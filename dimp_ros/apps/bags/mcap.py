@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
+import zlib
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -169,13 +170,16 @@ def _split_bytes(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _unpacked(chunk: bytes) -> bytes:
-    """Return the records of a chunk."""
+    """Return the records of a chunk; raise ValueError if their checksum, where it has one, differs."""
     compression, position = _text(chunk, 28)
     size = _number("<Q", chunk, position)
     data = chunk[position + 8 : position + 8 + size]
     if len(data) < size:
         raise ValueError(f"a chunk of {len(chunk)} bytes says that it holds {size}")
-    return unpack(data, compression, _number("<Q", chunk, 16))
+    records, checksum = unpack(data, compression, _number("<Q", chunk, 16)), _number("<I", chunk, 24)
+    if checksum and zlib.crc32(records) != checksum:
+        raise ValueError(f"the checksum of a chunk is {zlib.crc32(records):#010x}, and must be {checksum:#010x}")
+    return records
 
 
 def _ros2_name(name: str) -> str:

@@ -47,7 +47,8 @@ def run(create: Callable[[Finish], RunnableNode], args: Sequence[str] | None = N
     rclpy's own signal handlers would shut the context down first: here the node publishes its last messages before.
     The main thread only waits, so that a signal is served at once whatever the callbacks do.
 
-    :returns: the process's exit code: 0 after a signal, what was passed to ``finish``, 1 after an error.
+    :returns: the process's exit code: 1 after an error, what was passed to ``finish``, also while the node closes
+        after a signal, else 0.
     """
     ends: SimpleQueue[int] = SimpleQueue()  # its put() may be called from a signal handler, an Event's set() may not
     previous = {number: signal.signal(number, lambda *_: ends.put(0)) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -117,6 +118,8 @@ def _spin(node: RunnableNode, ends: SimpleQueue[int], threads: int) -> int:
     deadline.daemon = True
     deadline.start()
     idle = node.close()
+    while not ends.empty():
+        code = code or ends.get()
     stopping.set()
     executor.create_task(lambda: None)  # only something to do ends its waiting
     spinner.join()

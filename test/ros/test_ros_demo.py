@@ -67,6 +67,25 @@ def test_skipped_images_are_counted_and_recorded(tmp_path):
     assert cv2.VideoCapture(str(out / "annotated.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == result["published"]
 
 
+def test_demo_that_is_interrupted_keeps_its_video_and_fails(tmp_path):
+    for number in range(9):
+        cv2.imwrite(str(tmp_path / f"{number:03d}.png"), np.full((48, 64, 3), 10 * number, np.uint8))
+    source = {"video": str(tmp_path), "rate": 20.0, "loop": True, "wait_for_subscribers": 2}
+    codes: list[int] = []
+    with context():
+        tracker, demo = ScriptedTracker(), {"box": list(BOX), "out": str(tmp_path / "out")}
+        nodes = [
+            tracker_node(tracker),
+            VideoSource(lambda _code: None, parameter_overrides=[Parameter(k, value=v) for k, v in source.items()]),
+            Demo(codes.append, parameter_overrides=[Parameter(k, value=v) for k, v in demo.items()]),
+        ]
+        with spinning(*nodes):
+            wait_until(lambda: len(tracker.updates) > 20, "images")
+            assert nodes[-1].close() and codes == [2]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["annotated.mp4"]
+    assert cv2.VideoCapture(str(tmp_path / "out" / "annotated.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) > 10
+
+
 def test_the_demo_fails_if_the_target_was_lost(tmp_path, capsys):
     tracker = ScriptedTracker()
     tracker.state = State.LOST

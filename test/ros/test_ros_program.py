@@ -81,6 +81,31 @@ run(create)
             process.kill()
 
 
+@pytest.mark.parametrize("status", [0, 2])
+def test_node_without_a_result_fails_after_a_signal(status: int) -> None:
+    code = f"""
+from rclpy.node import Node
+from dimp_ros.ros_utils.spin import run
+class Recorder(Node):
+    def __init__(self, finish):
+        super().__init__("recorder")
+        self.finish = finish
+        print("begun", flush=True)
+    def close(self):
+        self.finish({status})
+        return True
+raise SystemExit(run(Recorder))
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"begun\n"
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(timeout=10.0) == status
+        finally:
+            process.kill()
+
+
 def test_bad_parameter_file_is_refused_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text("/**: {ros__parameters: {rate: [1,\n")

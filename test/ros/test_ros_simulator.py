@@ -203,6 +203,21 @@ def test_a_recorded_loop_ends_with_a_plot_a_video_and_figures(tmp_path):
     assert (tmp_path / "new" / "annotated.mp4").stat().st_size > 1000
 
 
+def test_loop_that_is_interrupted_keeps_its_video_and_fails(tmp_path):
+    remapping = ["--ros-args", "-r", "targets:=ground_truth"]
+    overrides = [Parameter(name, value=value) for name, value in (SMALL | {"paused": True}).items()]
+    codes: list[int] = []
+    with context():
+        simulator = Simulator(lambda code: None, parameter_overrides=overrides)
+        plan = LoopPlan("vehicle", "follower", tmp_path / "new", seconds=60.0)
+        recorder = LoopRecorder(plan, codes.append, cli_args=remapping)
+        with spinning(simulator, Follower(cli_args=remapping), recorder):
+            wait_until(lambda: any((tmp_path / "new").glob(".*")), "the beginning of the video", 60.0)
+            assert recorder.close() and codes == [2]
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["annotated.mp4"]
+    assert (tmp_path / "new" / "annotated.mp4").stat().st_size > 1000
+
+
 def test_slow_tracker_is_asked_for_an_image_that_it_has_seen(tmp_path, capfd):
     pytest.importorskip("matplotlib", reason="matplotlib is not installed: the plot needs it")
     script, dead = ScriptedTracker(), []

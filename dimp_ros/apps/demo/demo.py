@@ -80,15 +80,26 @@ class Demo(Node):
         self._thread.start()
 
     def _main(self) -> None:
+        code = 2
         try:
-            self._finish(self._run())
+            code = self._run()
         except DemoFailed as error:
             print(f"[demo] {error}", file=sys.stderr)
-            self._finish(2)
         except Exception as error:
             if not self._closing.is_set():
                 print(f"[demo] {type(error).__name__}: {error}", file=sys.stderr)
-                self._finish(2)
+        if code == 2:
+            self._keep_video()
+        self._finish(code)
+
+    def _keep_video(self) -> None:
+        """Finish the video of a recording that has ended early."""
+        try:
+            with self._lock:
+                self._recording_since = None
+                self._video.close()
+        except Exception as error:
+            print(f"[demo] there is no video: {type(error).__name__}: {error}", file=sys.stderr)
 
     def _run(self) -> int:
         paused = self._play(False)

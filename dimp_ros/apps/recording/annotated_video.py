@@ -72,10 +72,13 @@ class AnnotatedVideo:
 
     def close(self) -> None:
         """Write the remaining images and finish the file."""
-        self._write_ready(everything=True)
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
+        try:
+            self._write_ready(everything=True)
+        finally:
+            self._frames.clear()
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                writer.close()
 
     def _write_ready(self, *, everything: bool = False) -> None:
         if self._writer is None and len(self._frames) < MEASURED_FRAMES and not everything:

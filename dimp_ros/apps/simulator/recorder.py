@@ -120,15 +120,26 @@ class LoopRecorder(Node):
         self._thread.start()
 
     def _main(self) -> None:
+        code = 2
         try:
-            self._finish(self._run())
+            code = self._run()
         except LoopFailed as error:
             print(f"[loop] {error}", file=sys.stderr)
-            self._finish(2)
         except Exception as error:
             if not self._closing.is_set():
                 print(f"[loop] {type(error).__name__}: {error}", file=sys.stderr)
-                self._finish(2)
+        if code == 2:
+            self._keep_video()
+        self._finish(code)
+
+    def _keep_video(self) -> None:
+        """Finish the video of a recording that has ended early."""
+        try:
+            with self._lock:
+                self._recording = None
+            self._video.close()
+        except Exception as error:
+            print(f"[loop] there is no video: {type(error).__name__}: {error}", file=sys.stderr)
 
     def _run(self) -> int:
         plan = self._plan

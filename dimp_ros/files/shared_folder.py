@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import time
 import weakref
@@ -12,6 +13,11 @@ from pathlib import Path
 
 PATIENCE = 5.0
 """Seconds until a folder that others hold is given up; those that only look at it release it at once."""
+
+SILENT_SECONDS = 1.0
+"""Waiting for longer is logged."""
+
+_log = logging.getLogger(__name__)
 
 
 class SharedFolder:
@@ -31,7 +37,7 @@ class SharedFolder:
         weakref.finalize(self, os.close, self._descriptor)
         end = time.monotonic() + PATIENCE
         while True:
-            self._lock(fcntl.LOCK_SH)
+            self._wait_to_read()
             if current():
                 return
             if self._lock(fcntl.LOCK_EX | fcntl.LOCK_NB):
@@ -45,6 +51,15 @@ class SharedFolder:
             else:
                 self._lock(fcntl.LOCK_UN)
                 time.sleep(0.05 + os.getpid() % 16 / 100)
+
+    def _wait_to_read(self) -> None:
+        """Take the lock of readers, and say so if that takes longer: another run may make the files for hours."""
+        end: float | None = time.monotonic() + SILENT_SECONDS
+        while not self._lock(fcntl.LOCK_SH | fcntl.LOCK_NB):
+            if end is not None and time.monotonic() > end:
+                _log.warning("waiting for another run that makes %s", self.folder)
+                end = None
+            time.sleep(0.05)
 
     def _lock(self, operation: int) -> bool:
         """Change the lock; return False if others hold one that forbids it."""

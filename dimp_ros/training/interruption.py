@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SIGTERM and SIGINT as a request to stop after the current step, so that a checkpoint is written."""
+"""SIGTERM and SIGINT as a request to stop after the current step, so that a checkpoint is written; before, at once."""
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,9 +18,15 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def deferred_signals() -> Iterator[Callable[[], bool]]:
     """Give a function that tells whether a signal asks to stop; a second signal ends the process as usual.
 
-    In other threads than the main one signals are left alone.
+    Before the function is called for the first time there is no step to complete, as while a store is made or waited
+    for: then a signal raises SystemExit with status 3. In other threads than the main one signals are left alone.
     """
-    asked = threading.Event()
+    asked, stepping, process = threading.Event(), threading.Event(), os.getpid()
+
+    def interrupted() -> bool:
+        stepping.set()
+        return asked.is_set()
+
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
         return
@@ -31,10 +39,13 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
     def ask(number: int, frame: FrameType | None) -> None:
         asked.set()
         restore()
+        if not stepping.is_set() and os.getpid() == process:  # a worker that was forked stops with its parent
+            print("interrupted before the first step; repeat the command", file=sys.stderr)
+            raise SystemExit(3)
 
     for number in SIGNALS:
         signal.signal(number, ask)
     try:
-        yield asked.is_set
+        yield interrupted
     finally:
         restore()

@@ -128,6 +128,7 @@ class Trainer:
         )
         if self.step < self.config.steps:
             batches = self._batches().batches(self.step)
+            stopped = broadcast(interrupted(), self.context)
             while self.step < self.config.steps and not stopped:
                 started = time.monotonic()
                 frames = next(batches).to(self.context.device)

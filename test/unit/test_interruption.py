@@ -38,6 +38,22 @@ def test_a_signal_asks_and_a_second_one_acts(number):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.parametrize("number", SIGNALS)
+def test_signal_before_the_first_step_ends_the_run_but_no_worker(number, capfd):
+    usual = signal.signal(number, lambda *_: None)
+    try:
+        with pytest.raises(SystemExit, match=r"^3$"), deferred_signals():
+            child = os.fork()
+            if child == 0:
+                os.kill(os.getpid(), number)
+                os._exit(7)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+            os.kill(os.getpid(), number)
+        assert capfd.readouterr().err.count("repeat the command") == 1
+    finally:
+        signal.signal(number, usual)
+
+
 def test_other_threads_leave_signals_alone():
     before, seen = signal.getsignal(signal.SIGTERM), []
 

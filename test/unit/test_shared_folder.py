@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that several runs use are made once, and replaced only where nobody holds them."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -69,6 +70,39 @@ def test_runs_that_begin_together_make_the_files_once(tmp_path):
     for thread in threads:
         thread.join()
     assert made == [1]
+
+
+MAKING = """
+import sys, time
+from pathlib import Path
+from dimp_ros.files.shared_folder import SharedFolder
+SharedFolder(Path(sys.argv[1]), lambda: False, lambda: (print("making", flush=True), sys.stdin.read(), sys.exit()))
+"""
+WAITING = """
+import sys
+from pathlib import Path
+from dimp_ros.files.shared_folder import SharedFolder
+from dimp_ros.training.interruption import deferred_signals
+with deferred_signals() as interrupted:
+    SharedFolder(Path(sys.argv[1]), lambda: True, lambda: None)
+    print("held", flush=True)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_run_that_waits_says_so_and_ends_by_one_signal(tmp_path, number):
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", MAKING, str(tmp_path)], **pipes) as maker:
+        assert maker.stdout.readline() == "making\n"
+        with subprocess.Popen([sys.executable, "-c", WAITING, str(tmp_path)], **pipes) as waiting:
+            assert waiting.stderr.readline() == f"waiting for another run that makes {tmp_path}\n"
+            waiting.send_signal(number)
+            out, err = waiting.communicate(timeout=10)
+            assert (waiting.returncode, out) == (3, "")
+            assert err == "interrupted before the first step; repeat the command\n"
+        with subprocess.Popen([sys.executable, "-c", WAITING, str(tmp_path)], **pipes) as waiting:
+            maker.stdin.close()
+            assert waiting.communicate(timeout=10)[0] == "held\n"
 
 
 def test_files_that_could_not_be_made_are_made_by_the_next(tmp_path):

@@ -198,26 +198,10 @@ def build_store(
     clip_frames: int = 0,
     longest_side: int = 480,
     threads: int = 4,
-) -> Path:
+) -> SharedFolder:
     """Build a store of all stills and clips of ``data_sets`` in ``folder``, or keep a complete one of the same data.
 
-    See `shared_store`. :return: ``folder``.
-    """
-    return shared_store(
-        folder, data_sets, keep, clip_frames=clip_frames, longest_side=longest_side, threads=threads
-    ).folder
-
-
-def shared_store(
-    folder: Path,
-    data_sets: Sequence[WeightedDataSet],
-    keep: Callable[[str], bool] | None = None,
-    *,
-    clip_frames: int = 0,
-    longest_side: int = 480,
-    threads: int = 4,
-) -> SharedFolder:
-    """Equal `build_store`, and hold the store: another run does not replace it while the result lives.
+    Another run does not replace it while the result lives.
 
     :param keep: tells by name which stills and clips to take; None takes all.
     :param clip_frames: frames to take of a longer clip, evenly from its middle; 0 takes all.

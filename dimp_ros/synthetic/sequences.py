@@ -52,4 +52,4 @@ def held_out_store(images: Path, folder: Path) -> Path:
     from dimp_ros.datasets.registry import open_data_sets
     from dimp_ros.synthetic.image_store_writer import build_store
 
-    return build_store(folder, open_data_sets([{"kind": "compact", "root": str(images.absolute())}]), held_out)
+    return build_store(folder, open_data_sets([{"kind": "compact", "root": str(images.absolute())}]), held_out).folder

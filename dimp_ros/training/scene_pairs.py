@@ -67,7 +67,7 @@ class SceneViews:
 def scene_store(images: Path, folder: Path) -> Path:
     """Build the image store of the stills in ``images`` (compact format) in ``folder``, or keep the one there."""
     data = open_data_sets([{"kind": "compact", "root": str(images.absolute())}])
-    return build_store(folder, data, lambda name: not held_out(name), clip_frames=8)
+    return build_store(folder, data, lambda name: not held_out(name), clip_frames=8).folder
 
 
 def _square(window: CloserWindow) -> tuple[float, float, float]:

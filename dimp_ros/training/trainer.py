@@ -26,7 +26,7 @@ from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_w
 from dimp_ros.model.checkpoints.weights_file import WeightsInfo
 from dimp_ros.model.dimp import build_model
 from dimp_ros.synthetic.image_store import Pixels, open_tables
-from dimp_ros.synthetic.image_store_writer import shared_store
+from dimp_ros.synthetic.image_store_writer import build_store
 from dimp_ros.training.batches import BatchStream, CachedBatches, FreshBatches, validation_frames
 from dimp_ros.training.config import TrainingConfig
 from dimp_ros.training.distributed import DistributedContext, broadcast, distribute
@@ -70,7 +70,7 @@ class Trainer:
                 file=sys.stderr,
             )
             for name, keep in (("train", trained_on), ("held_out", held_out)):
-                held = shared_store(self.store / name, data_sets, keep, clip_frames=config.clip_frames)
+                held = build_store(self.store / name, data_sets, keep, clip_frames=config.clip_frames)
                 self._held.append(held)
         broadcast(True, context)  # waits for the store
         if self.checkpoint.exists():

@@ -133,7 +133,7 @@ def store(tmp_path_factory):
     folder = tmp_path_factory.mktemp("held")
     images = write_images(folder / "images", clip_frames=8)
     data = open_data_sets([{"kind": "compact", "root": str(images)}])
-    return build_store(folder / "store", data, None, threads=1)
+    return build_store(folder / "store", data, None, threads=1).folder
 
 
 def test_synthetic_sequences_are_reproducible(store):

@@ -50,7 +50,9 @@ DOUBT = ScoredFrame(TargetState.UNCERTAIN, HERE, HERE)
 def maker(tmp_path_factory):
     root = tmp_path_factory.mktemp("images")
     images = write_images(root / "set")
-    store = build_store(root / "store", open_data_sets([{"kind": "compact", "root": str(images)}]), lambda _: True)
+    store = build_store(
+        root / "store", open_data_sets([{"kind": "compact", "root": str(images)}]), lambda _: True
+    ).folder
     return DisappearanceGenerator(store)
 
 

@@ -18,7 +18,7 @@ from dimp_ros.files import shared_folder
 from dimp_ros.geometry.box import Box
 from dimp_ros.synthetic import scene_planner as scenes
 from dimp_ros.synthetic.image_store import CELLS, Pixels, open_tables
-from dimp_ros.synthetic.image_store_writer import build_store, chosen_frames, outline, shared_store
+from dimp_ros.synthetic.image_store_writer import build_store, chosen_frames, outline
 from dimp_ros.synthetic.motion import KNOTS, apply, bent, compose, invert, similarity
 from dimp_ros.synthetic.renderer import SceneRenderer
 from dimp_ros.synthetic.scene_planner import SceneConfig, ScenePlanner
@@ -33,7 +33,7 @@ def store(tmp_path_factory):
     """Make a store of the small set of images."""
     root = tmp_path_factory.mktemp("scenes")
     write_images(root / "images")
-    return build_store(root / "store", open_data_sets([{"kind": "compact", "root": root / "images"}]))
+    return build_store(root / "store", open_data_sets([{"kind": "compact", "root": root / "images"}])).folder
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_a_complete_store_is_kept_and_another_choice_is_not(store, tmp_path):
 def test_a_store_of_other_data_is_replaced_and_maps_keep_the_old(tmp_path):
     def built(name, **more):
         entry = {"kind": "compact", "root": tmp_path / name, **more}
-        return build_store(tmp_path / "store", open_data_sets([entry]))
+        return build_store(tmp_path / "store", open_data_sets([entry])).folder
 
     write_images(tmp_path / "images", stills=2)
     folder = built("images")
@@ -108,7 +108,7 @@ def test_a_store_of_other_data_is_replaced_and_maps_keep_the_old(tmp_path):
 def test_a_store_that_a_run_holds_is_not_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr(shared_folder, "PATIENCE", 0.1)
     data = open_data_sets([{"kind": "compact", "root": write_images(tmp_path / "images", stills=2)}])
-    held = shared_store(tmp_path / "store", data)
+    held = build_store(tmp_path / "store", data)
     build_store(tmp_path / "store", data)
     with pytest.raises(ValueError, match="another run uses"):
         build_store(tmp_path / "store", data, longest_side=160)
@@ -119,7 +119,7 @@ def test_a_store_that_a_run_holds_is_not_replaced(tmp_path, monkeypatch):
 def test_images_that_are_left_out_are_not_in_the_store(tmp_path):
     root = write_images(tmp_path / "images")
     data = open_data_sets([{"kind": "compact", "root": root}])
-    kept = open_tables(build_store(tmp_path / "store", data, lambda name: name == "still_1"))
+    kept = open_tables(build_store(tmp_path / "store", data, lambda name: name == "still_1").folder)
     assert len(kept.images) == 1
     assert not kept.clips
 

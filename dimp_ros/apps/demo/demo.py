@@ -25,6 +25,7 @@ from std_srvs.srv import SetBool
 
 from dimp_ros.apps.demo.launch import DEMO_PARAMETERS
 from dimp_ros.apps.recording.annotated_video import AnnotatedVideo, Observation, Summary
+from dimp_ros.apps.recording.recording_thread import RecordingFailed, run_recording
 from dimp_ros.files.outputs import write_text
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.conversion import to_bgr
@@ -40,7 +41,7 @@ STATE_NAMES = {getattr(TargetState, name): name for name in ("UNINITIALIZED", "T
 POLL_SECONDS = 0.02
 
 
-class DemoFailed(RuntimeError):
+class DemoFailed(RecordingFailed):
     """The demo cannot go on; the text says why."""
 
 
@@ -80,26 +81,12 @@ class Demo(Node):
         self._thread.start()
 
     def _main(self) -> None:
-        code = 2
-        try:
-            code = self._run()
-        except DemoFailed as error:
-            print(f"[demo] {error}", file=sys.stderr)
-        except Exception as error:
-            if not self._closing.is_set():
-                print(f"[demo] {type(error).__name__}: {error}", file=sys.stderr)
-        if code == 2:
-            self._keep_video()
-        self._finish(code)
+        self._finish(run_recording("demo", self._run, self._keep_video, self._closing))
 
     def _keep_video(self) -> None:
-        """Finish the video of a recording that has ended early."""
-        try:
-            with self._lock:
-                self._recording_since = None
-                self._video.close()
-        except Exception as error:
-            print(f"[demo] there is no video: {type(error).__name__}: {error}", file=sys.stderr)
+        with self._lock:
+            self._recording_since = None
+            self._video.close()
 
     def _run(self) -> int:
         paused = self._play(False)

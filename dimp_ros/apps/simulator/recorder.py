@@ -23,6 +23,7 @@ from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
 from dimp_ros.apps.recording.annotated_video import BackgroundVideo, Observation
+from dimp_ros.apps.recording.recording_thread import RecordingFailed, run_recording
 from dimp_ros.apps.simulator.metrics import (
     BAND,
     STALE_SECONDS,
@@ -52,7 +53,7 @@ TARGET_ID = "goal"
 STATE_NAMES = {getattr(TargetState, name): name for name in ("UNINITIALIZED", "TRACKING", "UNCERTAIN", "LOST")}
 
 
-class LoopFailed(RuntimeError):
+class LoopFailed(RecordingFailed):
     """The loop cannot be closed; the text says why."""
 
 
@@ -120,26 +121,12 @@ class LoopRecorder(Node):
         self._thread.start()
 
     def _main(self) -> None:
-        code = 2
-        try:
-            code = self._run()
-        except LoopFailed as error:
-            print(f"[loop] {error}", file=sys.stderr)
-        except Exception as error:
-            if not self._closing.is_set():
-                print(f"[loop] {type(error).__name__}: {error}", file=sys.stderr)
-        if code == 2:
-            self._keep_video()
-        self._finish(code)
+        self._finish(run_recording("loop", self._run, self._keep_video, self._closing))
 
     def _keep_video(self) -> None:
-        """Finish the video of a recording that has ended early."""
-        try:
-            with self._lock:
-                self._recording = None
-            self._video.close()
-        except Exception as error:
-            print(f"[loop] there is no video: {type(error).__name__}: {error}", file=sys.stderr)
+        with self._lock:
+            self._recording = None
+        self._video.close()
 
     def _run(self) -> int:
         plan = self._plan

@@ -18,7 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dimp_ros.evaluation.cli import collect, report_errors, usable_trackers
-from dimp_ros.evaluation.confidence.beside import beside_look_alikes
+from dimp_ros.evaluation.confidence.near_look_alikes import near_look_alikes
 from dimp_ros.evaluation.confidence.occlusion import HiddenSequence, hidden_sequences
 from dimp_ros.evaluation.confidence.plot import write_reliability_plot, write_sheet
 from dimp_ros.evaluation.confidence.report import summarize, table
@@ -55,9 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", help="device of our models: auto, cpu, cuda (default: auto)")
     parser.add_argument("--jobs", type=int, default=available_cores(), metavar="N", help="processes (default: cores)")
     parser.add_argument(
-        "--beside",
+        "--look-alikes",
         action="store_true",
-        help="take only targets beside others of their kind, and play each forwards and backwards in turn",
+        help="take only targets with another of their kind near, and play each forwards and backwards in turn",
     )
     parser.add_argument("--sheets", action="store_true", help="write contact sheets of hidden frames")
     return parser
@@ -72,8 +72,8 @@ def _run(arguments: argparse.Namespace) -> int:
     names = dict.fromkeys(arguments.trackers)
     specs = usable_trackers([TrackerSpec(name, arguments.baselines, arguments.device) for name in names], PROGRAM)
     chosen = load_sequences(arguments.sequences, arguments.only)
-    if arguments.beside and not (chosen := beside_look_alikes(chosen)):
-        raise ValueError("--beside: no target has another of its kind near")
+    if arguments.look_alikes and not (chosen := near_look_alikes(chosen)):
+        raise ValueError("--look-alikes: no target has another of its kind near")
     sequences, left_out = hidden_sequences(tqdm(chosen, desc="hiding targets", disable=None))
     if not sequences:
         raise ValueError("the target cannot be hidden in any sequence: they are too short, or targets too large")
@@ -96,7 +96,7 @@ def _run(arguments: argparse.Namespace) -> int:
         "left_out": left_out,
         "device": arguments.device,
         "jobs": arguments.jobs,
-        "beside": arguments.beside,
+        "look_alikes": arguments.look_alikes,
     }
     write_document(arguments.out / "confidence.json", figures, {"settings": settings})
     write_reliability_plot(arguments.out / "reliability.png", figures)

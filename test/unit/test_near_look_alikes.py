@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Targets beside others of their kind: which they are, and how their sequences are repeated."""
+"""Targets near others of their kind: which they are, and how their sequences are repeated."""
 
 import pickle
 from pathlib import Path
@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dimp_ros.datasets.film import Film
-from dimp_ros.evaluation.confidence.beside import back_and_forth, beside_look_alikes, bounce, share_near
+from dimp_ros.evaluation.confidence.near_look_alikes import back_and_forth, bounce, near_look_alikes, share_near
 from dimp_ros.evaluation.sequences import VideoSequence
 
 FRAMES = 20
@@ -57,9 +57,9 @@ def test_a_target_is_near_if_close_and_of_similar_size(other, share):
     assert share_near(VideoSequence("alone", alone.frames, alone.boxes)) == 0
 
 
-def test_targets_beside_others_are_chosen_few_of_a_video():
+def test_targets_near_others_are_chosen_few_of_a_video():
     near, far = sequence((50, 20, 20, 20)), sequence((90, 20, 20, 20))
-    assert [len(one) for one in beside_look_alikes([far, near, near, near, near])] == [210] * 3
+    assert [len(one) for one in near_look_alikes([far, near, near, near, near])] == [210] * 3
 
 
 def test_a_film_is_repeated_and_pickled(tmp_path):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sequences of targets beside others of their kind, long enough to hide the target several times."""
+"""Sequences of targets near others of their kind, long enough to hide the target several times."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def share_near(sequence: VideoSequence) -> float:
     return float(near.any(0).mean())
 
 
-def beside_look_alikes(sequences: Iterable[VideoSequence]) -> list[VideoSequence]:
+def near_look_alikes(sequences: Iterable[VideoSequence]) -> list[VideoSequence]:
     """Return `back_and_forth` of the targets with another near, at most `PER_VIDEO` of a video."""
     chosen: list[VideoSequence] = []
     videos: Counter[str] = Counter()

@@ -142,7 +142,9 @@ def parameters(**values: Any) -> list[Parameter]:
     return [Parameter(name, value=value) for name, value in values.items()]
 
 
-def test_vehicle_follows_in_guided_mode_and_stops_with_the_follower() -> None:
+def test_vehicle_follows_in_guided_mode_and_stops_with_the_follower(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     with flight() as f:
         f.pilot.forward = 0.5
         wait_until(lambda: f.pilot.reports("not in GUIDED"), "the report of the mode")
@@ -169,6 +171,13 @@ def test_vehicle_follows_in_guided_mode_and_stops_with_the_follower() -> None:
         wait_until(lambda: f.pilot.speed() > 0.0, "motion by new commands")
         assert f.station.select_mode(LOITER) == 0
         wait_until(lambda: f.pilot.speed() == 0.0 and f.pilot.reports("not in GUIDED"), "the person in control")
+        assert f.station.select_mode(GUIDED) == 0
+        wait_until(lambda: f.pilot.speed() > 0.0, "motion in the mode")
+        f.simulator.close()
+        monkeypatch.setattr("dimp_ros.apps.mavlink.autopilot.HEARTBEAT_TIMEOUT", 0.0)
+        monkeypatch.setattr("dimp_ros.apps.mavlink.autopilot.LAST_SECONDS", 0.1)
+        f.mavlink.close()
+    assert "may not have arrived" in capfd.readouterr().err
 
 
 def test_px4_enters_offboard_on_zero_setpoints() -> None:

@@ -30,7 +30,8 @@ PERIOD = 0.05
 class Bench:
     """An `AutopilotControl` with a clock of its own, a follower and an autopilot that are played."""
 
-    def __init__(self, *, px4: bool = False, kind: int = QUADROTOR, **options: Any) -> None:
+    def __init__(self, *, px4: bool = False, kind: int = QUADROTOR, watched: bool = True, **options: Any) -> None:
+        """:param watched: the vehicle is heard before a person arms it and selects the mode."""
         self.now, self.sent, self.px4 = 100.0, [], px4
         self.connected = True
         self.control = AutopilotControl(7, 100, self._send, clock=lambda: self.now, **options)
@@ -39,10 +40,13 @@ class Bench:
         self.twist: tuple[float, ...] | None = FORWARD
         self.frame, self.age = "base_link", 0.0
         self.beats, self._next_beat = True, self.now
+        if watched:
+            self.receive(common.MAVLink_heartbeat_message(self.kind, self.autopilot, 1, LOITER, self.status, 3))
 
-    def _send(self, message: Any) -> None:
+    def _send(self, message: Any) -> bool:
         if self.connected:
             self.sent.append(message)
+        return self.connected
 
     def receive(self, message: Any, system: int = 7, component: int = 1) -> None:
         """Hand over a message of a sender."""
@@ -107,7 +111,7 @@ def test_setpoint_is_a_velocity_in_the_body_frame() -> None:
 
 @pytest.mark.parametrize(
     ("twist", "pitch", "yaw"),
-    [((0, 0, 0, 0, 0.2, 0), -0.2, 0.0), ((0, 0, 0, 0, 0, 0.3), 0.0, -0.3), ((1, 1, 1, 1, 0, 0), 0.0, 0.0)],
+    [((0, 0, 0, 0, 0.2, 0), -0.2, 0.0), ((0, 0, 0, 0, 0, 0.3), 0.0, -0.3), ((1, 1, 1, 1, 0.1, 0), -0.1, 0.0)],
 )
 def test_gimbal_gets_rates_up_and_to_the_right(twist: tuple[float, ...], pitch: float, yaw: float) -> None:
     bench = Bench(gimbal=True, gimbal_manager=154)
@@ -121,21 +125,30 @@ def test_gimbal_gets_rates_up_and_to_the_right(twist: tuple[float, ...], pitch: 
     assert len(again) == 1, "control of the gimbal is claimed once"
 
 
+@pytest.mark.parametrize("gimbal", [True, False])
+def test_velocity_that_moves_nothing_here_is_no_motion(gimbal: bool) -> None:
+    """Of a gimbal, the linear ones and the rate about the forward axis; of a vehicle, roll and pitch."""
+    bench = Bench(gimbal=gimbal)
+    for bench.twist in [(1.0, 1.0, 1.0, 1.0, 0.0, 0.0)] if gimbal else [(0, 0, 0, 1.0, 0, 0), (0, 0, 0, 0, 1.0, 0)]:
+        assert bench.run(0.5) == [], "no claim and no zeros"
+
+
 def test_gimbal_stops_with_the_follower_and_is_claimed_anew() -> None:
     bench = Bench(gimbal=True)
+    bench.twist = TURNING
     bench.run(0.5)
     bench.twist = (0.0,) * 6
     rates = bench.run(2.0)
     assert rates and all(one.yaw_rate == 0.0 and one.pitch_rate == 0.0 for one in rates)
     assert bench.run(1.0) == []
-    bench.twist = FORWARD
+    bench.twist = TURNING
     assert [one.get_type() for one in bench.run()] == ["COMMAND_LONG", "GIMBAL_MANAGER_SET_PITCHYAW"]
 
 
 def test_gimbal_may_be_turned_in_any_mode() -> None:
     for any_mode in (True, False):
         bench = Bench(gimbal=True, any_mode=any_mode)
-        bench.mode, bench.flags = LOITER, 1
+        bench.mode, bench.flags, bench.twist = LOITER, 1, TURNING
         assert bool(bench.run(0.5)) is any_mode
 
 
@@ -300,8 +313,9 @@ def heard_by_autopilot(
     codec.robust_parsing = True
     server.settimeout(10.0)
     with server.accept()[0] as stream:
-        beat = common.MAVLink_heartbeat_message(QUADROTOR, 3, ARMED | 1, GUIDED, common.MAV_STATE_ACTIVE, 3)
-        stream.sendall(beat.pack(codec))
+        for mode in (LOITER, GUIDED):
+            beat = common.MAVLink_heartbeat_message(QUADROTOR, 3, ARMED | 1, mode, common.MAV_STATE_ACTIVE, 3)
+            stream.sendall(beat.pack(codec))
         stream.settimeout(PERIOD)
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -330,14 +344,16 @@ def test_motion_sent_after_a_pause_is_followed_by_zero() -> None:
     bench.run(1.0)
     send = bench.sent.append
 
-    def late(message: Any) -> None:  # the process is stopped between the decision and the sending
+    def late(message: Any) -> bool:  # the process is stopped between the decision and the sending
         if not paused:
             paused.append(True)
             bench.pause(20.0)
         send(message)
+        return True
 
     bench.control = AutopilotControl(7, 100, late, clock=lambda: bench.now)
-    bench.heartbeat()
+    bench.change(mode=LOITER)
+    bench.change(mode=GUIDED)
     sent = bench.run(1.0)
     assert len(moving(sent)) == 1 and sent[0] in moving(sent) and len(sent) >= 10
 
@@ -404,9 +420,30 @@ def test_lost_heartbeat_ends_it_until_the_mode_is_selected_anew() -> None:
     assert moving(bench.run(0.5))
 
 
+@pytest.mark.parametrize("options", [{}, {"px4": True}, {"kind": ROVER}, {"gimbal": True}], ids=str)
+@pytest.mark.parametrize("act", ["mode", "arming"])
+def test_vehicle_found_armed_in_the_mode_is_not_moved(options: dict[str, Any], act: str) -> None:
+    """A person has not asked this node for it, which may have been started anew while a follower was enabled."""
+    bench = Bench(watched=False, **options)
+    bench.twist = (1.0, 0.0, 0.0, 0.0, 0.2, 0.3)
+    bench.mode = mode = ROVER_GUIDED if bench.kind == ROVER else bench.mode
+    assert not any(map(moves, bench.run(3.0))) and "before this node heard it" in bench.control.refusal()
+    bench.beats = False
+    bench.run(HEARTBEAT_TIMEOUT + 1.0)
+    bench.beats = True
+    assert not any(map(moves, bench.run(3.0))) and "was lost" in bench.control.refusal()
+    if act == "mode":
+        bench.change(mode=LOITER)
+        bench.change(mode=mode)
+    else:
+        bench.change(flags=1)
+        bench.change(flags=ARMED | 1)
+    assert any(map(moves, bench.run(0.5)))
+
+
 @pytest.mark.parametrize(("system", "component"), [(8, 1), (7, 2), (7, 100), (255, 190)])
 def test_heartbeat_of_another_sender_does_not_count(system: int, component: int) -> None:
-    bench = Bench()
+    bench = Bench(watched=False)
     bench.beats = False
     for _ in range(20):
         bench.heartbeat(system, component)
@@ -438,6 +475,7 @@ def test_px4_gets_zero_until_a_person_selects_offboard() -> None:
 
 def test_px4_with_a_gimbal_keeps_the_vehicle_still() -> None:
     bench = Bench(px4=True, gimbal=True)
+    bench.twist = TURNING
     sent = bench.run(0.5)
     setpoints = [one for one in sent if one.get_type() == "SET_POSITION_TARGET_LOCAL_NED"]
     assert len(setpoints) == 0.5 / PERIOD and not moving(setpoints)
@@ -445,7 +483,7 @@ def test_px4_with_a_gimbal_keeps_the_vehicle_still() -> None:
 
 
 @pytest.mark.parametrize("options", [{}, {"px4": True}, {"gimbal": True}, {"gimbal": True, "any_mode": True}], ids=str)
-@pytest.mark.parametrize("since", [0.0, 0.3, 1.5], ids="still for {} s".format)
+@pytest.mark.parametrize("since", [0.0, 0.3, 1.2], ids="still for {} s".format)
 def test_node_that_ends_sends_several_zeros(options: dict[str, Any], since: float) -> None:
     """Any one of them may be lost; the last ones come while no heartbeat does."""
     bench = Bench(**options)
@@ -458,6 +496,35 @@ def test_node_that_ends_sends_several_zeros(options: dict[str, Any], since: floa
     zeros = bench.sent[before:]
     assert len(zeros) == 5 and not moving(zeros) and bench.now - begin <= 0.3
     assert bench.run(3.0) == []
+
+
+@pytest.mark.parametrize("options", [{}, {"px4": True}, {"gimbal": True}, {"gimbal": True, "any_mode": True}], ids=str)
+@pytest.mark.parametrize("fault", ["link", "heartbeat"])
+@pytest.mark.parametrize("back", [0.1, 0.6, 9.0], ids="back after {} s".format)
+def test_node_that_ends_tries_to_send_zeros_over_a_broken_link(
+    options: dict[str, Any], fault: str, back: float
+) -> None:
+    bench = Bench(**options)
+    bench.twist = (1.0, 0.0, 0.0, 0.0, 0.2, 0.3)
+    bench.run(1.0)
+    bench.beats = False
+    bench.connected = fault != "link"
+    bench.now += 3.0 if fault == "heartbeat" else 1.0
+    before, begin = len(bench.sent), bench.now
+
+    def wait(seconds: float) -> None:
+        bench.now += seconds
+        if bench.now >= begin + back:
+            bench.connected = True
+            bench.heartbeat()
+
+    trouble, zeros = bench.control.close(wait), bench.sent[before:]
+    assert not moving(zeros) and bench.now - begin <= 1.3
+    if back < 1.0:
+        assert len(zeros) >= 5 and not trouble
+    else:
+        assert bench.now - begin >= 1.2 and "may not have arrived" in trouble
+        assert ("the link is broken" in trouble) is (fault == "link") and bool(zeros) is (fault != "link")
 
 
 @pytest.mark.parametrize("gimbal", [False, True])
@@ -477,6 +544,7 @@ def test_no_message_arms_takes_off_or_changes_the_mode() -> None:
     for options in ({}, {"gimbal": True}, {"gimbal": True, "any_mode": True}):
         for px4 in (False, True):
             bench = Bench(px4=px4, **options)
+            bench.twist = (1.0, 0.0, 0.0, 0.0, 0.2, 0.3)
             for mode in (LOITER, bench.mode, POSCTL):
                 bench.change(mode=mode)
                 kinds |= {one.get_type() for one in bench.run(1.0)}

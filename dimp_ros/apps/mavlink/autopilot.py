@@ -6,7 +6,8 @@ the signs of y, z and of the rates about them change. Setpoints are SET_POSITION
 yaw rate in MAV_FRAME_BODY_NED, which ArduPilot takes in GUIDED and PX4 in OFFBOARD mode.
 
 Nothing here arms a vehicle, lets it take off, or changes its mode. Commands are passed on only while `refusal` has
-nothing against it: a person has armed the vehicle and selected the mode, its heartbeat comes, and the command is new.
+nothing against it: a person has armed the vehicle and selected the mode, the latter of both while its heartbeats were
+heard here, they come, and the command is new.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ HEARTBEAT_TIMEOUT = 2.5
 STOP_SECONDS = 1.0
 """After motion, zero is sent until a heartbeat comes that is this much later than the first zero, then nothing."""
 
-LAST_ZEROS, LAST_PERIOD = 5, 0.05
-"""A node that ends sends so many zeros, so many seconds apart: one may be lost."""
+LAST_ZEROS, LAST_PERIOD, LAST_SECONDS = 5, 0.05, 1.2
+"""A node that ends sends so many zeros, so many seconds apart: one may be lost. Over a broken link it tries so long."""
 
 SETPOINT_SECONDS = 6.0
 """No setpoint moves a vehicle for longer: GUID_TIMEOUT of ArduPilot is 5 s at most."""
@@ -82,6 +83,11 @@ class AutopilotHeartbeat(NamedTuple):
         return "OFFBOARD" if self.autopilot == PX4 and self.kind in _PX4_TYPES else ""
 
     @property
+    def armed(self) -> bool:
+        """Whether the vehicle is armed."""
+        return bool(self.base_mode & dialect().MAV_MODE_FLAG_SAFETY_ARMED)
+
+    @property
     def in_mode(self) -> bool:
         """Whether the vehicle is in that mode."""
         if self.mode_name == "GUIDED":
@@ -105,14 +111,15 @@ class AutopilotControl:
     :param system: of the vehicle. :param component: of the sender. :param gimbal: commands turn the gimbal instead.
     :param gimbal_manager: component of the gimbal manager: the autopilot, or a gimbal that is its own.
     :param any_mode: gimbal rates are sent in all modes, armed or not. :param command_timeout: age of a command from
-        which on it is zero, seconds. :param send: sends a message; may be called from any thread.
+        which on it is zero, seconds. :param send: sends a message, and returns whether the link took it; may be called
+        from any thread.
     """
 
     def __init__(
         self,
         system: int,
         component: int,
-        send: Callable[[Any], None],
+        send: Callable[[Any], bool],
         *,
         gimbal: bool = False,
         gimbal_manager: int = AUTOPILOT_COMPONENT,
@@ -127,7 +134,8 @@ class AutopilotControl:
         self._start = clock()
         self._lock = threading.Lock()  # guards all that follows
         self._heartbeat: AutopilotHeartbeat | None = None
-        self._lost = False  # the heartbeat was lost in the mode, which a person has not selected anew since
+        self._unwatched = ""  # why a person has to select the mode anew
+        self._delivered = False  # whether the link took all that the last tick sent
         self._landed_state = 0
         self._twist: tuple[float, ...] = ZERO
         self._frame = ""
@@ -150,10 +158,13 @@ class AutopilotControl:
                 self._heartbeat = beat = AutopilotHeartbeat(
                     message.autopilot, message.type, message.custom_mode, message.base_mode, message.system_status, now
                 )
-                gap = before is not None and now - before.heard > HEARTBEAT_TIMEOUT
-                self._lost = beat.in_mode and (self._lost or gap)
-                if gap:
+                if before is None:
+                    self._unwatched = "the vehicle was armed and in the mode before this node heard it"
+                elif now - before.heard > HEARTBEAT_TIMEOUT:
+                    self._unwatched = "the autopilot's heartbeat was lost"
                     self._still_since = math.inf  # the zeros until now have gone nowhere
+                if not (beat.in_mode and beat.armed):
+                    self._unwatched = ""
 
     def on_command(self, twist: Sequence[float], sent: float, frame: str = "", age: float = 0.0) -> None:
         """Take a command: linear x, y, z in m/s and angular x, y, z in rad/s; one beyond `LARGEST_COMMAND` is zero.
@@ -179,7 +190,8 @@ class AutopilotControl:
         with self._lock:
             now, beat = self._clock(), self._heartbeat
             reason = self._refusal(now, publishers)
-            twist = ZERO if reason else self._twist
+            linear, (_, pitch, yaw) = (ZERO[:3], ZERO[3:]) if reason else (self._twist[:3], self._twist[3:])
+            twist = (*ZERO[:4], pitch, yaw) if self._gimbal else (*linear, 0.0, 0.0, yaw)
             moving = any(twist)
             self._moved = now if moving else self._moved
             self._still_since = math.inf if moving else min(self._still_since, now)
@@ -196,26 +208,37 @@ class AutopilotControl:
             else:
                 ours = stopping and beat is not None and beat.in_mode
                 due = [self._setpoint(now, twist)] if streaming or ours else []
-        for message in due:
-            self._send(message)
-        if moving:  # this process may have been stopped before it was sent
-            with self._lock:
+        delivered = all([self._send(message) for message in due])
+        with self._lock:
+            self._delivered = delivered
+            if moving:  # this process may have been stopped before it was sent
                 self._moved = self._clock()
         return reason
 
-    def close(self, wait: Callable[[float], None] = time.sleep) -> None:
-        """Send zeros where something moves, and return after `LAST_ZEROS`; commands are ignored from now on."""
+    def close(self, wait: Callable[[float], None] = time.sleep) -> str:
+        """Send zeros where something moves, until the link has taken `LAST_ZEROS` while heartbeats come, or for
+        `LAST_SECONDS`; return why they may not have arrived. Commands are ignored from now on.
+        """
         with self._lock:
             self._twist, self._closed = ZERO, True
-        for _ in range(LAST_ZEROS):
+            end = self._clock() + LAST_SECONDS
+        sent = 0
+        while sent < LAST_ZEROS:
             self.tick()
             with self._lock:
-                still = not self._stopping(self._clock())
-            if still:
-                return
+                now = self._clock()
+                heard = self._heartbeat is not None and now - self._heartbeat.heard <= HEARTBEAT_TIMEOUT
+                if not self._stopping(now):
+                    return ""
+                if now > end:
+                    why = "no heartbeat comes" if self._delivered else "the link is broken"
+                    what = "gimbal may turn on until others command it" if self._gimbal else "vehicle may move on"
+                    return f"the last zero may not have arrived, since {why}: the {what}"
+                sent += heard and self._delivered
             wait(LAST_PERIOD)
         with self._lock:
             self._moved = -math.inf
+        return ""
 
     def _stopping(self, now: float) -> bool:
         """Return whether motion was sent that zero may have to follow."""
@@ -254,9 +277,9 @@ class AutopilotControl:
             return ""
         if not beat.in_mode:
             return f"the vehicle is not in {beat.mode_name} mode, which a person has to select"
-        if self._lost:
-            return f"the autopilot's heartbeat was lost: leave {beat.mode_name} mode, and enter it again"
-        if not beat.base_mode & m.MAV_MODE_FLAG_SAFETY_ARMED:
+        if self._unwatched:
+            return f"{self._unwatched}: leave {beat.mode_name} mode, and enter it again"
+        if not beat.armed:
             return "the vehicle is not armed"
         if beat.status != m.MAV_STATE_ACTIVE:
             return f"the autopilot's system status is {beat.status} and must be {m.MAV_STATE_ACTIVE}, active"

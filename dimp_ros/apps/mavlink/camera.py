@@ -90,7 +90,7 @@ class TrackingCamera:
         component: int,
         identity: Identity,
         tracker: CameraTracker,
-        send: Callable[[Any], None],
+        send: Callable[[Any], object],
         *,
         status_rate: float = 5.0,
         clock: Callable[[], float] = time.monotonic,

@@ -165,14 +165,16 @@ class MavlinkLink:
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
-    def send(self, message: Any) -> None:
-        """Send a message; without a connection it is dropped."""
+    def send(self, message: Any) -> bool:
+        """Send a message; without a connection it is dropped. Return whether the system took it to send."""
         with self._lock:
-            if self._codec is not None:
+            transport = self._transport
+            if transport is not None:
                 try:
                     self._codec.send(message)
                 except OSError as error:
                     self._disconnect(error)
+            return transport is not None and self._transport is not None and transport.taken
 
     def forward(self, message: Any) -> None:
         """Send a message of another link as it came; without a connection it is dropped."""

@@ -207,11 +207,12 @@ class MavlinkNode(Node):
         self._diagnostics.publish(array)
 
     def close(self) -> bool:
-        """Send the autopilot a last zero and close the link; return whether its thread has ended."""
+        """Send the autopilot last zeros and close the link; return whether its thread has ended."""
         if not hasattr(self, "_autopilot"):  # a parameter was wrong: rclpy destroys that node, too
             return True
         if self._commands:
-            self._autopilot.close()
+            if trouble := self._autopilot.close():
+                self.get_logger().error(trouble)
         return self.link.close()
 
     def destroy_node(self) -> None:

@@ -30,6 +30,9 @@ class Transport(Protocol):
     datagrams: bool
     """Whether each `read` returns whole messages."""
 
+    taken: bool
+    """Whether the system took the bytes of the last `write`: there is a peer, and a way to it."""
+
     def read(self, timeout: float) -> bytes:
         """Return the next bytes, or nothing after ``timeout`` seconds.
 
@@ -99,6 +102,7 @@ class UdpTransport:
         self._destination = None if listen else address
         self._peers: dict[Any, float] = {}
         self._last: Any = None
+        self.taken = False
         try:
             if listen:
                 self._socket.bind(address)
@@ -127,9 +131,11 @@ class UdpTransport:
     def write(self, data: bytes) -> None:
         """Send to the destination, or to each peer heard in the last `PEER_SECONDS`; lost datagrams are no error."""
         recent = [peer for peer, heard in self._peers.items() if time.monotonic() - heard <= PEER_SECONDS]
+        self.taken = False
         for address in recent if self._destination is None else [self._destination]:
             with contextlib.suppress(OSError):
                 self._socket.sendto(data, address)
+                self.taken = True
 
     def close(self) -> None:
         """Close the socket."""
@@ -148,6 +154,7 @@ class TcpTransport:
         self._server: socket.socket | None = None
         self._stream: socket.socket | None = None
         self._heard = time.monotonic()
+        self.taken = False
         if listen:
             family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
             self._server = socket.create_server((host, port), family=family, backlog=1)
@@ -188,6 +195,7 @@ class TcpTransport:
                 self._stream.sendall(data)
             except OSError as error:
                 self._drop(error)
+        self.taken = self._stream is not None
 
     def _drop(self, error: OSError) -> None:
         """End the stream; a server waits for the next client, a client is broken."""
@@ -217,6 +225,7 @@ class SerialTransport:
             import serial
         except ImportError as error:
             raise OSError("serial devices need the Python package pyserial: pip install pyserial") from error
+        self.taken = True  # or `write` raises
         self._port = serial.Serial(device, baud, timeout=0, write_timeout=SEND_SECONDS, exclusive=True)
 
     def read(self, timeout: float) -> bytes:

@@ -170,6 +170,26 @@ def test_binary_messages_and_floods_end_the_connection():
         browse(served, flood)
 
 
+def test_strangers_cannot_fill_the_log(monkeypatch: pytest.MonkeyPatch):
+    """Neither by wrong tokens, nor where none is set by coming and going."""
+    monkeypatch.setattr("dimp_ros.apps.console.server.WRONG_TOKEN_SECONDS", 0.0)
+
+    async def come_and_go(session: Any) -> None:
+        for _ in range(8):
+            async with session.ws_connect("/socket", origin=served.server.url.rstrip("/")) as socket:
+                browser = Browser(socket)
+                await browser.step()
+                await browser.say(type="login", token=TOKEN[:-1])
+                await (browser.ended() if served.settings.token else browser.until(lambda seen=browser: seen.images))
+
+    with serving(token=TOKEN) as served:
+        talk(served, come_and_go)
+    assert served.lines == ["a browser was refused: wrong token"] * 3 + ["wrong tokens: 5 more within 10 s"]
+    with serving() as served:
+        talk(served, come_and_go)
+    assert len(served.lines) == 8 and "browsers connected: 5 more within 10 s" in served.lines
+
+
 def test_nothing_is_sent_or_done_before_the_token_is_shown():
     async def wrong(browser: Browser) -> None:
         assert await browser.step() == {"type": "login"}

@@ -19,6 +19,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from dimp_ros.apps.console.access import AccessDenied, Gate
 from dimp_ros.apps.console.connections import BACKLOG, Connections
 from dimp_ros.apps.console.jpeg_encoder import JpegEncoder, ladder
+from dimp_ros.apps.console.limited_log import LimitedLog
 from dimp_ros.apps.console.protocol import MAX_BYTES, BadMessage, Login, parse
 from dimp_ros.apps.console.session import Close, Session, TrackerClient, retrieve
 
@@ -64,7 +65,7 @@ class ConsoleServer:
     """Serves the page and its WebSocket from `start` to `stop`.
 
     :param watchers: called with the number of connected browsers whenever it changes.
-    :param log: takes log lines, which never contain the token.
+    :param log: takes log lines, which never contain the token; a few of each kind in some seconds, see `LimitedLog`.
     """
 
     def __init__(
@@ -80,7 +81,6 @@ class ConsoleServer:
         self._state = state
         self._tracker = tracker
         self._watchers = watchers
-        self._log = log
         self._gate = Gate(settings)
         self._files = {
             f"/{path.name}": (path.read_bytes(), TYPES[path.suffix])
@@ -93,6 +93,7 @@ class ConsoleServer:
         self._handlers: set[asyncio.Task[Any]] = set()
         self._connections: Connections | None = None  # set once the port is open
         self._loop = asyncio.new_event_loop()
+        self._log = LimitedLog(log, self._loop)
         self._thread = threading.Thread(target=self._run, name="console_server", daemon=True)
         self._started = threading.Event()
         self._failure: OSError | None = None
@@ -183,6 +184,7 @@ class ConsoleServer:
                 self._connections.close()
             await runner.cleanup()
             await _end_tasks()
+            self._log.close()
 
     def _wake_all(self) -> None:
         for session in self._sessions:
@@ -228,7 +230,7 @@ class ConsoleServer:
         except asyncio.CancelledError:
             why = Close(1001, "the console has ended")
         except Exception:
-            self._log(f"a browser could not be served:\n{traceback.format_exc()}")
+            self._log("browsers not served", f"a browser could not be served:\n{traceback.format_exc()}")
         finally:
             self._handlers.discard(handler)
             await _end(request, socket, why)
@@ -241,7 +243,7 @@ class ConsoleServer:
                 await socket.send_json({"type": "login"})
                 if not self._gate.admits(await _token(socket)):
                     await asyncio.sleep(WRONG_TOKEN_SECONDS)
-                    self._log("a browser was refused: wrong token")
+                    self._log("wrong tokens", "a browser was refused: wrong token")
                     return Close(WRONG_TOKEN, "this token is not the right one")
             except (BadMessage, asyncio.TimeoutError):
                 return Close(WRONG_TOKEN, "the token must be shown first")
@@ -272,7 +274,8 @@ class ConsoleServer:
                 self._sessions.discard(session)
                 self._watchers(len(self._sessions))
                 reason = f": {why.text}" if why else ""
-                self._log(f"browser {request.remote} disconnected{reason}, {len(self._sessions)} left")
+                left = f"{len(self._sessions)} left"
+                self._log("browsers disconnected", f"browser {request.remote} disconnected{reason}, {left}")
         return why
 
     def _admit(self, request: web.Request, session: Session) -> Close | None:
@@ -284,7 +287,7 @@ class ConsoleServer:
         self._connections.admit(request.transport)
         self._sessions.add(session)
         self._watchers(len(self._sessions))
-        self._log(f"browser {request.remote} connected, {len(self._sessions)} in all")
+        self._log("browsers connected", f"browser {request.remote} connected, {len(self._sessions)} in all")
         return None
 
 

@@ -92,6 +92,44 @@ def test_chunk_whose_checksum_differs_is_damage_and_not_read(tmp_path, compressi
     assert count == 5 and f"at byte {len(begin + good)}: the checksum of a chunk is" in damage
 
 
+def closed(begin: bytes, data: bytes, summary: bytes = b"") -> bytes:
+    """Return a file with the checksums of its data, and of what is behind them."""
+    content = MAGIC + begin[len(MAGIC) :] + data
+    content += record(15, struct.pack("<I", zlib.crc32(content)))
+    footer = record(2, struct.pack("<QQI", len(content) if summary else 0, 0, 0))[:-4]
+    return content + summary + footer + struct.pack("<I", zlib.crc32(summary + footer)) + MAGIC
+
+
+@pytest.mark.parametrize("statistics", [False, True])
+@pytest.mark.parametrize("chunk", [None, ""])
+def test_wrong_checksum_of_the_data_is_damage_after_the_last_image(tmp_path, chunk, statistics):
+    """It says of no message whether it is whole: each is read."""
+    begin, data = parts(tmp_path / "x.mcap")
+    places = {"time": third(data) + 13, "pixels": third(data) + 500, "name of a topic": data.index(b"/cam") + 1}
+    counts = struct.pack("<QHIIIIQQI", 5, 1, 1, 0, 0, 0, 0, 0, 10) + struct.pack("<HQ", 1, 5)
+    summary = record(0x0B, counts) if statistics else b""
+    good = closed(begin, data if chunk is None else chunk_record(data, chunk, len(data)), summary)
+    assert read(tmp_path / "x.mcap", good) == (5, [], "")
+    for at in places.values():
+        bad = bytearray(data)
+        bad[at] ^= 0x10
+        content = bytes(bad) if chunk is None else chunk_record(bytes(bad), chunk, len(bad))
+        end = good[-len(closed(b"", b"", summary)) + len(MAGIC) :]
+        count, _, damage = read(tmp_path / "x.mcap", begin + content + end)
+        assert count == 5 and "the checksum of the file's data is" in damage
+
+
+@pytest.mark.parametrize("number", [7, 5, 3])
+def test_statistics_with_a_wrong_checksum_do_not_count(tmp_path, number):
+    begin, data = parts(tmp_path / "x.mcap")
+    counts = struct.pack("<QHIIIIQQI", 7, 1, 1, 0, 0, 0, 0, 0, 10) + struct.pack("<HQ", 1, 7)
+    content = closed(begin, data, record(0x0B, counts))
+    assert read(tmp_path / "x.mcap", content)[2].endswith("2 of 7 images are missing")
+    at = content.index(counts) + len(counts) - 8
+    damaged = content[:at] + struct.pack("<Q", number ^ 0x40) + content[at + 8 :]
+    assert read(tmp_path / "x.mcap", damaged) == (5, [], "")
+
+
 @pytest.mark.parametrize("kind", [0x41, 0x10, 0x05 ^ 0x80])
 def test_messages_that_statistics_count_and_nobody_finds_are_missing(tmp_path, kind):
     begin, whole = parts(tmp_path / "x.mcap")

@@ -24,6 +24,7 @@ LARGEST_RECORD = LARGEST_CHUNK + 2**20
 _READ = (SCHEMA, CHANNEL, MESSAGE, CHUNK, STATISTICS, DATA_END)
 _HEAD, _COUNT = struct.Struct("<BQ"), struct.Struct("<HQ")
 _MESSAGE_HEAD, _COUNTS, _LONGEST_END = 22, 46, 64
+_FOOTER, _DATA_END = struct.Struct("<BQQQI"), struct.Struct("<BQI")
 _ZEROS = 2**20
 """So many zeros after an opcode of 0 are the end of a file that was not closed."""
 
@@ -47,6 +48,7 @@ class SequentialMcap:
         self.connections: list[Any] = []
         self.message_count, self.start_time, self.end_time = 0, 2**63 - 1, 0
         self.damage = ""
+        self._data_checksum, self._has_statistics = _checksums(path)
         schemas: dict[int, str] = {}
         by_id: dict[int, Any] = {}
         for kind, record in self._until_damage():
@@ -84,11 +86,15 @@ class SequentialMcap:
         return found
 
     def messages(self, connections: Collection[Any]) -> Iterator[tuple[Any, int, bytes]]:
-        """Yield connection, time and message; raise ValueError at the first damaged record."""
+        """Yield connection, time and message; raise ValueError at the first damaged record, or, if the file has a
+        checksum of all its data, at the end.
+        """
         wanted = {connection.id: connection for connection in connections}
         for kind, record in self._records():
             if kind == MESSAGE and (number := _number("<H", record)) in wanted:
                 yield wanted[number], _number("<Q", record, 6), record[_MESSAGE_HEAD:]
+        if self._data_checksum:
+            raise ValueError(self._data_checksum)
 
     def _until_damage(self) -> Iterator[tuple[int, bytes]]:
         try:
@@ -113,11 +119,43 @@ class SequentialMcap:
             try:
                 for at, kind, record in _split(file, self._path.stat().st_size, whole=has_end(self._path)):
                     behind = behind or kind == DATA_END
-                    if behind == (kind == STATISTICS):
+                    if behind == (kind == STATISTICS) and (not behind or self._has_statistics):
                         yield from _contents(at, kind, record)
             except ValueError:
                 if not behind:  # every message was read
                     raise
+
+
+def _checksums(path: Path) -> tuple[str, bool]:
+    """Return what is wrong with the checksum of a file's data, empty if nothing or if it has none, and whether that of
+    what is behind them is right, or not there.
+    """
+    footer_at = path.stat().st_size - len(MAGIC) - _FOOTER.size
+    if not has_end(path) or footer_at < len(MAGIC):
+        return "", True
+    with path.open("rb") as file:
+        file.seek(footer_at)
+        kind, size, summary_at, _, summary = _FOOTER.unpack(file.read(_FOOTER.size))
+        summary_at = summary_at or footer_at
+        if (kind, size) != (FOOTER, _FOOTER.size - _HEAD.size) or not _DATA_END.size < summary_at <= footer_at:
+            return "", True
+        sound = not summary or summary == _crc(file, summary_at, footer_at + _FOOTER.size - 4)
+        file.seek(summary_at - _DATA_END.size)
+        kind, size, expected = _DATA_END.unpack(file.read(_DATA_END.size))
+        if (kind, size) != (DATA_END, _DATA_END.size - _HEAD.size) or not expected:
+            return "", sound
+        found = _crc(file, 0, summary_at - _DATA_END.size)
+    wrong = f"the checksum of the file's data is {found:#010x}, and must be {expected:#010x}"
+    return wrong if found != expected else "", sound
+
+
+def _crc(file: BinaryIO, begin: int, end: int) -> int:
+    """Return the CRC-32 of a range."""
+    file.seek(begin)
+    found = 0
+    while begin < end and (part := file.read(min(2**20, end - begin))):
+        found, begin = zlib.crc32(part, found), begin + len(part)
+    return found
 
 
 def _contents(at: int, kind: int, record: bytes) -> Iterator[tuple[int, bytes]]:

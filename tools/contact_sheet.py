@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dimp_ros.files.inputs import opencv_path
+from dimp_ros.files.inputs import video_path
 from dimp_ros.files.outputs import check_outputs, write_bytes
 
 COLUMNS, ROWS, WIDTH = 3, 2, 400
@@ -36,7 +36,7 @@ def write_sheet(source: str, target: Path) -> None:
     check_outputs([("IMAGE", target)], [("VIDEO", Path(source))])
     if not cv2.haveImageWriter(str(target)):
         raise ValueError(f"IMAGE {target} has a suffix that OpenCV does not write; give it .jpg or .png")
-    video, frames = cv2.VideoCapture(opencv_path(source)), []
+    video, frames = cv2.VideoCapture(video_path(source)), []
     while (frame := video.read()[1]) is not None:
         frames.append(frame)
     if not frames:

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dimp_ros.files.inputs import opencv_path
+from dimp_ros.files.inputs import video_path
 
 KEPT_FRAMES = 16
 """Decoded frames that are kept, so that several threads can read neighbouring frames in any order."""
@@ -48,6 +48,7 @@ class Film:
         """Return frame ``index`` as ``[H, W, 3]`` BGR.
 
         :raises OSError: if the file is missing, damaged or too short, or this OpenCV cannot decode it.
+        :raises ValueError: if it is a playlist, or no regular file.
         """
         number = self.first + index
         with self._lock:
@@ -88,7 +89,7 @@ class Film:
             raise FileNotFoundError(f"no film {self.path}; fetch the data set again")
         if self._capture is not None:
             self._capture.release()
-        self._capture, self._next = cv2.VideoCapture(opencv_path(self.path)), 0
+        self._capture, self._next = cv2.VideoCapture(video_path(self.path)), 0
         self._kept.clear()
         if not self._capture.isOpened():
             raise OSError(f"{self.path} is not a film that OpenCV {cv2.__version__} can decode")

@@ -7,6 +7,7 @@ Files of the kernel, such as /proc/kmsg, count as devices: by their type they ar
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -17,6 +18,12 @@ _KINDS = (
     (stat.S_ISCHR, "a device"),
     (stat.S_ISBLK, "a device"),
 )
+_HEAD_BYTES = 4096
+_NUMBERED = re.compile(r"%(0?\d*d|[*?{\[])")
+"""What FFmpeg takes for the numbers of images in a name; in one of these files it does not."""
+_CONTAINERS = frozenset(
+    ".3gp .avi .flv .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv".split()
+)  # fmt: skip
 KERNEL_FOLDERS = ("/proc", "/sys")
 
 
@@ -66,6 +73,37 @@ def opencv_path(path: Path | str) -> str:
     if absolute.exists() and not absolute.is_dir():
         require_regular_file(absolute)
     return str(absolute)
+
+
+def video_path(path: Path | str) -> str:
+    """Return the path of a video for OpenCV if all its images are in the file itself.
+
+    FFmpeg opens the files that a playlist names, and for ``%03d.png`` all images with such names: they would be inputs
+    that nobody has named. It passes over ID3 tags before it looks what a file is.
+
+    :raises ValueError: for these, and as `opencv_path`. :raises OSError: if the file cannot be read.
+    """
+    absolute = opencv_path(path)
+    if _NUMBERED.search(absolute) and Path(absolute).suffix.lower() not in _CONTAINERS:
+        raise ValueError(
+            f"{path} is no video: FFmpeg takes such a name for those of several images; give their folder, or rename it"
+        )
+    with open(absolute, "rb") as file:
+        head = file.read(_HEAD_BYTES)
+        while head[:3] == b"ID3" and len(head) > 10:
+            length = sum((byte & 0x7F) << shift for byte, shift in zip(head[6:10], (21, 14, 7, 0), strict=True))
+            file.seek(length + 10 * (1 + (head[5] >> 4 & 1)) - len(head), os.SEEK_CUR)
+            head = file.read(_HEAD_BYTES)
+    if head.startswith((b"ffconcat", b"#EXTM3U", b"<")) or _is_text(head):
+        raise ValueError(f"{path} is a text, such as a playlist, and no video; give the video itself")
+    return absolute
+
+
+def _is_text(head: bytes) -> bool:
+    """Tell whether the beginning of a file is text; an empty one is not, nor uncompressed video with a head of text."""
+    text = head.decode(errors="ignore")  # a character may be cut off at the end
+    printable = all(one.isprintable() or one in "\t\r\n\f\ufeff" for one in text)
+    return bool(head) and printable and len(head) - len(text.encode()) < 4 and not head.startswith(b"YUV4MPEG2")
 
 
 def read_small_file(path: str | Path, limit: int) -> bytes:

@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dimp_ros.files.inputs import opencv_path
+from dimp_ros.files.inputs import opencv_path, video_path
 from dimp_ros.files.outputs import OutputFile, WriteFailed
 from dimp_ros.images.contrast import Contrast
 from dimp_ros.images.files import IMAGE_SUFFIXES, list_images, read_image
@@ -86,7 +86,7 @@ class Video:
     def _open(self) -> cv2.VideoCapture:
         capture = cv2.VideoCapture()
         if self.source and Path(self.source).exists():
-            if not capture.open(opencv_path(self.source)):
+            if not capture.open(video_path(self.source)):
                 raise ValueError(f"{self.source} is not a video that OpenCV {cv2.__version__} can read")
         elif self.source.isdecimal() and len(self.source) <= 9:  # OpenCV takes 32 bits
             if not capture.open(int(self.source)):

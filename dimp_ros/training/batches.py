@@ -11,7 +11,7 @@ import math
 import multiprocessing
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -136,13 +136,21 @@ class CachedBatches:
     """Batches from caches of synthetic sequences in memory-mapped files, which single-threaded processes render.
 
     :param folder: holds the caches; the files of older ones are removed.
+    :param interrupted: asked after every sequence that is rendered; where it is true, the batches end.
     """
 
     def __init__(
-        self, folder: Path, store: Path, model: DimpNet, config: TrainingConfig, rank: int, processes: int
+        self,
+        folder: Path,
+        store: Path,
+        model: DimpNet,
+        config: TrainingConfig,
+        rank: int,
+        processes: int,
+        interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
         self.folder, self.store, self.model, self.config = folder, store, model, config
-        self.rank, self.processes = rank, processes
+        self.rank, self.processes, self.interrupted = rank, processes, interrupted
 
     def batches(self, first: int) -> Iterator[Frames]:
         """Iterate over the batches from step ``first`` on."""
@@ -150,6 +158,8 @@ class CachedBatches:
         while True:
             number, in_cache = divmod(step, config.steps_per_cache)
             arrays = self._cache(config.first_cache + number)
+            if arrays is None:
+                return
             per_pass = config.groups // config.batch
             for position in range(in_cache, config.steps_per_cache):
                 use, index = divmod(position, per_pass)
@@ -174,8 +184,11 @@ class CachedBatches:
         *maps, boxes, visible = (torch.from_numpy(array[index]) for array in arrays)
         return Frames(tuple(maps), boxes, visible)
 
-    def _cache(self, number: int) -> list[NDArray[np.generic]]:
-        """Render a cache, or open the complete one that exists of the same images, backbone and configuration."""
+    def _cache(self, number: int) -> list[NDArray[np.generic]] | None:
+        """Render a cache, or open the complete one that exists of the same images, backbone and configuration.
+
+        :return: its arrays; None where rendering was interrupted.
+        """
         shapes = _shapes(self.model, self.config)
         target = self.folder / f"cache_{self.rank}_{number:04d}"
         complete, origin = target / "complete", self._origin()
@@ -187,21 +200,24 @@ class CachedBatches:
                 _allocate(path, np.dtype(dtype).itemsize * math.prod(shape))
             setup = partial(_start, self.store, self.model, self.config, target, shapes)
             work = [(self.config.seed, CACHED, number, self.rank, group) for group in range(self.config.groups)]
-            bar = tqdm(total=len(work), desc=f"cache {number}", mininterval=10, disable=self.rank > 0)
-            if self.processes > 1:
-                # "spawn": a fork of a process whose libraries have started threads can hang.
-                context = multiprocessing.get_context("spawn")
-                with context.Pool(self.processes, initializer=partial(setup, threads=1)) as pool:
-                    for _ in pool.imap_unordered(_make, work, chunksize=4):
-                        bar.update()
-            else:
-                setup()
-                for item in work:
-                    _make(item)
+            with tqdm(total=len(work), desc=f"cache {number}", mininterval=10, disable=self.rank > 0) as bar:
+                for _ in self._rendered(work, setup):
                     bar.update()
-            bar.close()
+                    if self.interrupted():
+                        return None
             write_text(complete, origin)
         return _open(target, shapes, "r")
+
+    def _rendered(self, work: Sequence[tuple[int, ...]], setup: Callable[..., None]) -> Iterator[None]:
+        """Render the groups of a cache, in several processes where there are; yield after each."""
+        if self.processes > 1:
+            # "spawn": a fork of a process whose libraries have started threads can hang.
+            context = multiprocessing.get_context("spawn")
+            with context.Pool(self.processes, initializer=partial(setup, threads=1)) as pool:
+                yield from pool.imap_unordered(_make, work, chunksize=4)
+        else:
+            setup()
+            yield from map(_make, work)
 
     def _origin(self) -> str:
         """Return what the content of a cache follows from, but for its number and rank."""

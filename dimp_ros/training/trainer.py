@@ -111,11 +111,15 @@ class Trainer:
         """The file from which a run resumes."""
         return self.folder / CHECKPOINT
 
-    def _batches(self) -> BatchStream:
-        """Open the source of batches."""
+    def _batches(self, interrupted: Callable[[], bool]) -> BatchStream:
+        """Open the source of batches.
+
+        :param interrupted: ends the rendering of a cache; not with several processes, which have to stop together.
+        """
         config, context, store = self.config, self.context, self.store / "train"
         if config.reuse:
-            return CachedBatches(self.folder, store, self.model, config, context.rank, self.workers)
+            alone = (interrupted,) if context.world == 1 else ()
+            return CachedBatches(self.folder, store, self.model, config, context.rank, self.workers, *alone)
         pixels = Pixels(store, open_tables(store), context.device)
         return FreshBatches(store, pixels, config, context.rank, self.workers)
 
@@ -127,11 +131,13 @@ class Trainer:
             total=self.config.steps, initial=self.step, desc="steps", mininterval=10, disable=not self.context.is_main
         )
         if self.step < self.config.steps:
-            batches = self._batches().batches(self.step)
+            batches = self._batches(lambda: interrupted() or time.monotonic() > deadline).batches(self.step)
             stopped = broadcast(interrupted(), self.context)
             while self.step < self.config.steps and not stopped:
                 started = time.monotonic()
-                frames = next(batches).to(self.context.device)
+                if (frames := next(batches, None)) is None:  # interrupted while a cache was rendered
+                    break
+                frames = frames.to(self.context.device)
                 self.take_step(frames)
                 self._after_step(frames, bar)
                 self.seconds += time.monotonic() - started

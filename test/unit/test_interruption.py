@@ -67,25 +67,50 @@ def test_other_threads_leave_signals_alone():
     assert seen == [(False, before)]
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-def test_dimp_train_writes_a_checkpoint_when_it_is_ended(tmp_path, number):
-    write_images(tmp_path / "images", stills=12)
+@pytest.fixture(scope="module")
+def stills(tmp_path_factory):
+    """Make a folder with images, and the image store of the runs of this module."""
+    folder = tmp_path_factory.mktemp("stills")
+    write_images(folder / "images", stills=12)
+    return folder
+
+
+def begin_training(stills, folder, **changed):
+    """Start dimp-train in a process, with a configuration whose steps take no time."""
     config = {"model": "dimp_lite", "steps": 100_000, "batch": 2, "train": 1, "test": 1, "proposals": 4}
-    config |= {"optimizer_steps": 1, "groups": 1, "per_role": 1, "validate_every": 0, "backbone": "frozen", "reuse": 0}
-    (tmp_path / "c.yaml").write_text(yaml.safe_dump(config))
-    run = tmp_path / "run"
-    command = [sys.executable, "-m", "dimp_ros.training.cli", str(tmp_path / "c.yaml"), "--processes", "0"]
-    command += ["--images", str(tmp_path / "images"), "--folder", str(run), "--store", str(tmp_path / "store")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not (run / "log.jsonl").exists() and process.poll() is None:
+    config |= {"optimizer_steps": 1, "groups": 2, "per_role": 1, "validate_every": 0, "backbone": "frozen", "reuse": 0}
+    (folder / "c.yaml").write_text(yaml.safe_dump(config | changed))
+    command = [sys.executable, "-m", "dimp_ros.training.cli", str(folder / "c.yaml"), "--processes", "0"]
+    command += ["--images", str(stills / "images"), "--folder", str(folder / "run"), "--store", str(stills / "store")]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def end_when_exists(process, path, number):
+    """Send a signal once a file exists; return what the process printed to standard error."""
+    while not path.exists() and process.poll() is None:
         time.sleep(0.1)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 3, err
     assert "repeat the command to go on" in err
     assert "Traceback" not in err
+    return err
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_dimp_train_writes_a_checkpoint_when_it_is_ended(stills, tmp_path, number):
+    run = tmp_path / "run"
+    end_when_exists(begin_training(stills, tmp_path), run / "log.jsonl", number)
     assert (run / "checkpoint.pt").is_file()
-    assert (run / "weights.safetensors").is_file(), out
+    assert (run / "weights.safetensors").is_file()
+
+
+def test_a_signal_ends_the_rendering_of_a_cache(stills, tmp_path):
+    run = tmp_path / "run"
+    process = begin_training(stills, tmp_path, groups=4000, reuse=1)  # minutes
+    end_when_exists(process, run / "cache_0_0000" / "3.dat", signal.SIGTERM)
+    assert (run / "checkpoint.pt").is_file()
+    assert not (run / "cache_0_0000" / "complete").exists()
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,8 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training of the head for points: examples, losses, steps, export."""
 
+import itertools
 import json
 import os
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -13,6 +16,7 @@ from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch
 from dimp_ros.model.inference.network import InferenceNet
 from dimp_ros.model.point_box import CELLS, PointBoxes, PointBoxHead
 from dimp_ros.model.sizes import POINT_SIZE, POINT_WINDOWS
+from dimp_ros.training import point_boxes
 from dimp_ros.training.frame_store import DATA, INDEX, FrameStore
 from dimp_ros.training.point_boxes import (
     PointBoxSettings,
@@ -118,7 +122,9 @@ def run(store, tmp_path_factory):
     torch.manual_seed(0)
     head = PointBoxHead(net.feature_extractor.channels)
     before = loss_of(head.eval(), file)
-    train(head, file, PointBoxSettings(batch=4, warm_up=1), minutes=0.05)
+    ticks = itertools.count(step=0.1)  # seconds, so that the number of steps does not depend on the machine
+    with patch.object(point_boxes, "time", SimpleNamespace(monotonic=lambda: next(ticks))):
+        train(head, file, PointBoxSettings(batch=4, warm_up=1), minutes=0.05)
     return file, head, before
 
 

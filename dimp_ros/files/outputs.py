@@ -221,7 +221,7 @@ class OutputFile:
         :raises WriteFailed: if that fails; nothing of it is left then.
         """
         try:
-            _sync(self.partial)
+            sync_file(self.partial)
             if self._mode is not None:
                 self.partial.chmod(self._mode)
             self.partial.replace(self._real)
@@ -262,7 +262,7 @@ class OutputFolder:
         try:
             for file in self.partial.rglob("*"):
                 if file.is_file():
-                    _sync(file)
+                    sync_file(file)
             if os.path.lexists(self._real):
                 raise FileExistsError(errno.EEXIST, "it has come to exist meanwhile", str(self.path))
             self.partial.rename(self._real)
@@ -324,7 +324,11 @@ def write_error(path: Path, error: Exception | str) -> WriteFailed:
     return WriteFailed(f"{path} could not be written ({why}), {kept}; {remedy}")
 
 
-def _sync(path: Path) -> None:
+def sync_file(path: Path) -> None:
+    """Bring the content of a file to the disk, also what was written into it through a mapping.
+
+    :raises OSError: if the disk is full, or fails.
+    """
     with path.open("rb") as file:
         os.fsync(file.fileno())
 

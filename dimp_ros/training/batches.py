@@ -25,7 +25,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from dimp_ros.files.outputs import write_error, write_text
+from dimp_ros.files.outputs import sync_file, write_error, write_text
 from dimp_ros.model.checkpoints.network_source import tensors_digest
 from dimp_ros.model.dimp import DimpNet
 from dimp_ros.synthetic.image_store import Pixels, open_tables, read_tables
@@ -205,6 +205,11 @@ class CachedBatches:
                     bar.update()
                     if self.interrupted():
                         return None
+            for path, _, _ in _files(target, shapes):
+                try:
+                    sync_file(path)  # else a loss of power may leave the file below without the features
+                except OSError as error:
+                    raise write_error(path, error) from error
             write_text(complete, origin)
         return _open(target, shapes, "r")
 

@@ -96,11 +96,18 @@ def test_resumed_run_ends_with_the_same_weights(images, store, tmp_path, reuse):
         Trainer(dataclasses.replace(config, seed=2), tmp_path / "cut", HERE, store=store)
 
 
-def test_a_cache_of_another_backbone_or_other_images_is_rendered_anew(images, store, tmp_path):
+def test_a_cache_of_another_backbone_or_other_images_is_rendered_anew(images, store, tmp_path, monkeypatch):
     config = configured(images, reuse=1, backbone="frozen", steps=1, validate_every=0)
     trainer = Trainer(config, tmp_path, HERE, store=store)
     stream = trainer._batches()
+    synced: list[int] = []
+    fsync = os.fsync
+    monkeypatch.setattr("os.fsync", lambda number: synced.append(os.fstat(number).st_ino) or fsync(number))
     next(stream.batches(0))
+    *others, last = synced[:-1]  # the folder is the very last
+    files = sorted((tmp_path / "cache_0_0000").glob("*.dat"))
+    assert len(files) >= 3 and {path.stat().st_ino for path in files} <= set(others)
+    assert last == (tmp_path / "cache_0_0000" / "complete").stat().st_ino, "only features on the disk are complete"
     complete, features = tmp_path / "cache_0_0000" / "complete", tmp_path / "cache_0_0000" / "0.dat"
     before = features.read_bytes(), features.stat().st_mtime_ns
     next(stream.batches(0))

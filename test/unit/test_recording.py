@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from dimp_ros.apps.recording.annotated_video import AnnotatedVideo, BackgroundVideo, Observation, Summary
 from dimp_ros.images.overlay import COLOURS
+from dimp_ros.images.video import VideoWriter
 
 FOUND = Observation("TRACKING", (100.0, 80.0, 60.0, 40.0), 0.8, 0.05)
 LOST = Observation("LOST", None, 0.0, 0.07)
@@ -110,6 +112,28 @@ def test_background_video_blocks_nothing_and_is_complete(tmp_path):
     video.close()
     frames = read(tmp_path / "video.mp4")
     assert [number_of(frame) for frame in frames] == list(range(12)) and all(map(has_box, frames))
+
+
+@pytest.mark.parametrize("kind", [AnnotatedVideo, BackgroundVideo])
+@pytest.mark.parametrize("words", [True, False], ids=["states came", "no states came"])
+def test_video_that_is_hastened_is_finished_with_what_it_has(tmp_path, monkeypatch, kind, words):
+    """Also while its backlog is written already."""
+    monkeypatch.setattr("dimp_ros.apps.recording.annotated_video.LAST_SECONDS", 0.1)
+    video = kind(tmp_path / "video.mp4")
+    write = VideoWriter.write
+    monkeypatch.setattr(VideoWriter, "write", lambda self, image: (time.sleep(0.02), write(self, image)))
+    waiting = kind is BackgroundVideo or not words
+    for number in range(30):
+        image = picture(number)
+        video.add_image(number * PERIOD, image if kind is AnnotatedVideo else lambda image=image: image)
+        if words:
+            video.add_observation(number * PERIOD, FOUND)
+    begin = time.monotonic()
+    video.hasten()
+    missing = video.close()
+    assert time.monotonic() - begin < 10.0 and [path.name for path in tmp_path.iterdir()] == ["video.mp4"]
+    assert [number_of(frame) for frame in read(tmp_path / "video.mp4")] == list(range(30 - missing))
+    assert 0 < missing < 30 if waiting else missing == 0
 
 
 def test_error_of_a_background_video_is_raised_at_close(tmp_path):

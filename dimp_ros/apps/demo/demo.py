@@ -83,10 +83,10 @@ class Demo(Node):
     def _main(self) -> None:
         self._finish(run_recording("demo", self._run, self._keep_video, self._closing))
 
-    def _keep_video(self) -> None:
+    def _keep_video(self) -> int:
         with self._lock:
             self._recording_since = None
-            self._video.close()
+            return self._video.close()
 
     def _run(self) -> int:
         paused = self._play(False)
@@ -205,6 +205,8 @@ class Demo(Node):
         with self._lock:
             self._recording_since = None
             self._video.close()
+        if self._closing.is_set():
+            raise DemoFailed("interrupted")
 
     def _report(self) -> int:
         """Write and print the figures, and return the exit code."""
@@ -225,6 +227,7 @@ class Demo(Node):
     def close(self) -> bool:
         """Stop the thread; return whether it has ended."""
         self._closing.set()
+        self._video.hasten()
         self._thread.join(1.0)
         return not self._thread.is_alive()
 

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +22,9 @@ from dimp_ros.images.overlay import draw_target
 from dimp_ros.images.video import BgrImage, VideoWriter
 
 DEFAULT_RATE = 30.0
+LAST_SECONDS = 0.4
+"""For so long images are written when a recording is to end at once."""
+
 MEASURED_FRAMES = 10
 """Number of images from which the frame rate of the video is computed."""
 
@@ -48,6 +53,8 @@ class AnnotatedVideo:
         self._newest = -1
         self._last: Observation | None = None
         self._writer: VideoWriter | None = None
+        self._end = math.inf
+        self._added = 0
         self.written = 0
         self.skipped = 0
 
@@ -61,6 +68,7 @@ class AnnotatedVideo:
 
     def add_image(self, stamp: int, image: BgrImage) -> None:
         """Add the image of ``stamp``, in nanoseconds; HxWx3 uint8 BGR, writable."""
+        self._added += 1
         self._frames.append((stamp, image))
         self._write_ready()
 
@@ -70,8 +78,17 @@ class AnnotatedVideo:
         self._newest = max(self._newest, stamp)
         self._write_ready()
 
-    def close(self) -> None:
-        """Write the remaining images and finish the file."""
+    def hasten(self) -> None:
+        """Write images for `LAST_SECONDS` more; those that remain then are left out. May be called by any thread."""
+        self._end = time.monotonic() + LAST_SECONDS
+
+    @property
+    def hastened(self) -> bool:
+        """Whether the time since `hasten` is over."""
+        return time.monotonic() >= self._end
+
+    def close(self) -> int:
+        """Write the remaining images, finish the file, and return how many images were left out, see `hasten`."""
         try:
             self._write_ready(everything=True)
         finally:
@@ -79,11 +96,12 @@ class AnnotatedVideo:
             writer, self._writer = self._writer, None
             if writer is not None:
                 writer.close()
+        return self._added - self.written
 
     def _write_ready(self, *, everything: bool = False) -> None:
         if self._writer is None and len(self._frames) < MEASURED_FRAMES and not everything:
             return
-        while self._frames and (everything or self._frames[0][0] <= self._newest):
+        while self._frames and (everything or self._frames[0][0] <= self._newest) and not self.hastened:
             self._writer = self._writer or self._open()
             stamp, image = self._frames.popleft()
             self._writer.write(self._annotate(image, self._observations.pop(stamp, None)))
@@ -117,19 +135,25 @@ class BackgroundVideo:
         self._video = AnnotatedVideo(path)
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._error: Exception | None = None
+        self._added = 0
         self._thread = threading.Thread(target=self._run, name="video", daemon=True)
         self._thread.start()
 
     def add_image(self, stamp: int, open_image: Callable[[], BgrImage]) -> None:
         """Add the image of ``stamp``, in nanoseconds; ``open_image`` returns it, HxWx3 uint8 BGR and writable."""
+        self._added += 1
         self._jobs.put(lambda: self._video.add_image(stamp, open_image()))
 
     def add_observation(self, stamp: int, observation: Observation) -> None:
         """Add the state in the image of ``stamp``, nanoseconds."""
         self._jobs.put(lambda: self._video.add_observation(stamp, observation))
 
-    def close(self) -> None:
-        """Wait until everything is written, and finish the file.
+    def hasten(self) -> None:
+        """Write images for `LAST_SECONDS` more; those that remain then are left out."""
+        self._video.hasten()
+
+    def close(self) -> int:
+        """Wait until everything is written, finish the file, and return how many images were left out, see `hasten`.
 
         :raises Exception: the error that ended the video.
         """
@@ -137,11 +161,12 @@ class BackgroundVideo:
         self._thread.join()
         if self._error is not None:
             raise self._error
+        return self._added - self._video.written
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             try:
-                if self._error is None:
+                if self._error is None and not self._video.hastened:
                     job()
             except Exception as error:
                 self._error = error

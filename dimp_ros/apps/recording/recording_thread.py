@@ -12,12 +12,11 @@ class RecordingFailed(RuntimeError):
     """The recording cannot go on; the text says why."""
 
 
-def run_recording(
-    name: str, record: Callable[[], int], keep_video: Callable[[], None], closing: threading.Event
-) -> int:
+def run_recording(name: str, record: Callable[[], int], keep_video: Callable[[], int], closing: threading.Event) -> int:
     """Record, and return the exit status: that of ``record``, or 2 where it ended early.
 
-    :param name: of the program, for what is printed. :param keep_video: finishes the video of one that ended early.
+    :param name: of the program, for what is printed. :param keep_video: finishes the video of one that ended early, and
+        returns how many of its last images are left out.
     :param closing: set while the node is closed: errors are of that then, and not told.
     """
     code = 2
@@ -30,7 +29,8 @@ def run_recording(
             print(f"[{name}] {type(error).__name__}: {error}", file=sys.stderr)
     if code == 2:
         try:
-            keep_video()
+            if missing := keep_video():
+                print(f"[{name}] the video lacks the last {missing} images", file=sys.stderr)
         except Exception as error:
             print(f"[{name}] there is no video: {type(error).__name__}: {error}", file=sys.stderr)
     return code

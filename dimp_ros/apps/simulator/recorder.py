@@ -123,10 +123,10 @@ class LoopRecorder(Node):
     def _main(self) -> None:
         self._finish(run_recording("loop", self._run, self._keep_video, self._closing))
 
-    def _keep_video(self) -> None:
+    def _keep_video(self) -> int:
         with self._lock:
             self._recording = None
-        self._video.close()
+        return self._video.close()
 
     def _run(self) -> int:
         plan = self._plan
@@ -151,6 +151,7 @@ class LoopRecorder(Node):
         with self._lock:
             recording, self._recording = self._recording, None
         self._video.close()
+        self._pause(0.0)
         return self._report(recording)
 
     def _set_target(self) -> None:
@@ -264,6 +265,7 @@ class LoopRecorder(Node):
     def close(self) -> bool:
         """Stop the thread; return whether it has ended."""
         self._closing.set()
+        self._video.hasten()
         self._thread.join(1.0)
         return not self._thread.is_alive()
 

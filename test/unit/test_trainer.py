@@ -99,7 +99,7 @@ def test_resumed_run_ends_with_the_same_weights(images, store, tmp_path, reuse):
 def test_a_cache_of_another_backbone_or_other_images_is_rendered_anew(images, store, tmp_path, monkeypatch):
     config = configured(images, reuse=1, backbone="frozen", steps=1, validate_every=0)
     trainer = Trainer(config, tmp_path, HERE, store=store)
-    stream = trainer._batches()
+    stream = trainer._batches(bool)
     synced: list[int] = []
     fsync = os.fsync
     monkeypatch.setattr("os.fsync", lambda number: synced.append(os.fstat(number).st_ino) or fsync(number))
@@ -130,7 +130,7 @@ def test_a_cache_without_space_is_named_and_removes_only_caches(images, store, t
     (tmp_path / "film.mp4").write_text("before")
     os.link(tmp_path / "film.mp4", tmp_path / "cache_0_0000" / "0.dat")
     config = configured(images, reuse=1, backbone="frozen", steps=1, validate_every=0)
-    stream = Trainer(config, tmp_path, HERE, store=store)._batches()
+    stream = Trainer(config, tmp_path, HERE, store=store)._batches(bool)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, before[1]))
     try:

@@ -86,7 +86,7 @@ def video_path(path: Path | str) -> str:
     absolute = opencv_path(path)
     if _NUMBERED.search(absolute) and Path(absolute).suffix.lower() not in _CONTAINERS:
         raise ValueError(
-            f"{path} is no video: FFmpeg takes such a name for those of several images; give their folder, or rename it"
+            f"{path} is not a video: FFmpeg takes the name for several images; give their folder, or rename it"
         )
     with open(absolute, "rb") as file:
         head = file.read(_HEAD_BYTES)
@@ -95,7 +95,7 @@ def video_path(path: Path | str) -> str:
             file.seek(length + 10 * (1 + (head[5] >> 4 & 1)) - len(head), os.SEEK_CUR)
             head = file.read(_HEAD_BYTES)
     if head.startswith((b"ffconcat", b"#EXTM3U", b"<")) or _is_text(head):
-        raise ValueError(f"{path} is a text, such as a playlist, and no video; give the video itself")
+        raise ValueError(f"{path} is not a video but a text, such as a playlist; give the video itself")
     return absolute
 
 

@@ -15,6 +15,7 @@ from harness.ros_harness import BOX, Parameter, ScriptedTracker, State, context,
 
 from dimp_ros.apps.demo.demo import Demo
 from dimp_ros.apps.demo.video_source import VideoSource
+from dimp_ros.images.video import VideoWriter
 from dimp_ros.node.tracker_loader import TrackerUnavailable
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,9 +69,10 @@ def test_skipped_images_are_counted_and_recorded(tmp_path):
 
 
 def test_demo_that_is_interrupted_keeps_its_video_and_fails(tmp_path):
+    (tmp_path / "images").mkdir()
     for number in range(9):
-        cv2.imwrite(str(tmp_path / f"{number:03d}.png"), np.full((48, 64, 3), 10 * number, np.uint8))
-    source = {"video": str(tmp_path), "rate": 20.0, "loop": True, "wait_for_subscribers": 2}
+        cv2.imwrite(str(tmp_path / "images" / f"{number:03d}.png"), np.full((48, 64, 3), 10 * number, np.uint8))
+    source = {"video": str(tmp_path / "images"), "rate": 20.0, "loop": True, "wait_for_subscribers": 2}
     codes: list[int] = []
     with context():
         tracker, demo = ScriptedTracker(), {"box": list(BOX), "out": str(tmp_path / "out")}
@@ -84,6 +86,32 @@ def test_demo_that_is_interrupted_keeps_its_video_and_fails(tmp_path):
             assert nodes[-1].close() and codes == [2]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["annotated.mp4"]
     assert cv2.VideoCapture(str(tmp_path / "out" / "annotated.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) > 10
+
+
+@pytest.mark.parametrize("video", ["annotated.mp4", "", "link"], ids=["the film", "its folder", "a link to it"])
+def test_demo_does_not_replace_what_is_played(tmp_path, monkeypatch, capsys, video):
+    """It is started without the launch file, and the source in the film's folder."""
+    monkeypatch.chdir(tmp_path)
+    writer = VideoWriter(tmp_path / "annotated.mp4", 20.0)
+    for _ in range(3):
+        writer.write(np.zeros((48, 64, 3), np.uint8))
+    writer.close()
+    cv2.imwrite("000.png", np.zeros((48, 64, 3), np.uint8))
+    (tmp_path / "link").symlink_to("annotated.mp4")
+    before = (tmp_path / "annotated.mp4").read_bytes()
+    source = {"video": video or str(tmp_path), "loop": True}
+    demo = {"box": list(BOX), "out": str(tmp_path)}
+    codes: list[int] = []
+    with context():
+        nodes = [
+            VideoSource(lambda _code: None, parameter_overrides=[Parameter(k, value=v) for k, v in source.items()]),
+            Demo(codes.append, parameter_overrides=[Parameter(k, value=v) for k, v in demo.items()]),
+        ]
+        with spinning(*nodes):
+            wait_until(lambda: codes, "the end of the demo", 20.0)
+            nodes[-1].close()
+    assert codes == [2] and (tmp_path / "annotated.mp4").read_bytes() == before
+    assert "[demo] out" in capsys.readouterr().err and not (tmp_path / "result.json").exists()
 
 
 def test_the_demo_fails_if_the_target_was_lost(tmp_path, capsys):

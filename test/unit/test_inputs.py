@@ -66,7 +66,7 @@ def test_playlist_is_no_video_whatever_its_name_and_tags(film, kind, tags, suffi
     """What it names would be an input that nobody has checked against the outputs."""
     path = film.with_name(f"list{suffix}")
     path.write_bytes(tags + PLAYLISTS[kind])
-    with pytest.raises(ValueError, match=r"a text, such as a playlist.*give the video itself"):
+    with pytest.raises(ValueError, match=r"not a video but a text.*give the video itself"):
         Video(str(path))
 
 

@@ -70,7 +70,7 @@ def test_a_span_can_be_read_again_and_again(source):
     ("name", "reason"),
     [
         ("not_there.mp4", "no such file or folder: .*not_there.mp4; give"),
-        ("text.mp4", "text.mp4 is not a video that OpenCV"),
+        ("text.mp4", "text.mp4 is not a video but a text"),
         ("empty", "no images in the folder .*empty"),
     ],
 )

@@ -23,7 +23,7 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
-from dimp_ros.apps.demo.launch import DEMO_PARAMETERS
+from dimp_ros.apps.demo.launch import DEMO_PARAMETERS, check_results
 from dimp_ros.apps.recording.annotated_video import AnnotatedVideo, Observation, Summary
 from dimp_ros.apps.recording.recording_thread import RecordingFailed, run_recording
 from dimp_ros.files.outputs import write_text
@@ -76,6 +76,7 @@ class Demo(Node):
         )
         self._get_state = self.create_client(GetState, f"{tracker}/get_state", callback_group=group)
         self._set_enabled = self.create_client(SetBool, f"{tracker}/set_enabled", callback_group=group)
+        self._parameters_of_source = self.create_client(GetParameters, f"{source}/get_parameters", callback_group=group)
         self._set_playing = self.create_client(SetBool, f"{source}/set_playing", callback_group=group)
         self._thread = threading.Thread(target=self._main, name="demo", daemon=True)
         self._thread.start()
@@ -93,6 +94,7 @@ class Demo(Node):
         self.create_subscription(Image, "image", self._on_image, reliable_qos(50))
         self.create_subscription(TargetState, "target", self._on_target, reliable_qos(50, latched=True))
         self._await_first_image()
+        self._check_results()
         self._set_target(paused)
         with self._lock:  # while the source waits, it repeats its first image, which does not count
             self._recording_since = self.get_clock().now().nanoseconds if paused else 0
@@ -128,6 +130,17 @@ class Demo(Node):
                 raise
             self.get_logger().info("there is no video source that waits: the images are taken as they come")
             return False
+
+    def _check_results(self) -> None:
+        """Refuse results that would overwrite the video; other sources, as a bag, do not tell their files."""
+        if not self._parameters_of_source.service_is_ready():
+            return
+        answer = self._call(self._parameters_of_source, GetParameters.Request(names=["video_path"]), 10.0)
+        if path := "".join(value.string_value for value in answer.values):
+            try:
+                check_results(self._video.path.parent, Path(path))
+            except (ValueError, OSError) as error:
+                raise DemoFailed(str(error)) from error
 
     def _await_first_image(self) -> None:
         """Wait for an image; the source may be waiting for a tracker that does not come up, so tell what that says."""

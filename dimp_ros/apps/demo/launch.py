@@ -110,14 +110,21 @@ def _content(file: str) -> Any:
         raise ArgumentError(f"argument {FILE}:={file}: {error}") from error
 
 
+def check_results(out: Path, video: Path) -> None:
+    """Refuse a folder for the results in which they would overwrite the video, or be images of it.
+
+    :raises ValueError: saying which. :raises OSError: if nothing can be written there.
+    """
+    files = [("out", path) for name in RESULTS if (path := out / name).exists()]
+    check_outputs(files, [("video", video)], folders=[("out", out)])
+
+
 def _check_output(out: Any, video: Any) -> None:
-    """Refuse a folder for the results in which they would overwrite the video, or be images of it."""
+    """Check the results of values that may be of any type, see `check_results`."""
     if not isinstance(out, str) or not isinstance(video, str):
         return
     try:
-        folder, source = Path(out).expanduser(), Path(video).expanduser()
-        files = [("out", path) for name in RESULTS if (path := folder / name).exists()]
-        check_outputs(files, [("video", source)], folders=[("out", folder)])
+        check_results(Path(out).expanduser(), Path(video).expanduser())
     except (ValueError, OSError) as error:
         raise ArgumentError(f"argument out:={one_line(out)}: {one_line(str(error), 600)}") from error
 

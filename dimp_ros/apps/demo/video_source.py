@@ -7,8 +7,10 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from rcl_interfaces.msg import ParameterDescriptor
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.duration import Duration
@@ -46,6 +48,9 @@ class VideoSource(Node):
         if 0 <= last < first:
             raise ValueError(f"first_frame is {first}, but must not be after last_frame, which is {last}")
         self._video = Video(self._settings["video"])
+        played = Path(self._video.source)
+        told = ParameterDescriptor(description="Absolute path of the video that is played.", read_only=True)
+        self.declare_parameter("video_path", str(played.absolute()) if played.exists() else "", told)
         self._frames = self._frames_from_first()
         self._next = next(self._frames, None)
         if self._next is None:

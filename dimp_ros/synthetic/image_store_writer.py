@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -149,6 +150,7 @@ class StoreWriter:
         self._hulls: list[NDArray[np.float32]] = []
         self._cells: list[NDArray[np.float32]] = []
         self._canvases = 0
+        self._offsets: dict[bytes, int] = {}
 
     def add(self, made: _Prepared, kind: str, source: str) -> tuple[int, list[int]]:
         """Add an image and its targets; return their numbers (-1 for an image that is not stored)."""
@@ -156,8 +158,7 @@ class StoreWriter:
         if made.image is not None:
             number = len(self.tables.images)
             height, width = made.image.shape[:2]
-            self.tables.images.append(ImageEntry(self._pixels.tell(), width, height, kind))
-            self._pixels.write(np.ascontiguousarray(made.image[..., ::-1].transpose(2, 0, 1)).tobytes())
+            self.tables.images.append(ImageEntry(self._offset(made.image), width, height, kind))
         targets = []
         for instance, shape, canvas in made.targets:
             targets.append(len(self.tables.targets))
@@ -171,6 +172,15 @@ class StoreWriter:
             entry = TargetEntry(number, instance.box, shape_number, canvas_number, instance.category, source)
             self.tables.targets.append(entry)
         return number, targets
+
+    def _offset(self, image: Image) -> int:
+        """Return where the pixels of an image are; the same image, as of two tracks of a film, is written once."""
+        pixels = np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)).tobytes()
+        end = self._pixels.tell()
+        offset = self._offsets.setdefault(hashlib.blake2b(pixels, digest_size=16).digest(), end)
+        if offset == end:
+            self._pixels.write(pixels)
+        return offset
 
     def write_shapes(self, path: Path) -> None:
         """Write the outlines."""

@@ -96,6 +96,8 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.batch < 2:
             raise ValueError(f"batch must be at least 2, got {self.batch}: batch normalisation needs several sequences")
+        if not self.losses.iou and self.classifier_every > 1:
+            raise ValueError(f"classifier_every is {self.classifier_every}; with losses.iou 0 it must be 1")
         if self.reuse and self.per_role < max(self.train, self.test):
             raise ValueError(f"per_role {self.per_role} is less than train {self.train} or test {self.test}")
         if self.reuse and self.groups % self.batch:

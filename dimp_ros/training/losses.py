@@ -38,7 +38,8 @@ class LossWeights:
     """Weights of the losses, and limits of visibility.
 
     :param initial: the initialiser's filter. :param intermediate: mean of the iterates between. :param final: the last.
-    :param iou: the overlap network. :param hidden_below: a target less visible than this is absent (all labels 0).
+    :param iou: the overlap network; 0 does not train it, which takes less time.
+    :param hidden_below: a target less visible than this is absent (all labels 0).
     :param seen_above: a target at least this visible is present; images between the two limits do not count.
     """
 
@@ -83,11 +84,12 @@ def training_losses(
     :param generator: a CPU generator. :param steps: of the filter's optimiser.
     :param classify: whether to compute the classifier's losses, too.
     """
-    overlap = overlap_loss(model, batch, weights, generator, proposals)
+    nothing = batch.visible.new_zeros(())
+    overlap = overlap_loss(model, batch, weights, generator, proposals) if weights.iou else nothing
     if not classify:
         return {"total": weights.iou * overlap, "iou": overlap}
     errors = score_errors(model, batch, weights, steps)
-    middle = torch.stack(errors[1:-1]).mean() if steps > 1 else errors[0].new_zeros(())
+    middle = torch.stack(errors[1:-1]).mean() if steps > 1 else nothing
     total = weights.initial * errors[0] + weights.intermediate * middle + weights.final * errors[-1]
     total = total + weights.iou * overlap
     return {"total": total, "initial": errors[0], "final": errors[-1], "iou": overlap}

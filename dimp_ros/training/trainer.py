@@ -102,7 +102,7 @@ class Trainer:
         self.network = TrainingNetwork(self.model, config)
         self.optimizer = torch.optim.Adam(parameter_groups(self.model, config.learning_rates))
         self.average = copy.deepcopy(self.model).requires_grad_(False)
-        self.parallel = distribute(self.network, context, unused=config.classifier_every > 1)
+        self.parallel = distribute(self.network, context, unused=config.classifier_every > 1 or not config.losses.iou)
         self.step = 0
         self.seconds = 0.0
 

@@ -55,6 +55,16 @@ def test_every_trained_part_gets_a_gradient():
     assert without in ([], ["bb_regressor.iou_predictor.bias"])
 
 
+def test_without_its_loss_the_overlap_network_is_not_trained():
+    torch.manual_seed(0)
+    model = build_model("dimp_lite").train()
+    losses = training_losses(model, made_batch(model, [[1.0, 1.0]]), LossWeights(iou=0.0), torch.Generator(), 8, 2)
+    losses["total"].backward()
+    assert losses["iou"].item() == 0
+    assert all(p.grad is None for p in model.bb_regressor.parameters())
+    assert any(p.grad is not None and p.grad.any() for p in model.classifier.parameters())
+
+
 def test_a_hidden_target_trains_no_box_and_no_positive_score():
     torch.manual_seed(0)
     model = build_model("dimp_lite").eval()

@@ -4,6 +4,7 @@
 import dataclasses
 import os
 import shutil
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -13,7 +14,8 @@ from helpers.image_fixtures import write_images
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dimp_ros.datasets.registry import open_data_sets
+from dimp_ros.datasets.base import Clip
+from dimp_ros.datasets.registry import WeightedDataSet, open_data_sets
 from dimp_ros.files import shared_folder
 from dimp_ros.geometry.box import Box
 from dimp_ros.synthetic import scene_planner as scenes
@@ -62,6 +64,23 @@ def test_a_store_holds_every_image_and_target(tables):
     assert all(target.canvas >= 0 for target in tables.targets)
     assert len(tables.clips) == 1
     assert len(tables.clips[0].images) == 6
+
+
+def test_the_pixels_of_an_image_of_two_tracks_are_stored_once(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    boxes = np.array([[5.0, 5, 20, 20]] * 2)
+    clips = [Clip(f"film#{n}", lambda index: image + np.uint8(index), boxes, np.ones(2)) for n in range(2)]
+    data = SimpleNamespace(
+        clips=lambda: clips, stills=lambda: (), summary=lambda: "", name="", annotations=(), digest=lambda: "d"
+    )
+    folder = build_store(tmp_path / "store", [WeightedDataSet(data, 1.0)]).folder
+    stored = open_tables(folder)
+    assert (folder / "pixels.bin").stat().st_size == 2 * image.size
+    pixels = Pixels(folder, stored)
+    for clip in stored.clips:
+        for index, number in enumerate(clip.images):
+            expected = torch.from_numpy((image + np.uint8(index))[..., ::-1].transpose(2, 0, 1).copy())
+            assert torch.equal(pixels.image(number), expected)
 
 
 def test_a_complete_store_is_kept_and_another_choice_is_not(store, tmp_path):

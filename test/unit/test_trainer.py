@@ -258,6 +258,7 @@ def test_evaluation_of_a_training_network_changes_nothing():
         ("model: dimp_lite\nlerning_rate: 3\n", "unknown keys ['lerning_rate']"),
         ("losses: {final: 1, box: 2}\n", "unknown keys ['box']"),
         ("backbone: half\n", "'half' is none of frozen, late, all"),
+        ("classifier_every: 2\nlosses: {iou: 0.0}\n", "with losses.iou 0 it must be 1"),
         ("reuse: 2\nper_role: 1\n", "per_role 1 is less than"),
         ("decay: steps\n", "needs decay_every"),
         ("batch: 1\n", "batch must be at least 2"),

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
@@ -22,9 +22,11 @@ from dimp_ros.datasets.base import held_out
 from dimp_ros.datasets.registry import open_data_sets
 from dimp_ros.files.outputs import write_text
 from dimp_ros.files.shared_folder import SharedFolder
+from dimp_ros.model.box_refiner import BoxRefiner
 from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_weights
 from dimp_ros.model.checkpoints.weights_file import WeightsInfo
 from dimp_ros.model.dimp import build_model
+from dimp_ros.model.point_box import PointBoxHead
 from dimp_ros.synthetic.image_store import Pixels, open_tables
 from dimp_ros.synthetic.image_store_writer import build_store
 from dimp_ros.training.batches import BatchStream, CachedBatches, FreshBatches, validation_frames
@@ -37,6 +39,13 @@ RECORD_EVERY, SAVE_EVERY = 50, 250
 CHECKPOINT, WEIGHTS, CONFIG = "checkpoint.pt", "weights.safetensors", "config.yaml"
 OUTPUTS = (CHECKPOINT, WEIGHTS, CONFIG, "log.jsonl")
 """Files in a run's folder that are replaced or appended to."""
+
+
+class Heads(NamedTuple):
+    """What `Trainer` does not train: the box refiner, which has a backbone of its own, and the head for points."""
+
+    box_refiner: BoxRefiner | None = None
+    point_box: PointBoxHead | None = None
 
 
 class Trainer:
@@ -83,6 +92,7 @@ class Trainer:
         config, context = self.config, self.context
         torch.manual_seed(config.seed)
         model = build_model(config.model)
+        self._heads, self._settings = Heads(), dict[str, float]()
         if start is None:
             from dimp_ros.training.pretrained import load_pretrained_backbone
 
@@ -95,7 +105,9 @@ class Trainer:
                 raise ValueError(
                     f"{start} holds {info.architecture!r} weights; the configuration wants {config.model!r}"
                 )
-            loaded.box_refiner = loaded.point_box = None  # trained apart
+            self._heads = Heads(loaded.box_refiner, loaded.point_box if config.backbone == "frozen" else None)
+            self._settings = info.tracker
+            loaded.box_refiner = loaded.point_box = None
             model.load_state_dict(loaded.state_dict())
             self.origin = f"{start.name} ({info.commit[:7] or 'commit unknown'})"
         self.model = model.to(context.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -217,7 +229,11 @@ class Trainer:
         write_text(self.folder / CONFIG, text)
 
     def export(self, path: Path) -> None:
-        """Write the averaged weights in half precision with their metadata."""
+        """Write the averaged weights in half precision with their metadata.
+
+        The box refiner and the settings of the starting weights are kept, and their head for points where the backbone
+        that it reads is frozen.
+        """
         backbone = self.model.feature_extractor
         info = WeightsInfo(
             architecture=self.config.model,
@@ -232,8 +248,11 @@ class Trainer:
                 "sequences": self.step * self.config.batch * self.context.world,
                 "seconds": round(self.seconds),
             },
+            tracker=self._settings,
         )
-        save_weights(path, self.average, info, torch.float16)
+        whole = copy.deepcopy(self.average)
+        whole.box_refiner, whole.point_box = self._heads
+        save_weights(path, whole, info, torch.float16)
 
     def _restore(self) -> None:
         """Resume from the checkpoint."""

@@ -17,6 +17,7 @@ from helpers.image_fixtures import write_images
 from safetensors import safe_open
 
 from dimp_ros.files.outputs import WriteFailed
+from dimp_ros.model.checkpoints.checkpoint import load_model
 from dimp_ros.model.checkpoints.weights_file import find_weights
 from dimp_ros.model.dimp import build_model
 from dimp_ros.training.cli import main
@@ -66,6 +67,18 @@ def test_what_is_to_learn_learns_and_the_rest_stays(images, store, tmp_path, bac
     assert not any("running" in name for name in backbone_changed), "batch statistics of the backbone are frozen"
     blocks = {int(name.split(".")[2]) for name in backbone_changed if ".blocks." in name}
     assert blocks == {"all": set(range(11)), "late": set(range(5, 11)), "frozen": set()}[backbone]
+
+
+@pytest.mark.parametrize("backbone", ["frozen", "late"])
+def test_what_is_trained_apart_is_kept_where_its_backbone_is(images, store, tmp_path, backbone):
+    start = find_weights("dimp_lite")
+    trainer = Trainer(configured(images, backbone=backbone), tmp_path, HERE, store=store, start=start)
+    trainer.export(tmp_path / "out.safetensors")
+    (net, info), (before, old) = load_model(str(tmp_path / "out.safetensors")), load_model(str(start))
+    assert info.tracker == old.tracker
+    state = net.box_refiner.state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in before.box_refiner.state_dict().items())
+    assert (net.point_box is None) == (backbone == "late"), "the head for points reads the backbone that is trained"
 
 
 @pytest.mark.parametrize("reuse", [0, 1])

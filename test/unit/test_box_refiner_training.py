@@ -11,13 +11,8 @@ import torch
 from dimp_ros.model.checkpoints.checkpoint import load_model
 from dimp_ros.training import box_refiner, point_boxes
 from dimp_ros.training.box_pairs import PairBatch
-from dimp_ros.training.box_refiner import (
-    BoxRefinerSettings,
-    BoxRefinerTrainer,
-    export,
-    prefetched,
-    saved_on_error,
-)
+from dimp_ros.training.box_refiner import prefetched, saved_on_error
+from dimp_ros.training.refiner_trainer import BoxRefinerSettings, BoxRefinerTrainer, export
 
 SETTINGS = BoxRefinerSettings(references=2, searches=1, warm_up=1, uses=2)
 

@@ -20,7 +20,14 @@ from dimp_ros.evaluation.distributed import Rank, share
 from dimp_ros.evaluation.got10k import write_got10k
 from dimp_ros.evaluation.layouts.registry import LAYOUTS, load_sequences
 from dimp_ros.evaluation.look_alikes import look_alike_table
-from dimp_ros.evaluation.merging import check_complete, read_results, take_stored
+from dimp_ros.evaluation.merging import (
+    RESULTS,
+    check_complete,
+    check_kept,
+    earlier_run,
+    read_results,
+    take_stored,
+)
 from dimp_ros.evaluation.plots import write_plots
 from dimp_ros.evaluation.report import (
     TrackerFigures,
@@ -153,6 +160,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.out is None and (arguments.resume or not rank.alone):
         raise ValueError(f"{'--resume' if arguments.resume else 'torchrun'} needs --out, the folder of the results")
     check_outputs([], _inputs(arguments), folders=[("--out", arguments.out)])
+    if arguments.out is not None and not arguments.merge:
+        check_kept(arguments.out, tracker_names(arguments), resume=arguments.resume)
     sequences = load_sequences(arguments.sequences, arguments.only, arguments.layout)
     if arguments.merge:
         return _merge(arguments, sequences)
@@ -199,10 +208,13 @@ def _merge(arguments: argparse.Namespace, sequences: Sequence[VideoSequence]) ->
     if not results:
         raise ValueError("the folders to merge have no results of these trackers on these sequences")
     check_complete(results, sequences)
+    run = {"merged": {str(folder): earlier_run(folder)["settings"] for folder in arguments.merge}}
+    if arguments.out is not None:
+        check_kept(arguments.out, [result.tracker for result in results], resume=arguments.resume)
     for result in results if arguments.out is not None else ():
         result.save(pair_file(arguments.out, result.tracker, result.sequence))
     failed = report_errors(results)
-    _report(results, sequences, arguments, {"merged": [str(folder) for folder in arguments.merge]})
+    _report(results, sequences, arguments, run)
     return failed
 
 
@@ -229,8 +241,8 @@ def _report(
             print("\n" + alike)
         if out is not None:
             run = {"sequences": str(arguments.sequences), **run}
-            write_json(out / "results.json", figures, run)
-            written += [out / "results.json", *_plots(out, figures)]
+            write_json(out / RESULTS, figures, run)
+            written += [out / RESULTS, *_plots(out, figures)]
     if written:
         print("\nwritten: " + ", ".join(map(str, written)))
 

@@ -6,9 +6,37 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from dimp_ros.evaluation.runner import SequenceResult, Spec, stored_result
 from dimp_ros.evaluation.sequences import VideoSequence
+from dimp_ros.files.json_file import named_errors, read_object
+
+RESULTS = "results.json"
+
+
+def earlier_run(out: Path) -> dict[str, Any]:
+    """Return what `RESULTS` in a folder holds, ``trackers`` and ``settings``; nothing if there is no such file.
+
+    :raises ValueError: if it is of another program.
+    """
+    path = out / RESULTS
+    if not path.exists():
+        return {"trackers": {}, "settings": {}}
+    with named_errors(f"{path} is not a result of dimp-eval", "move it, or give --out another name"):
+        found = read_object(path)
+        return {"trackers": dict(found["trackers"]), "settings": dict(found["settings"])}
+
+
+def check_kept(out: Path, trackers: Iterable[str], *, resume: bool = False) -> None:
+    """Raise ValueError if figures of other trackers in `out` would be lost. :param resume: that is asked for."""
+    lost = sorted(set(earlier_run(out)["trackers"]) - set(trackers))
+    if lost and not resume:
+        shown = ", ".join(lost[:5]) + (" ..." if len(lost) > 5 else "")
+        raise ValueError(
+            f"{out / RESULTS} has the figures of {shown}, which this run does not measure: give --out another name, "
+            "or --resume to replace them (the tracks in pairs/ stay)"
+        )
 
 
 def read_results(folders: Iterable[Path]) -> list[SequenceResult]:

@@ -414,6 +414,24 @@ def test_the_command_prints_tables_and_writes_json(tmp_path: Path, capsys: pytes
     assert pair_file(tmp_path / "out", "kcf", "a").is_file()
     assert cli.main([*command, "--trackers", "kcf", "--resume"]) == 0
 
+    stored = tmp_path / "out" / "results.json"
+    before = stored.read_bytes()
+    capsys.readouterr()
+    for other in (["--trackers", "mil"], ["--ablate", "dimp_lite"]):
+        assert cli.main([*command, *other]) == 2 and stored.read_bytes() == before
+        assert "has the figures of kcf, which this run does not measure" in capsys.readouterr().err
+    merge = [*command[:2], "--merge", str(tmp_path / "out")]
+    assert cli.main([*merge, "--out", str(tmp_path / "out")]) == 0
+    kept = json.loads(stored.read_text())["settings"]["merged"]
+    assert kept == {str(tmp_path / "out"): json.loads(before)["settings"]}
+    other = tmp_path / "other" / "results.json"
+    other.parent.mkdir()
+    for text in ("garbage", "[]", "{}", '{"trackers": [1], "settings": {}}'):
+        other.write_text(text)
+        for arguments in ([*command[:2], "--trackers", "kcf", "--resume"], merge):
+            assert cli.main([*arguments, "--out", str(other.parent)]) == 2 and other.read_text() == text
+            assert "is not a result of dimp-eval" in capsys.readouterr().err
+
 
 @pytest.mark.parametrize(
     ("extra", "reason"),

@@ -124,7 +124,7 @@ def test_tool_does_not_overwrite_what_it_reads(
         ("plot_training.py", ["out.png", "run={}"], "Expecting value"),
         ("contact_sheet.py", ["{}", "no/folder/out.jpg"], "no folder"),
         ("contact_sheet.py", ["{}", "out.mp4"], "suffix"),
-        ("contact_sheet.py", ["{}", "out.jpg"], "no frame"),
+        ("contact_sheet.py", ["{}", "out.jpg"], "not a video"),
         ("contact_sheet.py", ["/dev/zero", "out.jpg"], "is a device"),
     ],
 )

@@ -391,20 +391,22 @@ def test_eleventh_browser_is_refused_with_the_reason(scene, console, chromium):
             tabs.close()
 
 
-def test_one_that_stops_reading_does_not_hold_up_the_others(scene, console):
-    port = scene.console.server.port
-    wait_until(lambda: scene.console._watchers == 1, "this one only", PATIENCE)
-    with socket.create_connection(("127.0.0.1", port)) as stuck:
-        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        stuck.sendall(handshake(port))
-        time.sleep(0.2)  # for the first status
-        stuck.sendall(ACK_FRAME)
-        wait_until(lambda: scene.console._watchers == 2, "the other one")
-        console.follow("cup")
-        scene.camera.places = [(300.0, 150.0), None]
-        console.square_at((300.0, 150.0))
-        wait_until(lambda: scene.console._watchers == 1, "the other one dropped", PATIENCE)
-        console.shows("#targets", "tracking")
+def test_one_that_stops_reading_does_not_hold_up_the_others(scene, console, chromium):
+    with another_console(scene, tracker="/tracker_node", client_timeout=5.0) as other:
+        page = Page(chromium, DESKTOP).open(other.server.url)
+        page.square_at(PLACE)
+        with socket.create_connection(("127.0.0.1", other.server.port)) as stuck:
+            stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stuck.sendall(handshake(other.server.port))
+            time.sleep(0.2)  # for the first status
+            stuck.sendall(ACK_FRAME)
+            wait_until(lambda: other._watchers == 2, "the one that stops")
+            page.follow("cup")
+            scene.camera.places = [(300.0, 150.0), None]
+            page.square_at((300.0, 150.0))
+            wait_until(lambda: other._watchers == 1, "the one that stops dropped", PATIENCE)
+            page.shows("#targets", "tracking")
+        page.context.close()
 
 
 def test_token_is_required_and_not_left_in_the_address(scene, chromium):

@@ -289,7 +289,7 @@ def test_hanging_tracker_is_reported_and_requests_answered(monkeypatch):
     with running(tracker, diagnostics_period=0.1, request_timeout=0.3) as client:
         told = Diagnostics(client)
         start_target(client, target_id="cup")
-        tracker.seconds = 4.0
+        tracker.seconds = 3.2
         client.images.publish(image_of_now(client, 2))
         assert tracker.busy.wait(10)
         heard, begin = len(client.states), time.monotonic()

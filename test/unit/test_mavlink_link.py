@@ -206,18 +206,18 @@ def test_silent_tcp_client_makes_room_for_one_that_speaks(monkeypatch: pytest.Mo
 
 
 def test_tcp_client_that_speaks_is_not_displaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(transport, "SILENT_SECONDS", 2.0)
+    monkeypatch.setattr(transport, "SILENT_SECONDS", 1.0)
     port = free_port(socket.SOCK_STREAM)
     with link(f"tcpin:{HOST}:{port}") as (one, received, _):
         wait_until(lambda: not one.problem)
         with socket.create_connection((HOST, port), 10) as ground, socket.create_connection((HOST, port), 10) as other:
             other.sendall(packed(1000))
-            for number in range(40):  # four seconds
+            for number in range(20):  # two seconds
                 ground.sendall(packed(number))
                 time.sleep(0.1)
-            wait_until(lambda: len(received) == 40)
+            wait_until(lambda: len(received) == 20)
             # Here, while it is connected: once it leaves, the other one is heard.
-            assert [message.custom_mode for message in received] == list(range(40))
+            assert [message.custom_mode for message in received] == list(range(20))
 
 
 def test_tcp_client_that_reads_nothing_is_dropped() -> None:

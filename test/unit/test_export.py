@@ -113,7 +113,7 @@ def test_first_frame_graph_leads_to_the_trackers_filter() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "names"), [("dimp18", ["search", "refine"]), ("dimp50", ["search"])])
+@pytest.mark.parametrize(("model", "names"), [("dimp18", ["refine"]), ("dimp50", ["search"])])
 def test_graphs_of_the_papers_models_equal_torch(model: str, names: list[str], tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = TrackerConfig(crop_size=96, refine_steps=1, proposals=3)

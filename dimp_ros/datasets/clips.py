@@ -119,7 +119,9 @@ class ClipsDataSet(DataSet):
 
 
 def _clips(film: FilmRecord) -> Iterator[Clip]:
-    frames = Film(film.path)  # shared: each frame is decoded once for all tracks that are read together
+    frames = Film(
+        film.path, frames=film.frames
+    )  # shared: each frame is decoded once for all tracks that are read together
     for track in film.tracks:
         if np.isfinite(track.boxes).any():
             yield clip_of(

@@ -55,7 +55,7 @@ class PointResult(NamedTuple):
 def first_boxes(clips: Path, split: str) -> Iterator[tuple[str, NDArray[np.uint8], Box]]:
     """Yield for every track the kind of its film, and the first frame with a known box and this box."""
     for film in read_films(clips, split):
-        read = Film(film.path)
+        read = Film(film.path, frames=film.frames)
         for track in film.tracks:
             known = np.flatnonzero(np.isfinite(track.boxes).all(1))
             if len(known):

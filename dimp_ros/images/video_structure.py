@@ -58,10 +58,13 @@ def _boxes(file: BinaryIO, at: int, limit: int) -> Iterator[tuple[bytes, int, in
 
 
 class Mp4Length(NamedTuple):
-    """How long the video of an MP4 is shown, and how much of it its edit list leaves out, seconds."""
+    """How long the video of an MP4 is shown, and how much of it its edit list leaves out, seconds; whether all images
+    but perhaps the last are shown equally long.
+    """
 
     shown: float
     hidden: float
+    steady: bool
 
 
 def mp4_length(path: Path) -> Mp4Length | None:
@@ -81,8 +84,12 @@ def mp4_length(path: Path) -> Mp4Length | None:
                     whole = ticks / own
                     edits = _inside(file, *parts[b"edts"][0]).get(b"elst") if b"edts" in parts else None
                     shown = (_edited(_bytes(file, *edits[0])) / scale if edits else 0.0) or whole
-                    return Mp4Length(shown, max(0.0, whole - shown))
-        except (KeyError, struct.error, ZeroDivisionError):  # an unusual file
+                    table = _inside(file, *_inside(file, *media[b"minf"][0])[b"stbl"][0])[b"stts"][0]
+                    steps = list(struct.iter_unpack(">II", _bytes(file, *table)[8:][: 2 * 8]))
+                    (entries,) = struct.unpack_from(">I", _bytes(file, *table), 4)
+                    steady = entries == 1 or (entries == 2 and steps[1][0] == 1)
+                    return Mp4Length(shown, max(0.0, whole - shown), steady)
+        except (LookupError, struct.error, ZeroDivisionError):  # an unusual file
             return None
     return None
 

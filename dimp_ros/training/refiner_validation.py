@@ -47,7 +47,7 @@ class Validation:
         self.windows: list[tuple[NDArray[np.uint8], Box]] = []
         self.items: list[ValidationWindow] = []
         for film in read_films(clips, "val"):
-            read = Film(film.path)
+            read = Film(film.path, frames=film.frames)
             images = [read(i) for i in range(film.frames)]
             for track in film.tracks:
                 known = [i for i in np.flatnonzero(np.isfinite(track.boxes).all(1)) if usable(Box(*track.boxes[i]))]

@@ -3,6 +3,7 @@
 
 import json
 import pickle
+import re
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -19,12 +20,13 @@ from dimp_ros.evaluation.report import kind_table, summarize
 from dimp_ros.evaluation.runner import SequenceResult, run_sequence
 from dimp_ros.evaluation.tracker_api import Prediction
 
+_CAPTURE = cv2.VideoCapture
 STEP = 6
 """Brightness of frame i is STEP * i, so that a frame says which one it is, after compression, too."""
 
 
-def write_film(path, frames):
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+def write_film(path, frames, codec="MJPG"):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 10, (64, 48))
     assert writer.isOpened()
     for number in range(frames):
         writer.write(np.full((48, 64, 3), STEP * number, np.uint8))
@@ -39,6 +41,68 @@ def line(name, tracks, **more):
     return json.dumps(
         {"file": name, "frames": len(tracks[0]["boxes"]), "width": 64, "height": 48, **more, "tracks": tracks}
     )
+
+
+class SkippingCapture:
+    """A decoder that leaves out frame 3, as FFmpeg does with one that it cannot decode, and goes on."""
+
+    def __init__(self, path):
+        self._real, self._count = _CAPTURE(path), 0
+
+    def grab(self):
+        """Decode the next frame."""
+        self._count += 1
+        return self._real.grab() and (self._count != 4 or self._real.grab())
+
+    def __getattr__(self, name):
+        return getattr(self._real, name)
+
+
+class Standing:
+    """A tracker whose target does not move."""
+
+    def init(self, image, box):
+        """Take the box."""
+        self.box = box
+
+    def update(self, image):
+        """Return it."""
+        return Prediction(self.box)
+
+
+def test_film_that_lacks_frames_is_refused(tmp_path, monkeypatch):
+    """Its boxes would be those of other frames."""
+    write_film(tmp_path / "a.mp4", 8, "mp4v")
+    write_film(tmp_path / "b.avi", 8)
+    whole = (tmp_path / "b.avi").read_bytes()
+
+    def read(name, frames=8, first=0):
+        boxes = [None] * first + [[10, 8, 20, 16]] * (frames - first)
+        (tmp_path / "clips.jsonl").write_text(line(name, [{"id": "0", "boxes": boxes}]) + "\n")
+        (clip,) = ClipsDataSet(tmp_path, split="").clips()
+        (sequence,) = load_sequences(tmp_path)
+        result = run_sequence(Standing(), sequence)
+        try:
+            numbers = [number_of(clip.read(index)) for index in range(frames)]
+        except OSError as error:
+            assert str(error) in result.error, "dimp-eval says so, too"
+            with pytest.raises(OSError, match=re.escape(str(error))):
+                clip.read(frames - 1)
+            raise
+        assert numbers == pytest.approx(list(range(frames)), abs=1) and result.error is None
+
+    read("a.mp4")
+    read("b.avi")
+    for frames in (7, 9):
+        with pytest.raises(OSError, match=f"has 8 frames, and there are boxes for {frames}; fetch"):
+            read("a.mp4", frames)
+    (tmp_path / "b.avi").write_bytes(whole[:-1500])
+    with pytest.raises(OSError, match="is damaged, it was cut off at byte"):
+        read("b.avi")
+    monkeypatch.setattr(cv2, "VideoCapture", SkippingCapture)
+    for first in (0, 5):
+        with pytest.raises(OSError, match="after frame 2 comes 4: those between cannot be decoded"):
+            read("a.mp4", first=first)
 
 
 @pytest.fixture

@@ -118,7 +118,7 @@ def test_images_that_an_edit_list_leaves_out_are_no_damage(film, begin, shown):
     scale, clock = (struct.unpack_from(">I", content, content.index(name) + 16)[0] for name in (b"mvhd", b"mdhd"))
     struct.pack_into(">Ii", content, content.index(b"elst") + 12, round(shown * scale), round(begin * clock))
     film.write_bytes(content)
-    assert mp4_length(film) == pytest.approx((shown, 4.0 - shown))
+    assert mp4_length(film) == (pytest.approx(shown), pytest.approx(4.0 - shown), True)
     count, damage, _ = read(film)
     assert count == pytest.approx(shown * 20, abs=2) and damage == ""
 

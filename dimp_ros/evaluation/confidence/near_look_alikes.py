@@ -35,8 +35,8 @@ class BackAndForthFilm(Film):
     :param length: number of the film's frames that are used.
     """
 
-    def __init__(self, path: Path, first: int, length: int) -> None:
-        super().__init__(path, first)
+    def __init__(self, path: Path, first: int, length: int, frames: int | None = None) -> None:
+        super().__init__(path, first, frames)
         self.length = length
         self._frames: dict[int, NDArray[np.uint8]] = {}
 
@@ -71,7 +71,7 @@ def back_and_forth(sequence: VideoSequence, frames: int = FRAMES) -> VideoSequen
     if length < LEAST_FRAMES:
         return None
     order = [bounce(index, length) for index in range(max(frames, length))]
-    film = sequence.film and BackAndForthFilm(sequence.film.path, sequence.film.first, length)
+    film = sequence.film and BackAndForthFilm(sequence.film.path, sequence.film.first, length, sequence.film.frames)
     return replace(
         sequence,
         frames=tuple(sequence.frames[number] for number in order),

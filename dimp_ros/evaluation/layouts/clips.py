@@ -46,7 +46,7 @@ class ClipsLayout:
             frames=(film.path,) * (end - first),
             boxes=track.boxes[first:end],
             meta={"dataset": "clips", "film": film.name, "kind": film.kind, "source": film.source},
-            film=Film(film.path, first),
+            film=Film(film.path, first, film.frames),
             look_alikes=np.array([other.boxes[first:end] for other in others if alike]).reshape(-1, end - first, 4),
             gaps_unknown=True,
         )

@@ -599,15 +599,17 @@ def test_every_field_says_whether_it_is_live():
 
 @pytest.mark.parametrize("field", LIVE, ids=lambda field: field.name)
 def test_a_live_setting_may_change_between_two_frames(random_tracker, field):
-    random_tracker.drop()
-    random_tracker.config = CONFIG
-    random_tracker.init(SCENE.frame(300, 200), SCENE.box(300, 200))
+    if random_tracker.targets != ("all fields",):  # started once: the field changes between two frames
+        random_tracker.drop()
+        random_tracker.config = CONFIG
+        random_tracker.init(SCENE.frame(300, 200), SCENE.box(300, 200), target_id="all fields")
     random_tracker.update(SCENE.frame(304, 200))
+    before = random_tracker.inspect().frame
     try:
         random_tracker.config = dataclasses.replace(CONFIG, **{field.name: changed(field)})
         for i in range(2):
             assert np.isfinite(random_tracker.update(SCENE.frame(308 + 4 * i, 200)).last_box).all()
-        assert random_tracker.inspect().frame == 3
+        assert random_tracker.inspect().frame == before + 2
     finally:
         random_tracker.config = CONFIG
 

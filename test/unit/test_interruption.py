@@ -97,10 +97,9 @@ def end_when_exists(process, path, number):
     return err
 
 
-@pytest.mark.parametrize("number", SIGNALS)
-def test_dimp_train_writes_a_checkpoint_when_it_is_ended(stills, tmp_path, number):
+def test_dimp_train_writes_a_checkpoint_when_it_is_ended(stills, tmp_path):
     run = tmp_path / "run"
-    end_when_exists(begin_training(stills, tmp_path), run / "log.jsonl", number)
+    end_when_exists(begin_training(stills, tmp_path), run / "log.jsonl", signal.SIGINT)
     assert (run / "checkpoint.pt").is_file()
     assert (run / "weights.safetensors").is_file()
 

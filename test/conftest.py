@@ -17,6 +17,10 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 if os.environ.get("ROS_DISTRO") == "humble":
     os.environ["ROS_LOCALHOST_ONLY"] = "1"
 
+# Before anything imports torch. Two threads that share a busy core wait for each other at every step: tests of 1 s then
+# take minutes. On two idle cores they gain nothing on the whole.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # The same examples in every run: a test fails for what was changed. HYPOTHESIS_PROFILE=search looks for new ones.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)
 hypothesis.settings.register_profile("search", derandomize=False, deadline=None)

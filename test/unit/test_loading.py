@@ -121,15 +121,18 @@ def test_truncated_weights_give_one_line_with_the_file(tmp_path, size):
 def test_thread_count_applies_to_later_threads_too():
     import torch
 
+    from dimp_ros.tracker.device import limit_threads
+
     before, seen = torch.get_num_threads(), []
     try:
-        load_tracker(Parameters(threads=1))
+        load_tracker(Parameters(threads=before + 1))
         worker = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))
         worker.start()
         worker.join()
     finally:
+        limit_threads(0)
         torch.set_num_threads(before)
-    assert seen == [1]
+    assert seen == [before + 1]
 
 
 def test_changed_settings_reach_the_tracker_and_no_others():

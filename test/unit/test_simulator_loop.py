@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -116,14 +116,11 @@ def test_nothing_moves_once_the_tracker_is_dead(make):
 
 
 @pytest.fixture
-def real_tracker() -> Iterator[DimpTracker]:
-    torch = pytest.importorskip("torch", reason="PyTorch is not installed: the tracker needs it")
+def real_tracker() -> DimpTracker:
+    pytest.importorskip("torch", reason="PyTorch is not installed: the tracker needs it")
     from dimp_ros.tracker import DimpTracker
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # on a busy machine several wait for each other
-    yield DimpTracker(model="dimp_lite", device="cpu")
-    torch.set_num_threads(threads)
+    return DimpTracker(model="dimp_lite", device="cpu")
 
 
 def looking(tracker: DimpTracker) -> Callable[[World], Word]:

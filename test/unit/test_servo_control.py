@@ -117,6 +117,31 @@ def test_limited_speed_keeps_its_direction_and_is_reported():
     assert "saturated" in command.notes[0] and wanted.notes == ()
 
 
+@pytest.mark.parametrize(
+    "lowered",
+    [{"max_speed": 0.1}, {"max_turn": 0.02}, {"max_speed": 0.0}, {"max_speed": 0.3, "max_turn": 0.03}],
+    ids=str,
+)
+def test_lowered_limit_of_the_whole_speed_holds_at_once(lowered):
+    """However slowly the speed may change; the direction is kept."""
+    config = ServoConfig(axes="all", max_speed=5.0, max_turn=5.0, set_point_size=0.3, max_acceleration=100.0)
+    control, now, box = ServoControl(config, CAMERA), 0.0, Box(560.0, 40.0, 20.0, 20.0)
+    control.set_enabled(True)
+    for _ in range(40):
+        now += 0.02
+        before = np.array(control.update(seen(box, now), now).twist)
+    assert np.linalg.norm(before[:3]) > 0.3 and np.linalg.norm(before[3:]) > 0.04
+    config = replace(config, max_acceleration=0.01, max_turn_acceleration=0.01, **lowered)
+    control.configure(config)
+    for index in range(5):
+        now += 0.02
+        twist = np.array(control.update(seen(box, now), now).twist)
+        assert np.linalg.norm(twist[:3]) <= config.max_speed + 1e-9
+        assert np.linalg.norm(twist[3:]) <= config.max_turn + 1e-9
+        if index == 0 and twist.any():
+            assert twist @ before == pytest.approx(np.linalg.norm(twist) * np.linalg.norm(before), rel=1e-4)
+
+
 def test_motion_near_a_singularity_is_damped_and_reported():
     wide = camera_of_view(640, 480, 120.0)
     x = y = 1.0  # 54.7 degrees off the axis: x² + y² = 2 makes the matrix singular

@@ -16,7 +16,8 @@ class CommandLimiter:
 
     A stop that has begun is carried through: whatever is wanted meanwhile, the command reaches zero before it rises.
 
-    :param uniform: scale all components alike where one is too quick, so that the direction of the change is kept.
+    :param uniform: scale all components alike where one is too quick, so that the direction of the change is kept, and
+        where the speed or the turn as a whole is too large: their limits are the smallest of three in ``high`` each.
     """
 
     def __init__(self, *, uniform: bool = False) -> None:
@@ -42,7 +43,7 @@ class CommandLimiter:
     ) -> NDArray[np.float64]:
         """Return the command [6] nearest to ``wanted`` within ``low`` .. ``high`` that ``slew`` a second can reach.
 
-        While a stop is under way it is the next command of that instead.
+        Limits that were lowered hold at once. While a stop is under way it is the next command of that instead.
 
         :param smoothing: time constants [6] with which the command approaches ``wanted``, seconds; 0 or None for none.
         Where ``wanted`` or ``now`` is not finite, the command is zero at once.
@@ -52,7 +53,8 @@ class CommandLimiter:
             return self.halt()
         if self._stopping is not None:
             return self._ramp(*self._stopping, now)
-        change = np.clip(wanted, low, high) - self.command
+        begin = self._within(self.command, low, high)
+        change = self._within(wanted, low, high) - begin
         if smoothing is not None:
             change = change * np.where(smoothing > 0.0, 1.0 - np.exp(-step / np.maximum(smoothing, 1e-9)), 1.0)
         most = slew * step
@@ -61,8 +63,20 @@ class CommandLimiter:
             change = change * share.min()
         else:
             change = np.clip(change, -most, most)
-        self.command = np.clip(self.command + change, low, high)
+        self.command = self._within(begin + change, low, high)
         return self.command
+
+    def _within(
+        self, twist: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return a twist [6] within the limits; a uniform one keeps its direction."""
+        if not self._uniform:
+            return np.clip(twist, low, high)
+        with np.errstate(over="ignore"):
+            lengths = np.linalg.norm(twist.reshape(2, 3), axis=1)
+        most = high.reshape(2, 3).min(1)
+        share = np.divide(most, lengths, out=np.ones(2), where=lengths > most)
+        return np.clip(twist * share.min(), low, high)  # of rounding
 
     def stop(self, now: float, seconds: float) -> NDArray[np.float64]:
         """Return the command [6] on the straight line to zero, which is reached ``seconds`` after the last motion."""

@@ -163,6 +163,42 @@ def test_long_reason_is_sent_in_numbered_parts_and_cut() -> None:
     assert texts[0].id > 0 and "".join(text.text for text in texts) == "x" * 200
 
 
+def test_other_command_is_passed_on_while_the_first_is_not_answered() -> None:
+    """The operator corrects the box, or stops, while the tracker still starts: the last command counts."""
+    left, right = (0.1, 0.1, 0.3, 0.3), (0.6, 0.1, 0.8, 0.3)
+    rectangle, stop, point = (
+        common.MAV_CMD_CAMERA_TRACK_RECTANGLE,
+        common.MAV_CMD_CAMERA_STOP_TRACKING,
+        common.MAV_CMD_CAMERA_TRACK_POINT,
+    )
+    for second in ([(rectangle, *right)], [(stop,), (rectangle, *right)], [(point, 0.5, 0.5), (rectangle, *left)]):
+        ground = Ground()
+        ground.answer = None
+        commands = [(rectangle, *left), *second]
+        for number, *parameters in commands:
+            ground.command(number, *parameters)
+        assert len(ground.asked) == len(commands) and not ground.take("COMMAND_ACK")
+        number, *parameters = commands[-1]
+        ground.command(number, *parameters, confirmation=1)
+        assert ground.result() == common.MAV_RESULT_IN_PROGRESS and len(ground.asked) == len(commands)
+        for done in ground.waiting:
+            done(CommandAnswer(True))
+        assert [one.result for one in ground.take("COMMAND_ACK")] == [common.MAV_RESULT_ACCEPTED] * len(commands)
+
+
+def test_commands_without_answers_are_bounded_but_for_a_stop() -> None:
+    ground = Ground()
+    ground.answer = None
+    for index in range(20):
+        ground.command(common.MAV_CMD_CAMERA_TRACK_POINT, 0.04 * index, 0.5)
+    assert len(ground.asked) == 4
+    assert {one.result for one in ground.take("COMMAND_ACK")} == {common.MAV_RESULT_TEMPORARILY_REJECTED}
+    for _ in range(3):
+        ground.command(common.MAV_CMD_CAMERA_STOP_TRACKING)
+        ground.command(common.MAV_CMD_CAMERA_TRACK_POINT, 0.9, 0.5)
+    assert ground.asked[4:] == [("stop",)]
+
+
 def test_repeated_command_in_progress_is_not_carried_out_twice() -> None:
     ground = Ground()
     ground.answer = None

@@ -21,6 +21,9 @@ STALE_SECONDS = 1.0
 
 MAX_STATUS_RATE = 50.0
 TEXT_BYTES = 50
+MOST_PENDING = 4
+"""Tracking commands that wait for their answers; another is rejected, unless it stops the tracking."""
+
 MAX_TEXT_BYTES = 4 * TEXT_BYTES
 """Longest reason that is sent as STATUSTEXT; longer ones are cut."""
 
@@ -76,6 +79,11 @@ class CameraCommand(NamedTuple):
     system: int
     component: int
 
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What a repeat has in common with it; NaN, which equals nothing, is None."""
+        return (*self[:1], *self[2:], *(None if math.isnan(value) else value for value in self.parameters))
+
 
 class TrackingCamera:
     """Answers the messages of ground stations. Not thread-safe, but for the `done` callbacks of `tracker`.
@@ -102,7 +110,8 @@ class TrackingCamera:
         self._next_heartbeat = self._next_status = self._start
         self._default_interval = self._status_interval = 1.0 / status_rate
         self._news = News(None, (0, 0), -math.inf)  # replaced as a whole: it is set and read by different threads
-        self._pending: set[tuple[int, int, int]] = set()
+        self._pending: list[Any] = []  # keys of the tracking commands that are not answered yet
+        self._latest: Any = None  # key of the last of all that was passed on
         self._texts = 0
         m = self._m
         self._messages: dict[int, Callable[[], Any]] = {
@@ -174,17 +183,22 @@ class TrackingCamera:
         elif command.number in self._old_requests:
             self._answer_message(command, self._old_requests[command.number])
         elif command.number in self._tracking_commands:
-            key = (command.number, command.system, command.component)
-            if key in self._pending:  # sent again because the answer has not come yet
+            key = command.key
+            if key == self._latest and key in self._pending:  # sent again because the answer has not come yet
                 self._acknowledge(command, m.MAV_RESULT_IN_PROGRESS)
                 return
-            self._pending.add(key)
+            if len(self._pending) >= MOST_PENDING and command.number != m.MAV_CMD_CAMERA_STOP_TRACKING:
+                self._acknowledge(command, m.MAV_RESULT_TEMPORARILY_REJECTED)
+                self._say(f"{MOST_PENDING} commands before are not answered yet")
+                return
+            self._pending.append(key)
+            self._latest = key
             self._tracking_commands[command.number](command, lambda answer: self._finish(command, answer))
         else:
             self._acknowledge(command, m.MAV_RESULT_UNSUPPORTED)
 
     def _finish(self, command: CameraCommand, answer: CommandAnswer) -> None:
-        self._pending.discard((command.number, command.system, command.component))
+        self._pending.remove(command.key)
         m = self._m
         refused = m.MAV_RESULT_TEMPORARILY_REJECTED if answer.later else m.MAV_RESULT_DENIED
         self._acknowledge(command, m.MAV_RESULT_ACCEPTED if answer.accepted else refused)

@@ -56,7 +56,7 @@ def shows_target(target: TrackedTarget, config: TrackerConfig) -> bool:
 
     True without a box refiner.
     """
-    return target.box_overlap is None or target.box_overlap >= config.least_overlap * target.usual_overlap
+    return target.box_overlap is None or target.box_overlap >= config.least_overlap_ratio * target.usual_overlap
 
 
 def remember_overlap(target: TrackedTarget) -> None:

@@ -108,7 +108,7 @@ class TrackerConfig:
         4,
         "passes of the box refiner, where the weights have one, averaged with gradient ascent; 0: that alone",
     )
-    least_overlap: float = _setting(
+    least_overlap_ratio: float = _setting(
         0.0,
         0.0,
         1.0,

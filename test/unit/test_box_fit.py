@@ -236,7 +236,7 @@ def test_evidence_is_the_peak_times_the_quality_of_the_box(shipped):
 @pytest.mark.parametrize("correction", [0.0, 0.3])  # with it the first frame says what is usual
 def test_a_box_of_low_predicted_overlap_is_not_the_target(shipped, correction):
     image, refiner = picture(BOX), AlwaysAt([0.25, 0.25, 0.75, 0.75])  # predicts an overlap of 0.5
-    settings = {"least_overlap": 0.8, "first_frame_correction": correction}
+    settings = {"least_overlap_ratio": 0.8, "first_frame_correction": correction}
     set_up(shipped, refiner, **settings).init(image, BOX)
     assert shipped.update(image).state.name != "LOST", "0.5 is what is usual for this target"
     learned, last = len(shipped.inspect().sample_weights), shipped.inspect().box
@@ -248,20 +248,20 @@ def test_a_box_of_low_predicted_overlap_is_not_the_target(shipped, correction):
     refiner.logit = -0.2  # 0.45
     assert shipped.update(image).state.name != "LOST"
     refiner.logit = -1.0
-    shipped.config = replace(shipped.config, least_overlap=0.0)
+    shipped.config = replace(shipped.config, least_overlap_ratio=0.0)
     assert shipped.update(image).state.name != "LOST"
 
 
 def test_without_a_box_refiner_no_box_is_refused(shipped):
     image = picture(BOX)
-    set_up(shipped, None, least_overlap=1.0).init(image, BOX)
+    set_up(shipped, None, least_overlap_ratio=1.0).init(image, BOX)
     assert shipped.update(image).state.name != "LOST"
 
 
 def test_an_overlap_that_is_no_number_does_not_lose_the_target(shipped):
     image, refiner = picture(BOX), AlwaysAt([0.25, 0.25, 0.75, 0.75])
     refiner.logit = math.nan
-    set_up(shipped, refiner, least_overlap=0.8, first_frame_correction=0.3).init(image, BOX)
+    set_up(shipped, refiner, least_overlap_ratio=0.8, first_frame_correction=0.3).init(image, BOX)
     refiner.logit = 0.0
     assert shipped.update(image).state.name != "LOST"
 

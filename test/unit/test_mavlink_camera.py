@@ -163,40 +163,59 @@ def test_long_reason_is_sent_in_numbered_parts_and_cut() -> None:
     assert texts[0].id > 0 and "".join(text.text for text in texts) == "x" * 200
 
 
-def test_other_command_is_passed_on_while_the_first_is_not_answered() -> None:
-    """The operator corrects the box, or stops, while the tracker still starts: the last command counts."""
-    left, right = (0.1, 0.1, 0.3, 0.3), (0.6, 0.1, 0.8, 0.3)
-    rectangle, stop, point = (
-        common.MAV_CMD_CAMERA_TRACK_RECTANGLE,
-        common.MAV_CMD_CAMERA_STOP_TRACKING,
-        common.MAV_CMD_CAMERA_TRACK_POINT,
-    )
-    for second in ([(rectangle, *right)], [(stop,), (rectangle, *right)], [(point, 0.5, 0.5), (rectangle, *left)]):
-        ground = Ground()
-        ground.answer = None
-        commands = [(rectangle, *left), *second]
-        for number, *parameters in commands:
-            ground.command(number, *parameters)
-        assert len(ground.asked) == len(commands) and not ground.take("COMMAND_ACK")
-        number, *parameters = commands[-1]
-        ground.command(number, *parameters, confirmation=1)
-        assert ground.result() == common.MAV_RESULT_IN_PROGRESS and len(ground.asked) == len(commands)
-        for done in ground.waiting:
-            done(CommandAnswer(True))
-        assert [one.result for one in ground.take("COMMAND_ACK")] == [common.MAV_RESULT_ACCEPTED] * len(commands)
+LEFT, RIGHT, MIDDLE = (
+    ("rectangle", 0.125, 0.125, 0.25, 0.25),
+    ("rectangle", 0.5, 0.125, 0.75, 0.25),
+    ("point", 0.5, 0.5),
+)
+STOP = ("stop",)
+NUMBERS = {
+    "rectangle": common.MAV_CMD_CAMERA_TRACK_RECTANGLE,
+    "point": common.MAV_CMD_CAMERA_TRACK_POINT,
+    "stop": common.MAV_CMD_CAMERA_STOP_TRACKING,
+}
 
 
-def test_commands_without_answers_are_bounded_but_for_a_stop() -> None:
+@pytest.mark.parametrize(
+    ("given", "asked", "rejected"),
+    [
+        ([LEFT, RIGHT], [LEFT, RIGHT], 0),
+        ([LEFT, RIGHT, LEFT], [LEFT, LEFT], 1),
+        ([LEFT, MIDDLE, RIGHT], [LEFT, RIGHT], 1),
+        ([MIDDLE, STOP, MIDDLE], [MIDDLE, STOP, MIDDLE], 0),
+        ([LEFT, STOP], [LEFT, STOP, STOP], 0),
+        ([LEFT, RIGHT, STOP], [LEFT, STOP, STOP], 1),
+        ([LEFT, STOP, RIGHT, STOP], [LEFT, STOP, STOP, STOP], 1),
+    ],
+)
+def test_last_command_counts_while_one_before_is_not_answered(
+    given: list[Any], asked: list[Any], rejected: int
+) -> None:
+    """The operator corrects the box, or stops, while the tracker still starts; a stop is never overtaken."""
     ground = Ground()
     ground.answer = None
-    for index in range(20):
-        ground.command(common.MAV_CMD_CAMERA_TRACK_POINT, 0.04 * index, 0.5)
-    assert len(ground.asked) == 4
-    assert {one.result for one in ground.take("COMMAND_ACK")} == {common.MAV_RESULT_TEMPORARILY_REJECTED}
-    for _ in range(3):
-        ground.command(common.MAV_CMD_CAMERA_STOP_TRACKING)
-        ground.command(common.MAV_CMD_CAMERA_TRACK_POINT, 0.9, 0.5)
-    assert ground.asked[4:] == [("stop",)]
+    for repeat, (name, *parameters) in enumerate(given):
+        ground.command(NUMBERS[name], *parameters)
+        if repeat == len(given) - 1:
+            before = len(ground.asked)
+            ground.command(NUMBERS[name], *parameters, confirmation=1)
+            assert len(ground.asked) == before, "a repeat of the last one"
+    while ground.waiting:
+        ground.waiting.pop(0)(CommandAnswer(True))
+    assert ground.asked == asked
+    results = [one.result for one in ground.take("COMMAND_ACK")]
+    assert results.count(common.MAV_RESULT_TEMPORARILY_REJECTED) == rejected
+    assert results.count(common.MAV_RESULT_ACCEPTED) == len(given) - rejected
+
+
+def test_start_that_is_refused_leaves_no_target_that_was_stopped() -> None:
+    ground = Ground()
+    ground.answer = None
+    for name, *parameters in (LEFT, STOP, RIGHT):
+        ground.command(NUMBERS[name], *parameters)
+    for answer in (True, True, False):
+        ground.waiting.pop(0)(CommandAnswer(answer))
+    assert ground.asked == [LEFT, STOP, RIGHT, STOP]
 
 
 def test_repeated_command_in_progress_is_not_carried_out_twice() -> None:

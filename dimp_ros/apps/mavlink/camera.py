@@ -8,6 +8,7 @@ MAVLink's camera protocol v2: the camera answers each command with one COMMAND_A
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
@@ -21,9 +22,6 @@ STALE_SECONDS = 1.0
 
 MAX_STATUS_RATE = 50.0
 TEXT_BYTES = 50
-MOST_PENDING = 4
-"""Tracking commands that wait for their answers; another is rejected, unless it stops the tracking."""
-
 MAX_TEXT_BYTES = 4 * TEXT_BYTES
 """Longest reason that is sent as STATUSTEXT; longer ones are cut."""
 
@@ -110,8 +108,12 @@ class TrackingCamera:
         self._next_heartbeat = self._next_status = self._start
         self._default_interval = self._status_interval = 1.0 / status_rate
         self._news = News(None, (0, 0), -math.inf)  # replaced as a whole: it is set and read by different threads
-        self._pending: list[Any] = []  # keys of the tracking commands that are not answered yet
-        self._latest: Any = None  # key of the last of all that was passed on
+        self._lock = threading.Lock()  # guards what is known of tracking commands
+        self._open: list[tuple[Any, ...]] = []  # keys of those that are not answered yet
+        self._latest: tuple[Any, ...] = ()  # key of the last one
+        self._running: CameraCommand | None = None  # the start that the tracker has
+        self._next: CameraCommand | None = None  # the start that waits for it
+        self._stopped: CameraCommand | None = None  # the start that the tracker had when the last stop came
         self._texts = 0
         m = self._m
         self._messages: dict[int, Callable[[], Any]] = {
@@ -183,22 +185,54 @@ class TrackingCamera:
         elif command.number in self._old_requests:
             self._answer_message(command, self._old_requests[command.number])
         elif command.number in self._tracking_commands:
-            key = command.key
-            if key == self._latest and key in self._pending:  # sent again because the answer has not come yet
-                self._acknowledge(command, m.MAV_RESULT_IN_PROGRESS)
-                return
-            if len(self._pending) >= MOST_PENDING and command.number != m.MAV_CMD_CAMERA_STOP_TRACKING:
-                self._acknowledge(command, m.MAV_RESULT_TEMPORARILY_REJECTED)
-                self._say(f"{MOST_PENDING} commands before are not answered yet")
-                return
-            self._pending.append(key)
-            self._latest = key
-            self._tracking_commands[command.number](command, lambda answer: self._finish(command, answer))
+            self._on_tracking_command(command)
         else:
             self._acknowledge(command, m.MAV_RESULT_UNSUPPORTED)
 
+    def _on_tracking_command(self, command: CameraCommand) -> None:
+        """Pass a start on, or keep it until the one before is answered; pass a stop on at once. The last one counts."""
+        stop = command.number == self._m.MAV_CMD_CAMERA_STOP_TRACKING
+        with self._lock:
+            repeated = command.key == self._latest and command.key in self._open
+            replaced, begin = None, not repeated
+            if not repeated:
+                self._latest = command.key
+                self._open.append(command.key)
+                replaced, self._next = self._next, None
+                if stop:
+                    self._stopped = self._running
+                elif self._running is None:
+                    self._running = command
+                else:
+                    self._next, begin = command, False
+        if repeated:  # sent again because the answer has not come yet
+            self._acknowledge(command, self._m.MAV_RESULT_IN_PROGRESS)
+        if replaced is not None:
+            self._answer(replaced, CommandAnswer(False, "another command has replaced it", later=True))
+        if begin:
+            self._begin(command)
+
+    def _begin(self, command: CameraCommand) -> None:
+        self._tracking_commands[command.number](command, lambda answer: self._finish(command, answer))
+
     def _finish(self, command: CameraCommand, answer: CommandAnswer) -> None:
-        self._pending.remove(command.key)
+        """Answer a command, and pass on what has waited for it."""
+        self._answer(command, answer)
+        if command.number == self._m.MAV_CMD_CAMERA_STOP_TRACKING:
+            return
+        with self._lock:
+            self._running, self._next = self._next, None
+            following, stopped = self._running, self._stopped
+            if following is None:
+                self._stopped = None
+        if following is not None:
+            self._begin(following)
+        elif stopped is not None and (command is stopped or not answer.accepted):
+            self._tracker.stop(lambda answer: None)  # the tracker may have heard of the stop before the start
+
+    def _answer(self, command: CameraCommand, answer: CommandAnswer) -> None:
+        with self._lock:
+            self._open.remove(command.key)
         m = self._m
         refused = m.MAV_RESULT_TEMPORARILY_REJECTED if answer.later else m.MAV_RESULT_DENIED
         self._acknowledge(command, m.MAV_RESULT_ACCEPTED if answer.accepted else refused)

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from dimp_ros.datasets.base import Clip, DataSet, Image, Still
 from dimp_ros.datasets.film import Film
 from dimp_ros.datasets.lazy import Lazy
+from dimp_ros.files.inputs import require_regular_file
 from dimp_ros.images.files import read_image
 
 
@@ -60,7 +61,7 @@ class NumberedFrames:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return require_regular_file(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing; fetch this sequence of the data set again") from error
 
@@ -106,7 +107,7 @@ def read_names(path: Path | str, remedy: str) -> list[str]:
     :raises FileNotFoundError: if it is missing, with the ``remedy``.
     """
     try:
-        return Path(path).read_text(encoding="utf-8").split()
+        return require_regular_file(Path(path)).read_text(encoding="utf-8").split()
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing; {remedy}") from error
 

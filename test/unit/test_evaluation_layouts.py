@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Published data sets, each written in a small copy of its layout."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from dimp_ros.datasets.video import read_boxes
 from dimp_ros.evaluation.layouts.registry import LAYOUTS, load_sequences, read_vatic
 from dimp_ros.evaluation.layouts.uav import STARTS
 from dimp_ros.evaluation.sequences import VideoSequence
@@ -245,3 +247,15 @@ def test_every_layout_passes_by_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "something" / "img").mkdir(parents=True)
 
     assert all(layout.load(tmp_path) == [] for layout in LAYOUTS.values())
+
+
+@pytest.mark.parametrize("file", ["groundtruth_rect.txt", "groundtruth_rect.2.txt"])
+def test_annotations_that_are_a_fifo_are_refused_at_once(tmp_path: Path, file: str) -> None:
+    images(tmp_path / "a" / "img", 2)
+    write(tmp_path / "a" / "groundtruth_rect.1.txt", *("1 1 9 9",) * 2)
+    os.mkfifo(tmp_path / "a" / file)
+    with pytest.raises(ValueError, match=r"is a FIFO; only regular files are read"):
+        load_sequences(tmp_path)
+    for read in (read_boxes, read_vatic):
+        with pytest.raises(ValueError, match="is a FIFO"):
+            read(tmp_path / "a" / file)

@@ -21,6 +21,7 @@ from dimp_ros.evaluation.layouts.clips import ClipsLayout
 from dimp_ros.evaluation.layouts.uav import UavLayout
 from dimp_ros.evaluation.metrics import annotated
 from dimp_ros.evaluation.sequences import VideoSequence
+from dimp_ros.files.inputs import require_regular_file
 from dimp_ros.files.json_file import read_object
 from dimp_ros.images.files import list_images
 
@@ -99,7 +100,8 @@ class OtbLayout:
         if not (folder / "img").is_dir():
             return
         name = folder.resolve().name
-        files = [file for file in sorted(folder.glob("groundtruth_rect*.txt")) if file.read_text().strip()]
+        files = [require_regular_file(file) for file in sorted(folder.glob("groundtruth_rect*.txt"))]
+        files = [file for file in files if file.read_text().strip()]
         for file in files:  # empty ones are skipped: Human4 has one
             number = file.name.removeprefix("groundtruth_rect").removesuffix(".txt").strip(".")
             boxes = read_boxes(file) - (1, 1, 0, 0)
@@ -230,7 +232,7 @@ class NfsLayout:
 def read_vatic(path: Path) -> NDArray[np.float64]:
     """Read VATIC's text of one target as (N, 4) boxes x, y, w, h in order of frames, `nan` where it is lost."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(require_regular_file(path).read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
         try:

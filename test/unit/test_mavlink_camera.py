@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from dimp_ros.apps.mavlink.camera import CommandAnswer, Identity, TrackingCamera
+from dimp_ros.apps.mavlink.camera import Identity, TrackingCamera
+from dimp_ros.apps.mavlink.tracking_commands import CommandAnswer
 from dimp_ros.geometry.box import Box
 from dimp_ros.tracker.result import TargetEstimate, TargetState
 

@@ -8,12 +8,12 @@ MAVLink's camera protocol v2: the camera answers each command with one COMMAND_A
 from __future__ import annotations
 
 import math
-import threading
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from dimp_ros.apps.mavlink.link import dialect
+from dimp_ros.apps.mavlink.tracking_commands import CameraCommand, CameraTracker, TrackingCommands
 from dimp_ros.tracker.result import TargetEstimate, TargetState
 
 HEARTBEAT_SECONDS = 1.0
@@ -24,33 +24,6 @@ MAX_STATUS_RATE = 50.0
 TEXT_BYTES = 50
 MAX_TEXT_BYTES = 4 * TEXT_BYTES
 """Longest reason that is sent as STATUSTEXT; longer ones are cut."""
-
-
-class CommandAnswer(NamedTuple):
-    """How a command ended.
-
-    :param accepted: it took effect. :param text: the reason where it did not. :param later: it may work later.
-    """
-
-    accepted: bool
-    text: str = ""
-    later: bool = False
-
-
-Done = Callable[[CommandAnswer], None]
-
-
-class CameraTracker(Protocol):
-    """What the camera asks for. `done` is called once, from any thread."""
-
-    def start_rectangle(self, left: float, top: float, right: float, bottom: float, done: Done) -> None:
-        """Track what is inside a rectangle, in fractions of the displayed image."""
-
-    def start_point(self, x: float, y: float, done: Done) -> None:
-        """Track the object around a point, in fractions of the displayed image."""
-
-    def stop(self, done: Done) -> None:
-        """Stop tracking."""
 
 
 class Identity(NamedTuple):
@@ -67,20 +40,6 @@ class News(NamedTuple):
     estimate: TargetEstimate | None
     size: tuple[int, int]
     heard: float
-
-
-class CameraCommand(NamedTuple):
-    """A command and who sent it."""
-
-    number: int
-    parameters: tuple[float, ...]
-    system: int
-    component: int
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """What a repeat has in common with it; NaN, which equals nothing, is None."""
-        return (*self[:1], *self[2:], *(None if math.isnan(value) else value for value in self.parameters))
 
 
 class TrackingCamera:
@@ -103,17 +62,12 @@ class TrackingCamera:
     ) -> None:
         self._m = dialect()
         self._system, self._component = system, component
-        self._identity, self._tracker, self._send, self._clock = identity, tracker, send, clock
+        self._identity, self._send, self._clock = identity, send, clock
         self._start = clock()
         self._next_heartbeat = self._next_status = self._start
         self._default_interval = self._status_interval = 1.0 / status_rate
         self._news = News(None, (0, 0), -math.inf)  # replaced as a whole: it is set and read by different threads
-        self._lock = threading.Lock()  # guards what is known of tracking commands
-        self._open: list[tuple[Any, ...]] = []  # keys of those that are not answered yet
-        self._latest: tuple[Any, ...] = ()  # key of the last one
-        self._running: CameraCommand | None = None  # the start that the tracker has
-        self._next: CameraCommand | None = None  # the start that waits for it
-        self._stopped: CameraCommand | None = None  # the start that the tracker had when the last stop came
+        self._tracking = TrackingCommands(tracker, self._acknowledge, self._say)
         self._texts = 0
         m = self._m
         self._messages: dict[int, Callable[[], Any]] = {
@@ -135,11 +89,6 @@ class TrackingCamera:
             m.MAV_CMD_REQUEST_STORAGE_INFORMATION: m.MAVLINK_MSG_ID_STORAGE_INFORMATION,
             m.MAV_CMD_REQUEST_VIDEO_STREAM_INFORMATION: m.MAVLINK_MSG_ID_VIDEO_STREAM_INFORMATION,
             m.MAV_CMD_REQUEST_VIDEO_STREAM_STATUS: m.MAVLINK_MSG_ID_VIDEO_STREAM_STATUS,
-        }
-        self._tracking_commands = {
-            m.MAV_CMD_CAMERA_TRACK_RECTANGLE: self._track_rectangle,
-            m.MAV_CMD_CAMERA_TRACK_POINT: self._track_point,
-            m.MAV_CMD_CAMERA_STOP_TRACKING: self._stop_tracking,
         }
 
     # What comes in
@@ -184,81 +133,10 @@ class TrackingCamera:
             self._set_interval(command)
         elif command.number in self._old_requests:
             self._answer_message(command, self._old_requests[command.number])
-        elif command.number in self._tracking_commands:
-            self._on_tracking_command(command)
+        elif command.number in self._tracking.numbers:
+            self._tracking.on_command(command)
         else:
             self._acknowledge(command, m.MAV_RESULT_UNSUPPORTED)
-
-    def _on_tracking_command(self, command: CameraCommand) -> None:
-        """Pass a start on, or keep it until the one before is answered; pass a stop on at once. The last one counts."""
-        stop = command.number == self._m.MAV_CMD_CAMERA_STOP_TRACKING
-        with self._lock:
-            repeated = command.key == self._latest and command.key in self._open
-            replaced, begin = None, not repeated
-            if not repeated:
-                self._latest = command.key
-                self._open.append(command.key)
-                replaced, self._next = self._next, None
-                if stop:
-                    self._stopped = self._running
-                elif self._running is None:
-                    self._running = command
-                else:
-                    self._next, begin = command, False
-        if repeated:  # sent again because the answer has not come yet
-            self._acknowledge(command, self._m.MAV_RESULT_IN_PROGRESS)
-        if replaced is not None:
-            self._answer(replaced, CommandAnswer(False, "another command has replaced it", later=True))
-        if begin:
-            self._begin(command)
-
-    def _begin(self, command: CameraCommand) -> None:
-        self._tracking_commands[command.number](command, lambda answer: self._finish(command, answer))
-
-    def _finish(self, command: CameraCommand, answer: CommandAnswer) -> None:
-        """Answer a command, and pass on what has waited for it."""
-        self._answer(command, answer)
-        if command.number == self._m.MAV_CMD_CAMERA_STOP_TRACKING:
-            return
-        with self._lock:
-            self._running, self._next = self._next, None
-            following, stopped = self._running, self._stopped
-            if following is None:
-                self._stopped = None
-        if following is not None:
-            self._begin(following)
-        elif stopped is not None and (command is stopped or not answer.accepted):
-            self._tracker.stop(lambda answer: None)  # the tracker may have heard of the stop before the start
-
-    def _answer(self, command: CameraCommand, answer: CommandAnswer) -> None:
-        with self._lock:
-            self._open.remove(command.key)
-        m = self._m
-        refused = m.MAV_RESULT_TEMPORARILY_REJECTED if answer.later else m.MAV_RESULT_DENIED
-        self._acknowledge(command, m.MAV_RESULT_ACCEPTED if answer.accepted else refused)
-        if not answer.accepted and answer.text:
-            self._say(answer.text)
-
-    def _track_rectangle(self, command: CameraCommand, done: Done) -> None:
-        left, top, right, bottom = command.parameters[:4]
-        if not all(0.0 <= value <= 1.0 for value in (left, top, right, bottom)) or left >= right or top >= bottom:
-            done(
-                CommandAnswer(
-                    False, f"rectangle ({left:g}, {top:g}, {right:g}, {bottom:g}): need 0 <= left < right <= 1"
-                )
-            )
-        else:
-            self._tracker.start_rectangle(left, top, right, bottom, done)
-
-    def _track_point(self, command: CameraCommand, done: Done) -> None:
-        x, y = command.parameters[:2]
-        if not 0.0 <= x <= 1.0 or not 0.0 <= y <= 1.0:
-            done(CommandAnswer(False, f"point ({x:g}, {y:g}): need 0 to 1"))
-        else:
-            self._tracker.start_point(x, y, done)
-
-    def _stop_tracking(self, command: CameraCommand, done: Done) -> None:
-        self._tracker.stop(done)
 
     def _request(self, command: CameraCommand, *, broadcast: bool = False) -> None:
         wanted = command.parameters[0]

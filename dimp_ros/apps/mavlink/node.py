@@ -16,10 +16,11 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 
 from dimp_ros.apps.mavlink.autopilot import AutopilotControl, frame_trouble
-from dimp_ros.apps.mavlink.camera import CommandAnswer, Done, Identity, TrackingCamera
+from dimp_ros.apps.mavlink.camera import Identity, TrackingCamera
 from dimp_ros.apps.mavlink.display import DisplayedImage
 from dimp_ros.apps.mavlink.link import MavlinkLink
 from dimp_ros.apps.mavlink.settings import MavlinkSettings, mavlink_parameters
+from dimp_ros.apps.mavlink.tracking_commands import CommandAnswer, Done
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.stamps import NANOSECONDS, stamp_ns
 from dimp_ros.msg import TargetStateArray

@@ -16,8 +16,9 @@ import math
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
+from dimp_ros.apps.mavlink.heartbeat import GROUND, AutopilotHeartbeat
 from dimp_ros.apps.mavlink.link import AUTOPILOT_COMPONENT, dialect
 from dimp_ros.ros_utils.steady_clock import EARLY_SECONDS, steady_seconds
 
@@ -32,20 +33,6 @@ LAST_ZEROS, LAST_PERIOD, LAST_SECONDS = 5, 0.05, 1.2
 
 SETPOINT_SECONDS = 6.0
 """No setpoint moves a vehicle for longer: GUID_TIMEOUT of ArduPilot is 5 s at most."""
-
-ARDUPILOT, PX4 = 3, 12
-"""MAV_AUTOPILOT of the autopilots that are known."""
-
-_COPTERS = (2, 3, 4, 13, 14, 15, 29, 35)
-_SUBMARINE, _GROUND = 12, (10, 11)
-_GUIDED = {**dict.fromkeys((*_COPTERS, _SUBMARINE), 4), **dict.fromkeys(_GROUND, 15)}
-"""MAV_TYPE -> number of ArduPilot's mode GUIDED; those that it does not steer by velocity are missing."""
-
-_PX4_OFFBOARD = 6
-"""Main mode of PX4, in bits 16 to 23 of the custom mode."""
-
-_PX4_TYPES = (*_COPTERS, *_GROUND, 19, 20, 21, 22, 23, 24, 25)
-"""Those and VTOLs: OFFBOARD takes velocities of them."""
 
 ZERO = (0.0,) * 6
 BODY_FRAME = "base_link"
@@ -63,38 +50,6 @@ def frame_trouble(frame: str) -> str:
         f"the velocities on cmd_vel have the frame_id {frame[:60]!r}, expected {BODY_FRAME!r} or none: set the "
         "follower's parameter frame_id, or transform them to the body's frame"
     )
-
-
-class AutopilotHeartbeat(NamedTuple):
-    """The fields of the autopilot's last HEARTBEAT, and when it came."""
-
-    autopilot: int
-    kind: int
-    custom_mode: int
-    base_mode: int
-    status: int
-    heard: float
-
-    @property
-    def mode_name(self) -> str:
-        """Name of the mode in which the vehicle takes setpoints; empty if there is none that is known."""
-        if self.autopilot == ARDUPILOT and self.kind in _GUIDED:
-            return "GUIDED"
-        return "OFFBOARD" if self.autopilot == PX4 and self.kind in _PX4_TYPES else ""
-
-    @property
-    def armed(self) -> bool:
-        """Whether the vehicle is armed."""
-        return bool(self.base_mode & dialect().MAV_MODE_FLAG_SAFETY_ARMED)
-
-    @property
-    def in_mode(self) -> bool:
-        """Whether the vehicle is in that mode."""
-        if self.mode_name == "GUIDED":
-            return bool(self.base_mode & dialect().MAV_MODE_FLAG_CUSTOM_MODE_ENABLED) and (
-                self.custom_mode == _GUIDED[self.kind]
-            )
-        return self.mode_name == "OFFBOARD" and (self.custom_mode >> 16) & 0xFF == _PX4_OFFBOARD
 
 
 class AutopilotControl:
@@ -283,7 +238,7 @@ class AutopilotControl:
             return "the vehicle is not armed"
         if beat.status != m.MAV_STATE_ACTIVE:
             return f"the autopilot's system status is {beat.status} and must be {m.MAV_STATE_ACTIVE}, active"
-        if beat.kind not in _GROUND and self._landed_state not in (0, m.MAV_LANDED_STATE_IN_AIR):
+        if beat.kind not in GROUND and self._landed_state not in (0, m.MAV_LANDED_STATE_IN_AIR):
             return "the vehicle is on the ground, or takes off or lands"
         return ""
 

@@ -10,8 +10,9 @@ from random import Random
 from typing import Any
 
 from dimp_ros.apps.mavlink.autopilot import AutopilotControl
-from dimp_ros.apps.mavlink.camera import CommandAnswer, Done, Identity, TrackingCamera
+from dimp_ros.apps.mavlink.camera import Identity, TrackingCamera
 from dimp_ros.apps.mavlink.link import dialect, make_codec, messages_in
+from dimp_ros.apps.mavlink.tracking_commands import CommandAnswer, Done
 from dimp_ros.geometry.box import Box
 from dimp_ros.tracker.result import TargetEstimate, TargetState
 from fuzz.draw import mutated, odd_float, odd_int, odd_text

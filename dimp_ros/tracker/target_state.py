@@ -50,6 +50,7 @@ class TrackedTarget:
     :param box_overlap: its predicted overlap, likewise. :param usual_overlap: mean over the last CONFIRMED frames.
     :param edge_errors: of the refined box in the first frame: left, top, right, bottom, in box sides.
     :param reported_box: ``box`` with the first frame's error subtracted.
+    :param refused_box: the refined box of this frame, likewise, where it was refused; else None.
     """
 
     box: Box
@@ -69,6 +70,7 @@ class TrackedTarget:
     usual_overlap: float = 0.0
     edge_errors: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
     reported_box: Box = field(init=False)
+    refused_box: Box | None = None
 
     def __post_init__(self) -> None:
         self.reported_box = self.box
@@ -85,6 +87,7 @@ class TrackedTarget:
         x, y = (new / old for new, old in zip(size, self.image_size, strict=True))
         self.image_size = size
         self.box, self.reported_box = self.box.scaled(x, y), self.reported_box.scaled(x, y)
+        self.refused_box = None
         self.redetection.scale(x, y)
         self.tracks.scale(x, y)
 

@@ -396,13 +396,14 @@ class DimpTracker:
         boxes: dict[int, Box] = {}
         for target in targets:
             target.box_quality = 0.0 if self.config.closer_looks and target.tokens is not None else None
-            target.box_overlap = None
+            target.box_overlap = target.refused_box = None
         if found:
             refined = self._refine([targets[n] for n in found], features, [rows[n] for n in found], picture)
             boxes = dict(zip(found, refined, strict=True))
         for n, target in enumerate(targets):
             box = boxes.get(n)
             if box is not None and not shows_target(target, self.config):
+                target.refused_box = reported(box, target, self.config, target.frame + 1)
                 target.status, box = TrackStatus.LOST, None
             last = target.predicted_box(self.config)
             target.status = target.redetection.confirm(target.status, last, box, self.config)
@@ -420,11 +421,13 @@ class DimpTracker:
         state = reported_state(target, confidence, self.config)
         box = target.predicted_box(self.config)
         box = target.reported_box if box == target.box else reported(box, target, self.config, target.frame)
+        lost = state is TargetState.LOST
         return TrackResult(
             target_id,
             state,
-            None if state is TargetState.LOST else box,
+            None if lost else box,
             target.reported_box,
+            (target.refused_box or target.reported_box) if lost else box,
             confidence,
             localization.peak,
             localization.distractor_ratio,

@@ -25,10 +25,10 @@ class _Config:
     size: int = 50
 
 
-def test_lost_tracker_keeps_its_last_box(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_best_box_counts_where_the_target_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     class Result(NamedTuple):
         box: Box | None
-        last_box: Box
+        best_box: Box
         confidence: float
 
     class LosesIt:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -59,7 +60,7 @@ def info(seconds: float, focal: float = 500.0) -> CameraInfo:
 
 
 def targets(
-    taken: float, age: float, *, frame: str = "a", names: str = "0", x: float = 450.0, **changes: Any
+    taken: float, age: float, *, frame: str = "a", names: str = "0", x: float = 450.0, y: float = 300.0, **changes: Any
 ) -> TargetStateArray:
     """Return what the tracker says of targets beside the middle of an image."""
     array = TargetStateArray(image_width=640, image_height=480)
@@ -67,7 +68,7 @@ def targets(
     for name in names:
         values = {"state": TargetState.TRACKING, "confidence": 0.9} | changes
         state = TargetState(header=array.header, id=name, age=age, **values)
-        state.bbox.center.position.x, state.bbox.center.position.y = x, 300.0
+        state.bbox.center.position.x, state.bbox.center.position.y = x, y
         state.bbox.size_x = state.bbox.size_y = 80.0
         array.targets.append(state)
     return array
@@ -251,3 +252,40 @@ def test_stop_under_way_is_told_as_the_reason():
         tell(confidence=0.1 if tick == 40 else 0.9)(inputs, now)
         reasons.append(control.update(inputs.observation, now, now).reason)
     assert "confidence" in reasons[40] and "coming to rest" in reasons[41] and reasons[39] == reasons[-1] == ""
+
+
+@pytest.mark.parametrize(
+    ("make", "config"),
+    [
+        (FollowControl, FollowConfig(vertical="pitch", max_acceleration=0.01, max_yaw_acceleration=0.01)),
+        (FollowControl, FollowConfig(horizontal="lateral", vertical="climb", max_acceleration=0.01)),
+        (ServoControl, ServoConfig(axes="all", set_point_size=0.9, max_acceleration=0.01, max_turn_acceleration=0.01)),
+        (ServoControl, ServoConfig(set_point_size=0.02, max_speed=5.0, max_acceleration=0.01)),
+    ],
+)
+@pytest.mark.parametrize("good", [True, False], ids=["moving", "stopping"])
+def test_limit_lowered_in_motion_holds_at_once_at_least_acceleration(make, config, good):
+    accelerations = {name: 100.0 for name in vars(config) if name.endswith("acceleration")}
+    inputs, control, tick = SteeringInputs(), make(replace(config, **accelerations)), itertools.count()
+
+    def command(good: bool = True) -> list[float]:
+        now = START + next(tick) * TICK
+        tell(y=50.0 if good else 5000.0)(inputs, now)
+        return list(control.update(inputs.observation, now, now, ("a", "a")).twist)
+
+    control.set_enabled(True)
+    inputs.on_camera_info(info(START))
+    control.camera = inputs.camera
+    for _ in range(20):
+        moving = command()
+    if not good:
+        moving = command(good)
+    limits = [name for name in vars(config) if name.startswith("max_") and not name.endswith("acceleration")]
+    halves = {"speed": max(map(abs, moving[:3])), "turn": max(map(abs, moving[3:]))}
+    lowest = {name: halves["speed" if name.endswith("speed") else "turn"] / 20 for name in limits}
+    control.configure(replace(config, **lowest))
+    twist = command(good)
+    assert any(twist)
+    for half, values in (("speed", twist[:3]), ("turn", twist[3:])):
+        size = math.hypot(*values) if make is ServoControl else max(map(abs, values))
+        assert size <= halves[half] / 20 + 1e-9

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Generic, NamedTuple, TypeVar
 
 from dimp_ros.apps.steering.delay_compensation import DelayCompensator
-from dimp_ros.apps.steering.limiter import CommandLimiter
+from dimp_ros.apps.steering.limiter import CommandLimiter, CommandLimits
 from dimp_ros.apps.steering.safety import Command, MotionGate, SafetyConfig, TargetObservation, Twist
 from dimp_ros.geometry.box import Box
 from dimp_ros.geometry.camera import Camera
@@ -31,14 +31,13 @@ class BaseController(ABC, Generic[Config]):
     Nothing moves before `set_enabled` was called. All times are seconds; ``now`` is of the steady clock.
 
     :param camera: camera of the observations; None until it is known. May be replaced at any time.
-    :param uniform: see `CommandLimiter`.
     """
 
-    def __init__(self, config: Config, camera: Camera | None, *, uniform: bool) -> None:
+    def __init__(self, config: Config, camera: Camera | None) -> None:
         self.config = config
         self.camera = camera
         self._enabled = False
-        self._limiter = CommandLimiter(uniform=uniform)
+        self._limiter = CommandLimiter(self.limits(config))
         self._gate = MotionGate()
         self._followed: tuple[str, int, Camera] | None = None  # target, its start, and camera of the values
         self._frames: tuple[str | None, ...] = ()
@@ -55,8 +54,9 @@ class BaseController(ABC, Generic[Config]):
         self._forget()
 
     def configure(self, config: Config) -> None:
-        """Continue with another configuration."""
+        """Continue with another configuration; lowered limits hold from the next command on, without a slew rate."""
         self.config = config
+        self._limiter.limits = self.limits(config)
 
     def refusal(self, observation: TargetObservation | None, now: float, clock: float | None = None) -> str:
         """Return why the robot must not move by ``observation`` now; empty if it may, once enabled."""
@@ -101,6 +101,11 @@ class BaseController(ABC, Generic[Config]):
         self._followed = None
         for value in self._values:
             value.forget()
+
+    @staticmethod
+    @abstractmethod
+    def limits(config: Config) -> CommandLimits:
+        """Return the limits of the commands."""
 
     @property
     @abstractmethod

@@ -21,6 +21,7 @@ import numpy as np
 
 from dimp_ros.apps.steering.controller import BaseController
 from dimp_ros.apps.steering.delay_compensation import DelayCompensator, beyond
+from dimp_ros.apps.steering.limiter import AxisLimits
 from dimp_ros.apps.steering.safety import Command, SafetyConfig, TargetObservation, Twist, fits_box
 from dimp_ros.geometry.box import Box
 from dimp_ros.geometry.camera import Camera
@@ -128,7 +129,7 @@ class FollowControl(BaseController[FollowConfig]):
     """
 
     def __init__(self, config: FollowConfig | None = None, camera: Camera | None = None) -> None:
-        super().__init__(config or FollowConfig(), camera, uniform=False)
+        super().__init__(config or FollowConfig(), camera)
         self._azimuth, self._elevation, self._log_distance = (DelayCompensator() for _ in range(3))
         self._last_pose: float | None = None  # when the last image with a position was taken
         self._by_pose = False
@@ -148,6 +149,15 @@ class FollowControl(BaseController[FollowConfig]):
             self._azimuth.forget()
             self._elevation.forget()
         super().configure(config)
+
+    @staticmethod
+    def limits(config: FollowConfig) -> AxisLimits:
+        """Return the limits of the commands."""
+        speeds = config.max_forward_speed, config.max_lateral_speed, config.max_vertical_speed
+        high = np.array([*speeds, 0.0, config.max_pitch_rate, config.max_yaw_rate])
+        low = -high
+        low[0] = -config.max_backward_speed
+        return AxisLimits(low, high, np.repeat([config.max_acceleration, config.max_yaw_acceleration], 3))
 
     @property
     def _values(self) -> Sequence[DelayCompensator]:
@@ -236,18 +246,15 @@ class FollowControl(BaseController[FollowConfig]):
         return self._limited(wanted, now, (azimuth_error, elevation_error, distance_error), notes)
 
     def _limited(self, wanted: Twist, now: float, error: tuple[float, ...], notes: tuple[str, ...]) -> Command:
-        config = self.config
-        speeds = config.max_forward_speed, config.max_lateral_speed, config.max_vertical_speed
-        high = np.array([*speeds, 0.0, config.max_pitch_rate, config.max_yaw_rate])
-        low = -high
-        low[0] = -config.max_backward_speed
-        slew = np.array([config.max_acceleration] * 3 + [config.max_yaw_acceleration] * 3)
-        if any(value < least or value > most for value, least, most in zip(wanted, low, high, strict=True)):
+        limits = self.limits(self.config)
+        if any(
+            value < least or value > most for value, least, most in zip(wanted, limits.low, limits.high, strict=True)
+        ):
             notes = (*notes, "at a speed limit")
         if not all(map(math.isfinite, wanted)):
             notes = (*notes, "a result is not finite: stopped")
-        smoothing = np.array([config.forward_smoothing, 0.0, 0.0, 0.0, 0.0, 0.0])
-        twist = self._limiter.drive(np.array(wanted), low, high, slew, now, smoothing)
+        smoothing = np.array([self.config.forward_smoothing, 0.0, 0.0, 0.0, 0.0, 0.0])
+        twist = self._limiter.drive(np.array(wanted), now, smoothing)
         return Command(Twist(*twist.tolist()), "", error, notes)
 
 

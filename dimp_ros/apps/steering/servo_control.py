@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from dimp_ros.apps.steering.controller import BaseController
 from dimp_ros.apps.steering.delay_compensation import DelayCompensator, beyond
+from dimp_ros.apps.steering.limiter import VectorLimits
 from dimp_ros.apps.steering.safety import Command, SafetyConfig, TargetObservation, Twist, fits_box
 from dimp_ros.geometry.box import Box
 from dimp_ros.geometry.camera import Camera
@@ -93,10 +94,15 @@ class ServoControl(BaseController[ServoConfig]):
     """
 
     def __init__(self, config: ServoConfig | None = None, camera: Camera | None = None) -> None:
-        super().__init__(config or ServoConfig(), camera, uniform=True)
+        super().__init__(config or ServoConfig(), camera)
         self._features = tuple(DelayCompensator() for _ in range(3))
         self._depth: tuple[float, float] | None = None  # from a position: metres, and when the image was taken
         self._matrix = interaction_matrix(0.0, 0.0, self.config.set_point_depth)
+
+    @staticmethod
+    def limits(config: ServoConfig) -> VectorLimits:
+        """Return the limits of the commands."""
+        return VectorLimits(config.max_speed, config.max_turn, config.max_acceleration, config.max_turn_acceleration)
 
     @property
     def _values(self) -> Sequence[DelayCompensator]:
@@ -175,14 +181,10 @@ class ServoControl(BaseController[ServoConfig]):
             notes = (f"near a singularity, damped: smallest singular value {smallest:.2g}",)
         if not np.isfinite(twist).all():
             notes = (*notes, "a result is not finite: stopped")
-        speed, turn = float(np.linalg.norm(twist[:3])), float(np.linalg.norm(twist[3:]))
-        share = min(1.0, _ratio(config.max_speed, speed), _ratio(config.max_turn, turn))
-        if share < 1.0:  # all components alike: the way in the image stays straight
-            twist = twist * share
+        share = self.limits(config).share(twist)
+        if share < 1.0:
             notes = (*notes, f"saturated: {share:.0%} of the speed that is wanted")
-        high = np.repeat([config.max_speed, config.max_turn], 3)
-        slew = np.repeat([config.max_acceleration, config.max_turn_acceleration], 3)
-        return Command(Twist(*self._limiter.drive(twist, -high, high, slew, now).tolist()), "", error, notes)
+        return Command(Twist(*self._limiter.drive(twist, now).tolist()), "", error, notes)
 
 
 def features(camera: Camera, x: float, y: float, side: float) -> tuple[float, float, float] | None:
@@ -221,7 +223,3 @@ def damped_inverse(matrix: Array, singular_value: float) -> tuple[Array, float]:
     smallest = float(values.min())
     damping = max(0.0, 1.0 - (smallest / singular_value) ** 2) * singular_value**2
     return right.T @ np.diag(values / (values**2 + damping)) @ left.T, smallest
-
-
-def _ratio(most: float, value: float) -> float:
-    return most / value if value > most else 1.0

@@ -117,7 +117,8 @@ class DetectorInput:
         name, refusal = self._settings["detector.target_id"], None
         for detection in self._candidates(message)[:MAX_TRIALS]:
             try:
-                return self._requests.init_target(_stamp(message, detection), detection.bbox, False, name)
+                stamp = _stamp(message, detection)
+                return self._requests.init_target(stamp, detection.bbox, False, name, self._wanted)
             except BoxRefused as error:
                 refusal = refusal or error
         if refusal is not None:
@@ -127,8 +128,10 @@ class DetectorInput:
         return None
 
     def _wanted(self) -> bool:
-        """Return whether there is no target of the detector's name, or it is lost."""
+        """Return whether there is no target of the detector's name, or it is lost; and none is being started."""
         name = self._settings["detector.target_id"]
+        if name in self._pipeline.starting:
+            return False
         if name not in self._pipeline.targets:
             return True
         found = next((estimate for estimate in self._pipeline.estimates if estimate.target_id == name), None)

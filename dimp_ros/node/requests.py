@@ -79,9 +79,19 @@ class Requests:
         self._explain_silence = explain_silence
         self._numbers = itertools.count(1)
 
-    def init_target(self, stamp: Time, bbox: BoundingBox2D, normalized: bool, target_id: str) -> Started:
+    def init_target(
+        self,
+        stamp: Time,
+        bbox: BoundingBox2D,
+        normalized: bool,
+        target_id: str,
+        still_wanted: Callable[[], bool] = lambda: True,
+    ) -> Started:
         """Start a target in ``bbox`` in the image with ``stamp``; see srv/InitTarget.
 
+        A target that was not started in time is dropped as soon as it is: what was refused does not happen later.
+
+        :param still_wanted: asked last of all whether to start it.
         :raises RequestRefused: with what was wrong and the remedy.
         """
         pipeline = self._pipeline
@@ -107,7 +117,9 @@ class Requests:
             raise BoxRefused(str(error)) from error
         known = pipeline.targets
         name = target_id or self._new_name(known)
-        start, late = self._await(pipeline.begin(image, picture, box, name))
+        if not still_wanted():
+            raise RequestRefused(f"{_shown(name)} has been started by another request")
+        start, late = self._await(pipeline.begin(image, picture, box, name), name)
         answer = f"tracking {name!r}{', started over' if name in known else ''}"
         if box.is_point:
             answer += f"; found a box of {start.w:.0f} x {start.h:.0f} px at the point"
@@ -160,16 +172,16 @@ class Requests:
     def _new_name(self, known: tuple[str, ...]) -> str:
         return next(name for name in map(str, self._numbers) if name not in known)
 
-    def _await(self, future: Future[T]) -> T:
-        """Wait for the worker's result, up to request_timeout."""
+    def _await(self, future: Future[T], name: str) -> T:
+        """Wait for the worker to start a target, up to request_timeout."""
         seconds = self._settings["request_timeout"]
         try:
             return future.result(timeout=seconds)
         except RequestTimeout as error:
-            undone = future.cancel()
+            if not future.cancel():
+                self._pipeline.drop(name)
             raise RequestRefused(
-                f"the tracker has not answered for {seconds:g} s"
-                + ("; ask again" if undone else "; watch the target topic, the request may still take effect")
+                f"the tracker has not answered for {seconds:g} s: the target is not started; ask again"
             ) from error
         except (TooManyTargets, WorkerStopped) as error:
             raise RequestRefused(str(error)) from error

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A detector's input beside requests of people."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+pytest.importorskip("vision_msgs.msg", reason="ROS is not sourced")
+pytest.importorskip("dimp_ros.msg", reason="the interfaces are not built: `make setup`, or colcon")
+
+from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
+
+from dimp_ros.node.detection_input import DetectorInput
+
+
+class Requested:
+    """Notes what is started, and lets a person start something while a detection's image is looked for."""
+
+    def __init__(self, pipeline: Any, meanwhile: tuple[str, ...]) -> None:
+        self.pipeline, self.meanwhile = pipeline, meanwhile
+        self.started: list[str] = []
+
+    def init_target(self, stamp: Any, bbox: Any, normalized: bool, target_id: str, still_wanted: Any) -> Any:
+        """Start a target if that is wanted in the end."""
+        self.pipeline.starting = self.meanwhile
+        if still_wanted():
+            self.started.append(target_id)
+        return None
+
+
+@pytest.mark.parametrize(
+    ("starting", "meanwhile", "starts"),
+    [((), (), 1), (("who",), (), 0), ((), ("who",), 0), (("other",), ("other",), 1)],
+    ids=["alone", "a person was first", "a person comes between", "another name"],
+)
+def test_detection_replaces_no_target_that_a_person_is_starting(starting, meanwhile, starts):
+    pipeline: Any = SimpleNamespace(enabled=True, targets=(), starting=starting, estimates=[], late=())
+    settings: Any = {
+        "detector.target_id": "who",
+        "detector.rule": "best_score",
+        "detector.classes": [],
+        "detector.min_score": 0.0,
+    }
+    requests: Any = Requested(pipeline, meanwhile)
+    detection = Detection2D(results=[ObjectHypothesisWithPose()])
+    detection.bbox.size_x = detection.bbox.size_y = 10.0
+    DetectorInput(pipeline, requests, settings, SimpleNamespace(info=print, warning=print)).receive(  # type: ignore[arg-type]
+        Detection2DArray(detections=[detection])
+    )
+    assert len(requests.started) == starts

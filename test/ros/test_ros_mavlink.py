@@ -24,7 +24,10 @@ from pymavlink.dialects.v20 import common  # noqa: E402
 
 from dimp_ros.apps.mavlink.link import make_codec, messages_in  # noqa: E402
 from dimp_ros.apps.mavlink.node import MavlinkNode  # noqa: E402
+from dimp_ros.geometry.box import Box  # noqa: E402
 from dimp_ros.images.picture import Picture  # noqa: E402
+from dimp_ros.ros_utils.messages import bounding_box  # noqa: E402
+from dimp_ros.srv import InitTarget  # noqa: E402
 from dimp_ros.tracker.result import TrackResult  # noqa: E402
 
 HOST = "127.0.0.1"
@@ -123,6 +126,11 @@ class Station:
         status = self.status()
         return status is not None and status.tracking_status == common.CAMERA_TRACKING_STATUS_FLAGS_ACTIVE
 
+    def wait_for_tracker(self) -> None:
+        """Wait until the tracker has reported that there is no target."""
+        idle = common.CAMERA_TRACKING_STATUS_FLAGS_IDLE
+        wait_until(lambda: self.status() and self.status().tracking_status == idle, "the tracker")
+
     def close(self) -> None:
         """Stop listening."""
         self._closing.set()
@@ -177,6 +185,7 @@ def test_mavsdk_starts_and_stops_a_target() -> None:
 
 def test_status_follows_the_target_until_it_is_lost_or_stopped(station: Station) -> None:
     with world(f"udpout:{HOST}:{station.port}") as w:
+        station.wait_for_tracker()
         wait_until(lambda: w.camera.stamps, "an image")
         assert station.command(common.MAV_CMD_CAMERA_TRACK_RECTANGLE, *edges(200.0, 120.0)) == 0
         wait_until(station.is_active, "an active status")
@@ -202,6 +211,31 @@ def test_command_without_a_tracker_is_rejected_for_now(station: Station) -> None
         wait_until(
             lambda: [m for m in station.messages if m.get_type() == "STATUSTEXT" and "no tracker" in m.text], "why"
         )
+
+
+def test_start_rejected_for_lack_of_an_answer_is_taken_back(station: Station) -> None:
+    """The tracker has not even taken it when it is rejected, since it still does another client's."""
+    with world(f"udpout:{HOST}:{station.port}", request_timeout=0.2) as w:
+        station.wait_for_tracker()
+        wait_until(lambda: w.camera.stamps, "an image")
+        begun, release, init = threading.Event(), threading.Event(), w.tracker.init
+
+        def slow(*args: Any, **named: Any) -> TrackResult:
+            begun.set()
+            release.wait(10)
+            return init(*args, **named)
+
+        w.tracker.init = slow
+        client = w.camera.node.create_client(InitTarget, "tracker_node/init_target")
+        box = bounding_box(Box(200.0, 120.0, SIDE, SIDE))
+        wait_until(client.service_is_ready, "the service")
+        client.call_async(InitTarget.Request(id="other", bbox=box))
+        assert begun.wait(10)
+        result = station.command(common.MAV_CMD_CAMERA_TRACK_RECTANGLE, *edges(200.0, 120.0))
+        assert result == common.MAV_RESULT_TEMPORARILY_REJECTED
+        release.set()
+        wait_until(lambda: "mavlink" in [name for name, _ in w.tracker.inits], "the start")
+        wait_until(lambda: list(w.tracker.boxes) == ["other"], "the target's end")
 
 
 @pytest.mark.parametrize(("delay", "point"), [(0.5, False), (0.5, True), (0.0, False)])

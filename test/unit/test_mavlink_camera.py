@@ -28,6 +28,7 @@ class Ground:
         self.now = 100.0
         self.received: list[Any] = []
         self.asked: list[tuple[Any, ...]] = []
+        self.drawn: list[tuple[Any, ...]] = []
         self.answer: CommandAnswer | None = CommandAnswer(True)
         self.waiting: list[Any] = []
         self._out = common.MAVLink(None, *GROUND)
@@ -40,13 +41,15 @@ class Ground:
     def _deliver(self, message: Any) -> None:
         self.received += self._in.parse_buffer(message.pack(self._of_camera))
 
-    def start_rectangle(self, left: float, top: float, right: float, bottom: float, done: Any) -> None:
-        """Note the request."""
-        self._ask(("rectangle", left, top, right, bottom), done)
+    def rectangle(self, left: float, top: float, right: float, bottom: float) -> Any:
+        """Note the command, and the request once it is made."""
+        self.drawn.append(("rectangle", left, top, right, bottom))
+        return lambda done: self._ask(("rectangle", left, top, right, bottom), done)
 
-    def start_point(self, x: float, y: float, done: Any) -> None:
-        """Note the request."""
-        self._ask(("point", x, y), done)
+    def point(self, x: float, y: float) -> Any:
+        """Note the command, and the request once it is made."""
+        self.drawn.append(("point", x, y))
+        return lambda done: self._ask(("point", x, y), done)
 
     def stop(self, done: Any) -> None:
         """Note the request."""
@@ -177,22 +180,29 @@ NUMBERS = {
 }
 
 
+ACCEPTED, REJECTED = common.MAV_RESULT_ACCEPTED, common.MAV_RESULT_TEMPORARILY_REJECTED
+
+
 @pytest.mark.parametrize(
-    ("given", "asked", "rejected"),
+    ("given", "asked", "results"),
     [
-        ([LEFT, RIGHT], [LEFT, RIGHT], 0),
-        ([LEFT, RIGHT, LEFT], [LEFT, LEFT], 1),
-        ([LEFT, MIDDLE, RIGHT], [LEFT, RIGHT], 1),
-        ([MIDDLE, STOP, MIDDLE], [MIDDLE, STOP, MIDDLE], 0),
-        ([LEFT, STOP], [LEFT, STOP, STOP], 0),
-        ([LEFT, RIGHT, STOP], [LEFT, STOP, STOP], 1),
-        ([LEFT, STOP, RIGHT, STOP], [LEFT, STOP, STOP, STOP], 1),
+        ([LEFT, RIGHT], [LEFT, RIGHT], [ACCEPTED]),
+        ([LEFT, RIGHT, LEFT], [LEFT, LEFT], [ACCEPTED]),
+        ([LEFT, MIDDLE, RIGHT], [LEFT, RIGHT], [REJECTED, ACCEPTED]),
+        ([LEFT, MIDDLE], [LEFT, MIDDLE], [ACCEPTED, ACCEPTED]),
+        ([MIDDLE, STOP, MIDDLE], [MIDDLE, STOP, MIDDLE], [ACCEPTED, ACCEPTED]),
+        ([LEFT, STOP], [LEFT, STOP, STOP], [ACCEPTED, ACCEPTED]),
+        ([LEFT, RIGHT, STOP], [LEFT, STOP, STOP], [REJECTED, ACCEPTED, ACCEPTED]),
+        ([LEFT, STOP, RIGHT, STOP], [LEFT, STOP, STOP, STOP], [REJECTED, ACCEPTED, ACCEPTED]),
     ],
 )
 def test_last_command_counts_while_one_before_is_not_answered(
-    given: list[Any], asked: list[Any], rejected: int
+    given: list[Any], asked: list[Any], results: list[int]
 ) -> None:
-    """The operator corrects the box, or stops, while the tracker still starts; a stop is never overtaken."""
+    """The operator corrects the box, or stops, while the tracker still starts; a stop is never overtaken.
+
+    No rectangle's answer stands for another one: the last answer to a kind is that of the last command of the kind.
+    """
     ground = Ground()
     ground.answer = None
     for repeat, (name, *parameters) in enumerate(given):
@@ -204,9 +214,43 @@ def test_last_command_counts_while_one_before_is_not_answered(
     while ground.waiting:
         ground.waiting.pop(0)(CommandAnswer(True))
     assert ground.asked == asked
-    results = [one.result for one in ground.take("COMMAND_ACK")]
-    assert results.count(common.MAV_RESULT_TEMPORARILY_REJECTED) == rejected
-    assert results.count(common.MAV_RESULT_ACCEPTED) == len(given) - rejected
+    found = [one.result for one in ground.take("COMMAND_ACK")]
+    assert sorted(one for one in found if one != common.MAV_RESULT_IN_PROGRESS) == sorted(results)
+
+
+def test_no_answer_to_one_rectangle_stands_for_another() -> None:
+    ground = Ground()
+    ground.answer = None
+    for name, *parameters in (LEFT, RIGHT):
+        ground.command(NUMBERS[name], *parameters)
+    assert ground.result() == common.MAV_RESULT_IN_PROGRESS and ground.drawn == [LEFT, RIGHT], "of its own image"
+    ground.waiting.pop(0)(CommandAnswer(True))
+    assert ground.take("COMMAND_ACK") == []
+    ground.waiting.pop(0)(CommandAnswer(False, "nothing there"))
+    assert ground.result() == common.MAV_RESULT_DENIED
+
+
+def test_repeats_of_two_ground_stations_do_not_replace_each_other() -> None:
+    ground = Ground()
+    ground.answer = None
+    other = common.MAVLink(None, 254, 190)
+    for _ in range(3):
+        ground.command(NUMBERS["rectangle"], *LEFT[1:])
+        message = common.MAVLink_command_long_message(*CAMERA, NUMBERS["rectangle"], 0, *RIGHT[1:], 0, 0, 0)
+        message.pack(other)
+        ground.camera.on_message(common.MAVLink(None).parse_buffer(message.get_msgbuf())[0])
+    while ground.waiting:
+        ground.waiting.pop(0)(CommandAnswer(True))
+    assert ground.asked == [LEFT, RIGHT]
+
+
+def test_request_that_fails_does_not_block_the_next() -> None:
+    ground = Ground()
+    ground.rectangle = lambda *edges: lambda done: 1 / 0  # type: ignore[assignment, method-assign]
+    ground.command(NUMBERS["rectangle"], *LEFT[1:])
+    assert ground.result() == common.MAV_RESULT_DENIED
+    ground.command(NUMBERS["point"], *MIDDLE[1:])
+    assert ground.result() == ACCEPTED and ground.asked == [MIDDLE]
 
 
 def test_start_that_is_refused_leaves_no_target_that_was_stopped() -> None:

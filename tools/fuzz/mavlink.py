@@ -12,7 +12,7 @@ from typing import Any
 from dimp_ros.apps.mavlink.autopilot import AutopilotControl
 from dimp_ros.apps.mavlink.camera import Identity, TrackingCamera
 from dimp_ros.apps.mavlink.link import dialect, make_codec, messages_in
-from dimp_ros.apps.mavlink.tracking_commands import CommandAnswer, Done
+from dimp_ros.apps.mavlink.tracking_commands import CommandAnswer, Done, Request
 from dimp_ros.geometry.box import Box
 from dimp_ros.tracker.result import TargetEstimate, TargetState
 from fuzz.draw import mutated, odd_float, odd_int, odd_text
@@ -50,15 +50,15 @@ class FuzzedTracker:
         if kind < 3:
             done(CommandAnswer(kind == 0, odd_text(self._draw) if kind else "", later=kind == 2))
 
-    def start_rectangle(self, left: float, top: float, right: float, bottom: float, done: Done) -> None:
+    def rectangle(self, left: float, top: float, right: float, bottom: float) -> Request:
         """Accept a rectangle, which must be one."""
         assert 0.0 <= left < right <= 1.0 and 0.0 <= top < bottom <= 1.0, (left, top, right, bottom)
-        self._answer(done)
+        return self._answer
 
-    def start_point(self, x: float, y: float, done: Done) -> None:
+    def point(self, x: float, y: float) -> Request:
         """Accept a point, which must be in the image."""
         assert 0.0 <= x <= 1.0 and 0.0 <= y <= 1.0, (x, y)
-        self._answer(done)
+        return self._answer
 
     def stop(self, done: Done) -> None:
         """Stop."""

@@ -32,6 +32,11 @@ class DisplayedImage:
         self._stamps.append(stamp)
         self._newest_taken = steady - (age if 0.0 <= age <= PLAUSIBLE_AGE_SECONDS else 0.0)
 
+    @property
+    def newest(self) -> int:
+        """Stamp of the newest image, nanoseconds; 0 without images."""
+        return self._stamps[-1] if self._stamps else 0
+
     def stamp(self, delay: float, steady: float) -> int:
         """Return the stamp (nanoseconds) of the image on display; 0 for the newest: without delay, or without images.
 

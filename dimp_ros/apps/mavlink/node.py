@@ -20,7 +20,7 @@ from dimp_ros.apps.mavlink.camera import Identity, TrackingCamera
 from dimp_ros.apps.mavlink.display import DisplayedImage
 from dimp_ros.apps.mavlink.link import MavlinkLink
 from dimp_ros.apps.mavlink.settings import MavlinkSettings, mavlink_parameters
-from dimp_ros.apps.mavlink.tracking_commands import CommandAnswer, Done
+from dimp_ros.apps.mavlink.tracking_commands import CommandAnswer, Done, Request
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.stamps import NANOSECONDS, stamp_ns
 from dimp_ros.msg import TargetStateArray
@@ -33,6 +33,9 @@ from dimp_ros.ros_utils.steady_clock import sent_at
 from dimp_ros.srv import DropTarget, InitTarget
 
 WATCH_SECONDS = 0.2
+WAITED_SECONDS = 0.1
+"""A start that is passed on later than this after its command is for the image that was the newest then."""
+
 REPORT_SECONDS = 1.0
 
 
@@ -60,6 +63,7 @@ class MavlinkNode(Node):
         self._lock = threading.Lock()
         self._displayed = DisplayedImage()
         self._calls: set[_Call] = set()
+        self._doubtful = False  # a start that was rejected for lack of an answer may have taken effect
         group = ReentrantCallbackGroup()  # an answer must not wait for another one
         self._init_client = self.create_client(InitTarget, f"{settings.tracker}/init_target", callback_group=group)
         self._drop_client = self.create_client(DropTarget, f"{settings.tracker}/drop_target", callback_group=group)
@@ -105,30 +109,38 @@ class MavlinkNode(Node):
     def _tick(self) -> None:
         self._camera.tick()
 
-    def start_rectangle(self, left: float, top: float, right: float, bottom: float, done: Done) -> None:
-        """Track what is inside a rectangle, in fractions of the displayed image."""
-        self._start(Box(left, top, right - left, bottom - top), done)
+    def rectangle(self, left: float, top: float, right: float, bottom: float) -> Request:
+        """Return the request for what is inside a rectangle of the image displayed now, in fractions of it."""
+        return self._start(Box(left, top, right - left, bottom - top))
 
-    def start_point(self, x: float, y: float, done: Done) -> None:
-        """Track the object around a point, in fractions of the displayed image."""
-        self._start(Box(x, y, 0.0, 0.0), done)
+    def point(self, x: float, y: float) -> Request:
+        """Return the request for the object around a point of the image displayed now, in fractions of it."""
+        return self._start(Box(x, y, 0.0, 0.0))
 
     def stop(self, done: Done) -> None:
         """Stop tracking; it is no error if nothing was tracked."""
         request = DropTarget.Request(id=self._settings.target_id)
         self._call(self._drop_client, request, lambda answer: done(answer if answer.later else CommandAnswer(True)))
 
-    def _start(self, box: Box, done: Done) -> None:
-        """Start the target in the image that was on display when the command came."""
+    def _start(self, box: Box) -> Request:
+        """Return the request to start the target in the image that is on display now."""
+        arrived = time.monotonic()
         with self._lock:
-            stamp = self._displayed.stamp(self.parameters["video_delay"], time.monotonic())
-        request = InitTarget.Request(
-            stamp=Time(sec=stamp // NANOSECONDS, nanosec=stamp % NANOSECONDS),
-            bbox=bounding_box(box),
-            normalized=True,
-            id=self._settings.target_id,
-        )
-        self._call(self._init_client, request, done)
+            stamp = self._displayed.stamp(self.parameters["video_delay"], arrived)
+            newest = self._displayed.newest
+
+        def request(done: Done) -> None:
+            waited = time.monotonic() - arrived > WAITED_SECONDS  # then the tracker's newest image is another one
+            at = stamp or (newest if waited else 0)
+            request = InitTarget.Request(
+                stamp=Time(sec=at // NANOSECONDS, nanosec=at % NANOSECONDS),
+                bbox=bounding_box(box),
+                normalized=True,
+                id=self._settings.target_id,
+            )
+            self._call(self._init_client, request, done)
+
+        return request
 
     def _call(self, client: Any, request: Any, done: Done) -> None:
         if not client.service_is_ready():
@@ -141,13 +153,28 @@ class MavlinkNode(Node):
         future.add_done_callback(lambda _: self._answered(call))
 
     def _answered(self, call: _Call) -> None:
-        """Pass an answer on, once."""
+        """Pass an answer on, once. A start that was rejected for lack of an answer is taken back."""
         with self._lock:
-            if call not in self._calls:
-                return
-            self._calls.remove(call)
+            in_time = call in self._calls
+            self._calls.discard(call)
+            late_start = not in_time and call.client is self._init_client
+            starting = any(one.client is self._init_client for one in self._calls)
         response = call.future.result()
-        call.done(CommandAnswer(bool(response.success), str(response.message)))
+        if in_time:
+            self._pass_on(call, CommandAnswer(bool(response.success), str(response.message)))
+        elif late_start and response.success and not starting:
+            self.stop(lambda answer: None)
+
+    def _pass_on(self, call: _Call, answer: CommandAnswer) -> None:
+        """Pass an answer on; first stop what a start that was rejected for lack of an answer may have started."""
+        if call.client is self._init_client:
+            if answer.accepted:
+                self._doubtful = False  # it has been replaced
+            elif answer.later or self._doubtful:
+                self._doubtful = True
+                self.stop(lambda _: call.done(answer))
+                return
+        call.done(answer)
 
     # From the graph
 
@@ -184,12 +211,10 @@ class MavlinkNode(Node):
             late = [call for call in self._calls if call.deadline <= now]
             self._calls.difference_update(late)
         for call in late:
-            call.client.remove_pending_request(call.future)
-            call.done(
-                CommandAnswer(
-                    False, f"the tracker has not answered for {self._settings.request_timeout:g} s", later=True
-                )
-            )
+            if call.client is not self._init_client:  # the late answer to a start is acted on
+                call.client.remove_pending_request(call.future)
+            text = f"the tracker has not answered for {self._settings.request_timeout:g} s"
+            self._pass_on(call, CommandAnswer(False, text, later=True))
 
     def _report(self) -> None:
         problem, name = self.link.problem, self.get_fully_qualified_name().lstrip("/")

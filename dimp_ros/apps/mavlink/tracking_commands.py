@@ -23,16 +23,17 @@ class CommandAnswer(NamedTuple):
 
 
 Done = Callable[[CommandAnswer], None]
+Request = Callable[[Done], None]
 
 
 class CameraTracker(Protocol):
-    """What the camera asks for. `done` is called once, from any thread."""
+    """What the camera asks for: requests, which may be made later. They call `done` once, from any thread."""
 
-    def start_rectangle(self, left: float, top: float, right: float, bottom: float, done: Done) -> None:
-        """Track what is inside a rectangle, in fractions of the displayed image."""
+    def rectangle(self, left: float, top: float, right: float, bottom: float) -> Request:
+        """Return the request for what is inside a rectangle of the image displayed now, in fractions of it."""
 
-    def start_point(self, x: float, y: float, done: Done) -> None:
-        """Track the object around a point, in fractions of the displayed image."""
+    def point(self, x: float, y: float) -> Request:
+        """Return the request for the object around a point of the image displayed now, in fractions of it."""
 
     def stop(self, done: Done) -> None:
         """Stop tracking."""
@@ -49,13 +50,26 @@ class CameraCommand(NamedTuple):
     @property
     def key(self) -> tuple[Any, ...]:
         """What a repeat has in common with it; NaN, which equals nothing, is None."""
-        return (*self[:1], *self[2:], *(None if math.isnan(value) else value for value in self.parameters))
+        return (*self.kind, *(None if math.isnan(value) else value for value in self.parameters))
+
+    @property
+    def kind(self) -> tuple[int, int, int]:
+        """What an acknowledgement names: it does not tell two rectangles of a ground station apart."""
+        return self.number, self.system, self.component
+
+
+class _Start(NamedTuple):
+    """A start, and how it is asked for."""
+
+    command: CameraCommand
+    request: Request
 
 
 class TrackingCommands:
     """Passes starts of a target on, one at a time, and stops at once. Thread-safe.
 
-    A command that is repeated while it is not answered is acknowledged as in progress.
+    A command that is repeated while it is not answered, and a start that waits, is acknowledged as in progress. Where
+    another one of its kind has come since, its answer is not acknowledged: it would be taken for that one's.
 
     :param acknowledge: called with a command and its MAV_RESULT. :param say: tells the operator a reason.
     """
@@ -68,50 +82,59 @@ class TrackingCommands:
     ) -> None:
         self._m = m = dialect()
         self._tracker, self._acknowledge, self._say = tracker, acknowledge, say
-        self._acts = {
-            m.MAV_CMD_CAMERA_TRACK_RECTANGLE: self._track_rectangle,
-            m.MAV_CMD_CAMERA_TRACK_POINT: self._track_point,
-            m.MAV_CMD_CAMERA_STOP_TRACKING: self._stop_tracking,
+        self._requests: dict[int, Callable[[CameraCommand], Request]] = {
+            m.MAV_CMD_CAMERA_TRACK_RECTANGLE: self._rectangle,
+            m.MAV_CMD_CAMERA_TRACK_POINT: self._point,
+            m.MAV_CMD_CAMERA_STOP_TRACKING: lambda command: tracker.stop,
         }
         self._lock = threading.Lock()  # guards what is known of tracking commands
-        self._open: list[tuple[Any, ...]] = []  # keys of those that are not answered yet
-        self._latest: tuple[Any, ...] = ()  # key of the last one
-        self._running: CameraCommand | None = None  # the start that the tracker has
-        self._next: CameraCommand | None = None  # the start that waits for it
+        self._open: list[CameraCommand] = []  # those that are not answered yet, oldest first
+        self._latest: dict[tuple[int, int], CameraCommand] = {}  # the last one of each sender
+        self._running: _Start | None = None  # the start that the tracker has
+        self._next: _Start | None = None  # the start that waits for it
         self._stopped: CameraCommand | None = None  # the start that the tracker had when the last stop came
-        self.numbers = frozenset(self._acts)
+        self.numbers = frozenset(self._requests)
         """MAV_CMD of the commands that are taken."""
 
     def on_command(self, command: CameraCommand) -> None:
         """Pass a start on, or keep it until the one before is answered; pass a stop on at once. The last one counts."""
+        try:
+            start = _Start(command, self._requests[command.number](command))
+        except ValueError as error:
+            self._report(command, CommandAnswer(False, str(error)))
+            return
         stop = command.number == self._m.MAV_CMD_CAMERA_STOP_TRACKING
+        sender = command.system, command.component
         with self._lock:
-            repeated = command.key == self._latest and command.key in self._open
+            last = self._latest.get(sender)
+            repeated = last is not None and last.key == command.key and any(last is one for one in self._open)
             replaced, begin = None, not repeated
             if not repeated:
-                self._latest = command.key
-                self._open.append(command.key)
+                self._latest[sender] = command
+                self._open.append(command)
                 replaced, self._next = self._next, None
                 if stop:
-                    self._stopped = self._running
+                    self._stopped = self._running.command if self._running else None
                 elif self._running is None:
-                    self._running = command
+                    self._running = start
                 else:
-                    self._next, begin = command, False
-        if repeated:  # sent again because the answer has not come yet
+                    self._next, begin = start, False
+        if not begin:
             self._acknowledge(command, self._m.MAV_RESULT_IN_PROGRESS)
         if replaced is not None:
-            self._answer(replaced, CommandAnswer(False, "another command has replaced it", later=True))
+            self._answer(replaced.command, CommandAnswer(False, "another command has replaced it", later=True))
         if begin:
-            self._begin(command)
+            self._begin(start)
 
-    def _begin(self, command: CameraCommand) -> None:
-        self._acts[command.number](command, lambda answer: self._finish(command, answer))
+    def _begin(self, start: _Start) -> None:
+        try:
+            start.request(lambda answer: self._finish(start, answer))
+        except Exception as error:  # otherwise all further commands would wait for it
+            self._finish(start, CommandAnswer(False, f"{type(error).__name__}: {error}"))
 
-    def _finish(self, command: CameraCommand, answer: CommandAnswer) -> None:
+    def _finish(self, start: _Start, answer: CommandAnswer) -> None:
         """Answer a command, and pass on what has waited for it."""
-        self._answer(command, answer)
-        if command.number == self._m.MAV_CMD_CAMERA_STOP_TRACKING:
+        if not self._answer(start.command, answer) or start.command.number == self._m.MAV_CMD_CAMERA_STOP_TRACKING:
             return
         with self._lock:
             self._running, self._next = self._next, None
@@ -120,35 +143,36 @@ class TrackingCommands:
                 self._stopped = None
         if following is not None:
             self._begin(following)
-        elif stopped is not None and (command is stopped or not answer.accepted):
+        elif stopped is not None and (start.command is stopped or not answer.accepted):
             self._tracker.stop(lambda answer: None)  # the tracker may have heard of the stop before the start
 
-    def _answer(self, command: CameraCommand, answer: CommandAnswer) -> None:
+    def _answer(self, command: CameraCommand, answer: CommandAnswer) -> bool:
+        """Report the answer unless a later command of the kind is open; return whether the command was open."""
         with self._lock:
-            self._open.remove(command.key)
+            index = next((index for index, one in enumerate(self._open) if one is command), None)
+            if index is None:
+                return False
+            del self._open[index]
+            hidden = any(one.kind == command.kind for one in self._open[index:])
+        if not hidden:
+            self._report(command, answer)
+        return True
+
+    def _report(self, command: CameraCommand, answer: CommandAnswer) -> None:
         m = self._m
         refused = m.MAV_RESULT_TEMPORARILY_REJECTED if answer.later else m.MAV_RESULT_DENIED
         self._acknowledge(command, m.MAV_RESULT_ACCEPTED if answer.accepted else refused)
         if not answer.accepted and answer.text:
             self._say(answer.text)
 
-    def _track_rectangle(self, command: CameraCommand, done: Done) -> None:
+    def _rectangle(self, command: CameraCommand) -> Request:
         left, top, right, bottom = command.parameters[:4]
         if not all(0.0 <= value <= 1.0 for value in (left, top, right, bottom)) or left >= right or top >= bottom:
-            done(
-                CommandAnswer(
-                    False, f"rectangle ({left:g}, {top:g}, {right:g}, {bottom:g}): need 0 <= left < right <= 1"
-                )
-            )
-        else:
-            self._tracker.start_rectangle(left, top, right, bottom, done)
+            raise ValueError(f"rectangle ({left:g}, {top:g}, {right:g}, {bottom:g}): need 0 <= left < right <= 1")
+        return self._tracker.rectangle(left, top, right, bottom)
 
-    def _track_point(self, command: CameraCommand, done: Done) -> None:
+    def _point(self, command: CameraCommand) -> Request:
         x, y = command.parameters[:2]
         if not 0.0 <= x <= 1.0 or not 0.0 <= y <= 1.0:
-            done(CommandAnswer(False, f"point ({x:g}, {y:g}): need 0 to 1"))
-        else:
-            self._tracker.start_point(x, y, done)
-
-    def _stop_tracking(self, command: CameraCommand, done: Done) -> None:
-        self._tracker.stop(done)
+            raise ValueError(f"point ({x:g}, {y:g}): need 0 to 1")
+        return self._tracker.point(x, y)

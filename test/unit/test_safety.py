@@ -206,6 +206,20 @@ def test_ros_time_that_does_not_advance_stops_new_images_too(kind):
     assert allowed and allowed[-1] <= 10.0 + 0.7 + CONFIG.timeout  # the slow swing rises for 0.63 s
 
 
+@pytest.mark.parametrize("swing", [2.5, 1000.0])
+@pytest.mark.parametrize("every", [2, 10, 20, 1000])
+def test_ros_time_behind_its_highest_value_stops_though_both_advance(swing, every):
+    """As of two publishers of /clock; the images fit the time of the one that is behind."""
+    gate = MotionGate()
+    for index, now in enumerate(ticks(10.0, 2.0)):
+        clock = now + swing * (index % every == 1)
+        said = gate_says(gate, state(now - 0.03, now), now, clock)
+        if index == 0:
+            assert said == ""
+        elif clock < 10.0 + swing:
+            assert "ROS time went back" in said
+
+
 @pytest.mark.parametrize("rate", [0.1, 1.0, 5.0])
 def test_slow_and_quick_simulated_time_moves(rate):
     gate = MotionGate()

@@ -109,7 +109,8 @@ class MotionGate:
       image older than the newest one is refused until `restart`. So a replay in a loop, or old messages repeated in
       turn, move nothing.
     - ROS time must advance beyond its highest value since `restart`: within the last ``timeout``, by
-      `LEAST_CLOCK_RATE` times that. So a clock that stands, crawls or swings to and fro moves nothing.
+      `LEAST_CLOCK_RATE` times that; and it must not be behind that value by more than `EARLY_SECONDS`. So a clock that
+      stands, crawls or swings to and fro moves nothing, not even where the highest values of the swing advance.
     - After a pause of the calls longer than `PAUSE_SECONDS` (a stopped process, a suspended machine), only messages
       that were sent after the pause count: what waited in a queue is ignored.
     - An image must have been taken, by ROS time, after the last change of the camera: older boxes are of another one.
@@ -183,15 +184,22 @@ class MotionGate:
 
     def _clock_trouble(self, timeout: float, now: float) -> str:
         """Return what is wrong with ROS time; empty if it advances, or has not been watched for ``timeout`` yet."""
-        before = next((value for time, value in reversed(self._highest) if not now - time <= timeout), None)
-        if before is None or self._clock is None:
+        if self._clock is None or not self._highest:
             return ""
-        advanced = self._highest[-1][1] - before
+        highest = self._highest[-1][1]
+        back = (
+            f"ROS time went back by {highest - self._clock:.3g} s: disable, and enable again, to follow by the new time"
+        )
+        if highest - self._clock > EARLY_SECONDS:
+            return back
+        before = next((value for time, value in reversed(self._highest) if not now - time <= timeout), None)
+        if before is None:
+            return ""
+        advanced = highest - before
         if advanced >= LEAST_CLOCK_RATE * timeout:
             return ""
-        behind = self._highest[-1][1] - self._clock
-        if behind > 0.0:
-            return f"ROS time went back by {behind:.3g} s: disable, and enable again, to follow by the new time"
+        if self._clock < highest:
+            return back
         return f"ROS time advanced by {advanced:.2g} s in the last {timeout:g} s: is /clock published?"
 
 

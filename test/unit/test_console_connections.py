@@ -303,3 +303,56 @@ def test_session_cancelled_while_it_ends_loses_no_exception():
 
     asyncio.run(end())
     assert lost == []
+
+
+class FakeTransport(asyncio.Transport):
+    """The transport of a connection from an address."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__({"peername": (address, 1)})
+        self.aborted = False
+
+    def abort(self) -> None:
+        """Note that it was closed."""
+        self.aborted = True
+
+
+@pytest.mark.parametrize("speaks", [False, True], ids=["silent", "speaking"])
+@pytest.mark.parametrize(
+    ("operator", "attackers"),
+    [
+        ("10.0.0.1", lambda n: f"10.0.0.{2 + n % 2}"),
+        ("10.0.0.1", lambda n: f"10.7.{n // 250 % 8}.{n % 250}"),
+        ("::1", lambda n: f"2001:db8::{n:x}"),
+        ("10.0.0.1", lambda n: f"::ffff:10.9.9.{n % 256}"),
+        ("fe80::1%eth0", lambda n: f"2001:db8:0:{n % 20:x}::{n:x}"),
+    ],
+    ids=["neighbour", "IPv4 networks", "IPv6", "mapped", "IPv6 networks"],
+)
+def test_many_addresses_close_no_connection_of_the_operator(operator, attackers, speaks):
+    async def flood() -> list[FakeTransport]:
+        counted, operators = connections.Connections(lambda: asyncio.Protocol()), []
+        for number in range(2000):
+            transport = FakeTransport(attackers(number))
+            counted.opened(transport)
+            if speaks:
+                counted.heard(transport)
+            if number >= 300 and number % 50 == 0 and len(operators) < 7:
+                operators.append(FakeTransport(operator))
+                counted.opened(operators[-1])
+                counted.heard(operators[-1])
+        return operators
+
+    assert not any(one.aborted for one in asyncio.run(flood()))
+
+
+def test_silent_connections_of_the_operators_network_go_first():
+    async def flood() -> bool:
+        counted, operator = connections.Connections(lambda: asyncio.Protocol()), FakeTransport("10.0.0.1")
+        counted.opened(operator)
+        counted.heard(operator)
+        for number in range(1000):
+            counted.opened(FakeTransport(f"10.0.0.{2 + number % 250}"))
+        return operator.aborted
+
+    assert not asyncio.run(flood())

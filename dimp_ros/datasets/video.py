@@ -66,10 +66,16 @@ def _read(path: Path) -> str:
         raise FileNotFoundError(f"{path} is missing; fetch this sequence of the data set again") from error
 
 
+LARGEST_COORDINATE = 1e6
+"""No image has as many pixels in a row or column."""
+
+
 def read_boxes(path: Path) -> NDArray[np.float64]:
     """Read a file of boxes, one ``x, y, w, h`` a line, separated by commas, blanks or tabs.
 
-    :return: ``float64 [N, 4]`` as in the file; all nan where a number is nan or a side is not positive.
+    A line with one side below 0 and one above, or a number beyond `LARGEST_COORDINATE`, is damaged, not an absence.
+
+    :return: ``float64 [N, 4]`` as in the file; all nan where a number is not finite or a side is not positive.
     :raises OSError: if it is missing. :raises ValueError: naming the line that is damaged.
     """
     lines = [(number, line) for number, line in enumerate(_read(path).splitlines(), 1) if line.strip()]
@@ -83,6 +89,13 @@ def read_boxes(path: Path) -> NDArray[np.float64]:
         boxes = np.array(rows, np.float64).reshape(-1, 4)
     except ValueError as error:
         raise ValueError(f"{path}: expected x,y,w,h as numbers or nan a line ({error}); fetch it again") from error
+    finite = np.isfinite(boxes).all(1)
+    far = (np.abs(np.nan_to_num(boxes, posinf=0.0, neginf=0.0)) > LARGEST_COORDINATE).any(1)
+    damaged = np.flatnonzero(far | (finite & (boxes[:, 2:].min(1) < 0) & (boxes[:, 2:].max(1) > 0)))
+    if damaged.size:
+        number, line = lines[damaged[0]]
+        limit = f"sides above 0 and numbers within {LARGEST_COORDINATE:g}, or nan where the target is absent"
+        raise ValueError(f"{path}, line {number}: expected {limit}, got {line!r}; fetch it again")
     boxes[~(np.isfinite(boxes).all(1) & (boxes[:, 2:] > 0).all(1))] = np.nan
     return boxes
 

@@ -105,6 +105,16 @@ def test_values_beyond_half_precision_are_not_stored_in_it(tmp_path):
         save_weights(tmp_path / "half.safetensors", model, WeightsInfo("dimp_lite"), torch.float16)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_weights_that_are_not_finite_are_not_written(saved, tmp_path, monkeypatch, value, dtype):
+    bias = saved[1].bb_regressor.iou_predictor.bias.data
+    monkeypatch.setattr(saved[1].bb_regressor.iou_predictor.bias, "data", torch.full_like(bias, value))
+    with pytest.raises(ValueError, match=r"iou_predictor\.bias: NaN or infinite"):
+        save_weights(tmp_path / "new.safetensors", saved[1], WeightsInfo("dimp_lite"), dtype)
+    assert not any(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("entries", "words"),
     [

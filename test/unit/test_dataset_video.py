@@ -10,6 +10,7 @@ import pytest
 from dimp_ros.datasets.got10k import Got10kDataSet
 from dimp_ros.datasets.lasot import LasotDataSet
 from dimp_ros.datasets.trackingnet import TrackingNetDataSet
+from dimp_ros.datasets.video import read_boxes
 
 
 def write_frames(folder, names):
@@ -160,3 +161,19 @@ def test_trackingnet_names_what_is_missing(tmp_path):
     (root / "TRAIN_3" / "anno" / "dd_9.txt").write_text("1,2,3,4\n")
     with pytest.raises(FileNotFoundError, match="frames lacks 1 of 2 clips, the first is 'dd_9'"):
         TrackingNetDataSet(root)
+
+
+@pytest.mark.parametrize("line", ["20,40,-30,30", "20,40,30,-1", "1e308,40,30,30", "20,-2e6,30,30", "0,0,nan,1e300"])
+def test_damaged_box_is_refused_with_its_line(tmp_path, line):
+    path = tmp_path / "groundtruth.txt"
+    path.write_text(f"1,2,3,4\n\n{line}\n")
+    with pytest.raises(ValueError, match=r"groundtruth\.txt, line 3: expected sides above 0"):
+        read_boxes(path)
+
+
+@pytest.mark.parametrize("line", ["nan,nan,nan,nan", "0,0,0,0", "-1,-1,-1,-1", "5,5,0,7", "inf,1,2,3"])
+def test_absent_target_has_no_box(tmp_path, line):
+    path = tmp_path / "groundtruth.txt"
+    path.write_text(f"1,2,3,4\n{line}\n")
+    boxes = read_boxes(path)
+    assert np.isnan(boxes[1]).all() and boxes[0].tolist() == [1, 2, 3, 4]

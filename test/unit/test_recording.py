@@ -114,6 +114,28 @@ def test_background_video_blocks_nothing_and_is_complete(tmp_path):
     assert [number_of(frame) for frame in frames] == list(range(12)) and all(map(has_box, frames))
 
 
+@pytest.mark.parametrize("late", [False, True], ids=["no states", "late states"])
+def test_images_without_states_are_written_when_many_wait(tmp_path, monkeypatch, late):
+    monkeypatch.setattr("dimp_ros.apps.recording.annotated_video.WAITING_BYTES", 15 * picture(0).nbytes)
+    with AnnotatedVideo(tmp_path / "video.mp4") as video:
+        for number in range(40):
+            video.add_image(number * PERIOD, picture(number))
+            assert number + 1 - video.written <= 15
+            if late and number >= 5:
+                video.add_observation((number - 5) * PERIOD, FOUND)
+    assert video.written == 40 and video.skipped == (5 if late else 40)
+
+
+def test_background_video_leaves_images_out_while_many_wait(tmp_path, monkeypatch):
+    monkeypatch.setattr("dimp_ros.apps.recording.annotated_video.WAITING_JOBS", 12)
+    video, gate = BackgroundVideo(tmp_path / "video.mp4"), threading.Event()
+    video.add_image(0, lambda: (gate.wait(10), picture(0))[1])
+    for number in range(1, 100):
+        video.add_image(number * PERIOD, lambda number=number: picture(number))
+    gate.set()
+    assert 100 - 13 <= video.close() <= 100 - 12
+
+
 @pytest.mark.parametrize("kind", [AnnotatedVideo, BackgroundVideo])
 @pytest.mark.parametrize("words", [True, False], ids=["states came", "no states came"])
 def test_video_that_is_hastened_is_finished_with_what_it_has(tmp_path, monkeypatch, kind, words):

@@ -25,6 +25,12 @@ DEFAULT_RATE = 30.0
 LAST_SECONDS = 0.4
 """For so long images are written when a recording is to end at once."""
 
+WAITING_BYTES = 256 * 2**20
+"""Most bytes of images that wait for their states; beyond, the oldest are written without."""
+
+WAITING_JOBS = 600
+"""Most images and states that wait for the thread of a `BackgroundVideo`; further images are left out."""
+
 MEASURED_FRAMES = 10
 """Number of images from which the frame rate of the video is computed."""
 
@@ -43,12 +49,14 @@ class AnnotatedVideo:
     """Writes every image once, in the order of their stamps, with the target's state in it.
 
     An image is written when its state has arrived, or that of a later image: then the tracker skipped it, and it shows
-    the last box thin and grey. Used by one thread at a time.
+    the last box thin and grey. So it does where `WAITING_BYTES` wait, as behind a tracker that is silent. Used by one
+    thread at a time.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._frames: deque[tuple[int, BgrImage]] = deque()
+        self._waiting_bytes = 0
         self._observations: dict[int, Observation] = {}
         self._newest = -1
         self._last: Observation | None = None
@@ -70,6 +78,7 @@ class AnnotatedVideo:
         """Add the image of ``stamp``, in nanoseconds; HxWx3 uint8 BGR, writable."""
         self._added += 1
         self._frames.append((stamp, image))
+        self._waiting_bytes += image.nbytes
         self._write_ready()
 
     def add_observation(self, stamp: int, observation: Observation) -> None:
@@ -101,9 +110,13 @@ class AnnotatedVideo:
     def _write_ready(self, *, everything: bool = False) -> None:
         if self._writer is None and len(self._frames) < MEASURED_FRAMES and not everything:
             return
-        while self._frames and (everything or self._frames[0][0] <= self._newest) and not self.hastened:
+        while self._frames and not self.hastened:
+            due = self._frames[0][0] <= self._newest or self._waiting_bytes > WAITING_BYTES
+            if not (everything or due):
+                break
             self._writer = self._writer or self._open()
             stamp, image = self._frames.popleft()
+            self._waiting_bytes -= image.nbytes
             self._writer.write(self._annotate(image, self._observations.pop(stamp, None)))
             self.written += 1
 
@@ -128,7 +141,8 @@ class AnnotatedVideo:
 class BackgroundVideo:
     """An `AnnotatedVideo` written by its own thread, in the order of the calls, which return at once.
 
-    Images are kept in memory until they are written. An error ends the video, and `close` raises it.
+    Images are kept in memory until they are written, and left out while `WAITING_JOBS` wait. An error ends the video,
+    and `close` raises it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -142,7 +156,8 @@ class BackgroundVideo:
     def add_image(self, stamp: int, open_image: Callable[[], BgrImage]) -> None:
         """Add the image of ``stamp``, in nanoseconds; ``open_image`` returns it, HxWx3 uint8 BGR and writable."""
         self._added += 1
-        self._jobs.put(lambda: self._video.add_image(stamp, open_image()))
+        if self._jobs.qsize() < WAITING_JOBS:
+            self._jobs.put(lambda: self._video.add_image(stamp, open_image()))
 
     def add_observation(self, stamp: int, observation: Observation) -> None:
         """Add the state in the image of ``stamp``, nanoseconds."""
@@ -153,7 +168,7 @@ class BackgroundVideo:
         self._video.hasten()
 
     def close(self) -> int:
-        """Wait until everything is written, finish the file, and return how many images were left out, see `hasten`.
+        """Wait until everything is written, finish the file, and return how many images were left out.
 
         :raises Exception: the error that ended the video.
         """

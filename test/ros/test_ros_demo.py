@@ -15,6 +15,7 @@ from harness.ros_harness import BOX, Parameter, ScriptedTracker, State, context,
 
 from dimp_ros.apps.demo.demo import Demo
 from dimp_ros.apps.demo.video_source import VideoSource
+from dimp_ros.files.outputs import WriteFailed
 from dimp_ros.images.video import VideoWriter
 from dimp_ros.node.tracker_loader import TrackerUnavailable
 
@@ -170,3 +171,15 @@ def test_demo_without_launch_runs_to_the_end_of_a_folder(tmp_path):
     assert result.returncode in (0, 1), result.stderr  # 1: lost, which is not what is tested
     assert json.loads((tmp_path / "out" / "result.json").read_text())["published"] >= 11
     assert "refused" not in result.stderr + result.stdout, "the tracker was asked while it loads"
+
+
+def test_full_disk_costs_the_video_and_no_figures(tmp_path, monkeypatch, capfd):
+    def fail(_writer, _image):
+        raise WriteFailed("annotated.mp4: its disk is full; free some space there")
+
+    monkeypatch.setattr(VideoWriter, "write", fail)
+    code, out = run_demo(ScriptedTracker(), tmp_path, silence=0.3)
+    said = capfd.readouterr().err
+    assert code == 2 and "[demo] annotated.mp4: its disk is full; free some space there" in said
+    assert "Traceback" not in said and json.loads((out / "result.json").read_text())["published"] >= 10
+    assert not (out / "annotated.mp4").exists()

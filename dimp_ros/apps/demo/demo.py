@@ -68,6 +68,7 @@ class Demo(Node):
         self._published: set[int] = set()
         self._last_image = time.monotonic()
         self._video = AnnotatedVideo(Path(self._settings["out"]) / "annotated.mp4")
+        self._failed: Exception | None = None  # why the video could not be written
         tracker, source = self._settings["tracker"], self._settings["source"]
         group = MutuallyExclusiveCallbackGroup()
         self._init = self.create_client(InitTarget, f"{tracker}/init_target", callback_group=group)
@@ -101,7 +102,10 @@ class Demo(Node):
         if paused:
             self._play(True)
         self._listen()
-        return self._report()
+        if self._failed is not None:
+            print(f"[demo] {self._failed}", file=sys.stderr)
+        code = self._report()
+        return code if self._failed is None else 2
 
     def _wait(self, condition: Callable[[], bool], seconds: float, complaint: str) -> None:
         end = time.monotonic() + seconds
@@ -194,7 +198,7 @@ class Demo(Node):
             stamp = stamp_ns(image.header.stamp)
             if self._recording_since is not None and stamp >= self._recording_since:
                 self._published.add(stamp)
-                self._video.add_image(stamp, to_bgr(image).copy())
+                self._record(lambda: self._video.add_image(stamp, to_bgr(image).copy()))
 
     def _on_target(self, target: TargetState) -> None:
         with self._lock:
@@ -205,19 +209,27 @@ class Demo(Node):
             observation = Observation(STATE_NAMES[target.state], box, target.confidence, target.age, target.id)
             stamp = stamp_ns(target.header.stamp)
             self._observations[stamp] = observation
-            self._video.add_observation(stamp, observation)
+            self._record(lambda: self._video.add_observation(stamp, observation))
+
+    def _record(self, write: Callable[[], object]) -> None:
+        """Write to the video until that fails, as on a full disk: an error must not end the executor."""
+        if self._failed is None:
+            try:
+                write()
+            except (OSError, ValueError) as error:
+                self._failed = error
 
     def _listen(self) -> None:
         """Record until no image comes any more."""
         silence = self._settings["silence"]
         with self._lock:
             self._last_image = time.monotonic()
-        while time.monotonic() - self._last_image < silence:
+        while time.monotonic() - self._last_image < silence and self._failed is None:
             if self._closing.wait(POLL_SECONDS):
                 raise DemoFailed("interrupted")
         with self._lock:
             self._recording_since = None
-            self._video.close()
+            self._record(self._video.close)
         if self._closing.is_set():
             raise DemoFailed("interrupted")
 

@@ -20,8 +20,18 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 
+class _Waiting:
+    """A start that waits for its turn."""
+
+    def __init__(self, target_id: str) -> None:
+        self.target_id, self.dropped = target_id, False
+
+
 class TrackerServices:
     """Calls init_target, drop_target and set_enabled of a tracker node.
+
+    Targets are started one after another, so that the last one counts; a drop is passed on at once, and also drops the
+    starts that still wait here: the tracker would serve them after it.
 
     :param tracker: name of its node, relative to ``node``'s namespace or absolute. :param timeout: seconds.
     """
@@ -33,6 +43,8 @@ class TrackerServices:
             kind: node.create_client(kind, f"{tracker}/{name}", callback_group=group)
             for kind, name in ((InitTarget, "init_target"), (DropTarget, "drop_target"), (SetBool, "set_enabled"))
         }
+        self._turn = asyncio.Lock()
+        self._waiting: list[_Waiting] = []
         self.enabled: bool | None = None
         """Whether the tracker is enabled, as last set or reported; None if unknown."""
 
@@ -52,10 +64,23 @@ class TrackerServices:
     ) -> Answer:
         """Start a target from ``box``, (x, y, w, h) in pixels, in the image with ``stamp``, seconds and nanoseconds."""
         time = Time(sec=stamp[0], nanosec=stamp[1])
-        return await self._call(InitTarget.Request(stamp=time, bbox=bounding_box(box), id=target_id), InitTarget)
+        request = InitTarget.Request(stamp=time, bbox=bounding_box(box), id=target_id)
+        entry = _Waiting(target_id)
+        self._waiting.append(entry)
+        try:
+            async with self._turn:
+                if entry.dropped:
+                    return Answer(False, "dropped before it was started")
+                self._waiting.remove(entry)
+                return await self._call(request, InitTarget)
+        finally:
+            if entry in self._waiting:
+                self._waiting.remove(entry)
 
     async def drop_target(self, target_id: str) -> Answer:
         """Drop a target; an empty name means all."""
+        for entry in self._waiting:
+            entry.dropped = entry.dropped or target_id in ("", entry.target_id)
         return await self._call(DropTarget.Request(id=target_id), DropTarget)
 
     async def set_enabled(self, enabled: bool) -> Answer:

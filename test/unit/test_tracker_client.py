@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The console's requests to the tracker: their order while one is not answered yet."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+pytest.importorskip("dimp_ros.srv", reason="the interfaces are not built: `make setup`, or colcon")
+pytest.importorskip("aiohttp", reason="aiohttp is not installed: apt install python3-aiohttp, or pip")
+
+from rclpy.task import Future
+
+from dimp_ros.apps.console.tracker_client import TrackerServices
+from dimp_ros.srv import DropTarget, InitTarget
+
+
+class Tracker:
+    """A node and its clients; requests are answered when `answer` is called."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.futures: list[Future] = []
+
+    def create_client(self, kind: Any, name: str, callback_group: Any) -> Any:
+        """Return the client: this object knows a request by its type."""
+        return self
+
+    def service_is_ready(self) -> bool:
+        """Return that the tracker is there."""
+        return True
+
+    def call_async(self, request: Any) -> Future:
+        """Note a request."""
+        self.asked.append(f"{'start' if isinstance(request, InitTarget.Request) else 'drop'} {request.id}")
+        self.futures.append(Future())
+        return self.futures[-1]
+
+    def answer(self) -> None:
+        """Answer all requests."""
+        for future in self.futures:
+            if not future.done():
+                future.set_result(DropTarget.Response(success=True, message="done"))
+
+
+@pytest.mark.parametrize(
+    ("given", "asked", "refused"),
+    [
+        (["start a", "start a"], ["start a", "start a"], 0),
+        (["start a", "start a", "drop a"], ["start a", "drop a"], 1),
+        (["start a", "start b", "start a", "drop "], ["start a", "drop "], 2),
+        (["start a", "start b", "drop a"], ["start a", "drop a", "start b"], 0),
+        (["start a", "start a", "drop a", "start a"], ["start a", "drop a", "start a"], 1),
+    ],
+)
+def test_drop_is_not_overtaken_by_starts_before_it(given, asked, refused):
+    async def ask() -> list[Any]:
+        tracker: Any = Tracker()
+        services, tasks = TrackerServices(tracker, "tracker_node", 5.0), []
+        for one in given:
+            kind, name = one.split(" ")
+            box = (0.0, 0.0, 1.0, 1.0)
+            call = services.init_target((0, 0), box, name) if kind == "start" else services.drop_target(name)
+            tasks.append(asyncio.ensure_future(call))
+            await asyncio.sleep(0.0)
+        while not all(task.done() for task in tasks):
+            tracker.answer()
+            await asyncio.sleep(0.001)
+        assert tracker.asked == asked
+        return [task.result() for task in tasks]
+
+    answers = asyncio.run(ask())
+    assert [one.message for one in answers if not one.success] == ["dropped before it was started"] * refused

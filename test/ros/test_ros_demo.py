@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from harness.ros_harness import BOX, Parameter, ScriptedTracker, State, context, spinning, tracker_node, wait_until
 
-from dimp_ros.apps.demo.demo import Demo
+from dimp_ros.apps.demo.demo import Demo, lost_text
 from dimp_ros.apps.demo.video_source import VideoSource
 from dimp_ros.files.outputs import WriteFailed
 from dimp_ros.images.video import VideoWriter
@@ -183,3 +183,8 @@ def test_full_disk_costs_the_video_and_no_figures(tmp_path, monkeypatch, capfd):
     assert code == 2 and "[demo] annotated.mp4: its disk is full; free some space there" in said
     assert "Traceback" not in said and json.loads((out / "result.json").read_text())["published"] >= 10
     assert not (out / "annotated.mp4").exists()
+
+
+def test_a_lost_target_is_blamed_on_the_machine_where_many_images_are_skipped():
+    assert lost_text(1, 240, 242) == "the target was lost in 1 of 240 images"
+    assert "111 of 242 were skipped" in lost_text(1, 131, 242) and "rate:=10" in lost_text(1, 131, 242)

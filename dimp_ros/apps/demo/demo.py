@@ -39,10 +39,21 @@ from dimp_ros.srv import InitTarget
 
 STATE_NAMES = {getattr(TargetState, name): name for name in ("UNINITIALIZED", "TRACKING", "UNCERTAIN", "LOST")}
 POLL_SECONDS = 0.02
+MANY_SKIPPED = 0.25
+"""From this share of skipped images on, a lost target may be due to the machine."""
 
 
 class DemoFailed(RecordingFailed):
     """The demo cannot go on; the text says why."""
+
+
+def lost_text(lost: int, processed: int, published: int) -> str:
+    """Return how often the target was lost, and the remedy where many images were skipped."""
+    text = f"the target was lost in {lost} of {processed} images"
+    if processed >= (1 - MANY_SKIPPED) * published:
+        return text
+    skipped = f"{published - processed} of {published} were skipped"
+    return f"{text}; {skipped}: the machine is too busy or too slow for the video's rate, try rate:=10"
 
 
 class Demo(Node):
@@ -245,7 +256,7 @@ class Demo(Node):
         if not summary.frames:
             raise DemoFailed("the tracker has processed no image")
         if summary.lost > self._settings["max_lost"]:
-            print(f"[demo] the target was lost in {summary.lost} of {summary.frames} images", file=sys.stderr)
+            print(f"[demo] {lost_text(summary.lost, summary.frames, len(self._published))}", file=sys.stderr)
             return 1
         return 0
 

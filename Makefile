@@ -5,7 +5,7 @@ PYTHON ?= python3
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo demo-follow demo-drone demo-servo test soak fuzz bench lint format footage clean
+.PHONY: help setup demo demo-follow demo-drone demo-servo test soak fuzz bench follow-picture lint format footage clean
 
 help: ## show this list
 	@echo "make TARGET [ARGS='...'] [PYTHON=python3.11]"

@@ -34,16 +34,20 @@ SMOOTH = 0.3
 
 
 class LoopDemo(NamedTuple):
-    """What is started, the file with the parameters of simulator and controller, and `LoopPlan.final_px`."""
+    """What is started, the file with the simulator's parameters, and `LoopPlan.final_px`.
+
+    :param tuned: whether that file has parameters of the controller, too.
+    """
 
     mode: str
     controller: str
     parameters: str
     final_px: float | None
+    tuned: bool = True
 
 
 DEMOS = {
-    "follow": LoopDemo("vehicle", "follower", "simulator_vehicle.yaml", None),
+    "follow": LoopDemo("vehicle", "follower", "simulator_vehicle.yaml", None, tuned=False),
     "servo": LoopDemo("arm", "servo", "simulator_arm.yaml", 2.0),
     "drone": LoopDemo("vehicle", "follower", "simulator_drone.yaml", None),
 }
@@ -87,9 +91,10 @@ def run_demo(
     remapping = ["-r", "targets:=ground_truth"] if truth else []
     # A photograph of a table, where `make footage` or `make demo` has fetched it.
     table = ["-p", f"ground_picture:={FOOTAGE}"] if demo.mode == "arm" and FOOTAGE.is_file() else []
+    own = [f"{demo.controller}.yaml", *([demo.parameters] if demo.tuned else [])]
     commands = {
         "simulator": command("simulator_node", [demo.parameters], *table, *(CIRCLE if circle else ())),
-        "controller": command(f"{demo.controller}_node", [f"{demo.controller}.yaml", demo.parameters], *remapping),
+        "controller": command(f"{demo.controller}_node", own, *remapping),
     }
     if not truth:
         commands["tracker"] = command("tracker_node", ["tracker.yaml"], *arguments)

@@ -43,7 +43,7 @@ ascent without the box refiner and the reverse, no fit to the given box."""
 
 
 class DimpBenchmark:
-    """DimpTracker with the interface of `BenchmarkTracker`; the box is the tracker's best one, whatever its state."""
+    """DimpTracker with the interface of `BenchmarkTracker`; the box is `TrackResult.last_box`."""
 
     def __init__(self, model: str, device: str, settings: Mapping[str, str], threads: int) -> None:
         from dimp_ros.tracker.device import limit_threads
@@ -59,7 +59,7 @@ class DimpBenchmark:
     def update(self, image: NDArray[np.uint8]) -> Prediction:
         """Track the target in the next image."""
         result = self._tracker.update(image)
-        return Prediction(result.best_box, result.box is not None, result.confidence)
+        return Prediction(result.last_box, result.box is not None, result.confidence)
 
 
 def load_tracker(model: str, device: str, settings: Mapping[str, str]) -> DimpTracker:

@@ -29,10 +29,9 @@ class TrackResult:
     :param target_id: the name given at ``init``.
     :param state: see `TargetState`.
     :param box: ``(x, y, w, h)`` in image pixels; None when LOST. It may reach over the image's border.
-    :param last_box: the last confirmed box, never an unconfirmed re-detection.
-    :param best_box: the most likely box in this image, whatever the state: ``box``; or one that was refused, since it
-        fits the target less than usual; or else ``last_box``. For benchmarks that demand a box for every frame, never
-        for control.
+    :param last_box: ``box``; where the target is LOST the box in this image that was refused, since it fits the target
+        less than usual; else the last confirmed one. For benchmarks that demand a box for every frame, never for
+        control.
     :param confidence: 0..1, rises with ``evidence``; at 0.5 as many boxes are right as wrong, see docs/confidence.md.
     :param peak: highest score of the target filter in the search window; about 1 on the target, about 0 off it.
     :param distractor_ratio: second peak relative to the first, 0..1.
@@ -47,7 +46,6 @@ class TrackResult:
     state: TargetState
     box: Box | None
     last_box: Box
-    best_box: Box
     confidence: float
     peak: float
     distractor_ratio: float

@@ -426,7 +426,6 @@ class DimpTracker:
             target_id,
             state,
             None if lost else box,
-            target.reported_box,
             (target.refused_box or target.reported_box) if lost else box,
             confidence,
             localization.peak,

@@ -25,10 +25,10 @@ class _Config:
     size: int = 50
 
 
-def test_best_box_counts_where_the_target_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_last_box_counts_where_the_target_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     class Result(NamedTuple):
         box: Box | None
-        best_box: Box
+        last_box: Box
         confidence: float
 
     class LosesIt:

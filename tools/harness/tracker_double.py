@@ -62,7 +62,7 @@ class TrackerDouble:
         """
         place = self.boxes[name] if box is None else box
         sure = self.confidence if confidence is None else confidence
-        return TrackResult(name, state, place, place, place, sure, peak, distractor_ratio, place)
+        return TrackResult(name, state, place, place, sure, peak, distractor_ratio, place)
 
     def drop(self, target_id: str | None = None) -> None:
         """Drop a target, or all."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Fifteen seconds of a soak (`make soak` runs longer), and tests that a soak finds violations."""
+"""Twenty seconds of a soak (`make soak` runs longer), and tests that a soak finds violations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SECOND = 1_000_000_000
 
 
 def test_short_soak_has_no_violations(tmp_path):
-    result = soak(SoakPlan(15.0, 4.0, memory_growth=10000.0), tmp_path)  # 30 MiB in 11 s
+    result = soak(SoakPlan(20.0, 8.0, memory_growth=9000.0), tmp_path)  # 30 MiB in 12 s
     assert not result["violations"], text(result)
     assert result["counts"]["init accepted"] > 3 and result["counts"]["message on targets"] > 75, text(result)
     assert result["seconds"]["age"]["count"] > 75 and result["tracker_seconds"]["update"]["count"] > 75

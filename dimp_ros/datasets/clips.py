@@ -119,9 +119,8 @@ class ClipsDataSet(DataSet):
 
 
 def _clips(film: FilmRecord) -> Iterator[Clip]:
-    frames = Film(
-        film.path, frames=film.frames
-    )  # shared: each frame is decoded once for all tracks that are read together
+    # Shared: each frame is decoded once for all tracks that are read together.
+    frames = Film(film.path, frames=film.frames)
     for track in film.tracks:
         if np.isfinite(track.boxes).any():
             yield clip_of(

@@ -16,6 +16,9 @@ from dimp_ros.datasets.lazy import Lazy
 from dimp_ros.files.inputs import require_regular_file
 from dimp_ros.images.files import read_image
 
+LARGEST_COORDINATE = 1e6
+"""No image has as many pixels in a row or column."""
+
 
 class VideoDataSet(DataSet):
     """A data set of clips only; subclasses read the clip of a folder or a file."""
@@ -64,10 +67,6 @@ def _read(path: Path) -> str:
         return require_regular_file(path).read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing; fetch this sequence of the data set again") from error
-
-
-LARGEST_COORDINATE = 1e6
-"""No image has as many pixels in a row or column."""
 
 
 def read_boxes(path: Path) -> NDArray[np.float64]:

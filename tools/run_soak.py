@@ -26,7 +26,7 @@ def main() -> int:
     from soak.run import SoakPlan, soak, text
 
     files = ("soak.json", "soak.txt")
-    prepare_folder(parser, given.out, (*files, "node.log", "times.json"))
+    prepare_folder(parser, given.out, (*files, "node.log", "times.json", "heap.txt"))
     warm_up = given.minutes / 2 if given.warm_up is None else given.warm_up
     plan = SoakPlan(60 * given.minutes, 60 * warm_up, tracker=given.tracker, seed=given.seed)
     result = soak(plan, given.out)

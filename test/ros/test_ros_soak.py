@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("rclpy", reason="rclpy is not installed: ROS tests need a ROS home")
 
 from soak.node import DurationHistogram
-from soak.report import ResourceSample, SoakReport, TargetLedger, floor_slope, judge_resources
+from soak.report import ResourceSample, SoakReport, TargetLedger, floor_slope, judge_resources, last_heap_sample
 from soak.run import SoakPlan, soak, text
 
 SECOND = 1_000_000_000
@@ -122,3 +122,15 @@ def test_quantiles_are_right_to_within_a_bin():
     summary = durations.summary()
     assert summary["count"] == 1000 and summary["max"] == 1.0
     assert 0.5 <= summary["p50"] <= 0.5 * 1.1 and 0.99 <= summary["p99"] <= 1.0
+
+
+def test_heap_that_grows_is_told_from_gaps_in_it(tmp_path):
+    heap = tmp_path / "heap.txt"
+    assert last_heap_sample(heap) == 0
+    heap.write_text("1.00 104857600 7 8\n3.00 209715200 7 8\n5.00 3145")
+    assert last_heap_sample(heap) == 200 * 2**20, "a line that is being written does not count"
+    growing = [one._replace(heap=int(100 * 2**20 + 2**20 * one.seconds / 60)) for one in samples()]
+    figures = judge_resources(growing, 300.0, 20.0, SoakReport())
+    assert figures["heap_mib"] == list(range(100, 110))
+    assert figures["heap_mib_per_hour"] == pytest.approx([60.0, 0.0], abs=0.2)
+    assert "heap_mib" not in judge_resources(samples(), 300.0, 20.0, SoakReport())

@@ -4,10 +4,12 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import math
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
@@ -17,9 +19,12 @@ from harness.tracker_double import TrackerDouble
 
 from dimp_ros.images.picture import Picture
 from dimp_ros.node.tracker_node import main
+from dimp_ros.ros_utils.malloc import bound_allocator
 from dimp_ros.tracker.result import TargetState, TrackResult
 
 BINS_PER_OCTAVE = 8
+HEAP_PERIOD = 2.0
+"""Seconds between two samples of the allocators."""
 
 
 class DurationHistogram:
@@ -82,6 +87,34 @@ class PacedTracker(TrackerDouble):
         return self.result(name, states[(self._updates // 20 + len(name)) % 4])
 
 
+class _MallocInfo(ctypes.Structure):
+    """``struct mallinfo2`` of glibc's malloc.h."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
+    ]
+
+
+def write_heap_samples(path: Path) -> None:
+    """Write, each `HEAP_PERIOD`, what the allocators have handed out, for as long as the process lives.
+
+    A line has the system's monotonic time in seconds, the bytes that the C library has handed out, the bytes that it
+    keeps free in its arenas, and the blocks of Python's allocator. It needs glibc 2.33; without, nothing is written.
+    """
+    try:
+        mallinfo = ctypes.CDLL(None).mallinfo2
+    except AttributeError:
+        return
+    mallinfo.restype = _MallocInfo
+    with path.open("w", encoding="ascii", buffering=1) as file:
+        while True:
+            info = mallinfo()
+            used, blocks = info.uordblks + info.hblkhd, sys.getallocatedblocks()
+            file.write(f"{time.monotonic():.2f} {used} {info.fordblks} {blocks}\n")
+            time.sleep(HEAP_PERIOD)
+
+
 def timed(act: Callable[..., Any], durations: DurationHistogram) -> Callable[..., Any]:
     """Return ``act`` with its durations counted."""
 
@@ -101,7 +134,10 @@ def serve(argv: Sequence[str]) -> int:
     parser.add_argument("--tracker", choices=("scripted", "real"), required=True)
     parser.add_argument("--seconds", type=float, default=0.02, help="time of an update of the scripted tracker")
     parser.add_argument("--times", type=Path, required=True)
+    parser.add_argument("--heap", type=Path, required=True, help="file for samples of the allocators")
     given, ros = parser.parse_known_args(argv)
+    bound_allocator()  # the node does so too, but the thread comes first
+    threading.Thread(target=write_heap_samples, args=(given.heap,), daemon=True).start()
     updates, inits = DurationHistogram(), DurationHistogram()
 
     def make(parameters: Any) -> Any:

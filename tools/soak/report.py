@@ -127,23 +127,40 @@ class TargetLedger:
 
 
 class ResourceSample(NamedTuple):
-    """Resources of a process at one moment."""
+    """Resources of a process at one moment.
+
+    :param rss: resident memory, bytes. :param heap: bytes that the C library has handed out; 0 where it cannot say.
+    """
 
     seconds: float
     rss: int
     threads: int
     descriptors: int
+    heap: int = 0
 
 
-def sample(pid: int, seconds: float) -> ResourceSample:
-    """Return the resources of a process; ``rss`` in bytes.
+def sample(pid: int, seconds: float, heap: Path) -> ResourceSample:
+    """Return the resources of a process.
 
+    :param heap: samples of its allocators, see `soak.node.write_heap_samples`.
     :raises OSError: if it has ended.
     """
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
     rss = int(fields["VmRSS"].split()[0]) * 1024
-    return ResourceSample(seconds, rss, int(fields["Threads"]), len(os.listdir(f"/proc/{pid}/fd")))
+    return ResourceSample(
+        seconds, rss, int(fields["Threads"]), len(os.listdir(f"/proc/{pid}/fd")), last_heap_sample(heap)
+    )
+
+
+def last_heap_sample(path: Path) -> int:
+    """Return the bytes that were handed out by the last complete line of a file; 0 where there is none."""
+    if not path.is_file():
+        return 0
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 200))
+        lines = file.read().split(b"\n")[:-1]
+    return int(lines[-1].split()[1]) if lines and len(lines[-1].split()) == 4 else 0
 
 
 def floor_slope(times: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
@@ -181,6 +198,10 @@ def judge_resources(
         "rss_mib": [[round(of(one.rss for one in part) / 2**20) for part in _parts(samples)] for of in (min, max)],
         "rss_mib_per_hour": [round(one, 1) for one in hourly],
     }
+    if all(one.heap for one in kept):
+        used = floor_slope([one.seconds for one in kept], [3600 * one.heap / 2**20 for one in kept])
+        figures["heap_mib"] = [round(min(one.heap for one in part) / 2**20) for part in _parts(samples)]
+        figures["heap_mib_per_hour"] = [round(one, 1) for one in used]
     for name in ("threads", "descriptors"):
         values = [getattr(one, name) for one in kept]
         figures[name] = {"min": min(values), "max": max(values), "first": values[0], "last": values[-1]}

@@ -51,16 +51,16 @@ def soak(plan: SoakPlan, folder: Path) -> dict[str, Any]:
     """
     give_room_for_images()  # else a request is lost where images fill half a MiB, and comes again 3 s later
     report, ledger, samples = SoakReport(), TargetLedger(), []
-    log, times = folder / "node.log", folder / "times.json"
+    log, times, heap = folder / "node.log", folder / "times.json", folder / "heap.txt"
     command = [sys.executable, "-m", "soak.node", "--tracker", plan.tracker]
-    command += ["--seconds", str(plan.update_seconds), "--times", str(times), "--ros-args"]
+    command += ["--seconds", str(plan.update_seconds), "--times", str(times), "--heap", str(heap), "--ros-args"]
     for name, value in (("max_targets", MAX_TARGETS), ("give_up_after", 0.0), ("threads", 1)):
         command += ["-p", f"{name}:={value}"]
     with log.open("wb") as output:
         node = subprocess.Popen(command, stdout=output, stderr=output)
         try:
             with context():
-                samples = _traffic(plan, node, ledger, report)
+                samples = _traffic(plan, node, heap, ledger, report)
             _end(node, report)
         finally:
             if node.poll() is None:
@@ -83,7 +83,7 @@ def soak(plan: SoakPlan, folder: Path) -> dict[str, Any]:
 
 
 def _traffic(
-    plan: SoakPlan, node: subprocess.Popen[bytes], ledger: TargetLedger, report: SoakReport
+    plan: SoakPlan, node: subprocess.Popen[bytes], heap: Path, ledger: TargetLedger, report: SoakReport
 ) -> list[ResourceSample]:
     """Run camera, watcher and clients against the node, and sample its resources each second."""
     camera = SoakCamera(plan.seed, report)
@@ -98,7 +98,7 @@ def _traffic(
     begin = time.monotonic()
     try:
         while (now := time.monotonic() - begin) < plan.seconds and node.poll() is None:
-            samples.append(sample(node.pid, now))
+            samples.append(sample(node.pid, now, heap))
             time.sleep(max(0.0, 1.0 - (time.monotonic() - begin - now)))
         if node.poll() is not None:
             report.violation("node", f"it ended by itself with {node.returncode}")
@@ -148,7 +148,7 @@ def _end(node: subprocess.Popen[bytes], report: SoakReport) -> None:
 
 
 def _judge_log(log: Path, report: SoakReport) -> None:
-    """SoakReport exceptions and unexpected errors in the node's log."""
+    """Report exceptions and unexpected errors in the node's log."""
     for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
         if "Traceback" in line or (("[ERROR]" in line or "[FATAL]" in line) and not EXPECTED_ERRORS.search(line)):
             report.violation("log", line[:300])
@@ -184,8 +184,12 @@ def text(result: dict[str, Any]) -> str:
     if resources:
         for kind, values in zip(("lowest", "highest"), resources["rss_mib"], strict=True):
             lines += [f"  {'memory, ' + kind:<22} {' '.join(map(str, values))} MiB"]
-        slope, error = resources["rss_mib_per_hour"]
-        lines += [f"  {'memory after warm-up':<22} {slope:+.1f} MiB an hour, standard error {error:.1f}"]
+        if "heap_mib" in resources:
+            lines += [f"  {'handed out, lowest':<22} {' '.join(map(str, resources['heap_mib']))} MiB"]
+        for name, key in (("memory", "rss_mib_per_hour"), ("handed out", "heap_mib_per_hour")):
+            if key in resources:
+                slope, error = resources[key]
+                lines += [f"  {name + ' after warm-up':<22} {slope:+.1f} MiB an hour, standard error {error:.1f}"]
         lines += [f"  {name:<22} {_figures(resources[name])}" for name in ("threads", "descriptors")]
     lines += [f"  {count:>7} {name}" for name, count in result["counts"].items()]
     lines += [f"VIOLATION {one}" for one in result["violations"]]

@@ -91,14 +91,15 @@ def _train(options: argparse.Namespace) -> int:
     from dimp_ros.files.outputs import check_outputs
     from dimp_ros.training.distributed import init_distributed
     from dimp_ros.training.interruption import deferred_signals
-    from dimp_ros.training.run_lock import sole_run
-    from dimp_ros.training.trainer import OUTPUTS, Trainer
+    from dimp_ros.training.run_lock import check_resumable, sole_run
+    from dimp_ros.training.trainer import CHECKPOINT, CONFIG, OUTPUTS, WEIGHTS, Trainer
 
     config = resolved_config(options.config, options.stage, options.data, options.images)
     config = dataclasses.replace(config, steps=options.steps or config.steps)
     written = [("--folder", options.folder / name) for name in OUTPUTS] if options.folder.is_dir() else []
     folders = [("--folder", options.folder), ("--store", options.store)]
     check_outputs(written, inputs_of(options, config), folders=folders)
+    check_resumable(options.folder, CHECKPOINT, (WEIGHTS, CONFIG))
     with (
         init_distributed(options.device) as context,
         sole_run(options.folder) if context.is_main else nullcontext(),

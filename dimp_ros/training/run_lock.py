@@ -58,6 +58,20 @@ def check_run(
         check_outputs([("--folder", folder / name) for name in files], inputs)
 
 
+def check_resumable(folder: Path, checkpoint: str, results: Iterable[str]) -> None:
+    """Refuse a folder that has results and no checkpoint: a run would begin anew there and replace them.
+
+    :param results: names of files that a run replaces, and writes after its first checkpoint only.
+    :raises ValueError: with the remedy.
+    """
+    found = [name for name in results if os.path.lexists(folder / name)]
+    if found and not (folder / checkpoint).exists():
+        raise ValueError(
+            f"{folder} has {' and '.join(found)} but no {checkpoint}: a new run would replace them; "
+            f"copy the run's {checkpoint} there to resume it, or give another --folder"
+        )
+
+
 def check_export(export: Path | None, *folders: Path | None) -> None:
     """Refuse an export of weights that has another suffix, or would replace a file of a run's folders.
 

@@ -218,3 +218,10 @@ def test_every_executable_starts_a_main_that_exists() -> None:
         assert found, f"{path} starts no module of the package"
         source = (ROOT / found[1].replace(".", "/")).with_suffix(".py").read_text()
         assert re.search(r"^def main\(", source, re.MULTILINE), f"{found[1]} has no main"
+
+
+def test_signals_end_every_node_from_its_first_import_to_its_last_exit() -> None:
+    nodes = [path for path in ROOT.glob("scripts/*") if path.name.endswith("_node")]
+    assert len(nodes) > 5
+    for path in [*nodes, ROOT / "scripts" / "demo", ROOT / "scripts" / "video_source"]:
+        assert re.search(r'^start\("', path.read_text(), re.MULTILINE), f"{path} does not start by program.start()"

@@ -6,7 +6,7 @@ import os
 import pytest
 
 from dimp_ros.training.cli import main
-from dimp_ros.training.run_lock import check_export, sole_run
+from dimp_ros.training.run_lock import check_export, check_resumable, sole_run
 
 
 def test_a_second_run_in_one_folder_is_refused(tmp_path, capsys):
@@ -35,6 +35,28 @@ def run(tmp_path):
     for name in ("checkpoint.pt", "log.jsonl", "head.pt", "features.bin"):
         (folder / name).write_bytes(b"state")
     return folder
+
+
+@pytest.mark.parametrize("names", [["weights.safetensors"], ["config.yaml"], ["weights.safetensors", "config.yaml"]])
+def test_results_without_their_checkpoint_are_not_replaced(tmp_path, capsys, names):
+    config, run = tmp_path / "train.yaml", tmp_path / "run"
+    config.write_text("model: dimp_lite\n")
+    run.mkdir()
+    for name in names:
+        (run / name).write_bytes(b"of hours")
+    assert main([str(config), "--images", str(tmp_path / "images"), "--folder", str(run), "--steps", "1"]) == 2
+    assert {path.name: path.read_bytes() for path in run.iterdir()} == dict.fromkeys(names, b"of hours")
+    assert f"has {' and '.join(names)} but no checkpoint.pt" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("link", [False, True], ids=["file", "dangling link"])
+def test_a_folder_is_resumable_with_its_checkpoint_or_without_results(run, link):
+    check_resumable(run, "checkpoint.pt", ("weights.safetensors",))
+    (run / "weights.safetensors").symlink_to("gone") if link else (run / "weights.safetensors").write_bytes(b"state")
+    check_resumable(run, "checkpoint.pt", ("weights.safetensors",))
+    (run / "checkpoint.pt").unlink()
+    with pytest.raises(ValueError, match="another --folder"):
+        check_resumable(run, "checkpoint.pt", ("weights.safetensors",))
 
 
 @pytest.mark.parametrize("name", ["checkpoint.pt", "log.jsonl", "head.pt", "features.bin", "weights"])

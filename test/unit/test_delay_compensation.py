@@ -104,3 +104,17 @@ def test_times_and_rates_that_are_none_leave_finite_numbers(calls):
 def test_a_dead_band_takes_its_width_off_and_is_continuous(value, band):
     assert abs(beyond(value, band)) == pytest.approx(max(abs(value) - band, 0.0))
     assert beyond(value, band) * value >= 0.0
+
+
+@pytest.mark.parametrize("speed", [0.5, -0.5])
+@pytest.mark.parametrize("start", [math.pi - 0.2, 0.2 - math.pi, 0.0])
+def test_an_angle_goes_round_without_a_jump(start, speed):
+    value = DelayCompensator(2.0 * math.pi)
+    for tick in range(200):
+        now = tick * 0.02
+        value.advance(now, 0.0, 0.2)
+        angle = start + speed * now
+        value.measure(math.atan2(math.sin(angle), math.cos(angle)), now, 0.1, 0.5, 2.0)
+        assert tick < 50 or value.rate == pytest.approx(speed, abs=0.01)
+        error = value.error(now, math.pi)
+        assert error == pytest.approx(math.remainder(angle - math.pi, 2.0 * math.pi), abs=0.02) or abs(error) > 3.1

@@ -231,6 +231,47 @@ def test_directions_are_in_the_body_frame_for_any_tilt():
     assert (azimuth, elevation) == pytest.approx((0.0, 0.0), abs=1e-9)
 
 
+WIDE = camera_of_view(640, 480, 90.0)
+"""Tilted 60 degrees down, it sees 97 degrees below the body's x axis."""
+
+
+def below(right: float, *, set_point_y: float, **config: Any) -> Command:
+    """Return what is commanded for a target ``right`` pixels beside a set point in an image of a camera that is tilted."""
+    settings = {"feed_forward": 0.0, "forward_feed_forward": 0.0, "camera_pitch": 60.0, "set_point_y": set_point_y}
+    control = FollowControl(FollowConfig(**{**settings, **config}), WIDE)
+    control.set_enabled(True)
+    for tick in range(25):
+        box = Box.from_center(320.0 + right, 480.0 * set_point_y, 12.0, 12.0)
+        command = control.update(seen(box, tick * 0.02), tick * 0.02)
+    assert command.reason == ""
+    return command
+
+
+@pytest.mark.parametrize("set_point_y", [0.3, 0.75, 0.95, 0.98], ids=["ahead", "84 degrees", "94 degrees", "95 degrees"])
+def test_a_target_beside_a_set_point_is_turned_to_the_shorter_way(set_point_y):
+    left, right = (below(side, set_point_y=set_point_y) for side in (-4.0, 4.0))
+    assert left.error[0] == pytest.approx(-right.error[0]) and abs(left.error[0]) < 0.3
+    assert left.twist.wz == pytest.approx(-right.twist.wz) and abs(left.twist.wz) < 0.5
+    # Behind the vertical, the left of the image is where a turn to the right brings the middle.
+    assert math.copysign(1.0, left.twist.wz) == (1.0 if set_point_y < 0.8 else -1.0)
+
+
+@pytest.mark.parametrize("wobble", [2.0, 10.0])
+def test_noise_straight_below_turns_nothing(wobble):
+    y = (0.5 + math.tan(math.radians(30.0)) * WIDE.fy / 480.0) + 1e-4
+    for side in (-wobble, wobble):
+        command = below(side, set_point_y=y)
+        assert abs(command.twist.wz) < 0.1 and "near the vertical" in command.notes[0]
+        assert abs(below(side, set_point_y=y, horizontal="lateral").twist.vy) < 0.1
+
+
+def test_with_a_set_point_behind_the_distance_and_the_way_sideways_are_not_kept():
+    for side in (-30.0, 30.0):
+        twist = below(side, set_point_y=0.98, horizontal="lateral", desired_size=0.5).twist
+        assert twist.vx == twist.vy == 0.0
+    assert below(0.0, set_point_y=0.3, desired_size=0.5).twist.vx > 0.1
+
+
 def test_nothing_moves_unless_enabled_and_disabling_stops():
     control = FollowControl(FollowConfig(), CAMERA)
     aside = shifted(200, 0)

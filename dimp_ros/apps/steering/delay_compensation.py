@@ -27,9 +27,12 @@ class DelayCompensator:
 
     so that noise of a measurement reaches neither the value nor the rate in full, and a constant rate leaves no lag.
     All times are seconds of the steady clock.
+
+    :param period: of an angle that goes round, such as an azimuth; the residual is the shorter way.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, period: float = math.inf) -> None:
+        self._period = period
         self._own = 0.0
         self._own_rate = 0.0
         self._history: deque[tuple[float, float]] = deque()  # time, integral of own motion until then
@@ -85,7 +88,7 @@ class DelayCompensator:
         else:
             keep = math.exp(-step / rate_time)
             predicted = self._rest + self.rate * step
-            residual = rest - predicted
+            residual = math.remainder(rest - predicted, self._period)
             rest = predicted + (1.0 - keep**2) * residual
             self.rate = min(max(self.rate + (1.0 - keep) ** 2 * residual / step, -limit), limit)
         self._taken, self._rest = taken, rest
@@ -99,6 +102,10 @@ class DelayCompensator:
             raise ValueError("nothing was measured yet; call measure() first")
         ahead = at - self._history[-1][0] if self._history else 0.0
         return self._rest + self.rate * (at - self._taken) + self._own + self._own_rate * ahead
+
+    def error(self, at: float, set_point: float) -> float:
+        """Return by how much the value will exceed a set point, see `predict`; of an angle the shorter way."""
+        return math.remainder(self.predict(at) - set_point, self._period)
 
     def _own_at(self, time: float) -> float:
         """Return the integral of own motion at a time, between the ticks by interpolation."""

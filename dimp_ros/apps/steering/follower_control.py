@@ -7,7 +7,8 @@ logarithm of its distance. For each, with e the error where the target will be w
 
     u = gain * e + feed_forward * rate of the target's own motion        [1/s]
 
-and a yaw or pitch rate is u, a speed is u times the distance.
+and a yaw or pitch rate is u, a speed is u times the distance. An azimuth says little near the body's vertical, straight
+below a drone: there left, right, forward and backward fade out.
 """
 
 from __future__ import annotations
@@ -32,6 +33,9 @@ _NEAREST, _FARTHEST = 0.2, 50.0
 
 _FASTEST_TARGET = 2.0
 """Own motion of a target that is believed, rad/s, or sizes a second."""
+
+_NEAR_VERTICAL = math.sin(math.radians(10.0))
+"""Horizontal part of a direction below which commands that depend on an azimuth fade out."""
 
 _BORDER = 0.01
 """A box whose side is so near to the image's border, in image sides, may be cut off: it looks smaller than it is."""
@@ -130,7 +134,8 @@ class FollowControl(BaseController[FollowConfig]):
 
     def __init__(self, config: FollowConfig | None = None, camera: Camera | None = None) -> None:
         super().__init__(config or FollowConfig(), camera)
-        self._azimuth, self._elevation, self._log_distance = (DelayCompensator() for _ in range(3))
+        self._azimuth = DelayCompensator(2.0 * math.pi)
+        self._elevation, self._log_distance = DelayCompensator(), DelayCompensator()
         self._last_pose: float | None = None  # when the last image with a position was taken
         self._by_pose = False
         self._size: tuple[tuple[str, int], float] | None = None  # name and start of a target, and its size at first
@@ -230,7 +235,15 @@ class FollowControl(BaseController[FollowConfig]):
         elevation_error, u_vertical = _law(vertical, set_elevation, at)
         distance_error, u_along = _law(along, 0.0, at) if self._log_distance.known else (0.0, 0.0)
         distance = self._distance(now)
-        forward = u_along * distance if config.forward != "none" else 0.0
+        flat = min(math.cos(set_elevation), abs(math.cos(self._elevation.predict(at)))) / _NEAR_VERTICAL
+        if flat < 1.0:
+            notes = (*notes, "target or set point near the vertical: left, right and distance fade out")
+        u_horizontal *= min(flat, 1.0)
+        # Where target or set point is behind, ways in the image are not those in space: only turning helps.
+        ahead = min(max(math.cos(set_elevation) * math.cos(set_azimuth) / _NEAR_VERTICAL, 0.0), 1.0)
+        if abs(azimuth_error) > math.pi / 2:
+            ahead = 0.0
+        forward = u_along * distance * ahead if config.forward != "none" else 0.0
         if forward > 0.0:
             # First turn, then go: what is far off the middle is not where one is heading.
             forward *= max(0.0, 1.0 - abs(azimuth_error) / (math.pi / 4))
@@ -238,9 +251,9 @@ class FollowControl(BaseController[FollowConfig]):
                 forward, notes = 0.0, (*notes, "the box is at the image's border: not going nearer by its size")
         wanted = Twist(
             vx=forward,
-            vy=u_horizontal * distance if config.horizontal == "lateral" else 0.0,
+            vy=u_horizontal * distance * ahead if config.horizontal == "lateral" else 0.0,
             vz=u_vertical * distance if config.vertical == "climb" else 0.0,
-            wy=-u_vertical if config.vertical == "pitch" else 0.0,
+            wy=-u_vertical * ahead if config.vertical == "pitch" else 0.0,
             wz=u_horizontal if config.horizontal == "yaw" else 0.0,
         )
         return self._limited(wanted, now, (azimuth_error, elevation_error, distance_error), notes)
@@ -289,6 +302,6 @@ def _cut_off(box: Box, camera: Camera) -> bool:
 
 def _law(axis: _Axis, set_point: float, at: float) -> tuple[float, float]:
     """Return the error of an axis at a time, and its answer to it, 1/s."""
-    error = axis.value.predict(at) - set_point
+    error = axis.value.error(at, set_point)
     rate = axis.value.rate
     return error, axis.gain * beyond(error, axis.dead_band) + axis.feed_forward * beyond(rate, axis.dead_band)

@@ -205,6 +205,8 @@ STAMPS: dict[str, Callable[[float], float]] = {
     "not stamped": lambda now: 0.0,
     "stamped late": lambda now: now - 0.2,
     "stamped once": lambda now: CHANGED,
+    "stamped ahead": lambda now: now + 3600.0,
+    "stamped ahead, once": lambda now: CHANGED + 3600.0,
 }
 
 

@@ -37,7 +37,6 @@ class SteeringInputs:
         self._pose: tuple[int, str, tuple[float, float, float]] | None = None
         self._info: CameraInfo | None = None
         self._calibrated: Camera | None = None
-        self._calibrated_since = 0
         self.camera_trouble = "no camera_info has come"
         """What is wrong with camera_info; empty if nothing is."""
         self._absence = "nothing was received on targets: does the tracker run, and has it a target?"
@@ -129,8 +128,6 @@ class SteeringInputs:
             problem = f"{len(names)} targets ({', '.join(names)}): set target_id" if names else "there is no target"
         if len(chosen) != 1:
             self._forget(problem)
-        elif self._given is None and stamp < self._calibrated_since:
-            self._forget("the image was taken before the camera changed")
         elif before not in (None, self.frame):  # an image before a change is of another camera, or of other axes
             self._forget(f"the images' frame_id changed from {str(before)[:60]!r} to {self.frame[:60]!r}")
         else:
@@ -142,17 +139,14 @@ class SteeringInputs:
         self._pose = stamp_ns(pose.header.stamp), pose.header.frame_id, (place.x, place.y, place.z)
 
     def on_camera_info(self, info: CameraInfo) -> None:
-        """Take a camera_info. A box of an image from before the camera changed is forgotten."""
-        stamp = stamp_ns(info.header.stamp)
+        """Take a camera_info. What was observed before the camera changed is forgotten; its stamp does not matter."""
         info.header.stamp.sec, info.header.stamp.nanosec = 0, 0
         if info == self._info:
-            self._calibrated_since = min(self._calibrated_since, stamp)  # stamps may go back
             return
         first, self._info = self._info is None, info
         self._calibrate(info)
         if not first:
             self._infos_differ = self._info_publishers > 1
-            self._calibrated_since = stamp
             if self._given is None:
                 self._forget("the camera has changed")
 

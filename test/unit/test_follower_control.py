@@ -166,6 +166,60 @@ def test_the_distance_of_a_pose_comes_before_the_size():
     assert command.twist.vx > 0.2 and command.error[2] == pytest.approx(math.log(2.0), abs=0.3)
 
 
+def at_distance(metres: float, now: float, *, pose: bool, start: int = 1) -> TargetObservation:
+    """Return the observation of a target of 0.4 m straight ahead."""
+    side = 0.4 * CAMERA.fx / metres
+    place = (0.0, 0.0, metres) if pose else None
+    return seen(Box.from_center(320.0, 240.0, side, side), now, position=place, start=start)
+
+
+@pytest.mark.parametrize("enabled_at", [1.0, 3.0, 6.0])
+def test_where_poses_end_their_distance_is_kept_by_the_size(enabled_at):
+    control = FollowControl(FollowConfig(distance=3.0, forward_feed_forward=0.0, desired_size=0.0), CAMERA)
+    control.set_enabled(True)
+    for tick in range(400):
+        now, pose = tick * 0.02, tick < 100
+        distance = enabled_at + (3.0 - enabled_at) * min(tick / 50.0, 1.0)
+        command = control.update(at_distance(distance, now, pose=pose), now)
+        assert tick < 250 or abs(command.twist.vx) < 0.01
+    for tick in range(400, 500):
+        command = control.update(at_distance(4.0, tick * 0.02, pose=False), tick * 0.02)
+    assert command.twist.vx > 0.2 and command.error[2] == pytest.approx(math.log(4.0 / 3.0), abs=0.02)
+    control.configure(replace(control.config, distance=4.0))
+    for tick in range(500, 600):
+        command = control.update(at_distance(4.0, tick * 0.02, pose=False), tick * 0.02)
+    assert abs(command.twist.vx) < 0.01
+
+
+@pytest.mark.parametrize("anew", ["enabled", "redrawn", "desired_size", "size only"])
+def test_the_distance_of_poses_is_that_of_their_target_while_enabled(anew):
+    control = FollowControl(FollowConfig(distance=3.0, forward_feed_forward=0.0), CAMERA)
+    control.set_enabled(True)
+    for tick in range(50):
+        control.update(at_distance(3.0, tick * 0.02, pose=True), tick * 0.02)
+    if anew == "enabled":
+        control.set_enabled(True)
+    if anew in ("desired_size", "size only"):
+        wanted = {"forward": "size"} if anew == "size only" else {}
+        size = 0.4 * CAMERA.fx / 2.0 / math.sqrt(640 * 480)
+        control.configure(replace(control.config, desired_size=size, **wanted))
+    start = 2 if anew == "redrawn" else 1
+    for tick in range(100, 300):
+        command = control.update(at_distance(2.0, tick * 0.02, pose=False, start=start), tick * 0.02)
+    assert abs(command.twist.vx) < 0.01
+
+
+@pytest.mark.parametrize("zoom", [0.5, 2.0])
+def test_another_focal_length_is_no_other_distance(zoom):
+    control = FollowControl(FollowConfig(forward_feed_forward=0.0), CAMERA)
+    control.set_enabled(True)
+    for tick in range(200):
+        factor = 1.0 if tick < 50 else zoom
+        control.camera = replace(CAMERA, fx=CAMERA.fx * factor, fy=CAMERA.fy * factor)
+        command = control.update(seen(grown(factor), tick * 0.02), tick * 0.02)
+    assert command.reason == "" and abs(command.twist.vx) < 0.01
+
+
 CHANGES: dict[str, Any] = {
     "camera_pitch": 60.0,
     "distance": 0.3,

@@ -71,7 +71,8 @@ class FollowConfig(SafetyConfig):
     )
     desired_size: float = setting(
         0.0,
-        "Size that is kept, sqrt(box area / image area); 0 for that at the enabling, or of a new target at first.",
+        "Size that is kept, sqrt(box area / image area); 0 for that at `distance` if there was a target_pose, else that "
+        "at the enabling, or of a new target at first.",
         (0.0, 1.0),
     )
     camera_pitch: float = setting(0.0, "How far the camera looks below the body's x axis, in degrees.", (-80.0, 80.0))
@@ -126,6 +127,22 @@ class _Axis(NamedTuple):
     dead_band: float
 
 
+class _KeptSize(NamedTuple):
+    """What size says about a target's distance.
+
+    :param target: its name and start. :param angle: under which it was seen at first, rad; the square root of its area.
+    :param width: in metres, as its poses tell; None before the first one.
+    """
+
+    target: tuple[str, int]
+    angle: float
+    width: float | None = None
+
+    def measured(self, width: float) -> _KeptSize:
+        """Return it after another pose; the boxes of single images are noisy."""
+        return self._replace(width=width if self.width is None else self.width**0.9 * width**0.1)
+
+
 class FollowControl(BaseController[FollowConfig]):
     """Follows a target with a body that flies, drives or turns; see `BaseController`.
 
@@ -138,10 +155,10 @@ class FollowControl(BaseController[FollowConfig]):
         self._elevation, self._log_distance = DelayCompensator(), DelayCompensator()
         self._last_pose: float | None = None  # when the last image with a position was taken
         self._by_pose = False
-        self._size: tuple[tuple[str, int], float] | None = None  # name and start of a target, and its size at first
+        self._size: _KeptSize | None = None
 
     def set_enabled(self, enabled: bool) -> None:
-        """Allow motion, or end it; with desired_size 0 the size that the target has then is the one that is kept."""
+        """Allow motion, or end it; with desired_size 0 and no pose, the size that the target has then is kept."""
         self._size = None
         super().set_enabled(enabled)
 
@@ -194,23 +211,28 @@ class FollowControl(BaseController[FollowConfig]):
         along = (config.forward_rate_time, gap, _FASTEST_TARGET)
         self._azimuth.measure(azimuth, observation.taken, *timing)
         self._elevation.measure(elevation, observation.taken, *timing)
-        size = math.sqrt(box.area / (camera.width * camera.height))
+        pixels = math.sqrt(camera.fx * camera.fy)
+        angle = math.sqrt(box.area) / pixels
         target = observation.target_id, observation.start
-        if self._size is None or self._size[0] != target:
-            self._size = target, size
+        if self._size is None or self._size.target != target:
+            self._size = _KeptSize(target, angle)
         if config.forward in ("auto", "pose") and fits_box(observation, camera):
             assert observation.position is not None
             self._last_pose = observation.taken
             self._choose(by_pose=True)
             distance = math.hypot(*observation.position)
+            self._size = self._size.measured(angle * distance)
             self._log_distance.measure(math.log(distance / config.distance), observation.taken, *along)
         elif self._last_pose is not None and observation.taken - self._last_pose <= config.timeout:
             pass  # between two poses: the last one is still good
         elif config.forward in ("auto", "size"):
             self._choose(by_pose=False)
-            self._log_distance.measure(
-                math.log((config.desired_size or self._size[1]) / size), observation.taken, *along
-            )
+            wanted = self._size.angle
+            if config.forward == "auto" and self._size.width is not None:
+                wanted = self._size.width / config.distance
+            if config.desired_size:
+                wanted = config.desired_size * math.sqrt(camera.width * camera.height) / pixels
+            self._log_distance.measure(math.log(wanted / angle), observation.taken, *along)
         else:
             self._log_distance.forget()
             notes = ("no target_pose: the distance is not kept",) if config.forward == "pose" else ()

@@ -30,6 +30,7 @@ from dimp_ros.training.refiner_validation import Validation
 from dimp_ros.training.run_lock import check_run, sole_run
 from dimp_ros.training.scene_pairs import SceneViews, scene_store
 
+START = "dimp_lite"
 _log = logging.getLogger(__name__)
 
 KIND_WEIGHTS = {"pseudo": 1.0, "human": 2.0, "mask": 8.0}
@@ -78,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, required=True, help="of the run; goes on with the checkpoint there")
     add_store_arguments(parser)
     parser.add_argument("--scenes", type=Path, help="folder of the synthetic scenes' images (default: FOLDER/scenes)")
-    parser.add_argument("--start", default="dimp_lite", help="weights whose backbone a new run begins with")
+    parser.add_argument("--start", help=f"weights that a new run begins with, and an export is of (default: {START})")
     parser.add_argument("--minutes", type=float, default=60, help="how long to train")
     parser.add_argument("--cool", type=float, default=0, help="minutes at the end in which the rate falls to zero")
     parser.add_argument(
@@ -91,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(arguments.threads)
     try:
-        weights = find_weights(arguments.start)
+        weights = find_weights(arguments.start or START)
         inputs = [("--start", weights), ("--clips", arguments.clips), ("--images", arguments.images)]
         stores = [("--store", arguments.store), ("--scenes", arguments.scenes)]
         check_run(arguments.folder, (CHECKPOINT, LOG), inputs, stores=stores, export=arguments.export)
@@ -108,20 +109,17 @@ def run(arguments: argparse.Namespace, interrupted: Callable[[], bool]) -> None:
     :raises OSError, ValueError: naming a file that cannot be used.
     """
     if arguments.export:
-        export(
-            BoxRefinerTrainer(arguments.folder, BoxRefinerSettings(), arguments.start),
-            arguments.start,
-            arguments.export,
-        )
+        export(BoxRefinerTrainer(arguments.folder, BoxRefinerSettings()), arguments.start or START, arguments.export)
         return
+    settings = BoxRefinerSettings(backbone_rate=arguments.backbone_rate, learning_rate=arguments.learning_rate)
+    resumed = (arguments.folder / CHECKPOINT).is_file()
+    trainer = BoxRefinerTrainer(arguments.folder, settings, arguments.start or (None if resumed else START))
     store = store_of(arguments)
     scenes = (
         SceneViews(scene_store(arguments.images, arguments.scenes or arguments.folder / "scenes"))
         if arguments.images
         else None
     )
-    settings = BoxRefinerSettings(backbone_rate=arguments.backbone_rate, learning_rate=arguments.learning_rate)
-    trainer = BoxRefinerTrainer(arguments.folder, settings, arguments.start)
     validation = Validation(arguments.clips)
     _log.info("step %d, %d images, %d val windows", trainer.step, len(store), len(validation.items))
     seed = settings.seed + 1000 * trainer.step + 1

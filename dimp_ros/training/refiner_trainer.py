@@ -17,6 +17,7 @@ from dimp_ros.files.json_file import named_errors
 from dimp_ros.files.outputs import in_place
 from dimp_ros.model.box_refiner import RefinedBoxes, box_losses
 from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_weights
+from dimp_ros.model.checkpoints.network_source import tensors_digest
 from dimp_ros.training.box_pairs import PairBatch
 from dimp_ros.training.refiner_network import RefinerTraining, to_images
 from dimp_ros.training.run_log import REMEDY, read_state
@@ -47,7 +48,11 @@ class BoxRefinerSettings:
 
 
 class BoxRefinerTrainer:
-    """A refiner, its optimiser and the average of its weights, kept in ``folder``."""
+    """A refiner, its optimiser and the average of its weights, kept in ``folder``.
+
+    :param start: name or path of the weights that a new run begins with, see `_beginning`.
+    :raises ValueError: if the run that is there did not begin with ``start``, or its checkpoint is damaged.
+    """
 
     def __init__(self, folder: Path, settings: BoxRefinerSettings, start: str | None = None) -> None:
         self.folder, self.settings = folder, settings
@@ -57,28 +62,29 @@ class BoxRefinerTrainer:
         self.average: dict[str, Tensor] = {}
         self.step = 0
         self._checkpoint = folder / CHECKPOINT
+        self._start: str | None = None
         resumed = self._checkpoint.is_file()
         if resumed:
             state = read_state(self._checkpoint)
+            self._start = state.get("start")  # earlier versions did not keep it
             with named_errors(self._checkpoint, REMEDY, KeyError, RuntimeError):
                 self.net.load_state_dict(state["net"])
                 self.average, self.step = state["average"], state["step"]
+            if start is not None and self._start is not None and tensors_digest(_beginning(start)[1]) != self._start:
+                raise ValueError(
+                    f"{folder} holds a run that did not begin with --start {start}; leave --start out to resume it, "
+                    "or give another --folder"
+                )
         elif start is not None:
-            self._begin_with(start)
+            part, tensors = _beginning(start)
+            self.net.get_submodule(part).load_state_dict(tensors)
+            self._start = tensors_digest(tensors)
         layers = [p for p in self.net.backbone.parameters() if p.requires_grad]
         head = [p for name, p in self.net.named_parameters() if not name.startswith("backbone.")]
         groups = [{"params": head, "rate": 1.0}, {"params": layers, "rate": settings.backbone_rate}]
         self.optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate, weight_decay=1e-4)
         if resumed:
             self.optimizer.load_state_dict(state["optimizer"])
-
-    def _begin_with(self, model: str) -> None:
-        """Take the box refiner of a model; or its backbone, if it has none."""
-        net, _ = load_model(model)
-        if net.box_refiner is not None:
-            self.net.load_state_dict(net.box_refiner.state_dict())
-        else:
-            self.net.backbone.load_state_dict(net.feature_extractor.state_dict())
 
     def train(self, batch: PairBatch | Example, factor: float = 1.0) -> dict[str, float]:
         """Make one step; ``factor`` scales the learning rate."""
@@ -142,6 +148,7 @@ class BoxRefinerTrainer:
             "average": self.average,
             "optimizer": self.optimizer.state_dict(),
             "step": self.step,
+            "start": self._start,
         }
         save_torch(self._checkpoint, state)
 
@@ -149,6 +156,14 @@ class BoxRefinerTrainer:
         """Add a line to ``log.jsonl``."""
         with in_place(self.folder / LOG, "ab") as file:
             file.write(json.dumps({"step": self.step, **values}).encode() + b"\n")
+
+
+def _beginning(model: str) -> tuple[str, dict[str, Tensor]]:
+    """Return what a run begins with and its part of `RefinerTraining`: a model's refiner; its backbone without one."""
+    net, _ = load_model(model)
+    if net.box_refiner is not None:
+        return "", net.box_refiner.state_dict()
+    return "backbone", net.feature_extractor.state_dict()
 
 
 def export(trainer: BoxRefinerTrainer, base: str, path: Path) -> None:

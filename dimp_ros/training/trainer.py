@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 import yaml
@@ -20,12 +20,14 @@ from tqdm import tqdm
 
 from dimp_ros.datasets.base import held_out
 from dimp_ros.datasets.registry import open_data_sets
+from dimp_ros.files.json_file import named_errors
 from dimp_ros.files.outputs import write_text
 from dimp_ros.files.shared_folder import SharedFolder
 from dimp_ros.model.box_refiner import BoxRefiner
 from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_weights
+from dimp_ros.model.checkpoints.network_source import tensors_digest
 from dimp_ros.model.checkpoints.weights_file import WeightsInfo
-from dimp_ros.model.dimp import build_model
+from dimp_ros.model.dimp import build_empty_model, build_model
 from dimp_ros.model.point_box import PointBoxHead
 from dimp_ros.synthetic.image_store import Pixels, open_tables
 from dimp_ros.synthetic.image_store_writer import build_store
@@ -33,7 +35,7 @@ from dimp_ros.training.batches import BatchStream, CachedBatches, FreshBatches, 
 from dimp_ros.training.config import TrainingConfig
 from dimp_ros.training.distributed import DistributedContext, broadcast, distribute
 from dimp_ros.training.network import Frames, TrainingNetwork, parameter_groups
-from dimp_ros.training.run_log import RunLog, read_state
+from dimp_ros.training.run_log import REMEDY, RunLog, read_state
 
 RECORD_EVERY, SAVE_EVERY = 50, 250
 CHECKPOINT, WEIGHTS, CONFIG = "checkpoint.pt", "weights.safetensors", "config.yaml"
@@ -53,7 +55,8 @@ class Trainer:
 
     :param config: see `TrainingConfig`. :param folder: where checkpoints, logs, caches and the image store go; a run
         found there is continued. :param context: this process's, see `distributed.init_distributed`.
-    :param workers: processes that plan or render sequences. :param start: initial weights instead of ImageNet's.
+    :param workers: processes that plan or render sequences. :param start: initial weights instead of ImageNet's; a
+        run that is continued must have begun with them.
     :param store: folder of the image store, which several runs may share; by default in ``folder``.
     """
 
@@ -72,7 +75,10 @@ class Trainer:
         data_sets = open_data_sets(config.data) if context.is_main else []
         folder.mkdir(parents=True, exist_ok=True)
         self.store = store or folder / "store"
-        self._build(start)  # before the images are decoded: a wrong configuration fails at once
+        resumed = self.checkpoint.exists()
+        self._build(start, resumed)  # before the images are decoded: a wrong configuration fails at once
+        if resumed:
+            self._restore(start)
         if context.is_main:
             print(
                 f"dimp-train: image store {self.store}; decoding at the first start takes a minute or more",
@@ -82,31 +88,31 @@ class Trainer:
                 held = build_store(self.store / name, data_sets, keep, clip_frames=config.clip_frames)
                 self._held.append(held)
         broadcast(True, context)  # waits for the store
-        if self.checkpoint.exists():
-            self._restore()
         self.log = RunLog(folder, self.step) if context.is_main else None
         self._validation: list[Frames] = []
 
-    def _build(self, start: Path | None) -> None:
-        """Build the network, its average and the optimiser."""
+    def _build(self, start: Path | None, resumed: bool) -> None:
+        """Build the network, its average and the optimiser; a run that is resumed needs no weights to begin with."""
         config, context = self.config, self.context
         torch.manual_seed(config.seed)
         model = build_model(config.model)
-        self._heads, self._settings = Heads(), dict[str, float]()
-        if start is None:
+        self._heads, self._settings = Heads(), dict[str, Any]()
+        self.origin = self._start = ""
+        if start is None and not resumed:
             from dimp_ros.training.pretrained import load_pretrained_backbone
 
             self.origin = load_pretrained_backbone(
                 model, Path(config.backbone_weights) if config.backbone_weights else None
             )
-        else:
+        elif start is not None:
             loaded, info = load_model(str(start))
             if info.architecture != config.model:
                 raise ValueError(
                     f"{start} holds {info.architecture!r} weights; the configuration wants {config.model!r}"
                 )
+            self._start = tensors_digest(loaded.state_dict())
             self._heads = Heads(loaded.box_refiner, loaded.point_box if config.backbone == "frozen" else None)
-            self._settings = info.tracker
+            self._settings = dict(info.tracker)
             loaded.box_refiner = loaded.point_box = None
             model.load_state_dict(loaded.state_dict())
             self.origin = f"{start.name} ({info.commit[:7] or 'commit unknown'})"
@@ -217,6 +223,9 @@ class Trainer:
         state = {
             "config": self.config.plain(),
             "origin": self.origin,
+            "start": self._start,
+            "heads": {name: head and head.state_dict() for name, head in self._heads._asdict().items()},
+            "tracker": self._settings,
             "step": self.step,
             "seconds": self.seconds,
             "model": self.model.state_dict(),
@@ -254,21 +263,55 @@ class Trainer:
         whole.box_refiner, whole.point_box = self._heads
         save_weights(path, whole, info, torch.float16)
 
-    def _restore(self) -> None:
-        """Resume from the checkpoint."""
+    def _restore(self, start: Path | None) -> None:
+        """Resume from the checkpoint.
+
+        :raises ValueError: if it is damaged, or of a run with another configuration or other weights to begin with.
+        """
         state = read_state(self.checkpoint, self.context.device)
         free = ("steps", "data", "validate_every", "validate_groups")  # may change within a run
-        stored = {key: value for key, value in state["config"].items() if key not in free}
-        wanted = {key: value for key, value in self.config.plain().items() if key not in free}
-        if stored != wanted:
-            changed = sorted(key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key))
+        with named_errors(self.checkpoint, REMEDY, KeyError, RuntimeError, AttributeError, TypeError):
+            stored = {key: value for key, value in state["config"].items() if key not in free}
+            wanted = {key: value for key, value in self.config.plain().items() if key not in free}
+            if stored != wanted:
+                changed = sorted(key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key))
+                raise ValueError(
+                    f"{self.folder} holds a run that differs in {changed}; give another --folder or its configuration"
+                )
+            self._check_start(state, start)
+            if "start" in state:
+                self._start, self._settings = state["start"], state["tracker"]
+                self._heads = heads_of(self.config.model, state["heads"])
+            self.model.load_state_dict(state["model"])
+            self.average.load_state_dict(state["average"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.origin, self.step, self.seconds = state["origin"], state["step"], state["seconds"]
+
+    def _check_start(self, state: dict[str, Any], start: Path | None) -> None:
+        """Refuse other weights than those that the run began with; earlier checkpoints have only their name."""
+        begun = f"{self.folder} holds a run that began with {state['origin']}"
+        if start is not None and (
+            state["start"] != self._start if "start" in state else state["origin"] != self.origin
+        ):
             raise ValueError(
-                f"{self.folder} holds a run that differs in {changed}; give another --folder or its configuration"
+                f"{begun}, not with --start {start}; leave --start out to resume it, or give another --folder"
             )
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.origin, self.step, self.seconds = state["origin"], state["step"], state["seconds"]
+        if start is None and "start" not in state and not state["origin"].startswith("ImageNet weights"):
+            raise ValueError(
+                f"{begun}, of which its checkpoint of an earlier version has only the name; give them as --start"
+            )
+
+
+def heads_of(model: str, states: dict[str, dict[str, Tensor] | None]) -> Heads:
+    """Return the heads of a checkpoint."""
+    net = build_empty_model(model)
+    if (state := states["box_refiner"]) is not None:
+        net.add_box_refiner()
+        cast("BoxRefiner", net.box_refiner).load_state_dict(state)
+    if (state := states["point_box"]) is not None:
+        net.add_point_box()
+        cast("PointBoxHead", net.point_box).load_state_dict(state)
+    return Heads(net.box_refiner, net.point_box)
 
 
 def rate_factor(config: TrainingConfig, step: int) -> float:

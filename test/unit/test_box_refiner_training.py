@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from dimp_ros.model.checkpoints.checkpoint import load_model
+from dimp_ros.model.checkpoints.weights_file import find_weights
 from dimp_ros.training import box_refiner, point_boxes
 from dimp_ros.training.box_pairs import PairBatch
 from dimp_ros.training.box_refiner import prefetched, saved_on_error
 from dimp_ros.training.refiner_trainer import BoxRefinerSettings, BoxRefinerTrainer, export
+from dimp_ros.training.run_log import read_state
 
 SETTINGS = BoxRefinerSettings(references=2, searches=1, warm_up=1, uses=2)
 
@@ -53,6 +55,27 @@ def test_a_run_goes_on_where_it_stopped(run):
     first = resumed.optimizer.state_dict()["state"][0]["exp_avg"]
     assert torch.equal(first, trainer.optimizer.state_dict()["state"][0]["exp_avg"])
     assert (trainer.folder / "checkpoint.pt").stat().st_size < 25e6
+
+
+def test_a_run_goes_on_only_with_the_weights_that_it_began_with(run, tmp_path, capsys):
+    trainer, _ = run
+    export(trainer, "dimp_lite", other := tmp_path / "other.safetensors")
+    with pytest.raises(ValueError, match="did not begin with --start"):
+        BoxRefinerTrainer(trainer.folder, SETTINGS, str(other))
+    command = ["--folder", str(trainer.folder), "--clips", str(tmp_path / "clips")]
+    (tmp_path / "clips").mkdir()
+    with pytest.raises(SystemExit):
+        box_refiner.main([*command, "--start", str(other)])
+    assert "did not begin with --start" in capsys.readouterr().err.splitlines()[-1]
+    assert box_refiner.main([*command, "--start", str(other), "--export", str(tmp_path / "out.safetensors")]) == 0
+    (same := tmp_path / "same.safetensors").write_bytes(find_weights("dimp_lite").read_bytes())
+    for start in (str(same), None):
+        assert BoxRefinerTrainer(trainer.folder, SETTINGS, start).step == trainer.step
+    (earlier := tmp_path / "earlier").mkdir()
+    state = read_state(trainer.folder / "checkpoint.pt")
+    del state["start"]
+    torch.save(state, earlier / "checkpoint.pt")
+    assert BoxRefinerTrainer(earlier, SETTINGS, str(other)).step == trainer.step
 
 
 def test_the_export_is_a_model_with_a_refiner(run, tmp_path):

@@ -26,7 +26,7 @@ def host(text):
 
 
 ARGUMENTS = (
-    Argument("image", "/camera/image_raw", "topic of the images", topic),
+    Argument("image", "camera/image_raw", "topic of the images", topic),
     Argument("host", "", "address that the page is served on; all but loopback addresses need a token", host, FILE),
     for_parameter(ROWS, "port", FILE),
     Argument("token_file", "", "file with the token that browsers must show", secret_file("token_file"), FILE),

@@ -13,7 +13,7 @@ from dimp_ros.ros_utils.launch_arguments import Argument, topic
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 OUTPUT = Argument(
     "twist",
-    "/servo_node/delta_twist_cmds",
+    "servo_node/delta_twist_cmds",
     "topic of the velocities, in the camera's optical frame, as MoveIt Servo takes them",
     topic,
 )

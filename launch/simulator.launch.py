@@ -4,7 +4,7 @@
 from pathlib import Path
 
 from dimp_ros.apps.simulator.config import MODES, WorldConfig
-from dimp_ros.apps.simulator.settings import simulator_parameters
+from dimp_ros.apps.simulator.settings import check_configs, simulator_parameters
 from dimp_ros.ros_utils.launch_arguments import (
     Argument,
     Program,
@@ -21,10 +21,10 @@ CONFIG = Path(__file__).resolve().parents[1] / "config"
 FILE = "params_file"
 NAMES = ("path", "speed", "rate", "image_latency", "command_latency", "paused", "autopilot")
 ARGUMENTS = (
-    Argument("mode", "vehicle", f"what carries the camera: {', '.join(MODES)}", choice(*MODES)),
+    Argument("mode", "", f"what carries the camera: {', '.join(MODES)}; without a file vehicle", choice(*MODES), FILE),
     Argument(FILE, "", "file with the parameters of the simulator; empty: that of the mode", or_empty(parameter_file)),
-    Argument("camera", "/camera", "before the topics image_raw, camera_info and depth", topic),
-    Argument("commands", "/cmd_vel", "topic of the velocities that move the camera", topic),
+    Argument("camera", "camera", "before the topics image_raw, camera_info and depth", topic),
+    Argument("commands", "cmd_vel", "topic of the velocities that move the camera", topic),
     *(for_parameter(simulator_parameters(), name, FILE) for name in NAMES),
     *common_arguments(),
 )
@@ -32,14 +32,16 @@ ARGUMENTS = (
 
 def programs(values):
     """Return what is started."""
-    WorldConfig(mode=values["mode"], path=values["path"] or "static")  # raises ValueError where they do not fit
+    mode, file = values["mode"] or "vehicle", values[FILE]
+    if not file:  # else the node checks what the file makes of them
+        check_configs(WorldConfig(mode=mode, path=values["path"] or "static"), values["autopilot"] or "")
     camera, commands = values["camera"], values["commands"]
     return [
         Program(
             executable="simulator_node",
             name="simulator_node",
-            files=(values[FILE] or str(CONFIG / f"simulator_{values['mode']}.yaml"),),
-            parameters=overrides(values, *NAMES, "use_sim_time"),
+            files=(file or str(CONFIG / f"simulator_{mode}.yaml"),),
+            parameters=overrides(values, *(["mode"] if file else []), *NAMES, "use_sim_time"),
             remappings={
                 "image": f"{camera}/image_raw",
                 "camera_info": f"{camera}/camera_info",

@@ -26,7 +26,7 @@ from dimp_ros.ros_utils.parameter_table import NODE_PARAMETERS
 FILE = "params_file"
 
 
-def tracker_arguments(config: Path, image: str = "/camera/image_raw") -> tuple[Argument, ...]:
+def tracker_arguments(config: Path, image: str = "camera/image_raw") -> tuple[Argument, ...]:
     """Return the arguments of the tracker. :param config: folder of parameter files. :param image: default topic."""
     return (
         Argument("image", image, "topic of the images", topic),

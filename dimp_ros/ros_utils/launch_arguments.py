@@ -27,7 +27,7 @@ LOG_LEVELS = ("debug", "info", "warn", "error", "fatal")
 MODELS = ("dimp_lite", "dimp18", "dimp50")
 MAX_VALUE_TEXT = 200
 """Longest text of a value, and of what is wrong with it, in an error; characters."""
-_TOKEN = r"(?!\d)(?:(?!__)\w|\{\w+\})+"  # noqa: S105  a part of a topic's name, not a secret
+_TOKEN = r"(?!\d)(?:(?!__)\w|\{(?:ns|namespace)\})+"  # noqa: S105  a part of a topic's name, not a secret
 
 
 class ArgumentError(ValueError):
@@ -169,11 +169,11 @@ def model(text: str) -> str:
 
 
 def topic(text: str) -> str:
-    """Read the name of a topic."""
-    if not re.fullmatch(rf"(~?/)?{_TOKEN}(/{_TOKEN})*", text, re.ASCII):
+    """Read the name of a topic. One below a node's own name would be another topic for each node that gets it."""
+    if not re.fullmatch(rf"/?{_TOKEN}(/{_TOKEN})*", text, re.ASCII):
         raise ValueError(
             "must be a topic name such as /camera/image_raw: letters, digits and single _, parts separated by /, no "
-            "part beginning with a digit"
+            "part beginning with a digit; no ~ and no {node}, which are another topic for each node"
         )
     return text
 

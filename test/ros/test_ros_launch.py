@@ -82,7 +82,7 @@ def given_parameters(command: list[str]) -> dict[str, Any]:
 
 def test_arguments_and_parameter_file_reach_the_tracker(tmp_path: Path) -> None:
     command = command_lines("tracker.launch.py")["tracker_node"]
-    assert "image:=/camera/image_raw" in command and given_parameters(command) == IN_FILE
+    assert "image:=camera/image_raw" in command and given_parameters(command) == IN_FILE
     file = tmp_path / "mine.yaml"
     file.write_text("/**: {ros__parameters: {model: dimp50, device: cuda, autostart: false}}")
     given = ("image:=/front/image", f"params_file:={file}", "device:=cpu", "namespace:=robot", "use_sim_time:=True")

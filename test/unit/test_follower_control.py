@@ -290,7 +290,7 @@ WIDE = camera_of_view(640, 480, 90.0)
 
 
 def below(right: float, *, set_point_y: float, **config: Any) -> Command:
-    """Return what is commanded for a target ``right`` pixels beside a set point in an image of a camera that is tilted."""
+    """Return what is commanded for a target ``right`` pixels beside the set point of a camera that is tilted."""
     settings = {"feed_forward": 0.0, "forward_feed_forward": 0.0, "camera_pitch": 60.0, "set_point_y": set_point_y}
     control = FollowControl(FollowConfig(**{**settings, **config}), WIDE)
     control.set_enabled(True)
@@ -301,7 +301,9 @@ def below(right: float, *, set_point_y: float, **config: Any) -> Command:
     return command
 
 
-@pytest.mark.parametrize("set_point_y", [0.3, 0.75, 0.95, 0.98], ids=["ahead", "84 degrees", "94 degrees", "95 degrees"])
+@pytest.mark.parametrize(
+    "set_point_y", [0.3, 0.75, 0.95, 0.98], ids=["ahead", "84 degrees", "94 degrees", "95 degrees"]
+)
 def test_a_target_beside_a_set_point_is_turned_to_the_shorter_way(set_point_y):
     left, right = (below(side, set_point_y=set_point_y) for side in (-4.0, 4.0))
     assert left.error[0] == pytest.approx(-right.error[0]) and abs(left.error[0]) < 0.3

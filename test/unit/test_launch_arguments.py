@@ -86,6 +86,8 @@ BAD = [
     (TRACKER, "autostart", "2", "true or false"),
     *((TRACKER, name, "/a//b", "topic name") for name in ("camera_info", "depth", "init_detections")),
     *((TRACKER, "image", text, "topic name") for text in ("", "/a b", "camera/", "7up", "/a/7", "a__b", "/bäh")),
+    *(((*TRACKER, "console"), "image", text, "another topic for each node") for text in ("~/image", "/{node}/image")),
+    *((TRACKER, "camera_info", text, "another topic for each node") for text in ("~/info", "{node}_info")),
     *((NAMES, "namespace", text, "namespace such as") for text in ("3x", "a/", "a b", "~")),
     (NAMES, "log_level", "loud", "debug, info"),
     (NAMES, "use_sim_time", "yes", "true or false"),
@@ -262,6 +264,23 @@ def test_console_and_simulator_take_their_arguments() -> None:
     assert simulator.remappings["delta_twist_cmds"] == "/twist"
     with pytest.raises(ValueError, match="circle goes round the camera"):
         programs("simulator", mode="arm", path="circle")
+    with pytest.raises(ValueError, match="only a vehicle can have one"):
+        programs("simulator", mode="arm", autopilot="px4")
+
+
+@pytest.mark.parametrize("mode", ["arm", "vehicle", ""])
+def test_mode_of_the_simulator_overrides_its_file(mode: str) -> None:
+    file = str(ROOT / "config" / "simulator_vehicle.yaml")
+    program = programs("simulator", mode=mode, params_file=file)["simulator_node"]
+    assert program.files == (file,) and program.parameters == ({"mode": mode} if mode else {})
+
+
+def test_a_namespace_holds_for_all_topics_that_are_not_given() -> None:
+    """Else two robots would share a camera, and one arm's servo would move the other."""
+    for name in NAMES:
+        topics = [topic for program in programs(name).values() for topic in program.remappings.values()]
+        absolute = [topic for topic in topics if topic.startswith("/")]
+        assert not absolute or name == "demo", f"{name}: {absolute}"
 
 
 def test_misspelt_argument_is_answered_with_the_nearest() -> None:

@@ -57,6 +57,15 @@ def configs(values: Mapping[str, Any]) -> tuple[WorldConfig, ShowConfig]:
     """
     world = {one.name: values[one.name] for one in dataclasses.fields(WorldConfig)}
     show = {one.name: values[one.name] for one in dataclasses.fields(ShowConfig)}
-    if show["autopilot"] and world["mode"] != "vehicle":
-        raise ValueError(f"autopilot is {show['autopilot']!r} and mode {world['mode']!r}; only a vehicle can have one")
-    return WorldConfig(**world), ShowConfig(**show)
+    made = WorldConfig(**world)
+    check_configs(made, show["autopilot"])
+    return made, ShowConfig(**show)
+
+
+def check_configs(world: WorldConfig, autopilot: str) -> None:
+    """Refuse an autopilot for what has none.
+
+    :raises ValueError: with both values.
+    """
+    if autopilot and world.mode != "vehicle":
+        raise ValueError(f"autopilot is {autopilot!r} and mode {world.mode!r}; only a vehicle can have one")

@@ -71,8 +71,8 @@ class FollowConfig(SafetyConfig):
     )
     desired_size: float = setting(
         0.0,
-        "Size that is kept, sqrt(box area / image area); 0 for that at `distance` if there was a target_pose, else that "
-        "at the enabling, or of a new target at first.",
+        "Size that is kept, sqrt(box area / image area); 0 for that at `distance` if there was a target_pose, "
+        "else that at the enabling, or of a new target at first.",
         (0.0, 1.0),
     )
     camera_pitch: float = setting(0.0, "How far the camera looks below the body's x axis, in degrees.", (-80.0, 80.0))

@@ -47,10 +47,17 @@ class ParameterHandler:
     wrong until the parameter is set again; see `require_valid`.
 
     :param rows: the table; None for the tracker node's. Another one holds nothing of the tracker's configuration.
+    :param check: raises ValueError for values, by parameter, that do not fit each other; such a batch is refused.
     """
 
-    def __init__(self, node: Node, rows: Sequence[Parameter] | None = None) -> None:
+    def __init__(
+        self,
+        node: Node,
+        rows: Sequence[Parameter] | None = None,
+        check: Callable[[Mapping[str, Any]], object] | None = None,
+    ) -> None:
         self._node = node
+        self._check = check
         self._rows = {row.name: row for row in (NODE_PARAMETERS + tracker_parameters() if rows is None else rows)}
         self._values: dict[str, Any] = {}
         self._given: frozenset[str] = frozenset()
@@ -170,6 +177,8 @@ class ParameterHandler:
                 accepted = self._checked(parameters)
                 changed = {name: value for name, value in accepted.items() if value != self._values[name]}
                 config = self._checked_config(accepted)
+                if changed and self._check is not None:
+                    self._check({**self._values, **accepted})
             except ValueError as error:
                 return SetParametersResult(successful=False, reason=shortened(str(error)))
             self._values = {**self._values, **accepted}

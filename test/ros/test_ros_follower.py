@@ -21,6 +21,7 @@ from harness.ros_harness import (
 )
 from helpers.steering_operator import SLOW, batch, steering, vars_of
 from rclpy.duration import Duration
+from std_srvs.srv import SetBool
 
 from dimp_ros.apps.steering.follower import Follower
 from dimp_ros.apps.steering.servo import Servo
@@ -105,6 +106,43 @@ def test_uncalibrated_camera_stops_it_until_a_view_is_given():
         view = batch(image_width=640, image_height=480, horizontal_fov=60.0)
         assert operator.steering.set_parameters_atomically(view).successful
         operator.wait_for_motion()
+
+
+UNUSABLE = {
+    "a field of view of nothing": {"image_width": 640, "image_height": 480, "horizontal_fov": 0.05},
+    "a mistyped side": {"image_width": 640, "image_height": 100000, "horizontal_fov": 60.0},
+    "an image of one pixel": {"image_width": 1, "image_height": 1, "horizontal_fov": 1e-9},
+}
+
+
+@pytest.mark.parametrize("values", UNUSABLE.values(), ids=UNUSABLE)
+def test_parameters_that_do_not_fit_each_other_are_refused_and_later_ones_obeyed(values):
+    with context():
+        follower = Follower()
+        before = {name: follower.get_parameter(name).value for name in values}
+        result = follower.set_parameters_atomically(batch(**values))
+        assert not result.successful and "focal length" in result.reason
+        assert before == {name: follower.get_parameter(name).value for name in values}
+        for name, value in values.items():  # one by one, the last one does not fit
+            successful = follower.set_parameters_atomically(batch(**{name: value})).successful
+        assert not successful and follower._control.camera is None
+        assert follower.set_parameters_atomically(batch(max_yaw_rate=0.05)).successful
+        assert follower._control.config.max_yaw_rate == 0.05
+        follower.destroy_node()
+
+
+@pytest.mark.parametrize("node", [Follower, Servo])
+def test_a_change_that_cannot_be_followed_disables(node, monkeypatch):
+    with context():
+        steering_node = node()
+        answer = steering_node._on_set_enabled(SetBool.Request(data=True), SetBool.Response())
+        assert answer.success and steering_node._control.enabled
+        monkeypatch.setattr(steering_node._control, "configure", lambda config: 1 / 0)
+        assert steering_node.set_parameters_atomically(batch(min_confidence=0.99)).successful
+        assert not steering_node._control.enabled
+        answer = steering_node._on_set_enabled(SetBool.Request(data=True), SetBool.Response())
+        assert not answer.success and not steering_node._control.enabled
+        steering_node.destroy_node()
 
 
 def test_follower_takes_the_set_point():

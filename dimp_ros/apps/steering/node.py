@@ -29,9 +29,10 @@ from dimp_ros.images.stamps import NANOSECONDS
 from dimp_ros.msg import TargetStateArray
 from dimp_ros.ros_utils.callbacks import call_every, listen_to_newest, with_info
 from dimp_ros.ros_utils.config_dataclass import parameter_rows
-from dimp_ros.ros_utils.parameters import ParameterHandler
+from dimp_ros.ros_utils.parameters import ParameterHandler, Settings
 from dimp_ros.ros_utils.qos import publisher_options, reliable_qos
 from dimp_ros.ros_utils.steady_clock import sent_at, steady_seconds
+from dimp_ros.ros_utils.text import shortened
 
 Config = TypeVar("Config", bound=SafetyConfig)
 
@@ -54,8 +55,8 @@ class SteeringNode(Node, Generic[Config]):
         super().__init__(name, **node_options)
         self._config_type = config_type
         self._lock = threading.Lock()  # of inputs and control
-        self.parameters = ParameterHandler(self, parameter_rows(config_type))
-        config = self._config()
+        self.parameters = ParameterHandler(self, parameter_rows(config_type), self._settings)
+        config, _ = self._settings(self.parameters)
         self._control = self.make_control(config)
         self._inputs = SteeringInputs(config.target_id)
         self._command = Command(Twist(), "not enabled")
@@ -71,7 +72,7 @@ class SteeringNode(Node, Generic[Config]):
         requests = MutuallyExclusiveCallbackGroup()
         self.create_service(SetBool, "~/set_enabled", self._on_set_enabled, callback_group=requests)
         self.create_service(Trigger, "~/take_set_point", self._on_take_set_point, callback_group=requests)
-        self.parameters.on_change(lambda _change: self._configure())
+        self.parameters.on_change(lambda _change: self._on_parameters())
         self._configure()
         call_every(self, 1.0 / config.rate, self._on_tick)
         call_every(self, DIAGNOSTICS_SECONDS, self._report)
@@ -85,14 +86,26 @@ class SteeringNode(Node, Generic[Config]):
         """Return the camera that the parameters describe; None where camera_info is to be used."""
         return None
 
-    def _config(self) -> Config:
-        return self._config_type(
-            **{field.name: self.parameters[field.name] for field in dataclasses.fields(self._config_type)}
-        )
+    def _settings(self, values: Settings) -> tuple[Config, Camera | None]:
+        """Return the configuration and the camera that values of parameters amount to.
+
+        :raises ValueError: for values that do not fit each other.
+        """
+        names = [field.name for field in dataclasses.fields(self._config_type)]
+        config = self._config_type(**{name: values[name] for name in names})
+        return config, self.camera_without_info(config)
+
+    def _on_parameters(self) -> None:
+        """Follow a change that was accepted, or move no more: the settings that are shown are not those in use."""
+        try:
+            self._configure()
+        except Exception:
+            with self._lock:
+                self._control.set_enabled(False)
+            self.get_logger().error(f"disabled: a change of parameters cannot be followed:\n{traceback.format_exc()}")
 
     def _configure(self) -> None:
-        config = self._config()
-        given = self.camera_without_info(config)
+        config, given = self._settings(self.parameters)
         with self._lock:
             self._inputs.configure(config.target_id, config.rectified, given)
             self._control.configure(config)
@@ -170,8 +183,9 @@ class SteeringNode(Node, Generic[Config]):
         try:
             if request.data:
                 self.parameters.require_valid()
-        except ValueError as error:
-            response.success, response.message = False, str(error)
+                self._configure()  # raises again where a change could not be followed
+        except Exception as error:
+            response.success, response.message = False, shortened(str(error))
             return response
         with self._lock:
             if request.data != self._control.enabled:

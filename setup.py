@@ -38,11 +38,11 @@ setup(
     },
     entry_points={
         "console_scripts": [
-            "dimp-track = dimp_ros.apps.track.cli:main",
-            "dimp-train = dimp_ros.training.cli:main",
-            "dimp-eval = dimp_ros.evaluation.cli:main",
-            "dimp-convert = dimp_ros.model.checkpoints.convert_cli:main",
-            "dimp-export = dimp_ros.apps.export.cli:main",
+            "dimp-track = dimp_ros.commands:track",
+            "dimp-train = dimp_ros.commands:train",
+            "dimp-eval = dimp_ros.commands:evaluate",
+            "dimp-convert = dimp_ros.commands:convert",
+            "dimp-export = dimp_ros.commands:export",
         ],
     },
 )

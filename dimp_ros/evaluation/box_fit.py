@@ -24,8 +24,11 @@ from dimp_ros.evaluation.layouts.registry import load_sequences
 from dimp_ros.evaluation.metrics import overlap
 from dimp_ros.evaluation.tracker_api import BenchmarkTracker
 from dimp_ros.evaluation.trackers import DimpBenchmark
+from dimp_ros.files.program import command
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.closer_window import turned_box
+
+PROGRAM = "python -m dimp_ros.evaluation.box_fit"
 
 
 class ChangedView(NamedTuple):
@@ -82,9 +85,10 @@ def box_fit(
     return found
 
 
+@command(PROGRAM)
 def main(argv: list[str] | None = None) -> int:
     """Print the mean overlaps over all sequences."""
-    parser = argparse.ArgumentParser(prog="python -m dimp_ros.evaluation.box_fit", description=__doc__)
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="as for dimp-eval")
     parser.add_argument("--only", help="names of sequences, with commas")
     parser.add_argument("--model", default="dimp_lite", help="name, or path of a weights file")

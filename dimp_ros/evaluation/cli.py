@@ -42,6 +42,7 @@ from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.evaluation.tracker_api import BaselineUnavailable
 from dimp_ros.evaluation.trackers import ABLATIONS, TrackerSpec, split_names
 from dimp_ros.files.outputs import check_outputs
+from dimp_ros.files.program import command
 
 DEFAULT_TRACKERS = "dimp_lite,kcf,csrt,nanotrack_v1,nanotrack_v2"
 
@@ -272,6 +273,7 @@ def collect(
     return results
 
 
+@command("dimp-eval")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0, 1 if a tracker failed on a sequence, 2 for a bad request."""
     logging.basicConfig(level=logging.ERROR, format="%(message)s")

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from dimp_ros.datasets.clips import read_films
 from dimp_ros.datasets.film import Film
+from dimp_ros.files.program import command
 from dimp_ros.geometry.box import Box, iou
 from dimp_ros.images.picture import ArrayPicture
 from dimp_ros.model.checkpoints.checkpoint import load_model
@@ -32,6 +33,8 @@ from dimp_ros.tracker.device import choose_device
 from dimp_ros.tracker.inference_backend import InferenceBackend
 from dimp_ros.tracker.point_box import agreed, rank_boxes
 from dimp_ros.tracker.torch_backend import TorchBackend
+
+PROGRAM = "python -m dimp_ros.evaluation.point_boxes"
 
 SIZES = (0, 32, 64, 128, 256, 10_000)
 """Classes of the longer side of a box, pixels."""
@@ -105,9 +108,10 @@ def print_table(results: list[PointResult], threshold: float) -> None:
     print(f"\nmedian {statistics.median(times):.1f} ms a point, 95 % within {times[int(0.95 * len(times))]:.1f} ms")
 
 
+@command(PROGRAM)
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(prog="python -m dimp_ros.evaluation.point_boxes", description=__doc__)
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("--clips", type=Path, required=True, help="folder of films with tracks (clips.jsonl)")
     parser.add_argument("--split", default="val")
     parser.add_argument("--points", type=int, default=5, help="of every track")

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from dimp_ros.evaluation.layouts.registry import load_sequences
 from dimp_ros.evaluation.trackers import TrackerSpec, load_tracker, split_names
 from dimp_ros.files.outputs import check_outputs, write_text
+from dimp_ros.files.program import command
 from dimp_ros.geometry.box import Box, iou
 from dimp_ros.images.files import write_image
 from dimp_ros.tracker.result import TargetState
@@ -269,6 +270,7 @@ def write_sheet(path: Path, sequences: Iterable[PlayedSequence], columns: int = 
     write_image(path, np.vstack(rows))
 
 
+@command(PROGRAM)
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return 0, or 2 for a bad request."""
     options = build_parser().parse_args(arguments)

@@ -18,9 +18,12 @@ from pathlib import Path
 import torch
 
 from dimp_ros.files.outputs import check_outputs
+from dimp_ros.files.program import command
 from dimp_ros.model.checkpoints.checkpoint import fill_model, read_weights, save_weights
 from dimp_ros.model.checkpoints.weights_file import find_weights
 from dimp_ros.model.dimp import DimpNet
+
+PROGRAM = "python -m dimp_ros.training.average_weights"
 
 
 def average(parts: Sequence[tuple[float, DimpNet]]) -> DimpNet:
@@ -47,9 +50,10 @@ def _part(text: str) -> tuple[float, str]:
     return float(share), model
 
 
+@command(PROGRAM)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Average weights files and write the result in half precision."""
-    parser = argparse.ArgumentParser(prog="python -m dimp_ros.training.average_weights", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=main.__doc__)
     parser.add_argument("out", type=Path, help="a .safetensors file")
     parser.add_argument("parts", nargs="+", type=_part, metavar="SHARE=FILE")
     options = parser.parse_args(arguments)

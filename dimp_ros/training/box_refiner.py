@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from dimp_ros.datasets.clips import read_films
+from dimp_ros.files.program import command
 from dimp_ros.model.checkpoints.weights_file import find_weights
 from dimp_ros.training.box_pairs import PairBatch, PairSampler
 from dimp_ros.training.frame_store import FrameStore, add_store_arguments, store_of
@@ -29,6 +30,8 @@ from dimp_ros.training.refiner_trainer import CHECKPOINT, LOG, BoxRefinerSetting
 from dimp_ros.training.refiner_validation import Validation
 from dimp_ros.training.run_lock import check_run, sole_run
 from dimp_ros.training.scene_pairs import SceneViews, scene_store
+
+PROGRAM = "python -m dimp_ros.training.box_refiner"
 
 START = "dimp_lite"
 _log = logging.getLogger(__name__)
@@ -73,9 +76,10 @@ def prefetched(sampler: PairSampler, count: int, depth: int = 4) -> Iterator[Pai
                 batches.get(timeout=0.05)
 
 
+@command(PROGRAM)
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(prog="python -m dimp_ros.training.box_refiner", description=__doc__)
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="of the run; goes on with the checkpoint there")
     add_store_arguments(parser)
     parser.add_argument("--scenes", type=Path, help="folder of the synthetic scenes' images (default: FOLDER/scenes)")

@@ -13,6 +13,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dimp_ros.files.program import command
+
 if TYPE_CHECKING:
     from dimp_ros.training.config import TrainingConfig
 
@@ -118,6 +120,7 @@ def _train(options: argparse.Namespace) -> int:
     return 0 if finished else 3
 
 
+@command("dimp-train")
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; return its exit status (0: finished, 2: a bad request, 3: stopped by ``--minutes`` or a
     signal).

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SIGTERM and SIGINT as a request to stop after the current step, so that a checkpoint is written; before, at once."""
+"""Signals as a request to stop after the current step, so that a checkpoint is written; before, at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, a request to end, a terminal that is closed."""
 
 
 @contextmanager
@@ -19,7 +20,8 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
     """Give a function that tells whether a signal asks to stop; a second signal ends the process as usual.
 
     Before the function is called for the first time there is no step to complete, as while a store is made or waited
-    for: then a signal raises SystemExit with status 3. In other threads than the main one signals are left alone.
+    for: then a signal raises SystemExit with status 3. In other threads than the main one signals are left alone, and
+    so is a SIGHUP that is ignored: under nohup a run outlives its terminal.
     """
     asked, stepping, process = threading.Event(), threading.Event(), os.getpid()
 
@@ -31,6 +33,8 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
         yield asked.is_set
         return
     usual = {number: signal.getsignal(number) for number in SIGNALS}
+    if usual[signal.SIGHUP] == signal.SIG_IGN:
+        del usual[signal.SIGHUP]
 
     def restore() -> None:
         for number, handler in usual.items():
@@ -43,7 +47,7 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
             print("interrupted before the first step; repeat the command", file=sys.stderr)
             raise SystemExit(3)
 
-    for number in SIGNALS:
+    for number in usual:
         signal.signal(number, ask)
     try:
         yield interrupted

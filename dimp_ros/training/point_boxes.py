@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from dimp_ros.datasets.base import data_digest
 from dimp_ros.files.json_file import named_errors
+from dimp_ros.files.program import command
 from dimp_ros.model.backbone import Features
 from dimp_ros.model.box_refiner import giou
 from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_weights
@@ -37,6 +38,8 @@ from dimp_ros.training.interruption import deferred_signals
 from dimp_ros.training.point_examples import FeatureFile, PointBatch, PointSampler
 from dimp_ros.training.run_lock import check_run, sole_run
 from dimp_ros.training.run_log import REMEDY, read_state
+
+PROGRAM = "python -m dimp_ros.training.point_boxes"
 
 _log = logging.getLogger(__name__)
 
@@ -151,9 +154,10 @@ def export(head: PointBoxHead, base: str, path: Path, points: int) -> None:
     save_weights(path, net.eval(), replace(info, details=details), torch.float16)
 
 
+@command(PROGRAM)
 def main(argv: list[str] | None = None) -> int:
     """Run the command."""
-    parser = argparse.ArgumentParser(prog="python -m dimp_ros.training.point_boxes", description=__doc__)
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("--folder", type=Path, required=True, help="of the run: features.bin and head.pt")
     add_store_arguments(parser)
     parser.add_argument("--base", default="dimp_lite", help="weights whose backbone is used")

@@ -54,6 +54,17 @@ def test_signal_before_the_first_step_ends_the_run_but_no_worker(number, capfd):
         signal.signal(number, usual)
 
 
+def test_a_run_under_nohup_outlives_its_terminal():
+    usual = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with deferred_signals() as interrupted:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not interrupted() and signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, usual)
+
+
 def test_other_threads_leave_signals_alone():
     before, seen = signal.getsignal(signal.SIGTERM), []
 
@@ -75,14 +86,14 @@ def stills(tmp_path_factory):
     return folder
 
 
-def begin_training(stills, folder, **changed):
+def begin_training(stills, folder, output=subprocess.PIPE, **changed):
     """Start dimp-train in a process, with a configuration whose steps take no time."""
     config = {"model": "dimp_lite", "steps": 100_000, "batch": 2, "train": 1, "test": 1, "proposals": 4}
     config |= {"optimizer_steps": 1, "groups": 2, "per_role": 1, "validate_every": 0, "backbone": "frozen", "reuse": 0}
     (folder / "c.yaml").write_text(yaml.safe_dump(config | changed))
     command = [sys.executable, "-m", "dimp_ros.training.cli", str(folder / "c.yaml"), "--processes", "0"]
     command += ["--images", str(stills / "images"), "--folder", str(folder / "run"), "--store", str(stills / "store")]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(command, stdout=output, stderr=output, text=True)
 
 
 def end_when_exists(process, path, number):
@@ -102,6 +113,15 @@ def test_dimp_train_writes_a_checkpoint_when_it_is_ended(stills, tmp_path):
     end_when_exists(begin_training(stills, tmp_path), run / "log.jsonl", signal.SIGINT)
     assert (run / "checkpoint.pt").is_file()
     assert (run / "weights.safetensors").is_file()
+
+
+def test_dimp_train_writes_a_checkpoint_though_nobody_reads_its_output(stills, tmp_path):
+    reading, writing = os.pipe()
+    process = begin_training(stills, tmp_path, output=writing, steps=3)
+    os.close(writing)
+    os.close(reading)
+    assert process.wait(timeout=120) == 0
+    assert (tmp_path / "run" / "checkpoint.pt").is_file()
 
 
 def test_a_signal_ends_the_rendering_of_a_cache(stills, tmp_path):

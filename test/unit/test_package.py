@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import itertools
 import os
 import re
@@ -203,7 +204,7 @@ def test_a_parameter_file_reaches_its_node_in_any_namespace(file: str, node: str
     assert expected.items() <= values.items()
 
 
-@pytest.mark.parametrize("name", ["track", "convert", "train", "evaluate"])
+@pytest.mark.parametrize("name", ["track", "convert", "train", "evaluate", "export"])
 def test_command_line_tools_are_executables_of_the_package(name: str) -> None:
     command = [str(ROOT / "scripts" / name), "--help"]
     result = subprocess.run(command, capture_output=True, text=True, timeout=120)
@@ -211,13 +212,22 @@ def test_command_line_tools_are_executables_of_the_package(name: str) -> None:
 
 
 def test_every_executable_starts_a_main_that_exists() -> None:
+    commands = (ROOT / "dimp_ros" / "commands.py").read_text()
     for path in ROOT.glob("scripts/*"):
-        found = re.search(
-            r'^(?:start\("|from )(dimp_ros\.[\w.]+?)(?:"\)| import main)$', path.read_text(), re.MULTILINE
-        )
+        source = path.read_text()
+        if own := re.search(r"^from dimp_ros.commands import (\w+)$", source, re.MULTILINE):
+            source = commands.partition(f"def {own[1]}() ")[2]
+        found = re.search(r'start\("(dimp_ros\.[\w.]+?)"\)$', source, re.MULTILINE)
         assert found, f"{path} starts no module of the package"
         source = (ROOT / found[1].replace(".", "/")).with_suffix(".py").read_text()
-        assert re.search(r"^def main\(", source, re.MULTILINE), f"{found[1]} has no main"
+        decorated = r'^@command\("dimp-\w+"\)\n' if own else "^"
+        assert re.search(decorated + r"def main\(", source, re.MULTILINE), f"{found[1]} has no main of a command"
+
+
+def test_every_console_script_is_a_command_that_exists() -> None:
+    for name in re.findall(r'"dimp-\w+ = ([\w.:]+)"', (ROOT / "setup.py").read_text()):
+        module, _, function = name.partition(":")
+        assert callable(getattr(importlib.import_module(module), function)), name
 
 
 def test_signals_end_every_node_from_its_first_import_to_its_last_exit() -> None:

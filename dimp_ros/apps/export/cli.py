@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dimp_ros.files.program import command
+
 NEEDED = {"onnx": ("onnx", "onnxscript"), "openvino": ("onnx", "onnxscript", "openvino")}
 """Format -> modules that write it."""
 
@@ -74,6 +76,7 @@ def export(model: str, output: Path, *, file_format: str = "onnx", random: bool 
     return [*lines, f"wrote {output}: {name}, {file_format}, float32"]
 
 
+@command("dimp-export")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0, or 2 for a request it refuses."""
     arguments = build_parser().parse_args(argv)

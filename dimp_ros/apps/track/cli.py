@@ -26,6 +26,7 @@ from dimp_ros.apps.bags.writer import STORAGES, ResultBag
 from dimp_ros.apps.recording.annotator import Annotator
 from dimp_ros.apps.track.loop import ENDING, WINDOW, Output, RunStatistics, Screen, follow, handled_signals
 from dimp_ros.files.outputs import check_outputs, is_stream, write_text
+from dimp_ros.files.program import command
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.frame_source import Frame, Source, Span, VideoFileSource
 from dimp_ros.images.stamps import NANOSECONDS
@@ -343,6 +344,7 @@ def _result_bag(arguments: argparse.Namespace, images: ImageBag) -> ResultBag:
     return ResultBag(arguments.out_bag, images, storage, copy_images=copy, annotator=annotator, notes=notes)
 
 
+@command("dimp-track")
 def main(argv: Sequence[str] | None = None, make_tracker: Callable[[str, str], Any] | None = None) -> int:
     """Run the command with trackers from `make_tracker(model, device)`; None for `DimpTracker`.
 

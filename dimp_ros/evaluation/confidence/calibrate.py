@@ -32,11 +32,14 @@ from dimp_ros.evaluation.layouts.registry import load_sequences
 from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.evaluation.trackers import split_names
 from dimp_ros.files.outputs import check_outputs, write_bytes
+from dimp_ros.files.program import command
 from dimp_ros.geometry.box import Box, iou
 from dimp_ros.model.checkpoints.weights_file import with_knots
 from dimp_ros.model.confidence import ConfidenceMap
 from dimp_ros.synthetic.sequences import SyntheticFrame, held_out_store, synthetic_sequences
 from dimp_ros.tracker import DimpTracker
+
+PROGRAM = "python -m dimp_ros.evaluation.confidence.calibrate"
 
 HIDDEN_FRAMES = range(14, 22)
 """In these frames of every other sequence the target is hidden."""
@@ -215,11 +218,10 @@ def report(found: Followed, stored: ConfidenceMap) -> str:
     return "\n".join(lines)
 
 
+@command(PROGRAM)
 def main(arguments: list[str] | None = None) -> int:
     """Measure, fit and, with --write, store the confidence map in the weights file."""
-    parser = argparse.ArgumentParser(
-        prog="python -m dimp_ros.evaluation.confidence.calibrate", description=main.__doc__
-    )
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=main.__doc__)
     parser.add_argument("weights", type=Path, help="a .safetensors file")
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--store", type=Path, help="held-out images of a training run: RUN/store/held_out")

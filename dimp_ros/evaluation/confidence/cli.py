@@ -30,6 +30,7 @@ from dimp_ros.evaluation.tracker_api import BaselineUnavailable
 from dimp_ros.evaluation.trackers import TrackerSpec, split_names
 from dimp_ros.files.names import file_name
 from dimp_ros.files.outputs import check_outputs
+from dimp_ros.files.program import command
 
 PROGRAM = "python -m dimp_ros.evaluation.confidence.cli"
 DEFAULT_TRACKERS = "dimp_lite,nanotrack_v1,nanotrack_v2"
@@ -104,6 +105,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return report_errors(results, PROGRAM)
 
 
+@command(PROGRAM)
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0, 1 if a tracker failed on a sequence, 2 for a bad request."""
     logging.basicConfig(level=logging.ERROR, format="%(message)s")

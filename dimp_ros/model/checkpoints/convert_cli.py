@@ -8,6 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dimp_ros.files.program import command
+
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
@@ -72,6 +74,7 @@ def convert(source: str, output: Path, *, half: bool = False, like: Path | None 
     return [*lines, f"wrote {output}: {dtype}, {output.stat().st_size / 2**20:.1f} MiB"]
 
 
+@command("dimp-convert")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return 0, or 2 for a request it refuses."""
     arguments = build_parser().parse_args(argv)

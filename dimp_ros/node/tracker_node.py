@@ -113,6 +113,7 @@ class TrackerNode(LifecycleNode):
         """The failure of the last transition; empty if it succeeded."""
         self.loading = False
         """Whether the model is being loaded, or will be at once."""
+        self._enabled = True  # a pause outlasts a deactivation
         self._tracker: Tracker | None = None
         self._outputs: Publishers | None = None
         self._positioner = PositionEstimator()
@@ -192,6 +193,7 @@ class TrackerNode(LifecycleNode):
             ImageDecoder(settings),
             logged(self._recover, logger),
         )
+        pipeline.enabled = self._enabled
         requests = Requests(pipeline, settings, logger, self._silence)
         inputs = Inputs(
             self,
@@ -212,7 +214,7 @@ class TrackerNode(LifecycleNode):
 
     @guarded(TransitionCallbackReturn.ERROR)
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop working and forget target and images; the model stays loaded."""
+        """Stop working and forget target and images; the model stays loaded, and paused what is paused."""
         self._stop_work(DEACTIVATE_SECONDS)
         return super().on_deactivate(state)
 
@@ -250,6 +252,7 @@ class TrackerNode(LifecycleNode):
         work, self._work = self._work, None
         if work is None:
             return
+        self._enabled = work.pipeline.enabled
         work.inputs.destroy()
         ended = work.pipeline.stop(timeout)
         self._positioner.clear()

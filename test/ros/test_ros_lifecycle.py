@@ -143,6 +143,26 @@ def test_deactivation_releases_targets_and_cleanup_the_model():
             wait_until(lambda: gc.collect() >= 0 and trackers[0]() is None, "release of the tracker")
 
 
+@pytest.mark.parametrize("way", ["deactivate", "cleanup"])
+def test_a_pause_outlasts_a_deactivation(way):
+    with context():
+        node = tracker_node(ScriptedTracker(), autostart=False)
+        client = Client()
+        with spinning(node, client.node):
+            assert node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS
+            client.wait_for(node)
+            assert client.set_enabled(False).success
+            assert node.trigger_deactivate() == SUCCESS
+            if way == "cleanup":
+                assert node.trigger_cleanup() == SUCCESS and node.trigger_configure() == SUCCESS
+            assert node.trigger_activate() == SUCCESS
+            client.wait_for(node)
+            client.show(numbered_image(1))
+            assert "disabled" in client.init(target_id="ball").message
+            assert client.set_enabled(True).success
+            assert client.init(target_id="ball").success
+
+
 def test_the_life_cycle_services_drive_the_node():
     with context():
         node = tracker_node(ScriptedTracker(), autostart=False)

@@ -100,12 +100,16 @@ class Station:
         """Send bytes to the camera."""
         self.socket.sendto(data, self._address)
 
-    def command(self, number: int, *parameters: float) -> int:
-        """Send a command and return the result that is acknowledged."""
+    def send_command(self, number: int, *parameters: float) -> None:
+        """Send a command."""
         wait_until(lambda: self._address, "the camera's heartbeat")
-        before = len(self.messages)
         values = [*parameters, *[0.0] * (7 - len(parameters))]
         self._codec.send(common.MAVLink_command_long_message(1, COMPONENT, number, 0, *values))
+
+    def command(self, number: int, *parameters: float) -> int:
+        """Send a command and return the result that is acknowledged."""
+        before = len(self.messages)
+        self.send_command(number, *parameters)
 
         def acknowledged() -> Any:
             return [m for m in self.messages[before:] if m.get_type() == "COMMAND_ACK" and m.command == number]
@@ -236,6 +240,26 @@ def test_start_rejected_for_lack_of_an_answer_is_taken_back(station: Station) ->
         release.set()
         wait_until(lambda: "mavlink" in [name for name, _ in w.tracker.inits], "the start")
         wait_until(lambda: list(w.tracker.boxes) == ["other"], "the target's end")
+
+
+def test_node_that_ends_takes_back_a_start_that_waits(station: Station) -> None:
+    with world(f"udpout:{HOST}:{station.port}") as w:
+        station.wait_for_tracker()
+        wait_until(lambda: w.camera.stamps, "an image")
+        begun, release, init = threading.Event(), threading.Event(), w.tracker.init
+
+        def slow(*args: Any, **named: Any) -> TrackResult:
+            begun.set()
+            release.wait(10)
+            return init(*args, **named)
+
+        w.tracker.init = slow
+        station.send_command(common.MAV_CMD_CAMERA_TRACK_RECTANGLE, *edges(200.0, 120.0))
+        assert begun.wait(10)
+        w.mavlink.close()
+        release.set()
+        wait_until(lambda: w.tracker.inits, "the start")
+        wait_until(lambda: not w.tracker.boxes, "the target's end")
 
 
 @pytest.mark.parametrize(("delay", "point"), [(0.5, False), (0.5, True), (0.0, False)])

@@ -38,11 +38,14 @@ class Tracker:
         self.futures.append(Future())
         return self.futures[-1]
 
-    def answer(self) -> None:
+    def answer(self, message: str = "done") -> None:
         """Answer all requests."""
-        for future in self.futures:
+        for future in list(self.futures):
             if not future.done():
-                future.set_result(DropTarget.Response(success=True, message="done"))
+                future.set_result(DropTarget.Response(success=True, message=message))
+
+    def remove_pending_request(self, future: Future) -> None:
+        """Forget a request whose answer nobody waits for."""
 
 
 @pytest.mark.parametrize(
@@ -73,3 +76,40 @@ def test_drop_is_not_overtaken_by_starts_before_it(given, asked, refused):
 
     answers = asyncio.run(ask())
     assert [one.message for one in answers if not one.success] == ["dropped before it was started"] * refused
+
+
+BOX = (0.0, 0.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("gone", [False, True], ids=["browser waits", "browser is gone"])
+@pytest.mark.parametrize(("name", "asked"), [("cup", ["drop cup", "drop cup"]), ("", ["drop 7"])])
+def test_start_that_is_not_answered_in_time_is_taken_back(name, asked, gone):
+    async def ask() -> None:
+        tracker: Any = Tracker()
+        services = TrackerServices(tracker, "tracker_node", 0.02)
+        task = asyncio.ensure_future(services.init_target((0, 0), BOX, name))
+        await asyncio.sleep(0.0)
+        if gone:
+            await asyncio.sleep(0.005)
+            task.cancel()
+        await asyncio.sleep(0.05)
+        assert gone or (not task.result().success and "taken back" in task.result().message)
+        tracker.answer("tracking '7'; replayed 3 buffered images")
+        await asyncio.sleep(0.01)
+        assert tracker.asked == [f"start {name}", *asked]
+
+    asyncio.run(ask())
+
+
+def test_late_answer_to_an_old_start_does_not_drop_the_new_one():
+    async def ask() -> None:
+        tracker: Any = Tracker()
+        services = TrackerServices(tracker, "tracker_node", 0.02)
+        await services.init_target((0, 0), BOX, "cup")
+        services._timeout = 5.0
+        again = asyncio.ensure_future(services.init_target((0, 0), BOX, "cup"))
+        await asyncio.sleep(0.005)
+        tracker.answer()
+        assert (await again).success and tracker.asked == ["start cup", "drop cup", "start cup"]
+
+    asyncio.run(ask())

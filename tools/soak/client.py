@@ -164,9 +164,14 @@ class SoakClient:
 
     def _pause(self) -> None:
         """Disable tracking, and enable it again."""
-        for enabled in (False, True):
-            self._call("enable", SetBool.Request(data=enabled))
-            self._wait(self._random.uniform(0.1, 0.8))
+        self._call("enable", SetBool.Request(data=False))
+        self._wait(self._random.uniform(0.1, 0.8))
+        for _ in range(100):  # refused while another client has deactivated the node, which stays paused
+            answer = self._call("enable", SetBool.Request(data=True))
+            if answer is not None and answer.success:
+                return
+            self._wait(0.1)
+        self._report.violation("answer", "tracking could not be enabled again")
 
     def _deactivate(self) -> None:
         """Deactivate the node for a moment, which drops all targets."""

@@ -47,7 +47,7 @@ class ConsoleSettings:
     )
     max_megapixels: float = _setting(50.0, "Compressed images larger than this are not shown.", (0.01, 1000.0))
     request_timeout: float = _setting(
-        15.0, "How long a request waits for the tracker's answer, in seconds.", (0.1, 600.0)
+        15.0, "How long a request waits for the tracker's answer, in seconds; then a start is taken back.", (0.1, 600.0)
     )
     # Display
     max_rate: float = _setting(20.0, "Largest rate of the images that a browser gets, 1/s.", (0.5, 60.0))

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,8 @@ class TrackerServices:
     """Calls init_target, drop_target and set_enabled of a tracker node.
 
     Targets are started one after another, so that the last one counts; a drop is passed on at once, and also drops the
-    starts that still wait here: the tracker would serve them after it.
+    starts that still wait here: the tracker would serve them after it. A start that is not answered in time is taken
+    back: nobody waits for it any more when the tracker serves it.
 
     :param tracker: name of its node, relative to ``node``'s namespace or absolute. :param timeout: seconds.
     """
@@ -44,6 +46,8 @@ class TrackerServices:
             for kind, name in ((InitTarget, "init_target"), (DropTarget, "drop_target"), (SetBool, "set_enabled"))
         }
         self._turn = asyncio.Lock()
+        self._newest: dict[str, Any] = {}  # the last start of each name, by which a late answer is told from an old one
+        self._starts: set[asyncio.Task[Answer]] = set()  # the loop itself keeps no task alive
         self._waiting: list[_Waiting] = []
         self.enabled: bool | None = None
         """Whether the tracker is enabled, as last set or reported; None if unknown."""
@@ -72,7 +76,10 @@ class TrackerServices:
                 if entry.dropped:
                     return Answer(False, "dropped before it was started")
                 self._waiting.remove(entry)
-                return await self._call(request, InitTarget)
+                start = asyncio.create_task(self._call(request, InitTarget))  # goes on when the browser is gone
+                self._starts.add(start)
+                start.add_done_callback(self._starts.discard)
+                return await asyncio.shield(start)
         finally:
             if entry in self._waiting:
                 self._waiting.remove(entry)
@@ -110,12 +117,43 @@ class TrackerServices:
                 loop.call_soon_threadsafe(settle, future.result())
 
         pending = client.call_async(request)
+        if kind is InitTarget:
+            self._newest[request.id] = pending
+            pending.add_done_callback(lambda _: self._forget(request.id, pending))
         pending.add_done_callback(hand_over)
         try:
             response = await asyncio.wait_for(answered, self._timeout)
         except asyncio.TimeoutError:
-            return Answer(False, f"the tracker has not answered for {self._timeout:g} s: the outcome is unknown")
+            silence = f"the tracker has not answered for {self._timeout:g} s"
+            if kind is InitTarget:
+                self._take_back(pending, request.id)
+                also = f", and target {request.id!r} is dropped" if request.id else ""
+                return Answer(False, f"{silence}: the start is taken back{also}")
+            return Answer(False, f"{silence}: the outcome is unknown")
         finally:
-            if not pending.done():
+            if not pending.done() and kind is not InitTarget:
                 client.remove_pending_request(pending)
         return Answer(bool(response.success), str(response.message))
+
+    def _forget(self, target_id: str, start: Any) -> None:
+        """Forget a start that was answered, unless there is a newer one of its name."""
+        if self._newest.get(target_id) is start:
+            self._newest.pop(target_id, None)
+
+    def _take_back(self, start: Any, target_id: str) -> None:
+        """Drop a target now, and once more when its start is answered: the tracker may serve the drop before it.
+
+        A target that the tracker names is dropped by the name in its late answer.
+        """
+
+        def drop(name: str) -> None:
+            if name and self._clients[DropTarget].service_is_ready():
+                self._clients[DropTarget].call_async(DropTarget.Request(id=name))
+
+        def drop_started(future: Any) -> None:
+            if future.result().success and (not target_id or self._newest.get(target_id, start) is start):
+                chosen = re.search(r"tracking '(\d+)'", future.result().message)
+                drop(target_id or (chosen[1] if chosen else ""))
+
+        drop(target_id)
+        start.add_done_callback(drop_started)

@@ -233,9 +233,14 @@ class MavlinkNode(Node):
         self._diagnostics.publish(array)
 
     def close(self) -> bool:
-        """Send the autopilot last zeros and close the link; return whether its thread has ended."""
+        """Take back a start that waits, send the autopilot last zeros, close the link; return if its thread ended."""
         if not hasattr(self, "_autopilot"):  # a parameter was wrong: rclpy destroys that node, too
             return True
+        with self._lock:
+            starting = any(call.client is self._init_client for call in self._calls)
+            self._calls.clear()
+        if starting and self._drop_client.service_is_ready():  # nobody would hear how it ends
+            self._drop_client.call_async(DropTarget.Request(id=self._settings.target_id))
         if self._commands:
             if trouble := self._autopilot.close():
                 self.get_logger().error(trouble)

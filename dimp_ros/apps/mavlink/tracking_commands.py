@@ -134,6 +134,8 @@ class TrackingCommands:
 
     def _finish(self, start: _Start, answer: CommandAnswer) -> None:
         """Answer a command, and pass on what has waited for it."""
+        if answer.accepted and start.command is self._stopped:
+            answer = CommandAnswer(False, "a stop came meanwhile", later=True)
         if not self._answer(start.command, answer) or start.command.number == self._m.MAV_CMD_CAMERA_STOP_TRACKING:
             return
         with self._lock:

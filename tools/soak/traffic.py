@@ -26,7 +26,14 @@ WIDTH, HEIGHT, RATE = 320, 240, 30.0
 MAX_TARGETS = 4
 SAMPLES = {"bgr8": 3, "rgb8": 3, "mono8": 1, "bgra8": 4, "yuv422": 2, "bayer_rggb8": 1, "mono16": 2, "no such": 3}
 """Bytes per pixel of the encodings that the camera alternates between."""
+CLOCK_STEP = NANOSECONDS // 20
+"""By which the machine's clock may be set, or be slewed, while an image is worked on; nanoseconds."""
 SIZES = ((WIDTH, HEIGHT), (WIDTH // 2, HEIGHT // 2), (240, 200), (WIDTH, 64))
+
+
+def clock_offset() -> int:
+    """Return how far the system's clock is ahead of the steady one, nanoseconds; another value once it was set."""
+    return time.time_ns() - time.monotonic_ns()
 
 
 class SoakCamera:
@@ -49,8 +56,8 @@ class SoakCamera:
         """Where the patch is, (x, y, w, h) in pixels."""
         self.stamps: deque[Any] = deque(maxlen=90)
         """Stamps of the last images."""
-        self.sent: OrderedDict[int, int] = OrderedDict()
-        """When the image of a stamp was published; both in nanoseconds."""
+        self.sent: OrderedDict[int, tuple[int, int]] = OrderedDict()
+        """When the image of a stamp was published, and `clock_offset` then; all in nanoseconds."""
 
     def run(self, stop: threading.Event) -> None:
         """Publish until ``stop`` is set."""
@@ -103,7 +110,7 @@ class SoakCamera:
         self.box = (float(x), float(y), 48.0, 40.0)
         if stamp:
             self.stamps.append(message.header.stamp)
-            self.sent[stamp] = now
+            self.sent[stamp] = now, clock_offset()
             while len(self.sent) > 600:
                 self.sent.popitem(last=False)
         self._images.publish(message)
@@ -142,8 +149,12 @@ class ResultWatcher:
         for wrong in self._ledger.contradictions(published, names):
             self._report.violation("targets", wrong)
         sent = self._camera.sent.pop(stamp_ns(message.header.stamp), None)
-        if sent is not None:  # the first message about this image
-            self._report.time("age", (published - sent) / NANOSECONDS)
+        if sent is None:  # not the first message about this image
+            return
+        if abs(clock_offset() - sent[1]) > CLOCK_STEP:
+            self._report.count("clock of the machine was set")
+        else:
+            self._report.time("age", (published - sent[0]) / NANOSECONDS)
 
     def _on_target(self, message: TargetState, info: Any) -> None:
         self._report.count("message on target")

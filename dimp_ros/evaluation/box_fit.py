@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +25,7 @@ from dimp_ros.evaluation.layouts.registry import load_sequences
 from dimp_ros.evaluation.metrics import overlap
 from dimp_ros.evaluation.tracker_api import BenchmarkTracker
 from dimp_ros.evaluation.trackers import DimpBenchmark
+from dimp_ros.files.arguments import whole
 from dimp_ros.files.program import command
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.closer_window import turned_box
@@ -87,16 +89,29 @@ def box_fit(
 
 @command(PROGRAM)
 def main(argv: list[str] | None = None) -> int:
-    """Print the mean overlaps over all sequences."""
+    """Print the mean overlaps over all sequences; return 0, or 2 for a bad request."""
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("--sequences", type=Path, required=True, metavar="DIR", help="as for dimp-eval")
     parser.add_argument("--only", help="names of sequences, with commas")
     parser.add_argument("--model", default="dimp_lite", help="name, or path of a weights file")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--threads", type=whole(), default=1)
     parser.add_argument("--set", type=setting, action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--each", action="store_true", help="print every sequence")
     arguments = parser.parse_args(argv)
+    try:
+        _measure(arguments)
+    except (ValueError, OSError, ImportError) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _measure(arguments: argparse.Namespace) -> None:
+    """Measure and print as the arguments say.
+
+    :raises ValueError, OSError, ImportError: naming what cannot be used.
+    """
     sequences = load_sequences(arguments.sequences, arguments.only.split(",") if arguments.only else None)
     tracker = DimpBenchmark(arguments.model, arguments.device, dict(arguments.set), arguments.threads)
     names = [view.name for view in VIEWS]
@@ -114,7 +129,6 @@ def main(argv: list[str] | None = None) -> int:
     for label, fits in [*rows.items(), ("all", every)] if len(rows) > 1 else [("all", every)]:
         text = " ".join(f"{np.mean([fit[name] for fit in fits]):8.3f}" for name in names)
         print(f"{f'{label} ({len(fits)})':40s} {text}")
-    return 0
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ from dimp_ros.evaluation.runner import SequenceResult, available_cores, pair_fil
 from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.evaluation.tracker_api import BaselineUnavailable
 from dimp_ros.evaluation.trackers import ABLATIONS, TrackerSpec, split_names
+from dimp_ros.files.arguments import whole
 from dimp_ros.files.outputs import check_outputs
 from dimp_ros.files.program import command
 
@@ -57,16 +58,6 @@ def setting(text: str) -> tuple[str, str]:
     if not separator or not key:
         raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got {text!r}")
     return key, value
-
-
-def _positive(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, got {text!r}")
-    return value
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -108,8 +99,8 @@ def build_parser() -> argparse.ArgumentParser:
         help="run nothing: print the figures of the results in these folders, each an --out, as of one run",
     )
     parser.add_argument("--device", default="auto", help="device of our models: auto, cpu, cuda (default: auto)")
-    parser.add_argument("--jobs", type=_positive, metavar="N", help="processes (default: one per core)")
-    parser.add_argument("--threads", type=_positive, metavar="N", help="threads per process (default: cores / jobs)")
+    parser.add_argument("--jobs", type=whole(), metavar="N", help="processes (default: one per core)")
+    parser.add_argument("--threads", type=whole(), metavar="N", help="threads per process (default: cores / jobs)")
     parser.add_argument(
         "--set",
         type=setting,
@@ -225,7 +216,7 @@ def _report(
     arguments: argparse.Namespace,
     run: dict[str, Any],
 ) -> None:
-    """Print the tables of complete results and, with --out, write them, plots, and GOT-10k's files."""
+    """With --out, write complete results, plots, and GOT-10k's files; print the tables."""
     out: Path | None = arguments.out
     written: list[Path] = []
     if out is not None and any(sequence.meta.get("dataset") == "GOT-10k" for sequence in sequences):
@@ -234,16 +225,15 @@ def _report(
         print("The ground truth of these sequences is withheld: submit the results to the data set's server")
     else:
         figures = summarize(results, sequences)
-        print(sequence_table(figures), end="\n\n")
-        print(summary_table(figures))
-        if by_kind := kind_table(figures, sequences):
-            print("\n" + by_kind)
-        if alike := look_alike_table(results, sequences):
-            print("\n" + alike)
-        if out is not None:
-            run = {"sequences": str(arguments.sequences), **run}
-            write_json(out / RESULTS, figures, run)
-            written += [out / RESULTS, *_plots(out, figures)]
+        tables = [sequence_table(figures), summary_table(figures)]
+        tables += [kind_table(figures, sequences), look_alike_table(results, sequences)]
+        try:
+            if out is not None:
+                run = {"sequences": str(arguments.sequences), **run}
+                write_json(out / RESULTS, figures, run)
+                written += [out / RESULTS, *_plots(out, figures)]
+        finally:  # also where they cannot be written
+            print("\n\n".join(filter(None, tables)))
     if written:
         print("\nwritten: " + ", ".join(map(str, written)))
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 
 from dimp_ros.datasets.clips import read_films
 from dimp_ros.datasets.film import Film
+from dimp_ros.files.arguments import number, whole
 from dimp_ros.files.program import command
 from dimp_ros.geometry.box import Box, iou
 from dimp_ros.images.picture import ArrayPicture
@@ -114,20 +116,39 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__)
     parser.add_argument("--clips", type=Path, required=True, help="folder of films with tracks (clips.jsonl)")
     parser.add_argument("--split", default="val")
-    parser.add_argument("--points", type=int, default=5, help="of every track")
+    parser.add_argument("--points", type=whole(), default=5, help="of every track")
     parser.add_argument("--model", default="dimp_lite", help="name, or path of a weights file")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--threshold", type=float, default=TrackerConfig.point_threshold, help="point_threshold")
+    parser.add_argument("--threads", type=whole(), default=2)
+    parser.add_argument("--threshold", type=number(0, 1), default=TrackerConfig.point_threshold, help="point_threshold")
     arguments = parser.parse_args(argv)
+    try:
+        results = _evaluate(arguments)
+    except (ValueError, OSError) as error:
+        print(f"{PROGRAM}: {error}", file=sys.stderr)
+        return 2
+    print_table(results, arguments.threshold)
+    return 0
+
+
+def _evaluate(arguments: argparse.Namespace) -> list[PointResult]:
+    """Evaluate as the arguments say.
+
+    :raises ValueError, OSError: naming what cannot be used.
+    """
+    splits = {film.split for film in read_films(arguments.clips) if film.tracks}
+    if arguments.split not in splits:
+        there = ", ".join(sorted(splits)) or "no film with tracks"
+        raise ValueError(f"--split {arguments.split!r} is none of {arguments.clips}, which has: {there}")
     torch.set_num_threads(arguments.threads)
     device = choose_device(arguments.device)
     model, _ = load_model(arguments.model)
     model = model.to(str(device)).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     backend = TorchBackend(model, device, choose_precision("auto", device))
     results = evaluate_points(backend, arguments.clips, arguments.split, arguments.points)
-    print_table(results, arguments.threshold)
-    return 0
+    if not results:
+        raise ValueError(f"no track of the split {arguments.split!r} of {arguments.clips} has a known box")
+    return results
 
 
 if __name__ == "__main__":

@@ -25,7 +25,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from dimp_ros.evaluation.layouts.registry import load_sequences
+from dimp_ros.evaluation.tracker_api import BaselineUnavailable
 from dimp_ros.evaluation.trackers import TrackerSpec, load_tracker, split_names
+from dimp_ros.files.arguments import whole
 from dimp_ros.files.outputs import check_outputs, write_text
 from dimp_ros.files.program import command
 from dimp_ros.geometry.box import Box, iou
@@ -180,8 +182,8 @@ def build_parser() -> argparse.ArgumentParser:
     where.add_argument("--images", type=Path, help="folder with annotations.jsonl and images/")
     where.add_argument("--sequences", type=Path, metavar="DIR", help="folder of annotated sequences")
     parser.add_argument("--only", type=split_names, metavar="NAME,...", help="use these annotated sequences only")
-    parser.add_argument("--number", type=int, default=40, help="number of synthetic sequences (default: 40)")
-    parser.add_argument("--first", type=int, default=0, help="number of the first synthetic sequence (default: 0)")
+    parser.add_argument("--number", type=whole(), default=40, help="number of synthetic sequences (default: 40)")
+    parser.add_argument("--first", type=whole(0), default=0, help="number of the first synthetic sequence (default: 0)")
     parser.add_argument(
         "--trackers",
         type=split_names,
@@ -190,7 +192,7 @@ def build_parser() -> argparse.ArgumentParser:
         help=f"our models as for dimp-eval, with settings after @; dimp:PATH is a file (default: {DEFAULT_TRACKERS})",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
-    parser.add_argument("--threads", type=int, default=1, help="threads of a CPU (default: 1)")
+    parser.add_argument("--threads", type=whole(), default=1, help="threads of a CPU (default: 1)")
     parser.add_argument("--sheet", type=Path, help="write a contact sheet of the sequences, and stop")
     parser.add_argument("--out", type=Path, help="write all figures as JSON")
     return parser
@@ -237,10 +239,12 @@ def _run(options: argparse.Namespace) -> None:
                 for group in (*own, sequence.group, "all"):
                     counts.setdefault((group, name), RedetectionCounts()).add(frames, sequence.returns)
     groups = [*sorted({group for group, _ in counts} - {"all"}), "all"]
-    print(table({(group, name): counts[group, name] for group in groups for name in trackers}))
-    if options.out:
-        rows = [{"group": g, "tracker": name, **asdict(count)} for (g, name), count in counts.items()]
-        write_text(options.out, json.dumps(rows, indent=1) + "\n")
+    try:
+        if options.out:
+            rows = [{"group": g, "tracker": name, **asdict(count)} for (g, name), count in counts.items()]
+            write_text(options.out, json.dumps(rows, indent=1) + "\n")
+    finally:  # also where it cannot be written
+        print(table({(group, name): counts[group, name] for group in groups for name in trackers}))
 
 
 def _store(images: Path, folder: Path) -> Path:
@@ -276,7 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = build_parser().parse_args(arguments)
     try:
         _run(options)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError, BaselineUnavailable) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2
     return 0

@@ -151,6 +151,8 @@ class TrackerSpec:
             return
         if self.base.startswith("dimp:") and not Path(self.model).is_file():
             raise ValueError(f"no weights file {self.model}; give the path of an existing file after 'dimp:'")
+        if self.weights is None:
+            find_weights(self.model)  # says why there are none
         if settings := self.all_settings:
             from dimp_ros.tracker.backend_choice import choose_backend, choose_precision
             from dimp_ros.tracker.config import TrackerConfig

@@ -16,6 +16,7 @@ from typing import Any
 from dimp_ros.evaluation.cli import setting
 from dimp_ros.evaluation.tracker_api import BaselineUnavailable, BenchmarkTracker, Prediction
 from dimp_ros.evaluation.trackers import TrackerSpec
+from dimp_ros.files.arguments import whole
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.files import read_image
 
@@ -29,7 +30,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("tracker", help="as for dimp-eval: a model of ours, NAME@KEY=VALUE, dimp:PATH, kcf, csrt ...")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda (default: auto)")
     parser.add_argument("--baselines", type=Path, metavar="DIR", help="folder that holds NanoTrack's ONNX files")
-    parser.add_argument("--threads", type=int, default=1, metavar="N", help="threads of the CPU (default: 1)")
+    parser.add_argument("--threads", type=whole(), default=1, metavar="N", help="threads of the CPU (default: 1)")
     parser.add_argument(
         "--set", type=setting, action="append", default=[], metavar="KEY=VALUE", help="a field of the configuration"
     )
@@ -72,18 +73,22 @@ def serve(server: Any, make: Callable[[], BenchmarkTracker], rectangle: Callable
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the program; return 0 when the client quits, 2 for a bad request."""
+    """Run the program; return 0 when the client quits, 2 for a bad request, or if the client is no toolkit."""
     arguments = build_parser().parse_args(argv)
-    spec = TrackerSpec(arguments.tracker, arguments.baselines, arguments.device, dict(arguments.set))
     try:
+        spec = TrackerSpec(arguments.tracker, arguments.baselines, arguments.device, dict(arguments.set))
         spec.check()
         import trax
-    except (ValueError, BaselineUnavailable, ImportError) as error:
+    except (ValueError, OSError, BaselineUnavailable, ImportError) as error:
         remedy = "; pip install vot-trax" if isinstance(error, ImportError) else ""
         print(f"dimp_ros.evaluation.vot: {error}{remedy}", file=sys.stderr)
         return 2
-    with trax.Server([trax.Region.RECTANGLE], [trax.Image.PATH], tracker_name=arguments.tracker) as server:
-        serve(server, lambda: spec.make(arguments.threads), trax.Rectangle.create)
+    try:
+        with trax.Server([trax.Region.RECTANGLE], [trax.Image.PATH], tracker_name=arguments.tracker) as server:
+            serve(server, lambda: spec.make(arguments.threads), trax.Rectangle.create)
+    except (ValueError, OSError, trax.TraxException) as error:
+        print(f"dimp_ros.evaluation.vot: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import torch
 
+from dimp_ros.files.arguments import number
 from dimp_ros.files.outputs import check_outputs
 from dimp_ros.files.program import command
 from dimp_ros.model.checkpoints.checkpoint import fill_model, read_weights, save_weights
@@ -46,8 +47,11 @@ def average(parts: Sequence[tuple[float, DimpNet]]) -> DimpNet:
 
 
 def _part(text: str) -> tuple[float, str]:
+    """Parse ``SHARE=FILE``, for argparse."""
     share, _, model = text.partition("=")
-    return float(share), model
+    if not model:
+        raise argparse.ArgumentTypeError(f"expected SHARE=FILE, such as 0.5=a.safetensors, got {text!r}")
+    return number(0, 1, above=True)(share), model
 
 
 @command(PROGRAM)

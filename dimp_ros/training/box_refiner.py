@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from dimp_ros.datasets.clips import read_films
+from dimp_ros.files.arguments import number, whole
 from dimp_ros.files.program import command
 from dimp_ros.model.checkpoints.weights_file import find_weights
 from dimp_ros.training.box_pairs import PairBatch, PairSampler
@@ -84,13 +85,16 @@ def main(argv: list[str] | None = None) -> int:
     add_store_arguments(parser)
     parser.add_argument("--scenes", type=Path, help="folder of the synthetic scenes' images (default: FOLDER/scenes)")
     parser.add_argument("--start", help=f"weights that a new run begins with, and an export is of (default: {START})")
-    parser.add_argument("--minutes", type=float, default=60, help="how long to train")
-    parser.add_argument("--cool", type=float, default=0, help="minutes at the end in which the rate falls to zero")
+    parser.add_argument("--minutes", type=number(), default=60, help="how long to train")
+    parser.add_argument("--cool", type=number(), default=0, help="minutes at the end in which the rate falls to zero")
     parser.add_argument(
-        "--backbone-rate", type=float, default=BoxRefinerSettings.backbone_rate, help="of the backbone from stride 4 on"
+        "--backbone-rate",
+        type=number(),
+        default=BoxRefinerSettings.backbone_rate,
+        help="of the backbone from stride 4 on",
     )
-    parser.add_argument("--learning-rate", type=float, default=BoxRefinerSettings.learning_rate)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--learning-rate", type=number(above=True), default=BoxRefinerSettings.learning_rate)
+    parser.add_argument("--threads", type=whole(), default=2)
     parser.add_argument("--export", type=Path, help="train nothing: write weights of --start with the run's refiner")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

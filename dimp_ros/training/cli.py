@@ -13,6 +13,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dimp_ros.files.arguments import number, whole
 from dimp_ros.files.program import command
 
 if TYPE_CHECKING:
@@ -44,11 +45,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--images", type=Path, metavar="DIR", help="the same as --data compact=DIR")
     parser.add_argument("--store", type=Path, help="image store, may be shared by runs (default: FOLDER/store)")
     parser.add_argument("--start", type=Path, help="weights of an earlier run to start from (default: ImageNet's)")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop with a checkpoint after this long")
-    parser.add_argument("--steps", type=int, help="instead of the configuration's; may extend a finished run")
+    parser.add_argument(
+        "--minutes", type=number(most=math.inf), default=math.inf, help="stop with a checkpoint after this long"
+    )
+    parser.add_argument("--steps", type=whole(), help="instead of the configuration's; may extend a finished run")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument(
-        "--processes", type=int, default=os.cpu_count() or 1, help="processes that plan or render (default: cores)"
+        "--processes", type=whole(0), default=os.cpu_count() or 1, help="processes that plan or render (default: cores)"
     )
     return parser
 
@@ -110,7 +113,9 @@ def _train(options: argparse.Namespace) -> int:
         trainer = Trainer(
             config, options.folder, context, workers=options.processes, start=options.start, store=options.store
         )
-        if trainer.step >= config.steps and context.is_main:
+        if trainer.step > config.steps:
+            raise ValueError(f"{options.folder} is at step {trainer.step} already; give at least as many --steps")
+        if trainer.step == config.steps and context.is_main:
             print(f"this run is complete; to extend it, give more than its {config.steps} --steps")
         finished = trainer.run(options.minutes * 60, interrupted)
         if context.is_main:

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dimp_ros.datasets.base import data_digest
+from dimp_ros.files.arguments import number, whole
 from dimp_ros.files.json_file import named_errors
 from dimp_ros.files.program import command
 from dimp_ros.model.backbone import Features
@@ -161,11 +162,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, required=True, help="of the run: features.bin and head.pt")
     add_store_arguments(parser)
     parser.add_argument("--base", default="dimp_lite", help="weights whose backbone is used")
-    parser.add_argument("--points", type=int, default=16_000, help="number of examples to train on")
-    parser.add_argument("--extract-minutes", type=float, default=60, help="how long to add examples at most")
-    parser.add_argument("--minutes", type=float, default=30, help="how long to train")
-    parser.add_argument("--learning-rate", type=float, default=PointBoxSettings.learning_rate)
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--points", type=whole(), default=16_000, help="number of examples to train on")
+    parser.add_argument("--extract-minutes", type=number(), default=60, help="how long to add examples at most")
+    parser.add_argument("--minutes", type=number(), default=30, help="how long to train")
+    parser.add_argument("--learning-rate", type=number(above=True), default=PointBoxSettings.learning_rate)
+    parser.add_argument("--threads", type=whole(), default=2)
     parser.add_argument("--export", type=Path, help="write the weights of --base with the head of the run")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")

@@ -132,7 +132,7 @@ class FeatureFile:
         stride8, stride16 = (channels[0], 2 * CELLS, 2 * CELLS), (channels[1], CELLS, CELLS)
         window = np.dtype([("stride8", "f2", stride8), ("stride16", "f2", stride16), ("edges", "f4", (4,))])
         self._row = np.dtype((window, len(POINT_WINDOWS)))
-        if len(self):
+        if path.is_file() and path.stat().st_size:  # empty: of a run that was killed at once
             with path.open("rb") as file:
                 self._check(file.read(HEADER_BYTES), origin)
 

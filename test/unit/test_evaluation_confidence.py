@@ -324,7 +324,6 @@ def test_confidence_command_measures_and_resumes(sequences, tmp_path, capsys, mo
     ("options", "words"),
     [
         (["--only", "brief", "--trackers", "kcf,dimp_lite"], "cannot be hidden in any sequence"),
-        (["--jobs", "0"], "--jobs is 0"),
         (["--trackers", "dimp:nothing.safetensors"], "no weights file"),
         (["--trackers", "nanotrack_v2"], "none of the trackers"),
     ],

@@ -228,7 +228,7 @@ def weights(tmp_path_factory):
     return path
 
 
-def test_command_compares_search_and_no_search(tmp_path, weights, capsys):
+def test_command_compares_search_and_no_search(tmp_path, weights, capsys, monkeypatch):
     folder = tmp_path / "sequences" / "short"
     (folder / "img").mkdir(parents=True)
     lines = []
@@ -241,7 +241,10 @@ def test_command_compares_search_and_no_search(tmp_path, weights, capsys):
     assert (sequence.returns, sequence.group) == ((4,), "with absences")
     out = tmp_path / "out" / "figures.json"
     names = f"dimp:{weights}@augment=false,dimp:{weights}@augment=false@search_tiles=0@precision=bfloat16"
+    written = []
+    monkeypatch.setattr(redetection, "print", lambda text: (written.append(out.is_file()), print(text)), raising=False)
     assert redetection.main(["--sequences", str(folder.parent), "--trackers", names, "--out", str(out)]) == 0
+    assert written == [True], "the file is written before anything is printed"
     printed = capsys.readouterr().out
     assert printed.count("| short |") == printed.count("| all |") == 2
     assert {row["frames"] for row in json.loads(out.read_text())} == {6}

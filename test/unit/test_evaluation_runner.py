@@ -399,7 +399,9 @@ def test_long_names_are_numbered_in_the_table_by_sequence(tmp_path: Path) -> Non
 
 
 @pytest.mark.skipif(not has_baseline("kcf"), reason="this OpenCV has no KCF")
-def test_the_command_prints_tables_and_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_prints_tables_and_writes_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     make_sequence(tmp_path / "in", "a", 4)
     make_sequence(tmp_path / "in", "b", 5)
     command = ["--sequences", str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--jobs", "1"]
@@ -424,6 +426,11 @@ def test_the_command_prints_tables_and_writes_json(tmp_path: Path, capsys: pytes
     assert cli.main([*merge, "--out", str(tmp_path / "out")]) == 0
     kept = json.loads(stored.read_text())["settings"]["merged"]
     assert kept == {str(tmp_path / "out"): json.loads(before)["settings"]}
+    merged = tmp_path / "merged" / "results.json"
+    written: list[bool] = []
+    monkeypatch.setattr(cli, "print", lambda *_, **__: written.append(merged.is_file()), raising=False)
+    assert cli.main([*merge, "--out", str(merged.parent)]) == 0 and all(written) and len(written) > 1
+    monkeypatch.undo()
     other = tmp_path / "other" / "results.json"
     other.parent.mkdir()
     for text in ("garbage", "[]", "{}", '{"trackers": [1], "settings": {}}'):

@@ -164,6 +164,22 @@ def test_features_without_an_origin_are_refused(run, tmp_path):
     assert len(FeatureFile(tmp_path / "features.bin", channels, ORIGIN)) == 0
 
 
+@pytest.mark.parametrize("content", [b"precious", b'{"mine": 1}\n', b"x" * HEADER_BYTES, b"y" * 2 * HEADER_BYTES])
+def test_a_file_that_has_no_features_is_not_replaced(tmp_path, content):
+    (tmp_path / "features.bin").write_bytes(content)
+    with pytest.raises(ValueError, match="not stated; delete it"):
+        FeatureFile(tmp_path / "features.bin", (24, 96), ORIGIN)
+    assert (tmp_path / "features.bin").read_bytes() == content
+
+
+def test_a_run_that_ended_before_its_first_example_goes_on(store, tmp_path):
+    net, _ = load_model("dimp_lite")
+    for count in (0, 1):
+        file = FeatureFile(tmp_path / "features.bin", net.feature_extractor.channels, ORIGIN)
+        file.extend(InferenceNet(net), PointSampler(store, seed=1), most=count, minutes=1)
+        assert len(file) == count and (tmp_path / "features.bin").stat().st_size >= HEADER_BYTES
+
+
 def test_added_features_leave_a_hard_link_alone(run, store, tmp_path):
     file, _, _ = run
     net, _ = load_model("dimp_lite")

@@ -31,6 +31,7 @@ from dimp_ros.evaluation.confidence.occlusion import HiddenSequence, find_cover_
 from dimp_ros.evaluation.layouts.registry import load_sequences
 from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.evaluation.trackers import split_names
+from dimp_ros.files.arguments import whole
 from dimp_ros.files.outputs import check_outputs, write_bytes
 from dimp_ros.files.program import command
 from dimp_ros.geometry.box import Box, iou
@@ -228,16 +229,15 @@ def main(arguments: list[str] | None = None) -> int:
     where.add_argument("--images", type=Path, help="folder with annotations.jsonl and images/")
     where.add_argument("--videos", type=Path, help="folder of annotated sequences, as for dimp-eval")
     parser.add_argument("--only", type=split_names, help="with --videos: take these sequences only")
-    parser.add_argument("--sequences", type=int, default=100, help="number of rendered sequences (default: 100)")
+    parser.add_argument(
+        "--sequences", type=whole(FOLDS), default=100, help="of rendered ones, their number (default: 100)"
+    )
     parser.add_argument("--precision", default="float32", help="of the networks (default: float32)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N (default: auto)")
     parser.add_argument("--write", action="store_true", help="store the map in the file, and change nothing else of it")
     options = parser.parse_args(arguments)
     if options.write and (options.weights.suffix != ".safetensors" or not options.weights.is_file()):
         parser.error(f"--write stores safetensors, and {options.weights} is no such file; convert it (dimp-convert)")
-    if options.sequences < FOLDS:
-        parser.error(f"--sequences is {options.sequences}; at least {FOLDS} are needed")
-
     try:
         _calibrate(options)
     except (ValueError, OSError) as error:

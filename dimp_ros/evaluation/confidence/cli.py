@@ -28,6 +28,7 @@ from dimp_ros.evaluation.report import write_document
 from dimp_ros.evaluation.runner import available_cores
 from dimp_ros.evaluation.tracker_api import BaselineUnavailable
 from dimp_ros.evaluation.trackers import TrackerSpec, split_names
+from dimp_ros.files.arguments import whole
 from dimp_ros.files.names import file_name
 from dimp_ros.files.outputs import check_outputs
 from dimp_ros.files.program import command
@@ -54,7 +55,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="for tracks, confidence.json and plot")
     parser.add_argument("--resume", action="store_true", help="reuse finished tracks in --out of the same set-up")
     parser.add_argument("--device", default="auto", help="device of our models: auto, cpu, cuda (default: auto)")
-    parser.add_argument("--jobs", type=int, default=available_cores(), metavar="N", help="processes (default: cores)")
+    parser.add_argument(
+        "--jobs", type=whole(), default=available_cores(), metavar="N", help="processes (default: cores)"
+    )
     parser.add_argument(
         "--look-alikes",
         action="store_true",
@@ -65,8 +68,6 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    if arguments.jobs < 1:
-        raise ValueError(f"--jobs is {arguments.jobs}; give at least 1 process")
     weights = [("the weights", TrackerSpec(name).weights) for name in arguments.trackers]
     inputs = [("--sequences", arguments.sequences), ("--baselines", arguments.baselines), *weights]
     check_outputs([], inputs, folders=[("--out", arguments.out)])
@@ -91,7 +92,6 @@ def _run(arguments: argparse.Namespace) -> int:
     )
     order = {spec.name: index for index, spec in enumerate(specs)}
     figures = summarize(sorted(results, key=lambda result: order[result.tracker]), sequences)
-    print(table(figures))
     settings = {
         "sequences": [sequence.name for sequence in sequences],
         "left_out": left_out,
@@ -99,8 +99,11 @@ def _run(arguments: argparse.Namespace) -> int:
         "jobs": arguments.jobs,
         "look_alikes": arguments.look_alikes,
     }
-    write_document(arguments.out / "confidence.json", figures, {"settings": settings})
-    write_reliability_plot(arguments.out / "reliability.png", figures)
+    try:
+        write_document(arguments.out / "confidence.json", figures, {"settings": settings})
+        write_reliability_plot(arguments.out / "reliability.png", figures)
+    finally:  # also where they cannot be written
+        print(table(figures))
     print(f"\nwritten: {arguments.out / 'confidence.json'}, {arguments.out / 'reliability.png'}")
     return report_errors(results, PROGRAM)
 

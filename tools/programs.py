@@ -1,15 +1,38 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Watch and stop the programs of a demo."""
+"""Start, watch and stop the programs of a demo."""
 
 from __future__ import annotations
 
+import ctypes
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import IO
 
 POLL_SECONDS = 0.5
+PR_SET_PDEATHSIG = 1
+"""Of prctl, in Linux's sys/prctl.h."""
+
+
+def start(
+    command: Sequence[str | Path], folder: Path | None = None, output: IO[bytes] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a program that is interrupted when this process ends, however it ends; on Linux.
+
+    Call it in a thread that lives as long as the process: the system takes the thread's end for it.
+
+    :param folder: to run it in. :param output: for what it prints; this process's by default.
+    """
+    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+    def follow_parent() -> None:
+        if prctl is not None:
+            prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+
+    return subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, preexec_fn=follow_parent)
 
 
 class Watch:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from programs import stop
+from programs import start, stop
 
 from dimp_ros.ros_utils.launch_arguments import Program, read_arguments
 
@@ -64,7 +64,7 @@ def main() -> int:
     try:
         programs = wanted({name: value for name, _, value in (argument.partition(":=") for argument in sys.argv[1:])})
         for program in programs:
-            processes[program.executable] = subprocess.Popen(command(program), cwd=ROOT)
+            processes[program.executable] = start(command(program), ROOT)
         return watch(processes)
     except ValueError as error:
         print(f"[demo] error: {error}", file=sys.stderr)

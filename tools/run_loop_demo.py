@@ -18,7 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from programs import Watch, stop
+from programs import Watch, start, stop
 
 if TYPE_CHECKING:
     from dimp_ros.apps.simulator.recorder import LoopPlan, LoopRecorder
@@ -108,7 +108,7 @@ def run_demo(
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for who, line in commands.items():
-            processes[who] = subprocess.Popen(line, cwd=ROOT)
+            processes[who] = start(line, ROOT)
         plan = LoopPlan(demo.mode, demo.controller, ROOT / "build" / f"demo-{name}", final_px=demo.final_px)
         if circle:
             plan = replace(plan, forward_acceleration=SMOOTH)

@@ -43,7 +43,7 @@ from dimp_ros.evaluation.tracker_api import BaselineUnavailable
 from dimp_ros.evaluation.trackers import ABLATIONS, TrackerSpec, split_names
 from dimp_ros.files.arguments import whole
 from dimp_ros.files.outputs import check_outputs
-from dimp_ros.files.program import command
+from dimp_ros.files.program import command, interrupted_by_signals
 
 DEFAULT_TRACKERS = "dimp_lite,kcf,csrt,nanotrack_v1,nanotrack_v2"
 
@@ -269,7 +269,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     arguments = build_parser().parse_args(argv)
     try:
-        return _run(arguments)
+        with interrupted_by_signals():
+            return _run(arguments)
     except (ValueError, OSError, ImportError, BaselineUnavailable) as error:
         print(f"dimp-eval: {error}", file=sys.stderr)
         return 2

@@ -9,6 +9,7 @@ import math
 import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -158,7 +159,16 @@ _worker: _Worker | None = None
 def _start_worker(threads: int) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
+    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     _worker = _Worker(threads)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent has ended, however that came: nobody would give it work, or end it."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(spec: Spec, sequence: VideoSequence) -> SequenceResult:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Programs of a demo: one that ends by itself ends the demo, within seconds."""
+"""Programs that start others: those end with them, and one of a demo that ends by itself ends the demo."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -25,6 +26,58 @@ def test_a_program_that_ends_by_itself_is_told_of():
         assert told == ["tracker has ended with code 3"]
     finally:
         stop(processes, 5.0, "test")
+
+
+def gone(pid, seconds=20.0):
+    """Whether a process ends in time; one that nobody waits for has ended, too."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+ENDS = {
+    "left": "os._exit(2)",
+    "killed": "os.kill(os.getpid(), 9)",
+    "terminated": "os.kill(os.getpid(), 15)",
+    "returned": "pass",
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's prctl")
+@pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
+def test_programs_of_a_demo_end_with_it(end):
+    child = [sys.executable, "-c", "import time; time.sleep(60)"]
+    code = f"import os, programs; print(programs.start({child!r}, '/').pid, flush=True); {end}"
+    folder = Path(programs.__file__).parent
+    demo = subprocess.run([sys.executable, "-c", code], cwd=folder, stdout=subprocess.PIPE, timeout=60)
+    assert gone(int(demo.stdout))
+
+
+WORKERS = """
+import os, sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from dimp_ros.evaluation.runner import _start_worker
+if __name__ == "__main__":
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(1,)) as pool:
+        print(*{one.result() for one in [pool.submit(os.getpid) for _ in range(20)]}, flush=True)
+        os.kill(os.getpid(), int(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_workers_of_an_evaluation_end_with_it(number, tmp_path):
+    script = tmp_path / "workers.py"
+    script.write_text(WORKERS)
+    parent = subprocess.run([sys.executable, str(script), str(int(number))], stdout=subprocess.PIPE, timeout=60)
+    workers = [int(word) for word in parent.stdout.split()]
+    assert workers and all(gone(worker) for worker in workers)
 
 
 def test_a_program_that_was_killed_is_not_told_of():

@@ -11,7 +11,6 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import programs
 from harness.ros_harness import BEST_EFFORT, Client, Image, context, numbered_image, spinning, wait_until
 from result_files import prepare_folder, write_results
 
@@ -54,7 +54,7 @@ class BusyRun(NamedTuple):
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
     """Run so many processes that use a core each."""
-    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    processes = [programs.start([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield
     finally:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import programs
 from harness.ros_harness import BEST_EFFORT, Client, Image, context, numbered_image, spinning, wait_until
 from result_files import prepare_folder, write_results
 
@@ -52,7 +53,7 @@ class Stream(NamedTuple):
 def node(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run a node in a process of its own, and have it end in order."""
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=output)
+        process = programs.start(command, output=output)
         try:
             yield process
             process.send_signal(signal.SIGINT)

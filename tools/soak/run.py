@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.ros_harness import context
+from programs import start
 
 from dimp_ros.ros_utils.fastdds import give_room_for_images
 from soak.client import ANSWER_SECONDS, LATE_SECONDS, SoakClient
@@ -57,7 +58,7 @@ def soak(plan: SoakPlan, folder: Path) -> dict[str, Any]:
     for name, value in (("max_targets", MAX_TARGETS), ("give_up_after", 0.0), ("threads", 1)):
         command += ["-p", f"{name}:={value}"]
     with log.open("wb") as output:
-        node = subprocess.Popen(command, stdout=output, stderr=output)
+        node = start(command, output=output)
         try:
             with context():
                 samples = _traffic(plan, node, heap, ledger, report)

@@ -31,7 +31,7 @@ from dimp_ros.evaluation.trackers import TrackerSpec, split_names
 from dimp_ros.files.arguments import whole
 from dimp_ros.files.names import file_name
 from dimp_ros.files.outputs import check_outputs
-from dimp_ros.files.program import command
+from dimp_ros.files.program import command, interrupted_by_signals
 
 PROGRAM = "python -m dimp_ros.evaluation.confidence.cli"
 DEFAULT_TRACKERS = "dimp_lite,nanotrack_v1,nanotrack_v2"
@@ -114,7 +114,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     arguments = build_parser().parse_args(argv)
     try:
-        return _run(arguments)
+        with interrupted_by_signals():
+            return _run(arguments)
     except (ValueError, OSError, ImportError, BaselineUnavailable) as error:
         print(f"{PROGRAM}: {error}", file=sys.stderr)
         return 2

@@ -9,7 +9,6 @@ import math
 import multiprocessing
 import os
 import signal
-import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -25,6 +24,7 @@ from dimp_ros.evaluation.tracker_api import BenchmarkTracker, Prediction
 from dimp_ros.files.json_file import named_errors, parse_object
 from dimp_ros.files.names import file_name
 from dimp_ros.files.outputs import write_text
+from dimp_ros.files.program import end_with_parent
 from dimp_ros.geometry.box import Box
 
 _log = logging.getLogger(__name__)
@@ -159,16 +159,8 @@ _worker: _Worker | None = None
 def _start_worker(threads: int) -> None:
     global _worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
+    end_with_parent()
     _worker = _Worker(threads)
-
-
-def _end_with_parent() -> None:
-    """End this process when its parent has ended, however that came: nobody would give it work, or end it."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _work(spec: Spec, sequence: VideoSequence) -> SequenceResult:

@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from dimp_ros.files.outputs import sync_file, write_error, write_text
+from dimp_ros.files.program import end_with_parent
 from dimp_ros.model.checkpoints.network_source import tensors_digest
 from dimp_ros.model.dimp import DimpNet
 from dimp_ros.synthetic.image_store import Pixels, open_tables, read_tables
@@ -296,7 +297,8 @@ def _start(
 ) -> None:
     """Prepare a process for rendering groups."""
     global _maker
-    if threads is not None:
+    if threads is not None:  # in a process of its own
+        end_with_parent()
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
     tables = open_tables(store)

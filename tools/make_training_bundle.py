@@ -27,6 +27,7 @@ import dimp_ros
 from dimp_ros.datasets.base import Clip, Image, Instance, Still
 from dimp_ros.datasets.masks import encode_runs
 from dimp_ros.datasets.registry import WeightedDataSet, open_data_sets
+from dimp_ros.files.arguments import number
 from dimp_ros.files.outputs import OutputFile, check_outputs
 from dimp_ros.geometry.box import Box
 from dimp_ros.model.checkpoints.checkpoint import load_model
@@ -223,7 +224,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=data_set, action="append", default=[], metavar="KIND=FOLDER")
     parser.add_argument("--images", type=Path, metavar="DIR", help="the same as --data compact=DIR")
     parser.add_argument("--start", type=Path, help="weights to start from (default: a backbone with ImageNet weights)")
-    parser.add_argument("--limit", type=float, default=60, metavar="MIB", help="size at most (default: 60)")
+    parser.add_argument(
+        "--limit", type=number(above=True), default=60, metavar="MIB", help="size at most (default: 60)"
+    )
     options = parser.parse_args(arguments)
     try:
         config = resolved_config(options.config, options.stage, options.data, options.images)

@@ -15,6 +15,7 @@ import matplotlib
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
+from dimp_ros.files.json_file import named_errors
 from dimp_ros.files.outputs import OutputFile, check_outputs
 
 PANELS = {"iou": "overlap loss", "final": "score error, final filter", "initial": "score error, first filter"}
@@ -47,7 +48,8 @@ def plot(out: Path, logs: Sequence[str]) -> None:
     figure, axes = plt.subplots(1, len(PANELS), figsize=(13, 3.8), constrained_layout=True)
     for colour, entry in zip(COLOURS, logs, strict=False):
         name, _, path = entry.partition("=")
-        lines = [json.loads(line) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+        with named_errors(path, "give the log.jsonl of a training run"):
+            lines = [dict(json.loads(line)) for line in Path(path).read_text(encoding="utf-8").splitlines()]
         for axis, key in zip(axes, PANELS, strict=True):
             for kind, style in ((None, {"alpha": 0.5, "linewidth": 1}), ("held_out", {"marker": "o", "markersize": 4})):
                 chosen = [line for line in lines if line.get("kind") == kind and key in line]

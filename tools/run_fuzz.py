@@ -21,13 +21,14 @@ def main() -> int:
     from fuzz.run import SURFACES, inputs_of, missing, outcomes, supervise, table
     from result_files import prepare_folder
 
+    from dimp_ros.files.arguments import whole
     from dimp_ros.files.outputs import write_text
 
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
-    parser.add_argument("--inputs", type=int, default=100_000, help="number of inputs, all surfaces together")
+    parser.add_argument("--inputs", type=whole(), default=100_000, help="number of inputs, all surfaces together")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--surface", action="append", choices=list(SURFACES), help="only this surface; may be repeated")
-    parser.add_argument("--only", type=int, metavar="N", help="use input N of the surface in this process")
+    parser.add_argument("--only", type=whole(0), metavar="N", help="use input N of the surface in this process")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "fuzz")
     given = parser.parse_args()
     names = given.surface or list(SURFACES)

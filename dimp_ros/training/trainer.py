@@ -269,36 +269,39 @@ class Trainer:
         :raises ValueError: if it is damaged, or of a run with another configuration or other weights to begin with.
         """
         state = read_state(self.checkpoint, self.context.device)
+        with named_errors(self.checkpoint, REMEDY):
+            settings, origin = dict(state["config"]), str(state["origin"])
         free = ("steps", "data", "validate_every", "validate_groups")  # may change within a run
-        with named_errors(self.checkpoint, REMEDY, KeyError, RuntimeError, AttributeError, TypeError):
-            stored = {key: value for key, value in state["config"].items() if key not in free}
-            wanted = {key: value for key, value in self.config.plain().items() if key not in free}
-            if stored != wanted:
-                changed = sorted(key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key))
-                raise ValueError(
-                    f"{self.folder} holds a run that differs in {changed}; give another --folder or its configuration"
-                )
-            self._check_start(state, start)
+        stored = {key: value for key, value in settings.items() if key not in free}
+        wanted = {key: value for key, value in self.config.plain().items() if key not in free}
+        if stored != wanted:
+            changed = sorted(key for key in stored.keys() | wanted.keys() if stored.get(key) != wanted.get(key))
+            raise ValueError(
+                f"{self.folder} holds a run that differs in {changed}; give another --folder or its configuration"
+            )
+        self._check_start(state.get("start"), origin, start)
+        with named_errors(self.checkpoint, REMEDY, RuntimeError):
             if "start" in state:
                 self._start, self._settings = state["start"], state["tracker"]
                 self._heads = heads_of(self.config.model, state["heads"])
             self.model.load_state_dict(state["model"])
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.origin, self.step, self.seconds = state["origin"], state["step"], state["seconds"]
+            self.origin, self.step, self.seconds = origin, state["step"], state["seconds"]
 
-    def _check_start(self, state: dict[str, Any], start: Path | None) -> None:
-        """Refuse other weights than those that the run began with; earlier checkpoints have only their name."""
-        begun = f"{self.folder} holds a run that began with {state['origin']}"
-        if start is not None and (
-            state["start"] != self._start if "start" in state else state["origin"] != self.origin
-        ):
+    def _check_start(self, begun: str | None, origin: str, start: Path | None) -> None:
+        """Refuse other weights than those that the run began with.
+
+        :param begun: their hash; None in earlier checkpoints, which have only their name, in ``origin``.
+        """
+        run = f"{self.folder} holds a run that began with {origin}"
+        if start is not None and (self.origin != origin if begun is None else self._start != begun):
             raise ValueError(
-                f"{begun}, not with --start {start}; leave --start out to resume it, or give another --folder"
+                f"{run}, not with --start {start}; leave --start out to resume it, or give another --folder"
             )
-        if start is None and "start" not in state and not state["origin"].startswith("ImageNet weights"):
+        if start is None and begun is None and not origin.startswith("ImageNet weights"):
             raise ValueError(
-                f"{begun}, of which its checkpoint of an earlier version has only the name; give them as --start"
+                f"{run}, and its checkpoint, of an earlier version, lacks parts of them: give them as --start"
             )
 
 

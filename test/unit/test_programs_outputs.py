@@ -121,7 +121,7 @@ def test_tool_does_not_overwrite_what_it_reads(
     [
         ("plot_training.py", ["no/folder/out.png", "run={}"], "no folder"),
         ("plot_training.py", ["out.png", "run=nowhere"], "No such file"),
-        ("plot_training.py", ["out.png", "run={}"], "Expecting value"),
+        ("plot_training.py", ["out.png", "run={}"], "source: JSONDecodeError: Expecting value"),
         ("contact_sheet.py", ["{}", "no/folder/out.jpg"], "no folder"),
         ("contact_sheet.py", ["{}", "out.mp4"], "suffix"),
         ("contact_sheet.py", ["{}", "out.jpg"], "not a video"),
@@ -134,6 +134,16 @@ def test_tool_refuses_files_in_one_line(tmp_path: Path, tool: str, given: list[s
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 2 and wrong in done.stderr and "Traceback" not in done.stderr
     assert done.stderr.splitlines()[-1].startswith(tool.removesuffix(".py")) and os.listdir(tmp_path) == ["source"]
+
+
+def test_tools_refuse_wrong_numbers_in_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    for value in ("0", "-1", "nan", "inf", "x"):
+        with pytest.raises(SystemExit, match="2"):
+            make_training_bundle.main(["c.yaml", "o.zip", f"--limit={value}"])
+        assert "argument --limit: expected a number above 0" in capsys.readouterr().err.splitlines()[-1]
+    command = [sys.executable, str(TOOLS / "run_fuzz.py"), "--inputs=-5"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and "argument --inputs: expected a whole number" in done.stderr
 
 
 def _link(path: Path, target: Path) -> None:

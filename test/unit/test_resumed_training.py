@@ -67,7 +67,9 @@ def test_a_run_from_imagenet_weights_is_not_resumed_with_others(images, store, t
     begun.save()
     if earlier:
         rewrite(begun, start=None, heads=None, tracker=None)
-    with pytest.raises(ValueError, match=r"began with ImageNet weights.*, not with --start"):
+    with pytest.raises(
+        ValueError, match=r"^\S+ holds a run that began with ImageNet weights.*, not with --start [^:]*--folder$"
+    ):
         Trainer(config, tmp_path, HERE, store=store, start=find_weights("dimp_lite"))
     assert Trainer(config, tmp_path, HERE, store=store).origin == begun.origin
 
@@ -77,7 +79,9 @@ def test_an_earlier_checkpoint_knows_its_start_by_name_only(images, store, tmp_p
     begun = Trainer(config, tmp_path / "run", HERE, store=store, start=start)
     begun.save()
     rewrite(begun, start=None, heads=None, tracker=None)
-    with pytest.raises(ValueError, match="give them as --start"):  # it lacks what is trained apart
+    with pytest.raises(
+        ValueError, match=r"^\S+ holds a run .* give them as --start$"
+    ):  # it lacks what is trained apart
         Trainer(config, tmp_path / "run", HERE, store=store)
     (other := tmp_path / "other.safetensors").write_bytes(start.read_bytes())
     with pytest.raises(ValueError, match="not with --start"):

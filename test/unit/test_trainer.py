@@ -105,7 +105,7 @@ def test_resumed_run_ends_with_the_same_weights(images, store, tmp_path, reuse):
         ends = [getattr(trainer, kind).state_dict() for trainer in (whole, resumed)]
         for name, value in ends[0].items():
             torch.testing.assert_close(value, ends[1][name], rtol=1e-4, atol=1e-6, msg=f"{kind} {name}")
-    with pytest.raises(ValueError, match=r"differs in \['seed'\]"):
+    with pytest.raises(ValueError, match=r"^\S+ holds a run that differs in \['seed'\]"):
         Trainer(dataclasses.replace(config, seed=2), tmp_path / "cut", HERE, store=store)
 
 

@@ -87,7 +87,8 @@ def _defect(detection: Detection2D) -> str:
 class DetectorInput:
     """Starts a target from the detections that come in, while there is none of that name or it is LOST.
 
-    A target that is being followed is never replaced: the detector finds it, the tracker follows it.
+    A target that is being followed is never replaced: the detector finds it, the tracker follows it. One that an
+    operator has dropped does not come back by itself, see `Requests.drop_target`.
     """
 
     def __init__(self, pipeline: Pipeline, requests: Requests, settings: Settings, logger: RcutilsLogger) -> None:
@@ -103,6 +104,8 @@ class DetectorInput:
             return
         try:
             if started := self._start(message):
+                if self._requests.detections_held:  # dropped at that very moment
+                    self._pipeline.drop(self._settings["detector.target_id"])
                 self._logger.info(f"from a detection: {started.message}")
         except RequestRefused as error:
             self._warn(f"a detection is not taken: {error}")
@@ -128,9 +131,9 @@ class DetectorInput:
         return None
 
     def _wanted(self) -> bool:
-        """Return whether there is no target of the detector's name, or it is lost; and none is being started."""
+        """Return whether there is no target of the detector's name, or it is lost; and none is started or held."""
         name = self._settings["detector.target_id"]
-        if name in self._pipeline.starting:
+        if self._requests.detections_held or name in self._pipeline.starting:
             return False
         if name not in self._pipeline.targets:
             return True

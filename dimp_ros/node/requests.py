@@ -78,6 +78,8 @@ class Requests:
         self._logger = logger
         self._explain_silence = explain_silence
         self._numbers = itertools.count(1)
+        self.detections_held = False
+        """Whether an operator has dropped the target that is taken from detections: then no other one is taken."""
 
     def init_target(
         self,
@@ -124,16 +126,27 @@ class Requests:
         if box.is_point:
             answer += f"; found a box of {start.w:.0f} x {start.h:.0f} px at the point"
         if late is None:
+            self._require(name)
             return Started(answer, start, image.header.stamp, image.header.stamp, 0)
         arrived = late.arrived.wait(CATCH_UP_SECONDS)
         replayed = f"replayed {late.images} buffered image{'' if late.images == 1 else 's'}"
         answer += f"; {replayed}" if arrived else f"; LOST until it has caught up, so far {replayed}"
+        self._require(name)
         return Started(answer, start, image.header.stamp, _time(late), late.images)
+
+    def _require(self, name: str) -> None:
+        """Check that a target was not dropped while it was started.
+
+        :raises RequestRefused: if it was.
+        """
+        if name not in self._pipeline.targets:
+            raise RequestRefused(f"target {_shown(name)} was dropped by another request while it was started")
 
     def drop_target(self, target_id: str) -> str:
         """Drop ``target_id``, or all targets if empty, and return what was dropped.
 
         A target that an earlier request is still starting, even one that was not answered in time, is dropped as well.
+        Detections do not start theirs again until tracking is enabled anew, or a request starts it.
 
         :raises RequestRefused: for a name that is neither followed nor being started.
         """
@@ -144,15 +157,25 @@ class Requests:
             names = f"followed are {', '.join(map(repr, known))}" if known else "no target is followed"
             raise RequestRefused(f"target {_shown(target_id)} is unknown: {names}")
         dropped = (target_id,) if target_id else droppable
+        for_detections = self._settings["detector.target_id"]
+        if target_id in ("", for_detections):
+            self.detections_held = True
         for name in dropped:
             self._pipeline.drop(name)
         if not dropped:
             return "no target was followed"
-        return f"dropped: {', '.join(map(repr, dropped))}"
+        remedy = "; detections start it again after ~/set_enabled with data: true" if for_detections in dropped else ""
+        return f"dropped: {', '.join(map(repr, dropped))}{remedy}"
+
+    def take_detections_again(self, target_id: str) -> None:
+        """Let detections start their target, where an operator has started ``target_id`` and that is its name."""
+        if target_id == self._settings["detector.target_id"]:
+            self.detections_held = False
 
     def set_enabled(self, enabled: bool) -> str:
         """Switch inference on or off and return the answer; targets are kept, but LOST while it is off."""
         self._pipeline.set_enabled(enabled)
+        self.detections_held = self.detections_held and not enabled
         if enabled:
             return "tracking is enabled"
         return "tracking is disabled: every target's state is LOST until it is enabled again"

@@ -46,6 +46,7 @@ class Services:
     def _on_init_target(self, request: InitTarget.Request, response: InitTarget.Response) -> InitTarget.Response:
         def init(requests: Requests) -> str:
             started = requests.init_target(request.stamp, request.bbox, request.normalized, request.id)
+            requests.take_detections_again(request.id)
             response.bbox = bounding_box(started.box)
             response.stamp, response.reached = started.stamp, started.reached
             response.frames_caught_up = started.images

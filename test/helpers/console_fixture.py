@@ -40,6 +40,8 @@ class FakeCamera:
         self.stamps: dict[tuple[int, int], list[tuple[float, float] | None]] = {}
         """What was where in the image of a stamp."""
         self.playing = True
+        self.cropped = False
+        """Whether its images have the upper half only."""
         self._closed = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         columns, rows = np.meshgrid(np.arange(SIZE[0]), np.arange(SIZE[1]))
@@ -54,7 +56,7 @@ class FakeCamera:
             if place is not None:
                 x, y = map(round, place)
                 picture[y : y + SIDE, x : x + SIDE] = colour
-        return picture
+        return picture[: SIZE[1] // 2] if self.cropped else picture
 
     def _run(self) -> None:
         while not self._closed.wait(self._period):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -186,6 +187,25 @@ def detection(
 
 
 USABLE = detection(0.6, box=(8.0, 8.0, 12.0, 12.0))
+
+
+@pytest.mark.parametrize("name", ["detection", ""])
+def test_a_target_of_detections_that_was_dropped_does_not_come_back_by_itself(name):
+    tracker = ScriptedTracker()
+    with running(tracker) as client:
+        detections = client.node.create_publisher(Detection2DArray, "init_detections", RELIABLE)
+        wait_until(detections.get_subscription_count, "the subscription")
+        image = numbered_image(1)
+        client.show(image)
+        message = Detection2DArray(header=image.header, detections=[USABLE])
+        wait_until(lambda: detections.publish(message) or tracker.inits, "the target", 5.0)
+        wait_until(lambda: client.drop(name).success, "the drop")
+        for _ in range(10):
+            detections.publish(message)
+            time.sleep(0.02)
+        assert len(tracker.inits) == 1
+        assert client.set_enabled(True).success
+        wait_until(lambda: detections.publish(message) or tracker.inits[1:], "the target", 5.0)
 
 
 @pytest.mark.parametrize(

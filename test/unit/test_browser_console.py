@@ -302,6 +302,30 @@ def test_box_is_drawn_moved_resized_and_sent_with_keys_only(scene, console):
     console.shows("#targets", "tracking")
 
 
+@pytest.mark.parametrize("way", ["keys", "pointer"])
+def test_a_box_in_pixels_of_another_image_size_is_discarded(scene, console, way):
+    console.page.locator("#view").focus()
+    frame = console.page.locator("#view").bounding_box()
+    if way == "keys":
+        console.page.keyboard.press("ArrowLeft")
+    else:
+        console.page.mouse.move(frame["x"] + 20, frame["y"] + 20)
+        console.page.mouse.down()
+    assert console.page.is_enabled("#follow")
+    try:
+        scene.camera.cropped = True
+        console.until(lambda: not console.page.is_enabled("#follow"), "the end of the box")
+        console.page.keyboard.press("Enter")
+        console.page.mouse.move(frame["x"] + 90, frame["y"] + 90)
+        console.page.mouse.up()
+        assert console.requests("init") == []
+    finally:
+        console.page.mouse.up()
+        scene.camera.cropped = False
+        frame = console.page.locator("#view")
+        console.until(lambda: frame.bounding_box()["height"] > 0.5 * frame.bounding_box()["width"], "the whole image")
+
+
 def test_reason_of_a_refusal_is_shown_as_text_not_markup(scene, console):
     console.page.fill("#name", "<img src=x onerror=alert(1)>")
     console.drag(700, 100, 780, 180)

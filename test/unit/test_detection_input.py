@@ -14,6 +14,7 @@ pytest.importorskip("dimp_ros.msg", reason="the interfaces are not built: `make 
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 from dimp_ros.node.detection_input import DetectorInput
+from dimp_ros.node.requests import Requests
 
 
 class Requested:
@@ -22,6 +23,8 @@ class Requested:
     def __init__(self, pipeline: Any, meanwhile: tuple[str, ...]) -> None:
         self.pipeline, self.meanwhile = pipeline, meanwhile
         self.started: list[str] = []
+
+    detections_held = False
 
     def init_target(self, stamp: Any, bbox: Any, normalized: bool, target_id: str, still_wanted: Any) -> Any:
         """Start a target if that is wanted in the end."""
@@ -51,3 +54,20 @@ def test_detection_replaces_no_target_that_a_person_is_starting(starting, meanwh
         Detection2DArray(detections=[detection])
     )
     assert len(requests.started) == starts
+
+
+def test_detections_are_held_from_a_drop_until_tracking_is_enabled_or_a_person_starts_their_target():
+    pipeline: Any = SimpleNamespace(targets=("who", "cup"), starting=(), drop=print, set_enabled=print)
+    requests = Requests(pipeline, {"detector.target_id": "who"}, None, str)  # type: ignore[arg-type]
+    for drop, held in (("cup", False), ("who", True)):
+        requests.drop_target(drop)
+        assert requests.detections_held is held
+    requests.take_detections_again("cup")
+    requests.set_enabled(False)
+    assert requests.detections_held
+    requests.take_detections_again("who")
+    assert not requests.detections_held
+    assert "detections start it again" in requests.drop_target("")
+    assert requests.detections_held
+    requests.set_enabled(True)
+    assert not requests.detections_held

@@ -209,6 +209,24 @@ def test_the_distance_of_poses_is_that_of_their_target_while_enabled(anew):
     assert abs(command.twist.vx) < 0.01
 
 
+@pytest.mark.parametrize("pose_ends", [False, True])
+@pytest.mark.parametrize("distance", [1.0, 6.0])
+def test_poses_scale_the_way_sideways_where_the_distance_is_not_kept(distance, pose_ends):
+    speeds = []
+    for poses in (True, False):
+        limits = {"max_lateral_speed": 9.0, "max_acceleration": 50.0, "feed_forward": 0.0}
+        control = FollowControl(FollowConfig(horizontal="lateral", forward="none", distance=3.0, **limits), CAMERA)
+        control.set_enabled(True)
+        for tick in range(60):
+            x = distance if poses and not (pose_ends and tick > 20) else None
+            place = (0.1 * distance, 0.0, x) if x is not None else None
+            box = Box.from_center(320.0 + 0.1 * CAMERA.fx, 240.0, 60.0, 60.0)
+            command = control.update(seen(box, tick * 0.02, position=place), tick * 0.02)
+        assert command.twist.vx == 0.0 and command.error[2] == 0.0
+        speeds.append(command.twist.vy)
+    assert speeds[0] / speeds[1] == pytest.approx(distance / 3.0, rel=0.3)
+
+
 @pytest.mark.parametrize("zoom", [0.5, 2.0])
 def test_another_focal_length_is_no_other_distance(zoom):
     control = FollowControl(FollowConfig(forward_feed_forward=0.0), CAMERA)

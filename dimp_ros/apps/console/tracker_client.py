@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 from builtin_interfaces.msg import Time
 from rclpy.callback_groups import ReentrantCallbackGroup
@@ -21,19 +21,20 @@ if TYPE_CHECKING:
     from rclpy.node import Node
 
 
-class _Waiting:
-    """A start that waits for its turn."""
+class _Start:
+    """A start from the request to its answer. :param target_id: empty where the tracker names it."""
 
     def __init__(self, target_id: str) -> None:
-        self.target_id, self.dropped = target_id, False
+        self.target_id = target_id
+        self.unwanted = False  # dropped meanwhile, or not answered in time
 
 
 class TrackerServices:
     """Calls init_target, drop_target and set_enabled of a tracker node.
 
-    Targets are started one after another, so that the last one counts; a drop is passed on at once, and also drops the
-    starts that still wait here: the tracker would serve them after it. A start that is not answered in time is taken
-    back: nobody waits for it any more when the tracker serves it.
+    Targets are started one after another, so that the last one counts. A drop is passed on at once; it also drops the
+    starts that wait here, and again the one that the tracker has, once that is answered: the tracker may serve the drop
+    first. A start that is not answered in time is taken back likewise, also when its browser is gone.
 
     :param tracker: name of its node, relative to ``node``'s namespace or absolute. :param timeout: seconds.
     """
@@ -46,9 +47,9 @@ class TrackerServices:
             for kind, name in ((InitTarget, "init_target"), (DropTarget, "drop_target"), (SetBool, "set_enabled"))
         }
         self._turn = asyncio.Lock()
-        self._newest: dict[str, Any] = {}  # the last start of each name, by which a late answer is told from an old one
-        self._starts: set[asyncio.Task[Answer]] = set()  # the loop itself keeps no task alive
-        self._waiting: list[_Waiting] = []
+        self._open: list[_Start] = []  # not answered yet
+        self._newest: dict[str, _Start] = {}  # of those with a name that the tracker has
+        self._drops: set[asyncio.Task[Answer]] = set()  # the loop itself keeps no task alive
         self.enabled: bool | None = None
         """Whether the tracker is enabled, as last set or reported; None if unknown."""
 
@@ -69,25 +70,23 @@ class TrackerServices:
         """Start a target from ``box``, (x, y, w, h) in pixels, in the image with ``stamp``, seconds and nanoseconds."""
         time = Time(sec=stamp[0], nanosec=stamp[1])
         request = InitTarget.Request(stamp=time, bbox=bounding_box(box), id=target_id)
-        entry = _Waiting(target_id)
-        self._waiting.append(entry)
+        start = _Start(target_id)
+        self._open.append(start)
+        sent = False
         try:
             async with self._turn:
-                if entry.dropped:
+                if start.unwanted:
                     return Answer(False, "dropped before it was started")
-                self._waiting.remove(entry)
-                start = asyncio.create_task(self._call(request, InitTarget))  # goes on when the browser is gone
-                self._starts.add(start)
-                start.add_done_callback(self._starts.discard)
-                return await asyncio.shield(start)
+                sent = True
+                return await self._run(start, request)
         finally:
-            if entry in self._waiting:
-                self._waiting.remove(entry)
+            if not sent:
+                self._open.remove(start)
 
     async def drop_target(self, target_id: str) -> Answer:
         """Drop a target; an empty name means all."""
-        for entry in self._waiting:
-            entry.dropped = entry.dropped or target_id in ("", entry.target_id)
+        for start in self._open:
+            start.unwanted = start.unwanted or target_id in ("", start.target_id)
         return await self._call(DropTarget.Request(id=target_id), DropTarget)
 
     async def set_enabled(self, enabled: bool) -> Answer:
@@ -97,63 +96,86 @@ class TrackerServices:
             self.enabled = enabled
         return answer
 
-    async def _call(self, request: Any, kind: type) -> Answer:
-        client = self._clients[kind]
-        if not client.service_is_ready():
-            return Answer(
-                False,
-                f"the tracker is not available: no service /{self.name}/{client.service_name.rpartition('/')[2]}; "
-                "start it, or set the console's parameter tracker to its node",
-            )
+    async def _run(self, start: _Start, request: InitTarget.Request) -> Answer:
+        """Send a start and return its answer; what follows from that is done without the browser, too."""
         loop = asyncio.get_running_loop()
         answered = loop.create_future()
 
-        def settle(response: Any) -> None:
+        def expire() -> None:
+            start.unwanted = True
+            if start.target_id:
+                self._drop(start.target_id)
+            also = f", and target {start.target_id!r} is dropped" if start.target_id else ""
+            settle(
+                Answer(False, f"the tracker has not answered for {self._timeout:g} s: the start is taken back{also}")
+            )
+
+        def settle(answer: Answer) -> None:
             if not answered.done():
-                answered.set_result(response)
+                answered.set_result(answer)
+
+        def end(answer: Answer) -> None:
+            timer.cancel()
+            self._open.remove(start)
+            newest = not start.target_id or self._newest.get(start.target_id) is start
+            if newest:
+                self._newest.pop(start.target_id, None)
+            if not (answer.success and start.unwanted):
+                settle(answer)
+                return
+            chosen = re.search(r"tracking '(\d+)'", answer.message)
+            dropped = Answer(False, "dropped while it was started")
+            if newest and (name := start.target_id or (chosen[1] if chosen else "")):
+                self._drop(name).add_done_callback(lambda _: settle(dropped))
+            else:
+                settle(dropped)
+
+        timer = loop.call_later(self._timeout, expire)
+        if start.target_id:
+            self._newest[start.target_id] = start
+        self._send(request, InitTarget, end)
+        return cast("Answer", await answered)
+
+    def _drop(self, target_id: str) -> asyncio.Task[Answer]:
+        """Drop a target without waiting for it."""
+        task = asyncio.ensure_future(self._call(DropTarget.Request(id=target_id), DropTarget))
+        self._drops.add(task)
+        task.add_done_callback(self._drops.discard)
+        return task
+
+    async def _call(self, request: Any, kind: type) -> Answer:
+        """Send a request and return its answer."""
+        answered = asyncio.get_running_loop().create_future()
+
+        def settle(answer: Answer) -> None:
+            if not answered.done():
+                answered.set_result(answer)
+
+        pending = self._send(request, kind, settle)
+        try:
+            return cast("Answer", await asyncio.wait_for(answered, self._timeout))
+        except asyncio.TimeoutError:
+            return Answer(False, f"the tracker has not answered for {self._timeout:g} s: the outcome is unknown")
+        finally:
+            if pending is not None and not pending.done():
+                self._clients[kind].remove_pending_request(pending)
+
+    def _send(self, request: Any, kind: type, settle: Callable[[Answer], None]) -> Any:
+        """Send a request now; ``settle`` gets its answer in the loop. Return rclpy's future; None if it is not sent."""
+        client, loop = self._clients[kind], asyncio.get_running_loop()
+        if not client.service_is_ready():
+            missing = (
+                f"the tracker is not available: no service /{self.name}/{client.service_name.rpartition('/')[2]}; "
+                "start it, or set the console's parameter tracker to its node"
+            )
+            loop.call_soon(settle, Answer(False, missing))
+            return None
 
         def hand_over(future: Any) -> None:  # in the executor's thread
             if not loop.is_closed():
-                loop.call_soon_threadsafe(settle, future.result())
+                response = future.result()
+                loop.call_soon_threadsafe(settle, Answer(bool(response.success), str(response.message)))
 
         pending = client.call_async(request)
-        if kind is InitTarget:
-            self._newest[request.id] = pending
-            pending.add_done_callback(lambda _: self._forget(request.id, pending))
         pending.add_done_callback(hand_over)
-        try:
-            response = await asyncio.wait_for(answered, self._timeout)
-        except asyncio.TimeoutError:
-            silence = f"the tracker has not answered for {self._timeout:g} s"
-            if kind is InitTarget:
-                self._take_back(pending, request.id)
-                also = f", and target {request.id!r} is dropped" if request.id else ""
-                return Answer(False, f"{silence}: the start is taken back{also}")
-            return Answer(False, f"{silence}: the outcome is unknown")
-        finally:
-            if not pending.done() and kind is not InitTarget:
-                client.remove_pending_request(pending)
-        return Answer(bool(response.success), str(response.message))
-
-    def _forget(self, target_id: str, start: Any) -> None:
-        """Forget a start that was answered, unless there is a newer one of its name."""
-        if self._newest.get(target_id) is start:
-            self._newest.pop(target_id, None)
-
-    def _take_back(self, start: Any, target_id: str) -> None:
-        """Drop a target now, and once more when its start is answered: the tracker may serve the drop before it.
-
-        A target that the tracker names is dropped by the name in its late answer.
-        """
-
-        def drop(name: str) -> None:
-            if name and self._clients[DropTarget].service_is_ready():
-                self._clients[DropTarget].call_async(DropTarget.Request(id=name))
-
-        def drop_started(future: Any) -> None:
-            if future.result().success and (not target_id or self._newest.get(target_id, start) is start):
-                chosen = re.search(r"tracking '(\d+)'", future.result().message)
-                drop(target_id or (chosen[1] if chosen else ""))
-
-        drop(target_id)
-        start.add_done_callback(drop_started)
+        return pending

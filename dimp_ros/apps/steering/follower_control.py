@@ -203,7 +203,7 @@ class FollowControl(BaseController[FollowConfig]):
 
     def _look(self, observation: TargetObservation, box: Box, camera: Camera) -> tuple[str, ...]:
         """Measure the three values in an observation; return what limits its use."""
-        config = self.config
+        config, keeps = self.config, self.config.forward != "none"
         notes: tuple[str, ...] = ()
         azimuth, elevation = direction(camera, *box.center, config.camera_pitch)
         gap = max(config.timeout, 0.1)
@@ -216,7 +216,7 @@ class FollowControl(BaseController[FollowConfig]):
         target = observation.target_id, observation.start
         if self._size is None or self._size.target != target:
             self._size = _KeptSize(target, angle)
-        if config.forward in ("auto", "pose") and fits_box(observation, camera):
+        if config.forward != "size" and fits_box(observation, camera):  # for `none` it scales the other speeds
             assert observation.position is not None
             self._last_pose = observation.taken
             self._choose(by_pose=True)
@@ -225,12 +225,12 @@ class FollowControl(BaseController[FollowConfig]):
             self._log_distance.measure(math.log(distance / config.distance), observation.taken, *along)
         elif self._last_pose is not None and observation.taken - self._last_pose <= config.timeout:
             pass  # between two poses: the last one is still good
-        elif config.forward in ("auto", "size"):
+        elif config.forward in ("auto", "size") or (not keeps and self._size.width is not None):
             self._choose(by_pose=False)
             wanted = self._size.angle
-            if config.forward == "auto" and self._size.width is not None:
+            if config.forward != "size" and self._size.width is not None:
                 wanted = self._size.width / config.distance
-            if config.desired_size:
+            if config.desired_size and keeps:
                 wanted = config.desired_size * math.sqrt(camera.width * camera.height) / pixels
             self._log_distance.measure(math.log(wanted / angle), observation.taken, *along)
         else:
@@ -255,7 +255,8 @@ class FollowControl(BaseController[FollowConfig]):
         along = _Axis(self._log_distance, config.forward_gain, config.forward_feed_forward, config.distance_dead_band)
         azimuth_error, u_horizontal = _law(horizontal, set_azimuth, at)
         elevation_error, u_vertical = _law(vertical, set_elevation, at)
-        distance_error, u_along = _law(along, 0.0, at) if self._log_distance.known else (0.0, 0.0)
+        keeps = self._log_distance.known and config.forward != "none"
+        distance_error, u_along = _law(along, 0.0, at) if keeps else (0.0, 0.0)
         distance = self._distance(now)
         flat = min(math.cos(set_elevation), abs(math.cos(self._elevation.predict(at)))) / _NEAR_VERTICAL
         if flat < 1.0:
@@ -265,7 +266,7 @@ class FollowControl(BaseController[FollowConfig]):
         ahead = min(max(math.cos(set_elevation) * math.cos(set_azimuth) / _NEAR_VERTICAL, 0.0), 1.0)
         if abs(azimuth_error) > math.pi / 2:
             ahead = 0.0
-        forward = u_along * distance * ahead if config.forward != "none" else 0.0
+        forward = u_along * distance * ahead
         if forward > 0.0:
             # First turn, then go: what is far off the middle is not where one is heading.
             forward *= max(0.0, 1.0 - abs(azimuth_error) / (math.pi / 4))

@@ -158,7 +158,7 @@ class PositionEstimator:
                     f"the nearest depth image is {abs(late):.3g} s {'newer' if late > 0 else 'older'} than the image, "
                     f"more than depth_tolerance, {self._tolerance:g} s: see that both have the same clock"
                 )
-            elif depth.header.frame_id and header.frame_id and depth.header.frame_id != header.frame_id:
+            elif depth.header.frame_id != header.frame_id:
                 trouble = _foreign("depth", depth.header.frame_id, header.frame_id, "aligned to the image")
             else:
                 seen = foreground(depths_inside(depth, box, camera.width, camera.height))

@@ -33,6 +33,7 @@ const connection = new Connection({
       bitmap.close();
       return;
     }
+    if (view.size && view.size.join() !== [header.width, header.height].join()) drawing.cancel(); // its pixels are others
     header.earlier = situation.targets;
     situation.addImage(header, arrived / 1000);
     if (header.targets) updateTargets(header.targets, arrived / 1000);

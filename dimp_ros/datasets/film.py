@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dimp_ros.files.inputs import video_path
+from dimp_ros.images.film_capture import FilmCapture
 from dimp_ros.images.video_structure import find_damage, mp4_length
 
 KEPT_FRAMES = 16
@@ -39,7 +40,7 @@ class Film:
 
     def _reset(self) -> None:
         self._lock = threading.Lock()
-        self._capture: cv2.VideoCapture | None = None
+        self._capture: FilmCapture | None = None
         self._next = 0
         self._checked, self._rate = False, math.nan
         self._kept: OrderedDict[int, NDArray[np.uint8]] = OrderedDict()
@@ -99,7 +100,7 @@ class Film:
             self._capture.release()
         self._capture, self._next = None, 0
         self._kept.clear()
-        capture = cv2.VideoCapture(video_path(self.path))
+        capture = FilmCapture(video_path(self.path))
         if not capture.isOpened():
             raise OSError(f"{self.path} is not a film that OpenCV {cv2.__version__} can decode")
         if self.frames is not None and not self._checked:
@@ -107,7 +108,7 @@ class Film:
             self._checked = True
         self._capture = capture
 
-    def _check(self, capture: cv2.VideoCapture, frames: int) -> None:
+    def _check(self, capture: FilmCapture, frames: int) -> None:
         """Check that the file has as many frames as are annotated, and note the rate of an MP4 with equal steps."""
         if broken := find_damage(self.path):
             raise OSError(f"{self.path} is damaged, {broken}, and its boxes may be of other frames; {_REMEDY}")

@@ -22,6 +22,7 @@ from dimp_ros.files.inputs import opencv_path, video_path
 from dimp_ros.files.outputs import OutputFile, WriteFailed
 from dimp_ros.images.contrast import Contrast
 from dimp_ros.images.files import IMAGE_SUFFIXES, list_images, read_image
+from dimp_ros.images.film_capture import FilmCapture
 from dimp_ros.images.video_structure import find_damage, mp4_length
 
 BgrImage = NDArray[np.uint8]
@@ -70,7 +71,7 @@ class Video:
         self.damage = ""
         self._checked = False
         self._files: list[Path] = []
-        self._capture: cv2.VideoCapture | None = None
+        self._capture: FilmCapture | cv2.VideoCapture | None = None
         if source and Path(source).is_dir():
             self._files = list_images(Path(source))
             if not self._files:
@@ -83,20 +84,20 @@ class Video:
             self.fps = fps if 0 < fps < 1000 else None  # 1000 is the clock of millisecond stamps, not a frame rate
             self.length = int(length) if 0 < length < math.inf else None
 
-    def _open(self) -> cv2.VideoCapture:
-        capture = cv2.VideoCapture()
+    def _open(self) -> FilmCapture | cv2.VideoCapture:
         if self.source and Path(self.source).exists():
-            if not capture.open(video_path(self.source)):
+            film = FilmCapture(video_path(self.source))
+            if not film.isOpened():
                 raise ValueError(f"{self.source} is not a video that OpenCV {cv2.__version__} can read")
-        elif self.source.isdecimal() and len(self.source) <= 9:  # OpenCV takes 32 bits
-            if not capture.open(int(self.source)):
+            return film
+        if self.source.isdecimal() and len(self.source) <= 9:  # OpenCV takes 32 bits
+            camera = cv2.VideoCapture(int(self.source))
+            if not camera.isOpened():
                 raise ValueError(f"camera {self.source} cannot be opened; is it there, and free?")
-        else:
-            raise ValueError(
-                f"no such file or folder: {self.source or repr('')}; give a video, a folder of images or a camera's "
-                "index"
-            )
-        return capture
+            return camera
+        raise ValueError(
+            f"no such file or folder: {self.source or repr('')}; give a video, a folder of images or a camera's index"
+        )
 
     def frames(self, start: Place = 0, end: Place | None = None) -> Iterator[VideoFrame]:
         """Yield the frames from `start` to before `end`; each call starts again.
@@ -141,6 +142,7 @@ class Video:
                 good, image = capture.retrieve()
                 if not good:
                     break
+                self._note(capture)
                 yield VideoFrame(index, seconds, np.asarray(image, np.uint8))
         if not self._checked and Path(self.source).is_file():
             self._checked = True
@@ -151,6 +153,11 @@ class Video:
                     f"{self.source} has no image for {max(steps):.2f} s after frame {steps.index(max(steps))}: its "
                     "frame rate varies, or images are missing; frames are numbered as they were read"
                 )
+
+    def _note(self, capture: FilmCapture | cv2.VideoCapture) -> None:
+        remark = f"{self.source}: {capture.remark}" if isinstance(capture, FilmCapture) and capture.remark else ""
+        if remark and remark not in self.notes:
+            self.notes.append(remark)
 
     def _damage(self, read: int, latest: float) -> str:
         """Return why the file has more images than were ``read``; empty if it has not.

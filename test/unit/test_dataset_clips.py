@@ -46,8 +46,8 @@ def line(name, tracks, **more):
 class SkippingCapture:
     """A decoder that leaves out frame 3, as FFmpeg does with one that it cannot decode, and goes on."""
 
-    def __init__(self, path):
-        self._real, self._count = _CAPTURE(path), 0
+    def __init__(self, *args):
+        self._real, self._count = _CAPTURE(*args), 0
 
     def grab(self):
         """Decode the next frame."""

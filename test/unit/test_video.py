@@ -10,9 +10,10 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-from helpers.video_fixtures import set_frame_durations
+from helpers.video_fixtures import set_frame_durations, write_mpeg2
 
 from dimp_ros.datasets.film import Film
+from dimp_ros.images import film_capture
 from dimp_ros.images.files import list_images, read_image
 from dimp_ros.images.frame_source import Span, VideoFileSource
 from dimp_ros.images.video import Video, VideoWriter
@@ -234,3 +235,63 @@ def test_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
             next(Video(str(path)).frames())
     with pytest.raises(ValueError, match="is not a UTF-8 name"):
         VideoWriter(folder / "out.mp4", 12.0)
+
+
+def moving(count: int = 7) -> list[np.ndarray]:
+    """Return coloured noise that moves, [64, 96, 3] each."""
+    coarse = np.random.default_rng(0).integers(0, 255, (8, 12, 3)).astype(np.uint8)
+    scene = cv2.resize(coarse, (96, 64), interpolation=cv2.INTER_CUBIC)
+    return [np.roll(scene, 7 * number, axis=1) for number in range(count)]
+
+
+@pytest.mark.parametrize("interlaced", [range(7), [0], [3], range(2, 7), [1, 2, 6]], ids=str)
+@pytest.mark.parametrize("name", ["film.mkv", "film.avi", "film.mp4", "a: 'b' [c],;\\ d=e%.mp4", "\t#@$\n .mkv"])
+def test_interlaced_images_are_read_as_they_are(tmp_path: Path, name: str, interlaced: Any) -> None:
+    """OpenCV 4.14 gives the image before in their place, or memory in which nothing was written."""
+    write_mpeg2(tmp_path / "plain.mkv", moving())
+    write_mpeg2(tmp_path / name, moving(), interlaced)
+    plain, video = Video(str(tmp_path / "plain.mkv")), Video(str(tmp_path / name))
+    expected, read = list(plain.frames()), list(video.frames())
+    assert len(read) == 7 and [frame.seconds for frame in read] == pytest.approx([i / 25 for i in range(7)])
+    for one, other in zip(expected, read, strict=True):
+        np.testing.assert_array_equal(one.image, other.image)
+    (note,) = video.notes
+    assert "is interlaced" in note and "ffmpeg" in note and not plain.notes and not video.damage
+    for (index, image), one in zip(images(video, 3, 5), expected[3:5], strict=True):  # begun in the middle
+        np.testing.assert_array_equal(image, one.image, err_msg=str(index))
+    film = Film(tmp_path / name)
+    for number in (5, 2, 6):
+        np.testing.assert_array_equal(film(number), expected[number].image)
+
+
+@pytest.mark.parametrize("degrees", [90, 180, 270])
+@pytest.mark.parametrize("interlaced", [(), range(7), [3]], ids=str)
+def test_turned_videos_are_turned_once(tmp_path: Path, interlaced: Any, degrees: int) -> None:
+    write_mpeg2(tmp_path / "plain.mp4", moving())
+    write_mpeg2(tmp_path / "turned.mp4", moving(), interlaced, degrees)
+    turned = Video(str(tmp_path / "turned.mp4"))
+    for (_, one), (_, other) in zip(images(Video(str(tmp_path / "plain.mp4"))), images(turned), strict=True):
+        np.testing.assert_array_equal(np.rot90(one, degrees // 90), other)
+    assert bool(turned.notes) == bool(interlaced)
+
+
+@pytest.mark.parametrize("interlaced", [(), [0], range(5)], ids=str)
+@pytest.mark.parametrize("count", [1, 5])
+@pytest.mark.parametrize("level", [0, 120])
+def test_images_that_repeat_are_images(tmp_path: Path, level: int, count: int, interlaced: Any) -> None:
+    write_mpeg2(tmp_path / "still.mkv", [np.full((64, 96, 3), level, np.uint8)] * count, interlaced)
+    video = Video(str(tmp_path / "still.mkv"))
+    assert [image.mean() for _, image in images(video)] == pytest.approx([level] * count, abs=5)
+    assert not video.damage and (interlaced or not video.notes)
+
+
+def test_images_that_repeat_are_told_where_nothing_can_check_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(film_capture, "_filtered", lambda _: cv2.VideoCapture())
+    write_mpeg2(tmp_path / "film.mkv", moving(), range(7))
+    video = Video(str(tmp_path / "film.mkv"))
+    assert len(images(video)) == 7
+    assert "image 1 equals the one before" in video.notes[0] and "yadif" in video.notes[0]
+    write_mpeg2(tmp_path / "moves.mkv", moving())
+    assert len(images(moves := Video(str(tmp_path / "moves.mkv")))) == 7 and not moves.notes

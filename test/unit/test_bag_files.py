@@ -6,11 +6,13 @@ from __future__ import annotations
 import bz2
 import os
 import re
+import shutil
 import sqlite3
 import struct
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -287,3 +289,102 @@ def test_a_database_of_too_many_topics_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(databases, "MOST_TOPICS", 0)
     with pytest.raises(ValueError, match="1 topics; a bag of at most 0"):
         ImageBag(str(file))
+
+
+LOGS = {
+    "a part": (3, 0),
+    "everything": (0, 0),
+    "nothing new": (COUNT, 0),
+    "an unfinished page": (3, -100),
+    "an unfinished header": (3, -5000),
+}
+"""Messages outside of the log, and bytes that the log lacks."""
+
+
+def in_log(folder: Path, outside: int, name: str = "x.db3") -> Iterator[Path]:
+    """Yield a database of which all but the first messages are in its write-ahead log, while it is recorded."""
+    (made,) = write_ros2(folder.with_name("made"), shots(), "sqlite3").glob("*.db3")
+    folder.mkdir()
+    file = folder / name
+    with closing(sqlite3.connect(made)) as source, closing(sqlite3.connect(file, isolation_level=None)) as recorder:
+        recorder.execute("PRAGMA journal_mode=WAL")
+        recorder.execute("PRAGMA wal_autocheckpoint=0")
+        lines = [line for line in source.iterdump() if "sqlite_sequence" not in line]
+        messages = [line for line in lines if line.startswith('INSERT INTO "messages"')]
+        recorder.executescript("\n".join(line for line in lines if line not in messages))
+        for number, message in enumerate(messages):
+            if number == outside and number:
+                recorder.execute("PRAGMA wal_checkpoint")
+            recorder.execute(message)
+        if outside == COUNT:
+            recorder.execute("PRAGMA wal_checkpoint")
+        yield file
+
+
+def state(folder: Path) -> dict[str, tuple[int, bytes]]:
+    return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("case", "recording"), [*((case, False) for case in LOGS), *((case, True) for case in list(LOGS)[:3])]
+)
+def test_write_ahead_log_of_a_database_is_read(tmp_path: Path, case: str, recording: bool) -> None:
+    outside, lacks = LOGS[case]
+    folder = tmp_path / "a?b#c%41"
+    for file in in_log(folder, outside):
+        place = folder
+        if not recording:  # as after the recorder was killed
+            place = shutil.copytree(folder, tmp_path / "killed")
+            (place / "x.db3-shm").unlink()
+        log = place / "x.db3-wal"
+        if lacks:
+            os.truncate(log, log.stat().st_size + lacks)
+        before = state(place)
+        for path in (place, place / file.name):
+            with ImageBag(str(path)) as bag:
+                assert bag.length == (COUNT - 1 if lacks else COUNT)
+                values = [frame.image.mean() for frame in bag.frames(Span()) if frame.image is not None]
+                assert len(values) == bag.length and not bag.damage and not bag.notes
+        assert state(place) == before
+
+
+@pytest.mark.parametrize("change", ["page", "header", "size", "zeros"])
+def test_damaged_write_ahead_log_is_refused_with_what_applies_the_rest(tmp_path: Path, change: str) -> None:
+    for file in in_log(tmp_path / "bag", 2):
+        killed = shutil.copytree(file.parent, tmp_path / "killed")
+    log = killed / "x.db3-wal"
+    content = bytearray(log.read_bytes())
+    middle = len(content) // 2
+    at, value = {
+        "page": (middle, b"damage"),
+        "zeros": (middle, bytes(6000)),
+        "header": (25, b"damage"),
+        "size": (8, b"\0\0\0\1"),
+    }[change]
+    content[at : at + len(value)] = value
+    log.write_bytes(content)
+    with pytest.raises(ValueError, match=r"x\.db3-wal is damaged after \d+ of \d+ pages; `sqlite3 .*checkpoint"):
+        ImageBag(str(killed))
+
+
+def test_write_ahead_log_without_space_for_a_copy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(databases.shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    for file in in_log(tmp_path / "bag", 2):
+        with pytest.raises(ValueError, match=r"more than half of what is free in .*set TMPDIR .*checkpoint"):
+            ImageBag(str(file))
+
+
+def test_database_that_changes_all_the_time_is_not_copied_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copyfile = shutil.copyfile
+
+    def grow(source: Path, target: Path) -> None:
+        copyfile(source, target)
+        os.utime(source, ns=(0, time.monotonic_ns()))
+
+    for file in in_log(tmp_path / "bag", 2):
+        monkeypatch.setattr(databases.shutil, "copyfile", grow)
+        with pytest.raises(ValueError, match="it changes while it is copied; read it when the recording has ended"):
+            ImageBag(str(file))

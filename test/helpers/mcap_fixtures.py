@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""MCAP files without an index, with any channels, chunks and further records."""
+"""MCAP files without an index, with any channels, chunks and further records; others with a part of an index."""
 
 from __future__ import annotations
 
 import struct
 import sys
+from collections.abc import Container
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,18 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-__all__ = ["CAMERA", "Channel", "chunk_record", "lz4_compress", "record", "serialized", "text", "write_mcap", "zstd"]
+__all__ = [
+    "CAMERA",
+    "Channel",
+    "chunk_record",
+    "lz4_compress",
+    "record",
+    "serialized",
+    "text",
+    "write_indexed_mcap",
+    "write_mcap",
+    "zstd",
+]
 
 
 def serialized(index: int, form: str) -> bytes:
@@ -69,4 +81,41 @@ def write_mcap(path: Path, channels: list[Channel], profile: str = "ros2", chunk
     data = (chunk_record(data, chunk, len(data)) if chunk else data) + more
     footer = record(15, bytes(4)) + record(2, bytes(20))
     path.write_bytes(MAGIC + record(1, text(profile) + text("test")) + data + footer + MAGIC)
+    return path
+
+
+def write_indexed_mcap(
+    path: Path,
+    *,
+    left_out: Container[int] = (),
+    twice: Container[int] = (),
+    without_offsets: Container[int] = (),
+    outside: Container[int] = (),
+    statistics: bool = False,
+) -> Path:
+    """Write an MCAP file of five chunks with a message each.
+
+    :param left_out: chunks that its index lacks. :param twice: chunks that it has twice. :param without_offsets: chunks
+        without an index of their messages. :param outside: messages that are in no chunk.
+    """
+    topic = record(3, struct.pack("<H", 1) + text(IMAGE) + text("ros2msg") + text(""))
+    topic += record(4, struct.pack("<HH", 1, 1) + text("/cam") + text("cdr") + text(""))
+    data, index = MAGIC + record(1, text("ros2") + text("test")) + topic, topic
+    for number in range(5):
+        time = number * 10**8 + 1
+        message = record(5, struct.pack("<HIQQ", 1, number, time, time) + serialized(number, "cdr"))
+        if number in outside:
+            data += message
+            continue
+        chunk, at = chunk_record(message, "", len(message)), len(data)
+        offsets = b"" if number in without_offsets else struct.pack("<HQ", 1, at + len(chunk))
+        messages = record(7, struct.pack("<HIQQ", 1, 16, time, 0)) if offsets else b""
+        data += chunk + messages
+        place = struct.pack("<QQQQI", time, time, at, len(chunk), len(offsets)) + offsets
+        place += struct.pack("<Q", len(messages)) + text("") + struct.pack("<QQ", len(message), len(message))
+        index += record(8, place) * (0 if number in left_out else 2 if number in twice else 1)
+    if statistics:
+        index += record(11, struct.pack("<QHIIIIQQIHQ", 5, 1, 1, 0, 0, 5, 1, 4 * 10**8 + 1, 10, 1, 5))
+    data += record(15, bytes(4))
+    path.write_bytes(data + index + record(2, struct.pack("<QQI", len(data), 0, 0)) + MAGIC)
     return path

@@ -22,7 +22,17 @@ import yaml
 
 pytest.importorskip("rosbags", reason="rosbags is not installed: pip install rosbags")
 from harness.bag_fixtures import COUNT, shots, write_ros2
-from helpers.mcap_fixtures import CAMERA, Channel, chunk_record, lz4_compress, record, text, write_mcap, zstd
+from helpers.mcap_fixtures import (
+    CAMERA,
+    Channel,
+    chunk_record,
+    lz4_compress,
+    record,
+    text,
+    write_indexed_mcap,
+    write_mcap,
+    zstd,
+)
 
 from dimp_ros.apps.bags import databases, decompression, files
 from dimp_ros.apps.bags.files import is_bag
@@ -72,6 +82,33 @@ def test_record_shorter_than_its_fields_costs_no_other_message(
     path = write_mcap(tmp_path / "x.mcap", [CAMERA], more=more)
     with ImageBag(str(path)) as bag:
         assert len(list(bag.frames(Span()))) == 5
+
+
+@pytest.mark.parametrize("statistics", [False, True])
+@pytest.mark.parametrize(
+    "index",
+    [
+        {},
+        {"left_out": [0]},
+        {"left_out": [1, 2]},
+        {"left_out": [4]},
+        {"left_out": range(5)},
+        {"twice": [2]},
+        {"without_offsets": [3]},
+        {"without_offsets": range(5)},
+        {"outside": [2]},
+        {"outside": [4]},
+        {"outside": range(5)},
+    ],
+    ids=str,
+)
+def test_what_an_index_lacks_is_read(tmp_path: Path, index: dict[str, list[int]], statistics: bool) -> None:
+    path = write_indexed_mcap(tmp_path / "x.mcap", statistics=statistics, **index)
+    for source in (path, tmp_path):
+        with ImageBag(str(source)) as bag:
+            frames = list(bag.frames(Span()))
+            assert (bag.length, bag.damage, bag.notes) == (5, "", [])
+        assert [frame.image.mean() for frame in frames if frame.image is not None] == [0, 1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("in_folder", [False, True])

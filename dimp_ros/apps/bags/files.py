@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from dimp_ros.apps.bags.decompression import bound_rosbags
-from dimp_ros.apps.bags.mcap import MAGIC, SequentialMcap, has_end
+from dimp_ros.apps.bags.mcap import MAGIC, SequentialMcap, has_end, index_is_whole
 from dimp_ros.files.inputs import require_regular_file
 from dimp_ros.files.yaml_file import compose_yaml
 
@@ -164,7 +164,7 @@ def _open_reader(path: Path) -> Any:
 def _check(reader: Any) -> None:
     """Check the types of a reader's fields: a damaged database may hold numbers for strings and the reverse.
 
-    :raises ValueError: with the wrong value.
+    :raises ValueError: with the wrong value; for an MCAP file whose index lacks messages, which rosbags would not read.
     """
     for connection in reader.connections:
         if not isinstance(connection.topic, str) or not isinstance(connection.msgtype, str):
@@ -173,6 +173,11 @@ def _check(reader: Any) -> None:
     if not isinstance(reader.start_time, int) or not isinstance(reader.end_time, int):
         kinds = f"{type(reader.start_time).__name__} and {type(reader.end_time).__name__}"
         raise ValueError(f"it is damaged: its first and last time are {kinds}, not integers")
+    storage = getattr(reader, "storage", None)  # a file, or a folder of files
+    for one in getattr(storage, "storages", [storage]):
+        chunks = getattr(one, "chunks", None)
+        if chunks and not index_is_whole(one.path, one.data_start, one.data_end, chunks):
+            raise ValueError(f"the index of {one.path.name} lacks some of its messages")
 
 
 def _remedy(path: Path) -> str:

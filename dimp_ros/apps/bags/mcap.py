@@ -36,6 +36,32 @@ def has_end(path: Path) -> bool:
         return file.read() == MAGIC
 
 
+def index_is_whole(path: Path, begin: int, end: int, chunks: Collection[Any]) -> bool:
+    """Return whether a file's index has each chunk of its data once, with its messages, and no message is outside.
+
+    :param begin: of the data, up to ``end``. :param chunks: of the index, as rosbags has them.
+    """
+    known = {chunk.chunk_start_offset: chunk for chunk in chunks}
+    if len(known) < len(chunks) or not all(chunk.message_index_offsets for chunk in chunks):
+        return False
+    places = sorted(known, reverse=True)
+    with path.open("rb") as file:
+        while begin < end:
+            if begin in known:  # where there is nothing else, nothing is read
+                places.pop()
+                size = known[begin].chunk_length + known[begin].message_index_length
+            else:
+                file.seek(begin)
+                kind, size = _HEAD.unpack(file.read(_HEAD.size).ljust(_HEAD.size, b"\0"))
+                if kind in (CHUNK, MESSAGE, 0):
+                    return False
+                size += _HEAD.size
+            begin += size
+            if size < _HEAD.size or (places and places[-1] < begin):
+                return False
+    return True
+
+
 class SequentialMcap:
     """An MCAP file up to the first damaged record, with the part of rosbags' reader interface that is used here.
 

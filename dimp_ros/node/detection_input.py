@@ -85,7 +85,7 @@ def _defect(detection: Detection2D) -> str:
 
 
 class DetectorInput:
-    """Starts a target from the detections that come in, while there is none of that name or it is LOST.
+    """Starts a target from the detections that come in, while there is none of that name, or it is LOST for a while.
 
     A target that is being followed is never replaced: the detector finds it, the tracker follows it. One that an
     operator has dropped does not come back by itself, see `Requests.drop_target`.
@@ -138,9 +138,10 @@ class DetectorInput:
         if name not in self._pipeline.targets:
             return True
         found = next((estimate for estimate in self._pipeline.estimates if estimate.target_id == name), None)
-        searched = found is not None and found.frames_since_seen > 0  # not so in the moment after it was taken
-        lost = searched and found is not None and found.state is TargetState.LOST
-        return lost and name not in self._pipeline.late
+        if found is None or found.state is not TargetState.LOST or name in self._pipeline.late:
+            return False
+        # In the moment after it was taken it was not searched for yet.
+        return found.frames_since_seen > 0 and found.seconds_since_seen >= self._settings["detector.lost_seconds"]
 
     def _candidates(self, message: Detection2DArray) -> list[Detection2D]:
         settings = self._settings

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from std_msgs.msg import Header
 
     from dimp_ros.images.picture import Picture
+    from dimp_ros.node.drop_log import DropLog
     from dimp_ros.node.position.estimator import PositionEstimator
     from dimp_ros.ros_utils.parameters import Settings
 
@@ -37,9 +38,10 @@ Size = tuple[int, int]
 
 
 class Publishers:
-    """Publishers of one node, from its configuration to its cleanup."""
+    """Publishers of one node, from its configuration to its cleanup. :param drops: whose number is published."""
 
-    def __init__(self, node: Node, positioner: PositionEstimator, settings: Settings) -> None:
+    def __init__(self, node: Node, positioner: PositionEstimator, settings: Settings, drops: DropLog) -> None:
+        self._drops = drops
         self._node = node
         self._positioner = positioner
         self._settings = settings
@@ -92,7 +94,9 @@ class Publishers:
 
         states = [state(estimate) for estimate in estimates]
         width, height = size
-        self._targets.publish(TargetStateArray(header=header, image_width=width, image_height=height, targets=states))
+        array = TargetStateArray(header=header, image_width=width, image_height=height, targets=states)
+        array.drop_number = self._drops.number
+        self._targets.publish(array)
         for one in [*map(state, gone), *states] or [state(TargetEstimate())]:
             self._target.publish(one)
         return age

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from vision_msgs.msg import BoundingBox2D
 
     from dimp_ros.images.stamps import StampedImage
+    from dimp_ros.node.drop_log import DropLog
     from dimp_ros.node.pipeline import Pipeline
     from dimp_ros.ros_utils.parameters import Settings
 
@@ -68,11 +69,18 @@ class Requests:
     A refused request leaves the running targets alone.
 
     :param explain_silence: returns why there is no image; called only when a request needs one and there is none.
+    :param drops: numbers those to drop targets.
     """
 
     def __init__(
-        self, pipeline: Pipeline, settings: Settings, logger: RcutilsLogger, explain_silence: Callable[[], str]
+        self,
+        pipeline: Pipeline,
+        settings: Settings,
+        logger: RcutilsLogger,
+        explain_silence: Callable[[], str],
+        drops: DropLog,
     ) -> None:
+        self.drops = drops
         self._pipeline = pipeline
         self._settings = settings
         self._logger = logger
@@ -88,15 +96,17 @@ class Requests:
         normalized: bool,
         target_id: str,
         still_wanted: Callable[[], bool] = lambda: True,
+        drop_number: int = 0,
     ) -> Started:
         """Start a target in ``bbox`` in the image with ``stamp``; see srv/InitTarget.
 
         A target that was not started in time is dropped as soon as it is: what was refused does not happen later.
 
-        :param still_wanted: asked last of all whether to start it.
+        :param still_wanted: asked last of all whether to start it. :param drop_number: of the last drop that was known
+            when the request was made; 0 for the last one until now.
         :raises RequestRefused: with what was wrong and the remedy.
         """
-        pipeline = self._pipeline
+        pipeline, asked = self._pipeline, drop_number or self.drops.number
         if not pipeline.enabled:
             raise RequestRefused("tracking is disabled; call ~/set_enabled with data: true first")
         if len(target_id) > MAX_NAME:
@@ -121,26 +131,29 @@ class Requests:
         name = target_id or self._new_name(known)
         if not still_wanted():
             raise RequestRefused(f"{_shown(name)} has been started by another request")
+        if self.drops.dropped_since(target_id, asked):
+            raise RequestRefused(f"{_dropped(name)} after this start was asked for; ask again")
         start, late = self._await(pipeline.begin(image, picture, box, name), name)
+        self._require(name, asked)
         answer = f"tracking {name!r}{', started over' if name in known else ''}"
         if box.is_point:
             answer += f"; found a box of {start.w:.0f} x {start.h:.0f} px at the point"
         if late is None:
-            self._require(name)
             return Started(answer, start, image.header.stamp, image.header.stamp, 0)
         arrived = late.arrived.wait(CATCH_UP_SECONDS)
         replayed = f"replayed {late.images} buffered image{'' if late.images == 1 else 's'}"
         answer += f"; {replayed}" if arrived else f"; LOST until it has caught up, so far {replayed}"
-        self._require(name)
+        self._require(name, asked)
         return Started(answer, start, image.header.stamp, _time(late), late.images)
 
-    def _require(self, name: str) -> None:
-        """Check that a target was not dropped while it was started.
+    def _require(self, name: str, asked: int) -> None:
+        """Check that a target was not dropped while it was started, and drop it if it was.
 
         :raises RequestRefused: if it was.
         """
-        if name not in self._pipeline.targets:
-            raise RequestRefused(f"target {_shown(name)} was dropped by another request while it was started")
+        if self.drops.dropped_since(name, asked):
+            self._pipeline.drop(name)
+            raise RequestRefused(f"{_dropped(name)} by another request while it was started")
 
     def drop_target(self, target_id: str) -> str:
         """Drop ``target_id``, or all targets if empty, and return what was dropped.
@@ -150,6 +163,7 @@ class Requests:
 
         :raises RequestRefused: for a name that is neither followed nor being started.
         """
+        self.drops.add(target_id)
         starting = self._pipeline.starting  # read first: a target that has started meanwhile is among the followed
         known = self._pipeline.targets
         droppable = tuple(dict.fromkeys((*known, *starting)))
@@ -213,6 +227,10 @@ class Requests:
         except Exception as error:
             self._logger.error(f"initialising the target failed:\n{traceback_text(error)}")
             raise RequestRefused(f"the tracker failed: {type(error).__name__}: {error}; the log has more") from error
+
+
+def _dropped(name: str) -> str:
+    return f"target {_shown(name)} was dropped"
 
 
 def _shown(target_id: str) -> str:

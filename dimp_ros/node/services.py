@@ -45,7 +45,9 @@ class Services:
 
     def _on_init_target(self, request: InitTarget.Request, response: InitTarget.Response) -> InitTarget.Response:
         def init(requests: Requests) -> str:
-            started = requests.init_target(request.stamp, request.bbox, request.normalized, request.id)
+            started = requests.init_target(
+                request.stamp, request.bbox, request.normalized, request.id, drop_number=request.drop_number
+            )
             requests.take_detections_again(request.id)
             response.bbox = bounding_box(started.box)
             response.stamp, response.reached = started.stamp, started.reached
@@ -55,7 +57,13 @@ class Services:
         return self._answer("init_target", response, init)
 
     def _on_drop_target(self, request: DropTarget.Request, response: DropTarget.Response) -> DropTarget.Response:
-        return self._answer("drop_target", response, lambda requests: requests.drop_target(request.id))
+        def drop(requests: Requests) -> str:
+            try:
+                return requests.drop_target(request.id)
+            finally:
+                response.drop_number = requests.drops.number
+
+        return self._answer("drop_target", response, drop)
 
     def _on_set_enabled(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         return self._answer("set_enabled", response, lambda requests: requests.set_enabled(request.data))

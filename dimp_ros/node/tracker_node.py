@@ -19,6 +19,7 @@ from dimp_ros.node.detection_input import DetectorInput
 from dimp_ros.node.diagnostics.publisher import Reporter
 from dimp_ros.node.diagnostics.statistics import Statistics
 from dimp_ros.node.diagnostics.status import LOADING, Snapshot
+from dimp_ros.node.drop_log import DropLog
 from dimp_ros.node.image_buffer import ImageBuffer
 from dimp_ros.node.pipeline import Pipeline
 from dimp_ros.node.position.estimator import PositionEstimator
@@ -113,6 +114,7 @@ class TrackerNode(LifecycleNode):
         """The failure of the last transition; empty if it succeeded."""
         self.loading = False
         """Whether the model is being loaded, or will be at once."""
+        self._drops = DropLog()
         self._enabled = True  # a pause outlasts a deactivation
         self._tracker: Tracker | None = None
         self._outputs: Publishers | None = None
@@ -170,7 +172,7 @@ class TrackerNode(LifecycleNode):
             depth_tolerance=settings["depth_tolerance"],
             max_depth_bytes=settings["depth_megabytes"] * 2**20,
         )
-        self._outputs = Publishers(self, self._positioner, settings)
+        self._outputs = Publishers(self, self._positioner, settings, self._drops)
         settings.frozen = True
         self.status_error = ""
         return super().on_configure(state)
@@ -194,7 +196,7 @@ class TrackerNode(LifecycleNode):
             logged(self._recover, logger),
         )
         pipeline.enabled = self._enabled
-        requests = Requests(pipeline, settings, logger, self._silence)
+        requests = Requests(pipeline, settings, logger, self._silence, self._drops)
         inputs = Inputs(
             self,
             settings["image_transport"],
@@ -253,6 +255,7 @@ class TrackerNode(LifecycleNode):
         if work is None:
             return
         self._enabled = work.pipeline.enabled
+        self._drops.add("")
         work.inputs.destroy()
         ended = work.pipeline.stop(timeout)
         self._positioner.clear()

@@ -234,6 +234,13 @@ NODE_PARAMETERS = (
         live=True,
     ),
     Parameter("detector.target_id", "detection", "Name of a target that is taken from detections.", live=True),
+    Parameter(
+        "detector.lost_seconds",
+        1.0,
+        "How long that target must be LOST before detections start it again, seconds: the tracker may find it itself.",
+        (0.0, 3600.0),
+        live=True,
+    ),
     # Diagnostics
     Parameter("diagnostics_period", 1.0, "Seconds between two messages on /diagnostics.", (0.1, 60.0), live=True),
 )

@@ -53,6 +53,38 @@ def test_targets_are_tracked_together_by_name():
         wait_until(lambda: single() == ["ball", "cup"], "a message for each on `target`, too")
 
 
+@pytest.mark.parametrize("dropped", ["cup", ""])
+def test_a_start_that_was_asked_for_before_a_drop_is_refused_after_it(dropped):
+    tracker = ScriptedTracker()
+    with running(tracker) as client:
+        start_target(client, target_id="cup")
+        seen = wait_until(lambda: client.arrays[-1].drop_number, "a number")
+        number = client.drop(dropped).drop_number
+        assert number == seen + 1
+        wait_until(lambda: client.arrays[-1].drop_number == number, "the new number")
+        refused = client.init(target_id="cup", drop_number=seen)
+        assert not refused.success and "dropped after this start was asked for" in refused.message
+        assert client.init(target_id="ball", drop_number=seen).success == (dropped == "cup")
+        assert client.init(target_id="", drop_number=seen).success == (dropped == "cup")
+        assert client.init(target_id="cup", drop_number=number).success
+        assert client.init(target_id="plate").success, "without a number none is checked"
+
+
+def test_a_start_that_is_dropped_meanwhile_is_answered_so():
+    tracker = ScriptedTracker()
+    with running(tracker) as client:
+        client.show(numbered_image(1))
+        tracker.init_seconds = 0.3
+        answers = []
+        asking = threading.Thread(target=lambda: answers.append(client.init(target_id="cup")))
+        asking.start()
+        wait_until(lambda: tracker.inits or not time.sleep(0.1), "its begin")
+        other = client.drop("")
+        asking.join()
+        assert other.success and not answers[0].success and "dropped by another request" in answers[0].message
+        assert "cup" not in client.targets_of(numbered_image(1))
+
+
 def test_a_lost_target_does_not_take_the_others_box_away():
     tracker = ScriptedTracker()
     with running(tracker) as client:
@@ -334,9 +366,10 @@ def detections(number: int, *found: tuple[str, float, tuple[float, float, float,
     return array
 
 
-def test_detection_starts_a_target_again_only_when_lost():
+def test_detection_starts_a_target_again_only_when_lost_for_a_while():
     tracker = ScriptedTracker()
     settings = {"detector.classes": ["person"], "detector.min_score": 0.6, "detector.target_id": "who"}
+    settings["detector.lost_seconds"] = 0.25
     with running(tracker, **settings) as client:
         publisher = client.node.create_publisher(Detection2DArray, "init_detections", RELIABLE)
         wait_until(lambda: publisher.get_subscription_count() > 0, "subscription of the detections")
@@ -349,10 +382,14 @@ def test_detection_starts_a_target_again_only_when_lost():
         publisher.publish(detections(3, ("person", 0.9, OTHER)))
         assert client.show(numbered_image(4)).state == State.TRACKING and len(tracker.inits) == 1
         tracker.state = State.LOST
-        assert client.show(numbered_image(5)).state == State.LOST
+        for number in (5, 6):
+            assert client.show(numbered_image(number)).state == State.LOST
+            publisher.publish(detections(number, ("person", 0.9, OTHER)))
+        time.sleep(0.1)
+        assert client.show(numbered_image(7)).state == State.LOST and len(tracker.inits) == 1
         tracker.state = State.TRACKING
-        publisher.publish(detections(5, ("person", 0.9, OTHER)))
-        wait_until(lambda: tracker.inits[1:] == [(5, OTHER, "who")], "a new start")
+        publisher.publish(detections(7, ("person", 0.9, OTHER)))
+        wait_until(lambda: tracker.inits[1:] == [(7, OTHER, "who")], "a new start")
 
 
 def test_unusable_detection_is_logged_and_skipped(capfd):

@@ -14,6 +14,7 @@ pytest.importorskip("dimp_ros.msg", reason="the interfaces are not built: `make 
 from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithPose
 
 from dimp_ros.node.detection_input import DetectorInput
+from dimp_ros.node.drop_log import DropLog
 from dimp_ros.node.requests import Requests
 
 
@@ -58,7 +59,7 @@ def test_detection_replaces_no_target_that_a_person_is_starting(starting, meanwh
 
 def test_detections_are_held_from_a_drop_until_tracking_is_enabled_or_a_person_starts_their_target():
     pipeline: Any = SimpleNamespace(targets=("who", "cup"), starting=(), drop=print, set_enabled=print)
-    requests = Requests(pipeline, {"detector.target_id": "who"}, None, str)  # type: ignore[arg-type]
+    requests = Requests(pipeline, {"detector.target_id": "who"}, None, str, DropLog())  # type: ignore[arg-type]
     for drop, held in (("cup", False), ("who", True)):
         requests.drop_target(drop)
         assert requests.detections_held is held

@@ -16,12 +16,15 @@ from rclpy.task import Future
 from dimp_ros.apps.console.tracker_client import TrackerServices
 from dimp_ros.srv import DropTarget, InitTarget
 
+BOX = (0.0, 0.0, 1.0, 1.0)
+
 
 class Tracker:
     """A node and its clients; requests are answered when `answer` is called."""
 
     def __init__(self) -> None:
         self.asked: list[str] = []
+        self.number = 0
         self.futures: list[Future] = []
 
     def create_client(self, kind: Any, name: str, callback_group: Any) -> Any:
@@ -34,7 +37,9 @@ class Tracker:
 
     def call_async(self, request: Any) -> Future:
         """Note a request."""
-        self.asked.append(f"{'start' if isinstance(request, InitTarget.Request) else 'drop'} {request.id}")
+        start = isinstance(request, InitTarget.Request)
+        self.asked.append(f"start {request.id} {request.drop_number}" if start else f"drop {request.id}")
+        self.number += not start
         self.futures.append(Future())
         return self.futures[-1]
 
@@ -42,34 +47,35 @@ class Tracker:
         """Answer all requests."""
         for future in list(self.futures):
             if not future.done():
-                future.set_result(DropTarget.Response(success=True, message=message))
+                future.set_result(DropTarget.Response(success=True, message=message, drop_number=self.number))
 
     def remove_pending_request(self, future: Future) -> None:
         """Forget a request whose answer nobody waits for."""
 
 
-@pytest.mark.parametrize(
-    ("given", "asked", "refused"),
-    [
-        (["start a", "start a"], ["start a", "start a"], 0),
-        (["start a", "drop a"], ["start a", "drop a", "drop a"], 1),
-        (["start a", "start a", "drop a"], ["start a", "drop a", "drop a"], 2),
-        (["start a", "start b", "start a", "drop "], ["start a", "drop ", "drop a"], 3),
-        (["start a", "start b", "drop a"], ["start a", "drop a", "drop a", "start b"], 1),
-        (["start a", "start a", "drop a", "start a"], ["start a", "drop a", "drop a", "start a"], 2),
-        (["start ", "drop "], ["start ", "drop ", "drop 7"], 1),
-        (["start b", "drop a"], ["start b", "drop a"], 0),
-    ],
-)
+CASES = [
+    (["start a", "start a"], ["start a 5", "start a 5"], 0),
+    (["start a", "drop a"], ["start a 5", "drop a"], 1),
+    (["start a", "start a", "drop a"], ["start a 5", "drop a"], 2),
+    (["start a", "start b", "start a", "drop "], ["start a 5", "drop "], 3),
+    (["start a", "start b", "drop a"], ["start a 5", "drop a", "start b 5"], 1),
+    (["start a", "start a", "drop a", "start a"], ["start a 5", "drop a", "start a 6"], 2),
+    (["drop a", "start a"], ["drop a", "start a 6"], 0),
+    (["start ", "drop "], ["start  5", "drop ", "drop 7"], 1),
+    (["start b", "drop a"], ["start b 5", "drop a"], 0),
+]
+
+
+@pytest.mark.parametrize(("given", "asked", "refused"), CASES)
 @pytest.mark.parametrize("pause", [True, False], ids=["one by one", "in one turn of the loop"])
-def test_drop_is_not_overtaken_by_starts_before_it(given, asked, refused, pause):
+def test_a_start_carries_the_number_of_the_last_drop_before_it(given, asked, refused, pause):
     async def ask() -> list[Any]:
         tracker: Any = Tracker()
         services, tasks = TrackerServices(tracker, "tracker_node", 5.0), []
+        services.drop_number = tracker.number = 5
         for one in given:
             kind, name = one.split(" ")
-            box = (0.0, 0.0, 1.0, 1.0)
-            call = services.init_target((0, 0), box, name) if kind == "start" else services.drop_target(name)
+            call = services.init_target((0, 0), BOX, name) if kind == "start" else services.drop_target(name)
             tasks.append(asyncio.ensure_future(call))
             if pause:
                 await asyncio.sleep(0.0)
@@ -83,15 +89,16 @@ def test_drop_is_not_overtaken_by_starts_before_it(given, asked, refused, pause)
     assert [one.message[:8] for one in answers if not one.success] == ["dropped "] * refused
 
 
-BOX = (0.0, 0.0, 1.0, 1.0)
-
-
 @pytest.mark.parametrize("gone", [False, True], ids=["browser waits", "browser is gone"])
-@pytest.mark.parametrize(("name", "asked"), [("cup", ["drop cup", "drop cup"]), ("", ["drop 7"])])
-def test_start_that_is_not_answered_in_time_is_taken_back(name, asked, gone):
+@pytest.mark.parametrize(
+    ("name", "number", "asked"),
+    [("cup", 5, ["drop cup"]), ("cup", 0, ["drop cup", "drop cup"]), ("", 5, ["drop 7"]), ("", 0, ["drop 7"])],
+)
+def test_start_that_is_not_answered_in_time_is_taken_back(name, number, asked, gone):
     async def ask() -> None:
         tracker: Any = Tracker()
         services = TrackerServices(tracker, "tracker_node", 0.02)
+        services.drop_number = number
         task = asyncio.ensure_future(services.init_target((0, 0), BOX, name))
         await asyncio.sleep(0.0)
         if gone:
@@ -101,20 +108,20 @@ def test_start_that_is_not_answered_in_time_is_taken_back(name, asked, gone):
         assert gone or (not task.result().success and "taken back" in task.result().message)
         tracker.answer("tracking '7'; replayed 3 buffered images")
         await asyncio.sleep(0.01)
-        assert tracker.asked == [f"start {name}", *asked]
+        assert tracker.asked == [f"start {name} {number}", *asked]
 
     asyncio.run(ask())
 
 
-def test_late_answer_to_an_old_start_does_not_drop_the_new_one():
+def test_starts_are_taken_back_when_the_console_ends():
     async def ask() -> None:
         tracker: Any = Tracker()
-        services = TrackerServices(tracker, "tracker_node", 0.02)
-        await services.init_target((0, 0), BOX, "cup")
-        services._timeout = 5.0
-        again = asyncio.ensure_future(services.init_target((0, 0), BOX, "cup"))
-        await asyncio.sleep(0.005)
-        tracker.answer()
-        assert (await again).success and tracker.asked == ["start cup", "drop cup", "start cup"]
+        services = TrackerServices(tracker, "tracker_node", 5.0)
+        tasks = [asyncio.ensure_future(services.init_target((0, 0), BOX, name)) for name in ("cup", "cup", "ball")]
+        await asyncio.sleep(0.0)
+        services.close()
+        assert tracker.asked == ["start cup 0", "drop cup"]
+        for task in tasks:
+            task.cancel()
 
     asyncio.run(ask())

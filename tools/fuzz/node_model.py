@@ -23,6 +23,7 @@ from vision_msgs.msg import BoundingBox2D
 import dimp_ros.node.requests as requests_module
 from dimp_ros.node.detection_input import DetectorInput
 from dimp_ros.node.diagnostics.statistics import Statistics
+from dimp_ros.node.drop_log import DropLog
 from dimp_ros.node.image_buffer import ImageBuffer
 from dimp_ros.node.pipeline import Pipeline
 from dimp_ros.node.position.estimator import PositionEstimator
@@ -119,16 +120,17 @@ class PipelineFixture:
         self.history = ImageBuffer(self.settings["history_seconds"], 2**20)
         self.statistics = Statistics()
         node: Any = self.node
+        drops = DropLog()
         self.pipeline = Pipeline(
             self.tracker,
-            Publishers(node, self.positioner, self.settings),
+            Publishers(node, self.positioner, self.settings, drops),
             self.history,
             node,
             self.settings,
             self.statistics,
             ImageDecoder(self.settings),
         )
-        self.requests = Requests(self.pipeline, self.settings, node, lambda: "nobody publishes")
+        self.requests = Requests(self.pipeline, self.settings, node, lambda: "nobody publishes", drops)
         self.detector = DetectorInput(self.pipeline, self.requests, self.settings, node)
         self.expected: set[str] = set()
         self.planned_errors: tuple[str, ...] = ()

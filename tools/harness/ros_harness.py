@@ -159,12 +159,19 @@ class Client:
         return future.result()
 
     def init(
-        self, box: Sequence[float] = BOX, *, stamp: Time | None = None, target_id: str = "", normalized: bool = False
+        self,
+        box: Sequence[float] = BOX,
+        *,
+        stamp: Time | None = None,
+        target_id: str = "",
+        normalized: bool = False,
+        drop_number: int = 0,
     ) -> Any:
         """Ask for the target inside ``box`` (x, y, w, h)."""
         bbox = BoundingBox2D(size_x=float(box[2]), size_y=float(box[3]))
         bbox.center.position.x, bbox.center.position.y = box[0] + box[2] / 2, box[1] + box[3] / 2
         request = InitTarget.Request(stamp=stamp or Time(), bbox=bbox, normalized=normalized, id=target_id)
+        request.drop_number = drop_number
         return self._call(self._init, request)
 
     def drop(self, target_id: str = "", timeout: float = WAIT) -> Any:

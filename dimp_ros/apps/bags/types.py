@@ -74,6 +74,7 @@ std_msgs/Header header
 uint32 image_width
 uint32 image_height
 TargetState[] targets
+uint64 drop_number
 """,
 }
 """The definition of each message by its name, as in a .msg file."""

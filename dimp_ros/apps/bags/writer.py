@@ -83,7 +83,7 @@ class BagMessages:
 
     def target_states(self, header: Any, estimates: Sequence[TargetEstimate], width: int = 0, height: int = 0) -> Any:
         """Return the estimates of an image of that size as a TargetStateArray."""
-        return self._make(TARGETS, header, width, height, [self.target_state(header, one) for one in estimates])
+        return self._make(TARGETS, header, width, height, [self.target_state(header, one) for one in estimates], 0)
 
     def _bounding_box(self, box: Box | None) -> Any:
         pixels = box or Box(0.0, 0.0, 0.0, 0.0)

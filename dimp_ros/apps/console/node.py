@@ -125,6 +125,7 @@ class ConsoleNode(Node):
         return to_bgr(compressed_picture(image, self._contrast, self._max_megapixels))
 
     def _on_targets(self, message: TargetStateArray) -> None:
+        self._tracker.drop_number = message.drop_number
         self.state.on_targets(stamp_ns(message.header.stamp), target_estimates(message))
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
@@ -166,8 +167,11 @@ class ConsoleNode(Node):
     # End
 
     def close(self) -> bool:
-        """Close all connections; return whether the server's thread has ended."""
-        return self._server is None or self._server.stop(CLOSE_SECONDS)
+        """Take back starts that wait, close all connections; return whether the server's thread has ended."""
+        if self._server is None:
+            return True
+        self._tracker.close()
+        return self._server.stop(CLOSE_SECONDS)
 
     def destroy_node(self) -> None:
         """Stop the server, then destroy the node."""

@@ -25,6 +25,7 @@ CHANGE_SECONDS = 0.05
 """Shortest time between two status messages."""
 
 REQUESTS_AT_ONCE = 4
+"""Starts, and other requests."""
 MESSAGES_A_SECOND, MESSAGES_IN_RESERVE = 150.0, 300.0
 REQUESTS_A_SECOND, REQUESTS_IN_RESERVE = 5.0, 10.0
 
@@ -96,7 +97,8 @@ class Session:
         self._frame = 0
         self._messages = Allowance(MESSAGES_A_SECOND, MESSAGES_IN_RESERVE)
         self._requests = Allowance(REQUESTS_A_SECOND, REQUESTS_IN_RESERVE)
-        self._pending: set[asyncio.Task[None]] = set()
+        self._starting: set[asyncio.Task[None]] = set()
+        self._stopping: set[asyncio.Task[None]] = set()  # drops and pauses, which starts that wait must not hold up
         self._admit = admit
         self._admitted = False
 
@@ -116,7 +118,7 @@ class Session:
         try:
             done, _ = await asyncio.wait({sender, receiver}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            await _end((sender, receiver, *self._pending))
+            await _end((sender, receiver, *self._starting, *self._stopping))
         first = done.pop()
         error = first.exception()
         if error is not None and not isinstance(error, ConnectionError):
@@ -150,7 +152,8 @@ class Session:
         return None
 
     async def _ask(self, request: Init | Drop | Enable) -> None:
-        if not self._requests.take() or len(self._pending) >= REQUESTS_AT_ONCE:
+        waiting = self._starting if isinstance(request, Init) else self._stopping
+        if not self._requests.take() or len(waiting) >= REQUESTS_AT_ONCE:
             await self._answer(request.request, Answer(False, "too many requests at once: wait for the answers first"))
             return
         if isinstance(request, Init):
@@ -160,8 +163,8 @@ class Session:
         else:
             answer = self._tracker.set_enabled(request.enabled)
         task = asyncio.ensure_future(self._answer_later(request.request, answer))
-        self._pending.add(task)
-        task.add_done_callback(self._pending.discard)
+        waiting.add(task)
+        task.add_done_callback(waiting.discard)
 
     async def _answer_later(self, request: int, answer: Awaitable[Answer]) -> None:
         try:

@@ -33,8 +33,9 @@ class TrackerServices:
     """Calls init_target, drop_target and set_enabled of a tracker node.
 
     Targets are started one after another, so that the last one counts. A drop is passed on at once; it also drops the
-    starts that wait here, and again the one that the tracker has, once that is answered: the tracker may serve the drop
-    first. A start that is not answered in time is taken back likewise, also when its browser is gone.
+    starts that wait here. With each start goes the number of the last drop that was known when it was asked for, so
+    that the tracker refuses it after a later drop, whoever has sent that. A start that is not answered in time is taken
+    back by a drop, also when its browser is gone.
 
     :param tracker: name of its node, relative to ``node``'s namespace or absolute. :param timeout: seconds.
     """
@@ -48,8 +49,11 @@ class TrackerServices:
         }
         self._turn = asyncio.Lock()
         self._open: list[_Start] = []  # not answered yet
-        self._newest: dict[str, _Start] = {}  # of those with a name that the tracker has
+        self._sent: list[_Start] = []  # those of them that the tracker has
+        self._dropping: set[asyncio.Future[Answer]] = set()  # answers that drops wait for
         self._drops: set[asyncio.Task[Answer]] = set()  # the loop itself keeps no task alive
+        self.drop_number = 0
+        """Of the last drop that is known, see TargetStateArray."""
         self.enabled: bool | None = None
         """Whether the tracker is enabled, as last set or reported; None if unknown."""
 
@@ -70,17 +74,22 @@ class TrackerServices:
         """Start a target from ``box``, (x, y, w, h) in pixels, in the image with ``stamp``, seconds and nanoseconds."""
         time = Time(sec=stamp[0], nanosec=stamp[1])
         request = InitTarget.Request(stamp=time, bbox=bounding_box(box), id=target_id)
+        request.drop_number, before = self.drop_number, set(self._dropping)
         start = _Start(target_id)
         self._open.append(start)
-        sent = False
         try:
             async with self._turn:
+                if (
+                    before
+                ):  # drops that were asked for before this start: their numbers are known when they are answered
+                    await asyncio.wait(before)
+                    request.drop_number = self.drop_number
                 if start.unwanted:
                     return Answer(False, "dropped before it was started")
-                sent = True
+                self._sent.append(start)
                 return await self._run(start, request)
         finally:
-            if not sent:
+            if start in self._open and start not in self._sent:
                 self._open.remove(start)
 
     async def drop_target(self, target_id: str) -> Answer:
@@ -88,6 +97,12 @@ class TrackerServices:
         for start in self._open:
             start.unwanted = start.unwanted or target_id in ("", start.target_id)
         return await self._call(DropTarget.Request(id=target_id), DropTarget)
+
+    def close(self) -> None:
+        """Take back the starts that the tracker has, but those without a name; from any thread."""
+        for start in list(self._sent):
+            if start.target_id and self._clients[DropTarget].service_is_ready():
+                self._clients[DropTarget].call_async(DropTarget.Request(id=start.target_id))
 
     async def set_enabled(self, enabled: bool) -> Answer:
         """Enable or pause the tracker."""
@@ -117,22 +132,17 @@ class TrackerServices:
         def end(answer: Answer) -> None:
             timer.cancel()
             self._open.remove(start)
-            newest = not start.target_id or self._newest.get(start.target_id) is start
-            if newest:
-                self._newest.pop(start.target_id, None)
-            if not (answer.success and start.unwanted):
-                settle(answer)
-                return
-            chosen = re.search(r"tracking '(\d+)'", answer.message)
-            dropped = Answer(False, "dropped while it was started")
-            if newest and (name := start.target_id or (chosen[1] if chosen else "")):
-                self._drop(name).add_done_callback(lambda _: settle(dropped))
-            else:
-                settle(dropped)
+            self._sent.remove(start)
+            if answer.success and start.unwanted:
+                chosen = re.search(r"tracking '(\d+)'", answer.message)
+                if not start.target_id and chosen:  # the drop could not name it
+                    self._drop(chosen[1])
+                elif not request.drop_number:  # nothing was known of the tracker, which may have served the drop first
+                    self._drop(start.target_id)
+                answer = Answer(False, "dropped while it was started")
+            settle(answer)
 
         timer = loop.call_later(self._timeout, expire)
-        if start.target_id:
-            self._newest[start.target_id] = start
         self._send(request, InitTarget, end)
         return cast("Answer", await answered)
 
@@ -152,6 +162,9 @@ class TrackerServices:
                 answered.set_result(answer)
 
         pending = self._send(request, kind, settle)
+        if kind is DropTarget:
+            self._dropping.add(answered)
+            answered.add_done_callback(self._dropping.discard)
         try:
             return cast("Answer", await asyncio.wait_for(answered, self._timeout))
         except asyncio.TimeoutError:
@@ -171,10 +184,13 @@ class TrackerServices:
             loop.call_soon(settle, Answer(False, missing))
             return None
 
+        def settle_with(response: Any) -> None:
+            self.drop_number = max(self.drop_number, getattr(response, "drop_number", 0))
+            settle(Answer(bool(response.success), str(response.message)))
+
         def hand_over(future: Any) -> None:  # in the executor's thread
             if not loop.is_closed():
-                response = future.result()
-                loop.call_soon_threadsafe(settle, Answer(bool(response.success), str(response.message)))
+                loop.call_soon_threadsafe(settle_with, future.result())
 
         pending = client.call_async(request)
         pending.add_done_callback(hand_over)

@@ -63,6 +63,8 @@ class MavlinkNode(Node):
         self._lock = threading.Lock()
         self._displayed = DisplayedImage()
         self._calls: set[_Call] = set()
+        self._drop_number = 0  # of the last drop that is known, see TargetStateArray
+        self._own_drop = 0  # of the last one that was ours
         self._doubtful = False  # a start that was rejected for lack of an answer may have taken effect
         group = ReentrantCallbackGroup()  # an answer must not wait for another one
         self._init_client = self.create_client(InitTarget, f"{settings.tracker}/init_target", callback_group=group)
@@ -128,6 +130,7 @@ class MavlinkNode(Node):
         with self._lock:
             stamp = self._displayed.stamp(self.parameters["video_delay"], arrived)
             newest = self._displayed.newest
+            asked = self._drop_number
 
         def request(done: Done) -> None:
             waited = time.monotonic() - arrived > WAITED_SECONDS  # then the tracker's newest image is another one
@@ -138,9 +141,16 @@ class MavlinkNode(Node):
                 normalized=True,
                 id=self._settings.target_id,
             )
+            with self._lock:  # a stop before it, which is not answered yet, has no number: then none is checked
+                request.drop_number = 0 if self._stopping else max(asked, self._own_drop)
             self._call(self._init_client, request, done)
 
         return request
+
+    @property
+    def _stopping(self) -> bool:
+        """Whether a stop is not answered yet; with the lock held."""
+        return any(call.client is self._drop_client for call in self._calls)
 
     def _call(self, client: Any, request: Any, done: Done) -> None:
         if not client.service_is_ready():
@@ -154,12 +164,14 @@ class MavlinkNode(Node):
 
     def _answered(self, call: _Call) -> None:
         """Pass an answer on, once. A start that was rejected for lack of an answer is taken back."""
+        response = call.future.result()
         with self._lock:
+            if call.client is self._drop_client:
+                self._own_drop = max(self._own_drop, response.drop_number)
             in_time = call in self._calls
             self._calls.discard(call)
             late_start = not in_time and call.client is self._init_client
             starting = any(one.client is self._init_client for one in self._calls)
-        response = call.future.result()
         if in_time:
             self._pass_on(call, CommandAnswer(bool(response.success), str(response.message)))
         elif late_start and response.success and not starting:
@@ -182,6 +194,7 @@ class MavlinkNode(Node):
         """Note the stamp of an image that the tracker has, and what it says of our target."""
         now, steady = self.get_clock().now().nanoseconds, time.monotonic()
         with self._lock:
+            self._drop_number = message.drop_number
             self._displayed.on_image(stamp_ns(message.header.stamp), now, steady)
         ours = [one for one in target_estimates(message) if one.target_id == self._settings.target_id]
         self._camera.on_estimate(ours[0] if ours else None, (message.image_width, message.image_height))

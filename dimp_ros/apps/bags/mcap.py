@@ -42,13 +42,15 @@ def index_is_whole(path: Path, begin: int, end: int, chunks: Collection[Any]) ->
     :param begin: of the data, up to ``end``. :param chunks: of the index, as rosbags has them.
     """
     known = {chunk.chunk_start_offset: chunk for chunk in chunks}
-    if len(known) < len(chunks) or not all(chunk.message_index_offsets for chunk in chunks):
+    if len(known) < len(chunks):
         return False
     places = sorted(known, reverse=True)
     with path.open("rb") as file:
         while begin < end:
             if begin in known:  # where there is nothing else, nothing is read
                 places.pop()
+                if not known[begin].message_index_offsets and _has_messages(file, begin):
+                    return False
                 size = known[begin].chunk_length + known[begin].message_index_length
             else:
                 file.seek(begin)
@@ -60,6 +62,18 @@ def index_is_whole(path: Path, begin: int, end: int, chunks: Collection[Any]) ->
             if size < _HEAD.size or (places and places[-1] < begin):
                 return False
     return True
+
+
+def _has_messages(file: BinaryIO, at: int) -> bool:
+    """Return whether there is a message in the chunk at a place; True if there is no such chunk."""
+    file.seek(at)
+    kind, size = _HEAD.unpack(file.read(_HEAD.size).ljust(_HEAD.size, b"\0"))
+    if kind != CHUNK or size > LARGEST_RECORD:
+        return True
+    try:
+        return any(inner == MESSAGE for inner, _ in _contents(at, kind, file.read(size)))
+    except ValueError:
+        return True
 
 
 class SequentialMcap:

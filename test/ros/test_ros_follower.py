@@ -157,6 +157,14 @@ def test_follower_takes_the_set_point():
         wait_until(lambda: not operator.take_set_point().success, "a refusal: there is no target")
 
 
+def test_the_set_point_is_taken_with_the_distance_of_a_pose():
+    with steering(distance=3.0) as operator:
+        operator.centre, operator.depth = (320.0, 240.0), 1.5
+        wait_until(lambda: operator.take_set_point().success, "a set point")
+        wait_until(lambda: "distance" in operator.take_set_point().message, "the distance of a pose")
+        assert operator.steering.get_parameter("distance").value == pytest.approx(1.5, rel=0.01)
+
+
 def test_distance_is_kept_by_the_pose_of_the_same_image():
     with steering(distance=2.0) as operator:
         operator.centre, operator.depth = (320.0, 240.0), 4.0

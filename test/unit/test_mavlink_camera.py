@@ -253,6 +253,24 @@ def test_request_that_fails_does_not_block_the_next() -> None:
     assert ground.result() == ACCEPTED and ground.asked == [MIDDLE]
 
 
+@pytest.mark.parametrize("ticks", [False, True], ids=["read first", "ticked first"])
+@pytest.mark.parametrize(("pause", "taken"), [(0.9, True), (1.1, False), (900.0, False)])
+def test_start_that_waited_while_the_process_was_paused_is_rejected(pause: float, taken: bool, ticks: bool) -> None:
+    ground = Ground()
+    ground.camera.tick()
+    ground.now += pause
+    if ticks:
+        ground.camera.tick()
+    for name, *parameters in (LEFT, MIDDLE):
+        ground.command(NUMBERS[name], *parameters)
+        assert ground.result() == (ACCEPTED if taken else REJECTED)
+    ground.command(NUMBERS["stop"])
+    assert ground.result() == ACCEPTED and ground.asked == ([LEFT, MIDDLE, STOP] if taken else [STOP])
+    ground.now += 0.3
+    ground.command(NUMBERS["point"], *MIDDLE[1:])
+    assert ground.result() == ACCEPTED
+
+
 def test_start_that_is_refused_leaves_no_target_that_was_stopped() -> None:
     ground = Ground()
     ground.answer = None

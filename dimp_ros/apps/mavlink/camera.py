@@ -20,6 +20,9 @@ HEARTBEAT_SECONDS = 1.0
 STALE_SECONDS = 1.0
 """Without news of the tracker for so long, the status is an error: never an old rectangle."""
 
+PAUSE_SECONDS, WAITED_SECONDS = 1.0, 0.25
+"""After a pause of that many seconds between two calls, starts of targets within the second count as from before it."""
+
 MAX_STATUS_RATE = 50.0
 TEXT_BYTES = 50
 MAX_TEXT_BYTES = 4 * TEXT_BYTES
@@ -63,7 +66,8 @@ class TrackingCamera:
         self._m = dialect()
         self._system, self._component = system, component
         self._identity, self._send, self._clock = identity, send, clock
-        self._start = clock()
+        self._start = self._called = clock()
+        self._awake = -math.inf  # since the last pause of the process
         self._next_heartbeat = self._next_status = self._start
         self._default_interval = self._status_interval = 1.0 / status_rate
         self._news = News(None, (0, 0), -math.inf)  # replaced as a whole: it is set and read by different threads
@@ -95,6 +99,7 @@ class TrackingCamera:
 
     def on_message(self, message: Any) -> None:
         """Take a message; all but commands to this camera are ignored."""
+        self._note_pause()
         if message.get_type() not in ("COMMAND_LONG", "COMMAND_INT") or message.target_system != self._system:
             return
         last = (message.param5, message.param6) if message.get_type() == "COMMAND_LONG" else (message.x, message.y)
@@ -115,13 +120,21 @@ class TrackingCamera:
 
     def tick(self) -> None:
         """Send what is due."""
-        now = self._clock()
+        now = self._note_pause()
         if now >= self._next_heartbeat:
             self._next_heartbeat = max(self._next_heartbeat + HEARTBEAT_SECONDS, now)
             self._send(self._heartbeat())
         if now >= self._next_status:
             self._next_status = max(self._next_status + self._status_interval, now)
             self._send(self._tracking_status())
+
+    def _note_pause(self) -> float:
+        """Return the time, and note whether the process was paused: what it finds in its queue then is old."""
+        now = self._clock()
+        if now - self._called > PAUSE_SECONDS:
+            self._awake = now
+        self._called = now
+        return now
 
     # Commands
 
@@ -133,6 +146,8 @@ class TrackingCamera:
             self._set_interval(command)
         elif command.number in self._old_requests:
             self._answer_message(command, self._old_requests[command.number])
+        elif command.number in self._tracking.starts and self._clock() - self._awake < WAITED_SECONDS:
+            self._tracking.refuse(command, "it waited while this node was paused: draw again")
         elif command.number in self._tracking.numbers:
             self._tracking.on_command(command)
         else:

@@ -95,6 +95,8 @@ class TrackingCommands:
         self._stopped: CameraCommand | None = None  # the start that the tracker had when the last stop came
         self.numbers = frozenset(self._requests)
         """MAV_CMD of the commands that are taken."""
+        self.starts = self.numbers - {m.MAV_CMD_CAMERA_STOP_TRACKING}
+        """Those of them that start a target."""
 
     def on_command(self, command: CameraCommand) -> None:
         """Pass a start on, or keep it until the one before is answered; pass a stop on at once. The last one counts."""
@@ -125,6 +127,10 @@ class TrackingCommands:
             self._answer(replaced.command, CommandAnswer(False, "another command has replaced it", later=True))
         if begin:
             self._begin(start)
+
+    def refuse(self, command: CameraCommand, text: str) -> None:
+        """Reject a command for now, with a reason."""
+        self._report(command, CommandAnswer(False, text, later=True))
 
     def _begin(self, start: _Start) -> None:
         try:

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 from dimp_ros.apps.steering.follower_control import FollowConfig, FollowControl, camera_of_view
 from dimp_ros.apps.steering.node import SteeringNode
+from dimp_ros.apps.steering.safety import TargetObservation, fits_box
 from dimp_ros.geometry.camera import Camera
+from dimp_ros.ros_utils.config_dataclass import parameter_rows
 from dimp_ros.ros_utils.spin import run
 
 
@@ -24,6 +27,13 @@ class Follower(SteeringNode[FollowConfig]):
     def make_control(self, config: FollowConfig) -> FollowControl:
         """Return the control law."""
         return FollowControl(config)
+
+    def distance_of(self, observation: TargetObservation, camera: Camera) -> dict[str, float]:
+        """Return `distance`, where a pose of the target tells it and it may be kept."""
+        if observation.position is None or not fits_box(observation, camera):
+            return {}
+        low, high = next(row.range for row in parameter_rows(FollowConfig) if row.name == "distance") or (0.0, 0.0)
+        return {"distance": min(max(math.hypot(*observation.position), low), high)}
 
     def camera_without_info(self, config: FollowConfig) -> Camera | None:
         """Return a perfect camera of the field of view that the parameters give, if they do."""

@@ -22,7 +22,7 @@ from std_srvs.srv import SetBool, Trigger
 
 from dimp_ros.apps.steering.controller import BaseController, set_point_of
 from dimp_ros.apps.steering.inputs import SteeringInputs
-from dimp_ros.apps.steering.safety import PAUSE_SECONDS, Command, SafetyConfig, Twist
+from dimp_ros.apps.steering.safety import PAUSE_SECONDS, Command, SafetyConfig, TargetObservation, Twist
 from dimp_ros.apps.steering.status import steering_status
 from dimp_ros.geometry.camera import Camera
 from dimp_ros.images.stamps import NANOSECONDS
@@ -85,6 +85,10 @@ class SteeringNode(Node, Generic[Config]):
     def camera_without_info(self, config: Config) -> Camera | None:
         """Return the camera that the parameters describe; None where camera_info is to be used."""
         return None
+
+    def distance_of(self, observation: TargetObservation, camera: Camera) -> dict[str, float]:
+        """Return the parameters by which the distance that an observation's pose tells is kept."""
+        return {}
 
     def _settings(self, values: Settings) -> tuple[Config, Camera | None]:
         """Return the configuration and the camera that values of parameters amount to.
@@ -188,7 +192,7 @@ class SteeringNode(Node, Generic[Config]):
             response.success, response.message = False, shortened(str(error))
             return response
         with self._lock:
-            if request.data != self._control.enabled:
+            if request.data or self._control.enabled:
                 self._control.set_enabled(request.data)
             trouble = self._trouble() if request.data else ""
         waiting = f", but nothing moves yet: {trouble}" if trouble else ""
@@ -204,6 +208,7 @@ class SteeringNode(Node, Generic[Config]):
             return response
         point = set_point_of(observation.box, camera)
         values = {"set_point_x": point.x, "set_point_y": point.y, self.size_parameter: point.size}
+        values.update(self.distance_of(observation, camera))
         result = self.set_parameters_atomically([RosParameter(name, value=value) for name, value in values.items()])
         text = ", ".join(f"{name} {value:.4g}" for name, value in values.items())
         response.success, response.message = result.successful, text if result.successful else result.reason

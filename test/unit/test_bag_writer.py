@@ -32,7 +32,7 @@ from harness.bag_fixtures import (
 )
 from harness.tracker_double import BrightestTracker
 from rosbags.interfaces import QosDurability, QosReliability
-from rosbags.rosbag2 import Reader
+from rosbags.rosbag2 import Reader, Writer
 
 from dimp_ros.apps.bags.types import COMPRESSED_IMAGE, ros2_types
 from dimp_ros.apps.track import cli as track
@@ -334,6 +334,61 @@ def test_bag_that_cannot_be_written_is_reported_and_removed(
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert status == 1 and f"{tmp_path / 'out'} could not be written" in capfd.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) in (["made"], ["made", "o.json"])
+
+
+@pytest.mark.parametrize("index", [0, 4])
+@pytest.mark.parametrize(
+    ("storage", "other", "time"),
+    [
+        ("mcap", "sqlite3", -5),
+        ("mcap", "sqlite3", -(2**63)),
+        ("sqlite3", "mcap", 2**63),
+        ("sqlite3", "mcap", 2**64 - 2),
+    ],
+)
+@pytest.mark.parametrize("option", [[], ["--copy-images"]], ids=str)
+def test_times_that_a_storage_cannot_hold_cost_no_other_output(
+    run: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    storage: str,
+    other: str,
+    time: int,
+    index: int,
+    option: list[str],
+) -> None:
+    images = changed(index, time=time) if time > 0 else [replace(shot, time=time) for shot in shots()]
+    source = write_ros2(tmp_path / "made", images, other)
+    outputs = ["--out-bag", tmp_path / "out", "--json", tmp_path / "o.json", "--out", tmp_path / "o.mp4", *option]
+    assert run(source, INIT, *outputs, "--storage", storage) == 1
+    error = capsys.readouterr().err
+    assert f"recorded at {time} ns, for which {storage} has no room" in error and f"give --storage {other}" in error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "o.json", "o.mp4"]
+
+
+@pytest.mark.parametrize(
+    "error", [OverflowError("int too big"), KeyError("x"), OSError(28, "No space left"), ValueError()]
+)
+@pytest.mark.parametrize("when", ["add_connection", "write", "close"])
+def test_any_error_of_the_writer_costs_its_bag_only(
+    run: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    when: str,
+    error: Exception,
+) -> None:
+    source = write_ros2(tmp_path / "made", shots())
+
+    def failing(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(Writer, when, failing)
+    assert run(source, INIT, "--out-bag", tmp_path / "out", "--json", tmp_path / "o.json") == 1
+    reason = error.strerror if isinstance(error, OSError) else type(error).__name__
+    assert f"{tmp_path / 'out'} could not be written ({reason}" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "o.json"]
+    assert len(json.loads((tmp_path / "o.json").read_text())["frames"]) == (COUNT if when == "close" else 1)
 
 
 @pytest.mark.parametrize("place", ["made", "made/more", "made/metadata.yaml", "made/made.mcap"])

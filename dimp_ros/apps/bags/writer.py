@@ -15,7 +15,7 @@ import numpy as np
 from dimp_ros.apps.bags.reader import ImageBag
 from dimp_ros.apps.bags.types import COMPRESSED_IMAGE, DETECTIONS, TARGET, TARGETS, ros2_types
 from dimp_ros.apps.recording.annotator import Annotator
-from dimp_ros.files.outputs import OutputFolder, write_error
+from dimp_ros.files.outputs import OutputFolder, WriteFailed, write_error
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.frame_source import Frame
 from dimp_ros.images.video import BgrImage
@@ -26,6 +26,8 @@ TARGET_CLASS = "target"
 
 DEBUG_IMAGE = "/debug_image/compressed"
 STORAGES = ("mcap", "sqlite3")
+TIMES = {"mcap": range(2**64), "sqlite3": range(-(2**63), 2**63)}
+"""Times of recording that a storage can hold, nanoseconds."""
 METADATA_VERSION: Literal[8] = 8
 """The newest layout of metadata.yaml that Humble reads; 9 changes the format of QoS profiles."""
 
@@ -145,8 +147,8 @@ class ResultBag:
         """
         try:
             self._add(frame, estimates)
-        except (OSError, sqlite3.Error) as error:
-            raise write_error(self.path, error) from error
+        except Exception as error:
+            raise self._failed(error) from error
 
     def _add(self, frame: Frame, estimates: Sequence[TargetEstimate]) -> None:
         if self._writer is None:
@@ -167,7 +169,7 @@ class ResultBag:
             if self._source.is_ros1:
                 self._write(topic.name, image.time, self._messages.image(topic.type, image.message))
             else:
-                self._writer.write(self._connections[topic.name], image.time, image.raw)
+                self._put(topic.name, image.time, image.raw)
 
     def close(self) -> None:
         """Write index and metadata, and put the bag under its name.
@@ -179,9 +181,9 @@ class ResultBag:
             return
         try:
             writer.close()
-        except (OSError, sqlite3.Error) as error:
+        except Exception as error:
             self._output.discard()
-            raise write_error(self.path, error) from error
+            raise self._failed(error) from error
         self._output.commit()
 
     def discard(self) -> None:
@@ -194,8 +196,22 @@ class ResultBag:
             self._output.discard()
 
     def _write(self, topic: str, time: int, message: Any) -> None:
-        connection = self._connections[topic]
-        self._writer.write(connection, time, self._types.serialize_cdr(message, connection.msgtype))
+        self._put(topic, time, self._types.serialize_cdr(message, self._connections[topic].msgtype))
+
+    def _put(self, topic: str, time: int, raw: bytes | memoryview) -> None:
+        if time not in TIMES[self._storage]:
+            raise ValueError(f"an image was recorded at {time} ns, for which {self._storage} has no room")
+        self._writer.write(self._connections[topic], time, raw)
+
+    def _failed(self, error: Exception) -> OSError:
+        """Return the error for a bag that is not written."""
+        if isinstance(error, OSError | sqlite3.Error):
+            return write_error(self.path, error)
+        storages = " or ".join(name for name in STORAGES if name != self._storage)
+        return WriteFailed(
+            f"{self.path} could not be written ({type(error).__name__}: {error}), nothing of it is left; give "
+            f"--storage {storages}, or no --out-bag"
+        )
 
     def _open(self) -> None:
         from rosbags.rosbag2 import StoragePlugin, Writer

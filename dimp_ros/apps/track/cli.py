@@ -24,7 +24,16 @@ from dimp_ros.apps.bags.files import is_bag, recording_of
 from dimp_ros.apps.bags.reader import ImageBag
 from dimp_ros.apps.bags.writer import STORAGES, ResultBag
 from dimp_ros.apps.recording.annotator import Annotator
-from dimp_ros.apps.track.loop import ENDING, WINDOW, Output, RunStatistics, Screen, follow, handled_signals
+from dimp_ros.apps.track.loop import (
+    ENDING,
+    WINDOW,
+    Output,
+    RunStatistics,
+    Screen,
+    failure_text,
+    follow,
+    handled_signals,
+)
 from dimp_ros.files.outputs import check_outputs, is_stream, write_text
 from dimp_ros.files.program import command
 from dimp_ros.geometry.box import Box
@@ -313,8 +322,9 @@ def _finish(outputs: Sequence[Output]) -> list[str]:
     for output in outputs:
         try:
             output.close()
-        except OSError as error:
-            failures.append(str(error))
+        except Exception as error:
+            output.discard()
+            failures.append(failure_text(error))
     return failures
 
 

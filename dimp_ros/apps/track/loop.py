@@ -223,7 +223,7 @@ def _write(
     milliseconds: float,
     run: RunStatistics,
 ) -> None:
-    """Pass a frame's estimates to all outputs; after a write error the others keep their content.
+    """Pass a frame's estimates to all outputs; after an error of one, whatever it is, the others keep their content.
 
     :raises Stopped: after a write error, or if the user stops the run.
     """
@@ -233,12 +233,17 @@ def _write(
             output.add(frame, estimates, milliseconds)
         except Stopped as error:
             stopped = error
-        except OSError as error:
+        except Exception as error:
             output.discard()
-            run.unwritten.append(f"stopped at frame {frame.index}: {error}")
+            run.unwritten.append(f"stopped at frame {frame.index}: {failure_text(error)}")
             stopped = error
     if stopped is not None:
         raise Stopped from stopped
+
+
+def failure_text(error: Exception) -> str:
+    """Return why an output is not written: of an error that no output announces, with its type."""
+    return str(error) if isinstance(error, OSError) else f"an output is lost: {type(error).__name__}: {error}"
 
 
 def _track_frame(

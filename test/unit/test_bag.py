@@ -156,6 +156,45 @@ def test_a_folder_without_metadata_is_read_file_by_file(tmp_path: Path, storage:
     assert damage == "" and [frame.time for frame in frames] == [shot.stamp for shot in shots()]
 
 
+def split(tmp_path: Path, storage: str) -> list[Path]:
+    """Write a bag of two files, and return them."""
+    folder = write_ros2(tmp_path / "made", shots()[:6], storage)
+    rest = write_ros2(tmp_path / "rest", shots()[6:], storage)
+    (first,), (second,) = folder.glob("made.*"), rest.glob("rest.*")
+    second = Path(shutil.move(second, folder / f"part_2{first.suffix}"))
+    text = (folder / "metadata.yaml").read_text().replace(f"- {first.name}\n", f"- {first.name}\n  - {second.name}\n")
+    (folder / "metadata.yaml").write_text(text.replace("message_count: 6", "message_count: 10"))
+    return [first, second]
+
+
+@pytest.mark.parametrize("lost", [0, 1, None])
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_file_that_metadata_names_and_is_not_there_is_missed(tmp_path: Path, storage: str, lost: int | None) -> None:
+    files = split(tmp_path, storage)
+    folder = files[0].parent
+    assert len(read(folder)[0]) == COUNT and read(folder)[1] == ""
+    if lost is None:  # under another name, it is there
+        files[1].rename(folder / f"other{files[1].suffix}")
+    else:
+        files[lost].unlink()
+    with ImageBag(str(folder)) as bag:
+        assert f"it names {files[1 if lost is None else lost].name}, not there" in bag.notes[0]
+        frames = list(bag.frames(WHOLE))
+        there = COUNT if lost is None else (4, 6)[lost]
+        assert bag.length == COUNT and len(frames) == there
+        assert bag.damage == ("" if lost is None else f"{folder} is damaged: {COUNT - there} of 10 images are missing")
+
+
+@pytest.mark.parametrize("storage", ["mcap", "sqlite3"])
+def test_a_file_that_metadata_does_not_name_is_told(tmp_path: Path, storage: str) -> None:
+    first, second = split(tmp_path, storage)
+    metadata = first.with_name("metadata.yaml")
+    metadata.write_text(metadata.read_text().replace(f"  - {second.name}\n", "").replace("count: 10", "count: 6"))
+    with ImageBag(str(first.parent)) as bag:
+        assert bag.length == len(list(bag.frames(WHOLE))) == 6
+        assert f"metadata.yaml does not name {second.name}, which is not read" in bag.notes[0]
+
+
 def test_bag_of_a_killed_recorder_is_not_read_as_a_folder(tmp_path: Path) -> None:
     assert not is_bag(str(tmp_path)) and not is_bag("0") and not is_bag("ride.mp4") and not is_bag("not_there")
     assert is_bag("not_there.mcap") and is_bag("x.db3.zstd")
@@ -232,7 +271,9 @@ def test_an_mcap_file_that_was_cut_off_is_read_up_to_there(tmp_path: Path, compr
     for path in (folder, file):
         with ImageBag(str(path)) as bag:
             frames = list(bag.frames(Span()))
-            assert bag.damage == "" and bag.length == len(frames) and bag.fps == pytest.approx(10)
+            told = metadata and path == folder
+            assert bag.damage == (f"{path} is damaged: {120 - len(frames)} of 120 images are missing" if told else "")
+            assert bag.length == (120 if told else len(frames)) and bag.fps == pytest.approx(10)
             assert any("was cut off (File end magic is invalid.): it is used up to there" in note for note in bag.notes)
         assert 20 < len(frames) < 100
         for frame, shot in zip(frames, noisy(120), strict=False):

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -18,6 +18,7 @@ LARGEST_METADATA = 2**20
 """Largest metadata.yaml, bytes; recorders write a few kilobytes."""
 MAX_FILES = 500
 """Files of one bag; each takes a descriptor and 200 KiB while the bag is open."""
+LISTED_FILES = 5
 _BEGINS = {".mcap": MAGIC, ".db3": b"SQLite format 3\0", ".bag": b"#ROSBAG V"}
 
 
@@ -44,40 +45,100 @@ def recording_of(path: Path) -> list[Path]:
     return [] if path.is_dir() else [path.with_name("metadata.yaml"), *journals]
 
 
-def open_readers(path: Path) -> tuple[list[Any], list[str]]:
-    """Return open readers of a bag in order of time, and remarks about the state of its files.
+class Metadata(NamedTuple):
+    """What is read from metadata.yaml here: the names of the files, and the number of messages by topic."""
+
+    files: list[str]
+    counts: dict[str, int]
+
+
+def open_readers(path: Path) -> tuple[list[Any], list[str], dict[str, int]]:
+    """Return open readers of a bag in order of time, remarks about the state of its files, and how many messages each
+    topic should have, where the files are read one by one and metadata.yaml tells.
 
     :raises ValueError: if the bag cannot be opened, with the remedy.
     """
     if not path.exists():
         raise ValueError(f"no such file or folder: {path}")
     notes: list[str] = []
+    metadata = Metadata([], {})
     if path.is_dir() and (path / "metadata.yaml").is_file():
         try:
-            _check_folder(path)
-            return [_open_reader(path)], notes
+            metadata = _read_metadata(path)
+            _check_folder(path, metadata)
+            reader = _open_reader(path)
         except Exception as error:
             notes.append(f"{path} cannot be opened: {error_text(error)}; {_remedy(path)}")
+        else:
+            return [reader], _unnamed(path, metadata), {}
     elif not path.is_dir():
-        return _open_files([path], notes), notes
+        return _open_files([path], notes), notes, {}
     files = _storage_files(path)  # the recorder was killed before it wrote metadata.yaml or finished the last file
     if not files:
         raise ValueError(notes[0])
-    notes = [f"{path / 'metadata.yaml'} cannot be used: the files are read one by one"] if notes else []
-    return _open_files(files, notes), notes
+    if notes:
+        gone = [shown(name) for name in metadata.files if not (path / PurePath(name).name).exists()]
+        names = f"; it names {', '.join(gone[:LISTED_FILES])}, not there" if gone else ""
+        notes = [f"{path / 'metadata.yaml'} cannot be used: the files are read one by one{names}"]
+    return _open_files(files, notes), notes, metadata.counts
 
 
-def _check_folder(folder: Path) -> None:
-    """Check metadata.yaml and the files beside it before the bag is opened.
+def _unnamed(folder: Path, metadata: Metadata) -> list[str]:
+    """Return a remark about files of a bag that are not part of it."""
+    named = {PurePath(name).name for name in metadata.files}
+    others = [shown(file.name) for file in _storage_files(folder) if file.name not in named]
+    if not others:
+        return []
+    return [
+        f"{folder / 'metadata.yaml'} does not name {', '.join(others[:LISTED_FILES])}, which is not read; give the "
+        "file itself, or make a new metadata.yaml: `ros2 bag reindex`"
+    ]
 
-    :raises ValueError: if metadata.yaml is too large, has aliases or is nested too deeply, if it names a file twice or
-        too many, or a file is not regular.
+
+def _read_metadata(folder: Path) -> Metadata:
+    """Return what metadata.yaml tells.
+
+    :raises ValueError: if it is too large, has aliases, is nested too deeply, or is no regular file.
     """
     path = require_regular_file(folder / "metadata.yaml")
     try:
-        names = _named_files(compose_yaml(path, LARGEST_METADATA))
-        _check_count(len(names))
-        present = [(folder / name).stat() for name in names if (folder / name).exists()]
+        root = compose_yaml(path, LARGEST_METADATA)
+    except ValueError as error:
+        raise ValueError(f"metadata.yaml: {error}") from error
+    files = [item.value for item in _values(root, "relative_file_paths") if isinstance(item.value, str)]
+    counts: dict[str, int] = {}
+    for topic in _values(root, "topics_with_message_count"):
+        names, numbers = _scalars(topic, "name"), _scalars(topic, "message_count")
+        if len(names) == len(numbers) == 1 and numbers[0].isdecimal() and len(numbers[0]) < 20:
+            counts[names[0]] = counts.get(names[0], 0) + int(numbers[0])
+    return Metadata(files, counts)
+
+
+def _values(node: yaml.Node | None, name: str) -> list[yaml.Node]:
+    """Return the items of the sequences called ``name``."""
+    found: list[yaml.Node] = []
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        is_wanted = key.value == name and isinstance(value, yaml.SequenceNode)
+        found += value.value if is_wanted else _values(value, name)
+    return found
+
+
+def _scalars(node: yaml.Node, name: str) -> list[str]:
+    """Return the scalars called ``name``."""
+    found: list[str] = []
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        found += [value.value] if key.value == name and isinstance(value, yaml.ScalarNode) else _scalars(value, name)
+    return found
+
+
+def _check_folder(folder: Path, metadata: Metadata) -> None:
+    """Check the files before the bag is opened.
+
+    :raises ValueError: if metadata.yaml names a file twice or too many, or a file is not regular.
+    """
+    try:
+        _check_count(len(metadata.files))
+        present = [(folder / name).stat() for name in metadata.files if (folder / name).exists()]
         if len({(status.st_dev, status.st_ino) for status in present}) < len(present):
             raise ValueError("it names a file more than once")
     except ValueError as error:
@@ -85,17 +146,6 @@ def _check_folder(folder: Path) -> None:
     for file in folder.iterdir():
         if not file.is_dir():
             require_regular_file(file)
-
-
-def _named_files(node: yaml.Node | None) -> list[str]:
-    """Return the names of files in the nodes of metadata.yaml."""
-    found: list[str] = []
-    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
-        if key.value == "relative_file_paths" and isinstance(value, yaml.SequenceNode):
-            found += [str(item.value) for item in value.value]
-        else:
-            found += _named_files(value)
-    return found
 
 
 def _check_count(count: int) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, pairwise
@@ -59,7 +60,7 @@ class ImageBag:
         self.name = path
         self.damage = ""
         self._types = ros2_types()  # first, for the error text without rosbags
-        self._readers, self.notes = open_readers(Path(path))
+        self._readers, self.notes, self._told = open_readers(Path(path))
         try:
             self.topic = self._choose(topic)
         except BaseException:
@@ -100,6 +101,8 @@ class ImageBag:
             for name, info in reader.topics.items():
                 key = (name, info.msgtype or "several types", encodings.get(name, "cdr"))
                 count[key] = count.get(key, 0) + info.msgcount
+        kinds = Counter(name for name, _, _ in count)
+        count |= {key: max(n, self._told.get(key[0], 0)) for key, n in count.items() if kinds[key[0]] == 1}
         filled = [reader for reader in self._readers if reader.message_count]
         begin = min((reader.start_time for reader in filled), default=0)
         seconds = (max((reader.end_time for reader in filled), default=0) - begin) / NANOSECONDS

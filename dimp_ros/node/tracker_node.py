@@ -246,9 +246,15 @@ class TrackerNode(LifecycleNode):
         return self._work is None or self._work.pipeline.stop(CLOSE_SECONDS)
 
     def destroy_node(self) -> None:
-        """Stop the thread, then destroy the node."""
+        """Stop the thread, then destroy the node, with what rclpy leaves of a lifecycle node.
+
+        That holds the DDS participant, whose shared memory would stay in /dev/shm when the process ends.
+        """
         self.close()
         super().destroy_node()
+        machine = getattr(self, "_state_machine", None)
+        if machine is not None:
+            machine.destroy_when_not_in_use()
 
     def _stop_work(self, timeout: float) -> None:
         work, self._work = self._work, None

@@ -105,6 +105,41 @@ raise SystemExit(run(Recorder))
             process.kill()
 
 
+NODES = {
+    "node.tracker_node": "TrackerNode()",
+    "apps.mavlink.node": "MavlinkNode(finish)",
+    "apps.steering.follower": "Follower()",
+    "apps.simulator.node": "Simulator(finish)",
+}
+
+
+@pytest.mark.parametrize("module", NODES)
+def test_a_node_that_ends_leaves_no_shared_memory(module: str) -> None:
+    code = f"""
+import gc, os
+from dimp_ros.{module} import {NODES[module].partition("(")[0]}
+from dimp_ros.ros_utils import spin
+spin.GRACE_SECONDS = 40.0
+kept = []
+def segments():
+    return [line.split()[-1] for line in open("/proc/self/maps") if "/dev/shm/fast" in line and "port" not in line]
+def create(finish):
+    kept.append({NODES[module]})
+    kept.extend(segments())
+    finish(0)
+    return kept[0]
+gc.disable()
+assert spin.run(create) == 0
+print(len(kept) - 1, *(path for path in kept[1:] if os.path.exists(path)))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    mapped, *left = done.stdout.split("\n")[-2].split()
+    if mapped == "0":
+        pytest.skip("this middleware has no segments of shared memory")
+    assert left == []
+
+
 def test_bad_parameter_file_is_refused_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "bad.yaml"
     file.write_text("/**: {ros__parameters: {rate: [1,\n")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from dimp_ros.evaluation.runner import SequenceResult, Spec, stored_result
+from dimp_ros.evaluation.runner import SequenceResult, Spec, began_on, stored_result
 from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.files.json_file import named_errors, read_object
 
@@ -79,9 +79,12 @@ def take_stored(
 
 
 def check_complete(results: Iterable[SequenceResult], sequences: Sequence[VideoSequence]) -> None:
-    """Raise ValueError, naming the pairs, unless every tracker has a complete track on the images of every sequence."""
+    """Raise ValueError, naming the pairs, unless every tracker has a complete track on the images of every sequence,
+    from its first box on.
+    """
     images = {sequence.name: sequence.digest() for sequence in sequences}
     lengths = {sequence.name: len(sequence) for sequence in sequences}
+    named = {sequence.name: sequence for sequence in sequences}
     by_tracker: dict[str, set[str]] = {}
     for result in results:
         if lengths.get(result.sequence, len(result.boxes)) != len(result.boxes):
@@ -93,6 +96,12 @@ def check_complete(results: Iterable[SequenceResult], sequences: Sequence[VideoS
             raise ValueError(
                 f"{result.tracker}'s result on {result.sequence} is of other images (files of other names, sizes or "
                 "content); give the sequences of that run, or run it again"
+            )
+        if result.sequence in named and not began_on(result, named[result.sequence]):
+            raise ValueError(
+                f"{result.tracker}'s result on {result.sequence} began on the box {tuple(result.boxes[0])}, and the "
+                f"first box is {tuple(named[result.sequence].init_box)}; give the annotations of that run, or run it "
+                "again"
             )
         by_tracker.setdefault(result.tracker, set()).add(result.sequence)
     missing = [f"{tracker} on {name}" for tracker, own in by_tracker.items() for name in lengths if name not in own]

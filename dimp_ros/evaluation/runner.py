@@ -210,8 +210,13 @@ def stored_result(
     if not path.is_file():
         return None
     result = SequenceResult.load(path)
-    same = result.boxes[:1] == [_plain_box(sequence.init_box)] and len(result.boxes) == len(sequence)
+    same = began_on(result, sequence) and len(result.boxes) == len(sequence)
     return result if same and (result.fingerprint, result.images) == (fingerprint, images) else None
+
+
+def began_on(result: SequenceResult, sequence: VideoSequence) -> bool:
+    """Return whether a result began on the sequence's first box, as it is now."""
+    return result.boxes[:1] == [_plain_box(sequence.init_box)]
 
 
 def run_pairs(

@@ -207,6 +207,19 @@ def test_resumed_run_repeats_pairs_of_other_images(tmp_path: Path, change: Calla
             check_complete([fresh], [changed])
 
 
+@pytest.mark.parametrize("by", [(0.001, 0, 0, 0), (9, 9, 0, 0), (0, 0, 0, 2)])
+def test_results_that_began_on_another_box_are_not_merged(tmp_path: Path, by: tuple[float, ...]) -> None:
+    sequence = make_sequence(tmp_path / "in", "a", 5)
+    results = run_pairs([_DriftingSpec()], [sequence], out=tmp_path / "out")
+    results = [replace(result, images=sequence.digest()) for result in results]
+    check_complete(results, [sequence])
+    later = replace(sequence, boxes=np.concatenate([sequence.boxes[:1], sequence.boxes[1:] + by]))
+    check_complete(results, [later])  # of these, a run knows nothing
+    first = replace(sequence, boxes=np.concatenate([sequence.boxes[:1] + by, sequence.boxes[1:]]))
+    with pytest.raises(ValueError, match=r"drifting's result on a began on the box .* and the first box is"):
+        check_complete(results, [first])
+
+
 def test_digest_of_a_film_tells_other_films_and_parts(tmp_path: Path) -> None:
     sequence = make_sequence(tmp_path, "a", 5)
 

@@ -155,15 +155,16 @@ class Requests:
             self._pipeline.drop(name)
             raise RequestRefused(f"{_dropped(name)} by another request while it was started")
 
-    def drop_target(self, target_id: str) -> str:
+    def drop_target(self, target_id: str, received: int = 0) -> str:
         """Drop ``target_id``, or all targets if empty, and return what was dropped.
 
         A target that an earlier request is still starting, even one that was not answered in time, is dropped as well.
         Detections do not start theirs again until tracking is enabled anew, or a request starts it.
 
+        :param received: when the request was received, see `DropLog.add`.
         :raises RequestRefused: for a name that is neither followed nor being started.
         """
-        self.drops.add(target_id)
+        self.drops.add(target_id, received)
         starting = self._pipeline.starting  # read first: a target that has started meanwhile is among the followed
         known = self._pipeline.targets
         droppable = tuple(dict.fromkeys((*known, *starting)))

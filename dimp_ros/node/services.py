@@ -15,6 +15,7 @@ from std_srvs.srv import SetBool
 from dimp_ros.node.diagnostics.status import LOADING
 from dimp_ros.node.requests import RequestRefused, Requests
 from dimp_ros.ros_utils.messages import bounding_box
+from dimp_ros.ros_utils.request_times import received_at, timed
 from dimp_ros.ros_utils.text import shortened, traceback_text
 from dimp_ros.srv import DropTarget, InitTarget
 
@@ -43,10 +44,18 @@ class Services:
             group = MutuallyExclusiveCallbackGroup()
             node.create_service(kind, name, callback, qos_profile=qos, callback_group=group)
 
+    @timed
     def _on_init_target(self, request: InitTarget.Request, response: InitTarget.Response) -> InitTarget.Response:
+        received = received_at(request)
+
         def init(requests: Requests) -> str:
+            known = requests.drops.number_at(received)
             started = requests.init_target(
-                request.stamp, request.bbox, request.normalized, request.id, drop_number=request.drop_number
+                request.stamp,
+                request.bbox,
+                request.normalized,
+                request.id,
+                drop_number=min(known, request.drop_number or known),
             )
             requests.take_detections_again(request.id)
             response.bbox = bounding_box(started.box)
@@ -56,10 +65,13 @@ class Services:
 
         return self._answer("init_target", response, init)
 
+    @timed
     def _on_drop_target(self, request: DropTarget.Request, response: DropTarget.Response) -> DropTarget.Response:
+        received = received_at(request)
+
         def drop(requests: Requests) -> str:
             try:
-                return requests.drop_target(request.id)
+                return requests.drop_target(request.id, received)
             finally:
                 response.drop_number = requests.drops.number
 

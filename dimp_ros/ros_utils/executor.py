@@ -12,9 +12,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from rclpy.executors import MultiThreadedExecutor
+
+from dimp_ros.ros_utils.request_times import note_times
 
 START_SECONDS = 0.005
 """How long to wait for a thread to begin with a callback before looking for other work."""
@@ -56,6 +59,12 @@ class FairExecutor(MultiThreadedExecutor):
         super().__init__(num_threads=threads)
         if isinstance(getattr(self, "_executor", None), ThreadPoolExecutor):
             self._executor = FairThreadPool(threads)
+
+    def _take_service(self, srv: Any) -> Any:
+        taken = super()._take_service(srv)
+        with suppress(AttributeError, KeyError, TypeError, ValueError):  # another rclpy than those that are known
+            note_times(srv, taken)
+        return taken
 
     def finish_callbacks(self) -> None:
         """Wait until callbacks that have begun have ended.

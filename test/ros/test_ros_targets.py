@@ -70,6 +70,23 @@ def test_a_start_that_was_asked_for_before_a_drop_is_refused_after_it(dropped):
         assert client.init(target_id="plate").success, "without a number none is checked"
 
 
+@pytest.mark.parametrize("second", ["cup", "ball"])
+@pytest.mark.parametrize("dropped", ["", "the second"])
+def test_a_drop_ends_a_start_that_waits_for_another_one(second, dropped):
+    tracker = ScriptedTracker()
+    with running(tracker) as client:
+        client.show(numbered_image(1))
+        tracker.init_seconds = 0.4
+        first, other = client.init_later("cup"), client.init_later(second)
+        time.sleep(0.2)
+        assert client.drop(second if dropped else "").drop_number
+        wait_until(lambda: first.done() and other.done(), "both answers")
+        assert not other.result().success and "dropped" in other.result().message
+        assert first.result().success == (bool(dropped) and second != "cup")
+        tracker.init_seconds = 0.0
+        assert client.init(target_id=second).success, "what is asked for afterwards is started"
+
+
 def test_a_start_that_is_dropped_meanwhile_is_answered_so():
     tracker = ScriptedTracker()
     with running(tracker) as client:

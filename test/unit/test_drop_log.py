@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Drops are numbered: a start that was asked for before a drop of its target, or of all, is told from a later one."""
 
+import pytest
+
 from dimp_ros.node.drop_log import MOST_NAMES, DropLog
 
 
@@ -32,3 +34,26 @@ def test_names_are_bounded_and_those_forgotten_count_as_dropped():
     log.add("one more")
     assert log.dropped_since("0", before) and log.dropped_since("other", before)
     assert not log.dropped_since("0", before + 1)
+
+
+@pytest.mark.parametrize(
+    ("received", "drops"),
+    [(0, 0), (99, 2), (100, 1), (150, 1), (200, 0), (210, 0), (211, 0), (-60_000_000_000, 0)],
+    ids=["not known", "before both", "with the first", "between", "with the second", "now", "ahead", "long ago"],
+)
+def test_a_start_is_told_by_the_time_of_its_reception(received, drops):
+    now = 100
+    log = DropLog(lambda: now)
+    log.add("cup")
+    now = 205
+    log.add("", 200)
+    now = 210
+    assert log.number - log.number_at(received) == drops
+
+
+def test_drops_from_before_the_clock_was_set_back_refuse_no_start():
+    now = 500
+    log = DropLog(lambda: now)
+    log.add("cup")
+    now = 100
+    assert log.number_at(90) == log.number

@@ -168,11 +168,22 @@ class Client:
         drop_number: int = 0,
     ) -> Any:
         """Ask for the target inside ``box`` (x, y, w, h)."""
+        return self._call(self._init, self._start(box, stamp, target_id, normalized, drop_number))
+
+    def init_later(self, target_id: str) -> Any:
+        """Ask for a target, and return the future of the answer."""
+        assert self._init.wait_for_service(timeout_sec=WAIT)
+        return self._init.call_async(self._start(BOX, None, target_id, False, 0))
+
+    @staticmethod
+    def _start(
+        box: Sequence[float], stamp: Time | None, target_id: str, normalized: bool, drop_number: int
+    ) -> InitTarget.Request:
         bbox = BoundingBox2D(size_x=float(box[2]), size_y=float(box[3]))
         bbox.center.position.x, bbox.center.position.y = box[0] + box[2] / 2, box[1] + box[3] / 2
         request = InitTarget.Request(stamp=stamp or Time(), bbox=bbox, normalized=normalized, id=target_id)
         request.drop_number = drop_number
-        return self._call(self._init, request)
+        return request
 
     def drop(self, target_id: str = "", timeout: float = WAIT) -> Any:
         """Ask to drop the target."""

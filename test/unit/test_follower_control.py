@@ -209,6 +209,19 @@ def test_the_distance_of_poses_is_that_of_their_target_while_enabled(anew):
     assert abs(command.twist.vx) < 0.01
 
 
+@pytest.mark.parametrize("wrong", [1.0, 9.0])
+@pytest.mark.parametrize(("good", "most"), [(0, 0.0), (50, 0.1)], ids=["first", "later"])
+def test_a_single_wrong_pose_is_not_the_distance_that_is_kept(wrong, good, most):
+    control = FollowControl(FollowConfig(distance=3.0, forward_feed_forward=0.0), CAMERA)
+    control.set_enabled(True)
+    for tick in range(good + 200):
+        observation = at_distance(3.0, tick * 0.02, pose=tick < good)
+        if tick == good:
+            observation = replace(observation, position=(0.0, 0.0, wrong))
+        command = control.update(observation, tick * 0.02)
+    assert abs(command.error[2]) <= most + 0.02
+
+
 @pytest.mark.parametrize("pose_ends", [False, True])
 @pytest.mark.parametrize("distance", [1.0, 6.0])
 def test_poses_scale_the_way_sideways_where_the_distance_is_not_kept(distance, pose_ends):

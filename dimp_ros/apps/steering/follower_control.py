@@ -37,6 +37,9 @@ _FASTEST_TARGET = 2.0
 _NEAR_VERTICAL = math.sin(math.radians(10.0))
 """Horizontal part of a direction below which commands that depend on an azimuth fade out."""
 
+_POSES = 10
+"""Poses after which a target's width is known."""
+
 _BORDER = 0.01
 """A box whose side is so near to the image's border, in image sides, may be cut off: it looks smaller than it is."""
 
@@ -131,16 +134,24 @@ class _KeptSize(NamedTuple):
     """What size says about a target's distance.
 
     :param target: its name and start. :param angle: under which it was seen at first, rad; the square root of its area.
-    :param width: in metres, as its poses tell; None before the first one.
+    :param log_width: logarithm of its width in metres, the mean of the last `_POSES` poses or so.
+    :param poses: how many there were, at most `_POSES`.
     """
 
     target: tuple[str, int]
     angle: float
-    width: float | None = None
+    log_width: float = 0.0
+    poses: int = 0
+
+    @property
+    def width(self) -> float | None:
+        """Width in metres, as its poses tell; None before there are enough: a single one may be wrong."""
+        return math.exp(self.log_width) if self.poses >= _POSES else None
 
     def measured(self, width: float) -> _KeptSize:
-        """Return it after another pose; the boxes of single images are noisy."""
-        return self._replace(width=width if self.width is None else self.width**0.9 * width**0.1)
+        """Return it after another pose."""
+        count = min(self.poses + 1, _POSES)
+        return self._replace(log_width=self.log_width + (math.log(width) - self.log_width) / count, poses=count)
 
 
 class FollowControl(BaseController[FollowConfig]):

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import signal
 import socket
@@ -72,12 +71,10 @@ def _run(
             node = create(ends.put)
             guard_services(node)
             warn_of_overrides(node, args)
-            nodes = [node]
-            del node  # see the end of `_spin`
         except Exception as error:  # a wrong parameter or parameter file: one line helps more than a traceback
             print(f"cannot start: {shortened(' '.join(str(error).split()))}", file=sys.stderr)
             return 1
-        return _spin(nodes, ends, threads)
+        return _spin(node, ends, threads)
     finally:
         rclpy.try_shutdown()
 
@@ -110,9 +107,8 @@ def _bounded_end() -> Iterator[None]:
         received.close()
 
 
-def _spin(nodes: list[RunnableNode], ends: SimpleQueue[int], threads: int) -> int:
-    """Spin the only one of ``nodes``, which is taken out of the list, until there is an exit code; return that."""
-    node, executor = nodes.pop(), FairExecutor(threads)
+def _spin(node: RunnableNode, ends: SimpleQueue[int], threads: int) -> int:
+    executor = FairExecutor(threads)
     executor.add_node(node)
     stopping = threading.Event()
     spinner = threading.Thread(target=_spin_safely, args=(executor, stopping, ends), name="spin", daemon=True)
@@ -131,11 +127,6 @@ def _spin(nodes: list[RunnableNode], ends: SimpleQueue[int], threads: int) -> in
     executor.shutdown()
     node.destroy_node()
     rclpy.try_shutdown()
-    if idle:
-        # Cycles of references keep the node, it keeps the participant of DDS, and that keeps its shared memory, which
-        # would stay behind.
-        del node, executor, spinner
-        gc.collect()
     deadline.cancel()
     if not idle:  # a thread is deep inside an inference: tearing the interpreter down under it would crash
         _leave(code)

@@ -400,7 +400,7 @@ def test_output_into_the_bag_that_is_read_is_refused(run: Callable[..., int], tm
     assert {path: path.read_bytes() for path in source.iterdir()} == before
 
 
-@pytest.mark.parametrize("place", ["metadata.yaml", "made.db3-wal", "made.db3-journal"])
+@pytest.mark.parametrize("place", ["metadata.yaml", "made.db3-wal", "made.db3-journal", "made_1.db3", "x.MCAP"])
 def test_output_onto_what_belongs_to_a_file_of_a_bag_is_refused(
     run: Callable[..., int], tmp_path: Path, place: str
 ) -> None:

@@ -40,9 +40,14 @@ def _storage_files(folder: Path) -> list[Path]:
 
 
 def recording_of(path: Path) -> list[Path]:
-    """Return what belongs to a bag besides ``path``: of a single file its metadata.yaml, and a database's journals."""
+    """Return what belongs to a bag besides ``path``: of a single file its metadata.yaml, a database's journals, and the
+    recordings beside it, which may be the other parts of it.
+    """
+    if path.is_dir():
+        return []
     journals = [path.with_name(path.name + ending) for ending in ("-wal", "-shm", "-journal")]
-    return [] if path.is_dir() else [path.with_name("metadata.yaml"), *journals]
+    others = [other for other in _storage_files(path.parent) if other != path] if path.parent.is_dir() else []
+    return [path.with_name("metadata.yaml"), *journals, *others]
 
 
 class Metadata(NamedTuple):

@@ -20,7 +20,7 @@ PR_SET_PDEATHSIG = 1
 def start(
     command: Sequence[str | Path], folder: Path | None = None, output: IO[bytes] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a program that is interrupted when this process ends, however it ends; on Linux.
+    """Start a program that is ended by SIGTERM when this process ends, however it ends; on Linux.
 
     Call it in a thread that lives as long as the process: the system takes the thread's end for it.
 
@@ -30,7 +30,7 @@ def start(
 
     def follow_parent() -> None:
         if prctl is not None:
-            prctl(PR_SET_PDEATHSIG, signal.SIGINT)
+            prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # SIGINT may be ignored, as in a background job
 
     return subprocess.Popen(command, cwd=folder, stdout=output, stderr=output, preexec_fn=follow_parent)
 

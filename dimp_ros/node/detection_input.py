@@ -104,7 +104,7 @@ class DetectorInput:
             return
         try:
             if started := self._start(message):
-                if self._requests.detections_held:  # dropped at that very moment
+                if self._requests.drops.detections_held:  # dropped at that very moment
                     self._pipeline.drop(self._settings["detector.target_id"])
                 self._logger.info(f"from a detection: {started.message}")
         except RequestRefused as error:
@@ -133,7 +133,7 @@ class DetectorInput:
     def _wanted(self) -> bool:
         """Return whether there is no target of the detector's name, or it is lost; and none is started or held."""
         name = self._settings["detector.target_id"]
-        if self._requests.detections_held or name in self._pipeline.starting:
+        if self._requests.drops.detections_held or name in self._pipeline.starting:
             return False
         if name not in self._pipeline.targets:
             return True

@@ -26,6 +26,8 @@ class DropLog:
         self._lock, self._clock = threading.Lock(), clock
         self._number = self._all = clock() // 1_000_000
         self._names: OrderedDict[str, int] = OrderedDict()
+        self.detections_held = False
+        """Whether an operator has dropped the target that is taken from detections: then no other one is taken."""
         self._times: deque[tuple[int, int]] = deque(maxlen=MOST_TIMES)  # when a drop was received, and its number
 
     @property

@@ -86,8 +86,6 @@ class Requests:
         self._logger = logger
         self._explain_silence = explain_silence
         self._numbers = itertools.count(1)
-        self.detections_held = False
-        """Whether an operator has dropped the target that is taken from detections: then no other one is taken."""
 
     def init_target(
         self,
@@ -165,16 +163,17 @@ class Requests:
         :raises RequestRefused: for a name that is neither followed nor being started.
         """
         self.drops.add(target_id, received)
+        for_detections = self._settings["detector.target_id"]
+        if target_id in ("", for_detections):
+            self.drops.detections_held = True
         starting = self._pipeline.starting  # read first: a target that has started meanwhile is among the followed
         known = self._pipeline.targets
         droppable = tuple(dict.fromkeys((*known, *starting)))
         if target_id and target_id not in droppable:
             names = f"followed are {', '.join(map(repr, known))}" if known else "no target is followed"
-            raise RequestRefused(f"target {_shown(target_id)} is unknown: {names}")
+            held = "; no detection starts it until ~/set_enabled with data: true" if target_id == for_detections else ""
+            raise RequestRefused(f"target {_shown(target_id)} is unknown: {names}{held}")
         dropped = (target_id,) if target_id else droppable
-        for_detections = self._settings["detector.target_id"]
-        if target_id in ("", for_detections):
-            self.detections_held = True
         for name in dropped:
             self._pipeline.drop(name)
         if not dropped:
@@ -185,12 +184,12 @@ class Requests:
     def take_detections_again(self, target_id: str) -> None:
         """Let detections start their target, where an operator has started ``target_id`` and that is its name."""
         if target_id == self._settings["detector.target_id"]:
-            self.detections_held = False
+            self.drops.detections_held = False
 
     def set_enabled(self, enabled: bool) -> str:
         """Switch inference on or off and return the answer; targets are kept, but LOST while it is off."""
         self._pipeline.set_enabled(enabled)
-        self.detections_held = self.detections_held and not enabled
+        self.drops.detections_held = self.drops.detections_held and not enabled
         if enabled:
             return "tracking is enabled"
         return "tracking is disabled: every target's state is LOST until it is enabled again"

@@ -15,7 +15,7 @@ from vision_msgs.msg import Detection2D, Detection2DArray, ObjectHypothesisWithP
 
 from dimp_ros.node.detection_input import DetectorInput
 from dimp_ros.node.drop_log import DropLog
-from dimp_ros.node.requests import Requests
+from dimp_ros.node.requests import RequestRefused, Requests
 
 
 class Requested:
@@ -25,7 +25,7 @@ class Requested:
         self.pipeline, self.meanwhile = pipeline, meanwhile
         self.started: list[str] = []
 
-    detections_held = False
+    drops = SimpleNamespace(detections_held=False)
 
     def init_target(self, stamp: Any, bbox: Any, normalized: bool, target_id: str, still_wanted: Any) -> Any:
         """Start a target if that is wanted in the end."""
@@ -62,13 +62,19 @@ def test_detections_are_held_from_a_drop_until_tracking_is_enabled_or_a_person_s
     requests = Requests(pipeline, {"detector.target_id": "who"}, None, str, DropLog())  # type: ignore[arg-type]
     for drop, held in (("cup", False), ("who", True)):
         requests.drop_target(drop)
-        assert requests.detections_held is held
+        assert requests.drops.detections_held is held
+    requests.take_detections_again("who")
+    pipeline.targets = ("cup",)
+    with pytest.raises(RequestRefused, match="no detection starts it"):
+        requests.drop_target("who")
+    assert requests.drops.detections_held, "although there is no such target at the moment"
+    pipeline.targets = ("who", "cup")
     requests.take_detections_again("cup")
     requests.set_enabled(False)
-    assert requests.detections_held
+    assert requests.drops.detections_held
     requests.take_detections_again("who")
-    assert not requests.detections_held
+    assert not requests.drops.detections_held
     assert "detections start it again" in requests.drop_target("")
-    assert requests.detections_held
+    assert requests.drops.detections_held
     requests.set_enabled(True)
-    assert not requests.detections_held
+    assert not requests.drops.detections_held

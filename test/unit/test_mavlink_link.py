@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import pty
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +17,14 @@ import pytest
 from dimp_ros.apps.mavlink import transport
 from dimp_ros.apps.mavlink.display import DisplayedImage
 from dimp_ros.apps.mavlink.link import Budget, MavlinkLink, make_codec, messages_in, signing_time
-from dimp_ros.apps.mavlink.transport import MAX_PEERS, TcpTransport, UdpTransport, open_transport, split_address
+from dimp_ros.apps.mavlink.transport import (
+    MAX_PEERS,
+    MOST_WAITING,
+    TcpTransport,
+    UdpTransport,
+    open_transport,
+    split_address,
+)
 
 common = pytest.importorskip(
     "pymavlink.dialects.v20.common", reason="pymavlink is not installed: pip install pymavlink"
@@ -218,6 +226,44 @@ def test_tcp_client_that_speaks_is_not_displaced(monkeypatch: pytest.MonkeyPatch
             wait_until(lambda: len(received) == 20)
             # Here, while it is connected: once it leaves, the other one is heard.
             assert [message.custom_mode for message in received] == list(range(20))
+
+
+def jam(transport: TcpTransport) -> int:
+    """Write until nothing more is taken; return how many bytes were."""
+    taken = 0
+    for _ in range(100_000):
+        transport.write(b"x" * 70)
+        if not transport.taken:
+            return taken
+        taken += 70
+    raise AssertionError("everything is taken")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell how many bytes wait")
+def test_a_slow_stream_holds_few_bytes_back_and_drops_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as server:
+        server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        server.bind((HOST, 0))
+        server.listen(1)
+        transport = TcpTransport(HOST, server.getsockname()[1], listen=False)
+        with server.accept()[0] as stream:
+            sent = jam(transport)
+            for _ in range(100):
+                transport.write(b"x" * 70)
+            assert not transport.taken and transport._backlog._waiting() <= MOST_WAITING + 70
+            while sent > 0:
+                sent -= len(stream.recv(4096))
+            assert sent == 0, "what is dropped is dropped as a whole"
+            wait_until(lambda: transport._backlog.has_room())
+            transport.write(b"y" * 70)
+            assert transport.taken and stream.recv(100) == b"y" * 70
+            jam(transport)
+            monkeypatch.setattr("dimp_ros.apps.mavlink.transport.SILENT_SECONDS", 0.05)
+            with pytest.raises(TimeoutError, match="no byte"):
+                for _ in range(100):
+                    time.sleep(0.02)
+                    transport.write(b"x" * 70)
+        transport.close()
 
 
 def test_tcp_client_that_reads_nothing_is_dropped() -> None:

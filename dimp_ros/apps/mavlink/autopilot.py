@@ -166,6 +166,8 @@ class AutopilotControl:
         delivered = all([self._send(message) for message in due])
         with self._lock:
             self._delivered = delivered
+            if due and not (moving or delivered):
+                self._still_since = math.inf  # this zero has gone nowhere
             if moving:  # this process may have been stopped before it was sent
                 self._moved = self._clock()
         return reason

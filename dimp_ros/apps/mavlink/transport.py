@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import select
 import socket
+import sys
 import time
 from typing import Any, Protocol
 
@@ -18,10 +20,15 @@ DATAGRAM_BYTES = 2048
 
 CONNECT_SECONDS = 2.0
 SILENT_SECONDS = 5.0
-"""A TCP client without a valid message for so long makes room for one that waits."""
+"""A TCP client without a valid message for so long makes room for one that waits; a stream is closed that takes no byte
+for so long."""
 
 SEND_SECONDS = 0.2
 """A stream that takes no bytes for so long is closed."""
+
+
+MOST_WAITING = 512
+"""Bytes that may wait in a stream, about eight messages: more are not sent but dropped, as in UDP."""
 
 
 class Transport(Protocol):
@@ -31,7 +38,7 @@ class Transport(Protocol):
     """Whether each `read` returns whole messages."""
 
     taken: bool
-    """Whether the system took the bytes of the last `write`: there is a peer, and a way to it."""
+    """Whether the system took the bytes of the last `write`: there is a peer, and a way to it that is not too slow."""
 
     def read(self, timeout: float) -> bytes:
         """Return the next bytes, or nothing after ``timeout`` seconds.
@@ -160,6 +167,7 @@ class TcpTransport:
             self._server = socket.create_server((host, port), family=family, backlog=1)
         else:
             self._stream = self._prepared(socket.create_connection((host, port), CONNECT_SECONDS))
+            self._backlog = Backlog(self._stream.fileno())
 
     @staticmethod
     def _prepared(stream: socket.socket) -> socket.socket:
@@ -176,6 +184,7 @@ class TcpTransport:
             if self._stream is not None:
                 self._stream.close()
             self._stream, self._heard = self._prepared(self._server.accept()[0]), time.monotonic()
+            self._backlog = Backlog(self._stream.fileno())
             return b""
         if self._stream is None or not ready:
             return b""
@@ -189,9 +198,12 @@ class TcpTransport:
         self._heard = time.monotonic()
 
     def write(self, data: bytes) -> None:
-        """Send bytes; without a client they are dropped."""
+        """Send bytes; without a client, and while `MOST_WAITING` older ones are not acknowledged, they are dropped."""
+        self.taken = False
         if self._stream is not None:
             try:
+                if not self._backlog.has_room():
+                    return
                 self._stream.sendall(data)
             except OSError as error:
                 self._drop(error)
@@ -212,6 +224,41 @@ class TcpTransport:
                 one.close()
 
 
+class Backlog:
+    """Whether bytes may be added to a stream whose system queue tells how many wait.
+
+    :param descriptor: of the stream.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._least, self._since = 0, -math.inf  # fewest bytes of the present jam, and since when there were so few
+
+    def has_room(self) -> bool:
+        """Return whether `MOST_WAITING` bytes at most wait.
+
+        :raises OSError: if there are more, and none has left for `SILENT_SECONDS`.
+        """
+        waiting, now = self._waiting(), time.monotonic()
+        if waiting <= MOST_WAITING:
+            self._since = -math.inf
+            return True
+        if self._since == -math.inf or waiting < self._least:
+            self._least, self._since = waiting, now
+        if now - self._since > SILENT_SECONDS:
+            raise TimeoutError(f"the other side has taken no byte for {SILENT_SECONDS:g} s")
+        return False
+
+    def _waiting(self) -> int:
+        """Return how many bytes wait, of TCP those included that are not acknowledged; 0 where that is not known."""
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+            import termios
+
+            return int.from_bytes(fcntl.ioctl(self._descriptor, termios.TIOCOUTQ, bytes(4)), sys.byteorder)
+        return 0
+
+
 class SerialTransport:
     """A serial device.
 
@@ -225,8 +272,9 @@ class SerialTransport:
             import serial
         except ImportError as error:
             raise OSError("serial devices need the Python package pyserial: pip install pyserial") from error
-        self.taken = True  # or `write` raises
+        self.taken = True
         self._port = serial.Serial(device, baud, timeout=0, write_timeout=SEND_SECONDS, exclusive=True)
+        self._backlog = Backlog(self._port.fileno())
 
     def read(self, timeout: float) -> bytes:
         """Return what has come."""
@@ -241,8 +289,10 @@ class SerialTransport:
         """Nothing to do: a line has one peer."""
 
     def write(self, data: bytes) -> None:
-        """Send bytes; a line that takes none for `SEND_SECONDS` is broken."""
-        self._port.write(data)
+        """Send bytes, unless `MOST_WAITING` older ones wait; a line that takes none for `SEND_SECONDS` is broken."""
+        self.taken = self._backlog.has_room()
+        if self.taken:
+            self._port.write(data)
 
     def close(self) -> None:
         """Close the device."""

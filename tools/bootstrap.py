@@ -268,6 +268,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Set up .venv and build/ of this checkout; see `make help`.")
     parser.add_argument("--footage", action="store_true", help="also fetch the video of the demo")
     arguments = parser.parse_args()
+    if not str(ROOT).isascii():  # CMake's reading of the messages' sources ends there, minutes later
+        fail(f"{str(ROOT)!r} has letters beyond ASCII, with which ROS's message types cannot be built: clone elsewhere")
     BUILD.mkdir(exist_ok=True)
     with (BUILD / ".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -64,7 +64,7 @@ class NumberedFrames:
 
 def _read(path: Path) -> str:
     try:
-        return require_regular_file(path).read_text(encoding="utf-8")
+        return require_regular_file(path).read_text(encoding="utf-8-sig")  # editors may add a byte order mark
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing; fetch this sequence of the data set again") from error
 
@@ -77,7 +77,7 @@ def read_boxes(path: Path) -> NDArray[np.float64]:
     :return: ``float64 [N, 4]`` as in the file; all nan where a number is not finite or a side is not positive.
     :raises OSError: if it is missing. :raises ValueError: naming the line that is damaged.
     """
-    lines = [(number, line) for number, line in enumerate(_read(path).splitlines(), 1) if line.strip()]
+    lines = list(enumerate(_read(path).rstrip().splitlines(), 1))
     if not lines:
         raise ValueError(f"{path} holds no box; fetch it again")
     rows = [line.replace(",", " ").split() for _, line in lines]
@@ -119,7 +119,7 @@ def read_names(path: Path | str, remedy: str) -> list[str]:
     :raises FileNotFoundError: if it is missing, with the ``remedy``.
     """
     try:
-        return require_regular_file(Path(path)).read_text(encoding="utf-8").split()
+        return require_regular_file(Path(path)).read_text(encoding="utf-8-sig").split()
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing; {remedy}") from error
 

@@ -29,9 +29,10 @@ def parse_yaml(content: bytes | str, *, aliases: int = 0) -> Any:
     """Return the content of a YAML text as ``yaml.safe_load`` does.
 
     :param aliases: how many there may be; each may double what the text holds.
-    :raises ValueError: if it is nested too deeply, has more aliases, or is not valid; in one line.
+    :raises ValueError: if it is nested too deeply, has more aliases, a key twice, or is not valid; in one line.
     """
     root = _compose(content, aliases)
+    check_keys(root)
     try:
         return None if root is None else yaml.constructor.SafeConstructor().construct_document(root)
     except Exception as error:  # PyYAML raises IndexError, KeyError and AttributeError for `!!int ''` and its like
@@ -41,6 +42,33 @@ def parse_yaml(content: bytes | str, *, aliases: int = 0) -> Any:
 def compose_yaml(path: str | Path, limit: int = MAX_BYTES) -> yaml.Node | None:
     """Return the nodes of a YAML file, without their values; None for an empty file. Raises as `read_yaml`."""
     return _compose(read_small_file(path, limit), 0)
+
+
+def check_keys(node: yaml.Node | None, *, parts: bool = False) -> None:
+    """Check that no mapping below a node has a key twice, of which the last would count without a word.
+
+    :param parts: whether a mapping may come in parts, under one key, as in ROS's parameter files.
+    :raises ValueError: with the key and its line.
+    """
+    nodes, seen = [node], set[int]()
+    while nodes:
+        one = nodes.pop()
+        if not isinstance(one, yaml.CollectionNode) or id(one) in seen:  # an alias stands for the same node
+            continue
+        seen.add(id(one))
+        if isinstance(one, yaml.SequenceNode):
+            nodes += one.value
+            continue
+        known: dict[str, yaml.Node] = {}
+        for key, value in one.value:
+            nodes += [key, value]
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            before = known.setdefault(key.value, value)
+            in_parts = parts and isinstance(before, yaml.MappingNode) and isinstance(value, yaml.MappingNode)
+            if before is not value and not in_parts:
+                line = key.start_mark.line + 1
+                raise ValueError(f"the file has {key.value!r:.60} a second time in line {line}: remove one")
 
 
 def _compose(content: bytes | str, aliases: int) -> yaml.Node | None:

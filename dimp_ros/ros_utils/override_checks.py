@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from dimp_ros.files.inputs import require_regular_file
-from dimp_ros.files.yaml_file import MAX_BYTES, compose_yaml, read_yaml
+from dimp_ros.files.yaml_file import MAX_BYTES, check_keys, compose_yaml, read_yaml
 from dimp_ros.ros_utils.parameter_table import TRACKER_PREFIX
 from dimp_ros.tracker.config import TrackerConfig
 
@@ -96,8 +96,8 @@ def check_files(arguments: Sequence[str] | None = None) -> None:
     A file that is missing or cannot be read is left to ROS.
 
     :param arguments: as for `warn_of_overrides`.
-    :raises ValueError: if one is no regular file, nested too deeply, or has too long a list, or they have too many
-        bytes together.
+    :raises ValueError: if one is no regular file, nested too deeply, has a parameter twice, a merge key or too long a
+        list, or they have too many bytes together.
     """
     given = list(_files(arguments or sys.argv[1:]))
     for path in filter(os.path.exists, given):  # ROS would wait for a pipe's writer, or read a device without end
@@ -112,10 +112,18 @@ def check_files(arguments: Sequence[str] | None = None) -> None:
     for path in paths:
         try:
             root = compose_yaml(path)
+            check_keys(root, parts=True)
         except ValueError as error:
             raise ValueError(f"parameter file {path}: {error}") from error
+        if _has_merge_key(root):
+            raise ValueError(f"parameter file {path}: ROS takes a merge key (<<) for a name: write its values out")
         if _longest_list(root) > LONGEST_LIST:
             raise ValueError(f"parameter file {path}: a list in it has more than {LONGEST_LIST} values")
+
+
+def _has_merge_key(node: yaml.Node | None) -> bool:
+    pairs = node.value if isinstance(node, yaml.MappingNode) else ()
+    return any(key.tag == "tag:yaml.org,2002:merge" or _has_merge_key(value) for key, value in pairs)
 
 
 def _longest_list(node: yaml.Node | None) -> int:

@@ -91,8 +91,10 @@ def test_a_file_that_is_deep_endless_or_large_is_left_to_ros(tmp_path: Path, con
         (["#" * 140_000] * 2, "may have 262144"),
         (["", "/**: {ros__parameters: {a: [" + "1," * 100_000 + "1]}}"], "list"),
         (["{a: " * 60_000], "levels deep"),
+        (["/**: {ros__parameters: {a: 1, a: 2}}"], "'a' a second time"),
+        (["/**: {ros__parameters: {<<: {a: 1}}}"], "merge key"),
     ],
-    ids=["one", "two", "list", "deep"],
+    ids=["one", "two", "list", "deep", "twice", "merge key"],
 )
 def test_costly_parameter_files_are_refused_before_ros_reads_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], contents: list[str], reason: str

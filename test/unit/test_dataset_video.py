@@ -166,8 +166,17 @@ def test_trackingnet_names_what_is_missing(tmp_path):
 @pytest.mark.parametrize("line", ["20,40,-30,30", "20,40,30,-1", "1e308,40,30,30", "20,-2e6,30,30", "0,0,nan,1e300"])
 def test_damaged_box_is_refused_with_its_line(tmp_path, line):
     path = tmp_path / "groundtruth.txt"
-    path.write_text(f"1,2,3,4\n\n{line}\n")
+    path.write_text(f"1,2,3,4\n5,6,7,8\n{line}\n")
     with pytest.raises(ValueError, match=r"groundtruth\.txt, line 3: expected sides above 0"):
+        read_boxes(path)
+
+
+def test_an_empty_line_between_boxes_is_damage_and_one_at_the_end_is_none(tmp_path):
+    path = tmp_path / "groundtruth.txt"
+    path.write_bytes(b"\xef\xbb\xbf1,2,3,4\r\n5,6,7,8\r\n\r\n \n")
+    assert read_boxes(path).tolist() == [[1, 2, 3, 4], [5, 6, 7, 8]]
+    path.write_text("1,2,3,4\n\n5,6,7,8\n")
+    with pytest.raises(ValueError, match="line 2: expected 4 numbers"):
         read_boxes(path)
 
 

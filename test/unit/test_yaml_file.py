@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from dimp_ros.files.yaml_file import MAX_BYTES, compose_yaml, read_yaml
+from dimp_ros.files.yaml_file import MAX_BYTES, check_keys, compose_yaml, read_yaml
 from dimp_ros.tracker.config_file import read_settings
 from dimp_ros.training.config import TrainingConfig
 
@@ -47,3 +48,33 @@ def test_yaml_gives_values_and_nothing_for_an_empty_file(tmp_path: Path) -> None
     assert read_yaml(path) == {"a": [1, 2.5, True, "text"], 2: {"b": None}}
     path.write_text("# nothing\n")
     assert read_yaml(path) is None and compose_yaml(path) is None
+
+
+TWICE = {
+    "at the top": "a: 1\nb: 2\na: 3\n",
+    "below": "a: {b: 1, c: 2, b: 3}\n",
+    "in a list": "a: [{b: 1, b: 2}]\n",
+    "quoted": "a: 1\n'a': 2\n",
+    "a mapping": "a: {b: 1}\na: {c: 2}\n",
+}
+
+
+@pytest.mark.parametrize("content", TWICE.values(), ids=TWICE)
+def test_a_key_that_comes_twice_is_refused_with_its_line(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"a second time in line \d"):
+        read_yaml(path)
+
+
+def test_a_mapping_may_come_in_parts_where_that_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text("node: {ros__parameters: {a: 1}}\nnode: {ros__parameters: {b: 2}}\n")
+    check_keys(compose_yaml(path), parts=True)
+    path.write_text("node: {ros__parameters: {a: 1, a: 2}}\n")
+    with pytest.raises(ValueError, match="'a' a second time"):
+        check_keys(compose_yaml(path), parts=True)
+
+
+def test_keys_of_a_node_that_holds_itself_are_checked_once() -> None:
+    check_keys(yaml.compose("a: &x [1, *x]\nb: &y {c: *y}\n"))

@@ -167,7 +167,7 @@ class Got10kLayout:
         split = root / "val" if (root / "val").is_dir() else root
         listing = split / "list.txt"
         if listing.is_file():
-            folders = [split / name for name in listing.read_text(encoding="utf-8").split()]
+            folders = [split / name for name in listing.read_text(encoding="utf-8-sig").split()]
             folders = [folder for folder in folders if folder.is_dir()]  # part of the data set is enough
         else:
             folders = sorted(path for path in split.iterdir() if path.is_dir())
@@ -232,7 +232,7 @@ class NfsLayout:
 def read_vatic(path: Path) -> NDArray[np.float64]:
     """Read VATIC's text of one target as (N, 4) boxes x, y, w, h in order of frames, `nan` where it is lost."""
     rows = []
-    for number, line in enumerate(require_regular_file(path).read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(require_regular_file(path).read_text(encoding="utf-8-sig").splitlines(), start=1):
         if not line.strip():
             continue
         try:

@@ -115,6 +115,14 @@ def test_weights_that_are_not_finite_are_not_written(saved, tmp_path, monkeypatc
     assert not any(tmp_path.iterdir())
 
 
+def test_weights_with_a_negative_variance_are_not_stored(tmp_path):
+    model = build_model("dimp_lite")
+    key = next(key for key in model.state_dict() if key.endswith("running_var"))
+    model.state_dict()[key][0] = -1e-3
+    with pytest.raises(ValueError, match="running_var: negative variances"):
+        save_weights(tmp_path / "new.safetensors", model, WeightsInfo("dimp_lite"))
+
+
 @pytest.mark.parametrize(
     ("entries", "words"),
     [

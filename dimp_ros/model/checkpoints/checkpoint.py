@@ -52,11 +52,13 @@ class Weights(NamedTuple):
 def stored_tensors(model: DimpNet, dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """Return the tensors that a file keeps of a model, floating-point ones as ``dtype``.
 
-    :raises ValueError: if a value is not finite, or too large for ``dtype``.
+    :raises ValueError: if a value is not finite, a variance negative, or a value too large for ``dtype``.
     """
     state = {key: value.detach().cpu() for key, value in model.state_dict().items() if not UNUSED.match(key)}
     if broken := [key for key, value in state.items() if not torch.isfinite(value).all()]:
         raise ValueError(f"{', '.join(broken)[:500]}: NaN or infinite values; no target can be found with such weights")
+    if negative := [key for key, value in state.items() if key.endswith("running_var") and bool((value < 0).any())]:
+        raise ValueError(f"{', '.join(negative)[:500]}: negative variances; the network's output would be NaN")
     tensors = {k: v.to(dtype if v.is_floating_point() else v.dtype).contiguous() for k, v in state.items()}
     if overflown := [key for key in tensors if not torch.isfinite(tensors[key]).all()]:
         raise ValueError(f"{', '.join(overflown)}: values beyond the range of {dtype}; store them in float32")

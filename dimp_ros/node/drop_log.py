@@ -9,8 +9,10 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 
 MOST_NAMES, MOST_TIMES = 1000, 1000
-LONGEST_WAIT = 60_000_000_000
-"""A request that seems to have waited for longer, nanoseconds, comes from before the clock was set."""
+LONGEST_WAIT = 15_000_000_000
+"""So long after the clock was set, nanoseconds, requests may come that were timed before."""
+STEP = 50_000_000
+"""By so much, nanoseconds, the clock is set and not slewed."""
 
 
 class DropLog:
@@ -20,32 +22,53 @@ class DropLog:
     drop of all targets.
 
     :param clock: returns the time by which requests are timed, nanoseconds; it may be set.
+    :param steady: returns the time of a clock that cannot be set, nanoseconds.
     """
 
-    def __init__(self, clock: Callable[[], int] = time.time_ns) -> None:
-        self._lock, self._clock = threading.Lock(), clock
+    def __init__(self, clock: Callable[[], int] = time.time_ns, steady: Callable[[], int] = time.monotonic_ns) -> None:
+        self._lock, self._clock, self._steady = threading.Lock(), clock, steady
+        self._offset = clock() - steady()
+        self._set: int | None = None  # when the clock was set last, by the steady one
         self._number = self._all = clock() // 1_000_000
         self._names: OrderedDict[str, int] = OrderedDict()
         self.detections_held = False
         """Whether an operator has dropped the target that is taken from detections: then no other one is taken."""
-        self._times: deque[tuple[int, int]] = deque(maxlen=MOST_TIMES)  # when a drop was received, and its number
+        self._times: deque[tuple[int, int, int]] = deque(maxlen=MOST_TIMES)
+        # of drops: when they were received, when they were counted by the steady clock, and their numbers
 
     @property
     def number(self) -> int:
         """Number of the last drop."""
         with self._lock:
+            self._watch()
             return self._number
 
     def number_at(self, received: int) -> int:
         """Return the number of the last drop when a request was received.
 
+        After the clock was set it is not known which was first, for a while: then all drops of late count as later.
+
         :param received: nanoseconds of the clock; 0 if it is not known: then that of the last drop.
         """
-        now = self._clock()
         with self._lock:
-            if not received or not 0 <= now - received <= LONGEST_WAIT:
+            now, was_set = self._clock(), self._watch()
+            begin = self._steady() - LONGEST_WAIT
+            if not received:
                 return self._number
-            return min((number - 1 for when, number in self._times if received < when <= now), default=self._number)
+            if was_set or received > now:
+                later = [number for _, counted, number in self._times if counted > begin]
+            else:
+                later = [number for when, _, number in self._times if received < when <= now]
+            return min(later, default=self._number + 1) - 1
+
+    def _watch(self) -> bool:
+        """Return whether the clock was set of late."""
+        steady = self._steady()
+        offset = self._clock() - steady
+        if abs(offset - self._offset) > STEP:
+            self._set = steady
+        self._offset = offset
+        return self._set is not None and steady - self._set < LONGEST_WAIT
 
     def add(self, target_id: str, received: int = 0) -> int:
         """Count a drop of a target, or of all if empty, and return its number.
@@ -53,8 +76,9 @@ class DropLog:
         :param received: when the request was received, nanoseconds of the clock; 0 for now.
         """
         with self._lock:
+            self._watch()
             self._number += 1
-            self._times.append((received or self._clock(), self._number))
+            self._times.append((received or self._clock(), self._steady(), self._number))
             if not target_id:
                 self._all = self._number
                 self._names.clear()

@@ -36,24 +36,75 @@ def test_names_are_bounded_and_those_forgotten_count_as_dropped():
     assert not log.dropped_since("0", before + 1)
 
 
-@pytest.mark.parametrize(
-    ("received", "drops"),
-    [(0, 0), (99, 2), (100, 1), (150, 1), (200, 0), (210, 0), (211, 0), (-60_000_000_000, 0)],
-    ids=["not known", "before both", "with the first", "between", "with the second", "now", "ahead", "long ago"],
-)
+SECOND = 1_000_000_000
+
+
+class Clocks:
+    """A clock that can be set, and one that cannot."""
+
+    def __init__(self) -> None:
+        self.now, self.ahead = 1000 * SECOND, 5000 * SECOND
+
+    def log(self) -> DropLog:
+        """Return a log by them."""
+        return DropLog(lambda: self.now + self.ahead, lambda: self.now)
+
+    @property
+    def time(self) -> int:
+        """What the one that can be set shows."""
+        return self.now + self.ahead
+
+    def pass_time(self, seconds: float) -> None:
+        """Advance both."""
+        self.now += int(seconds * SECOND)
+
+
+@pytest.mark.parametrize(("received", "drops"), [(-3, 2), (-2, 1), (-1.5, 1), (-1, 0), (0, 0), (-3600, 2), (None, 0)])
 def test_a_start_is_told_by_the_time_of_its_reception(received, drops):
-    now = 100
-    log = DropLog(lambda: now)
+    clocks = Clocks()
+    log = clocks.log()
     log.add("cup")
-    now = 205
-    log.add("", 200)
-    now = 210
-    assert log.number - log.number_at(received) == drops
+    clocks.pass_time(1.5)
+    log.add("", clocks.time - SECOND // 2)
+    clocks.pass_time(0.5)
+    at = 0 if received is None else clocks.time + int(received * SECOND)
+    assert log.number - log.number_at(at) == drops
 
 
-def test_drops_from_before_the_clock_was_set_back_refuse_no_start():
-    now = 500
-    log = DropLog(lambda: now)
+@pytest.mark.parametrize("step", [-3600.0, -10.0, -0.2, 0.2, 120.0])
+def test_a_start_from_about_the_time_at_which_the_clock_is_set_is_not_taken_for_a_later_one(step):
+    clocks = Clocks()
+    log = clocks.log()
+    received = clocks.time
+    clocks.pass_time(0.05)
+    clocks.ahead += int(step * SECOND)
+    clocks.pass_time(0.02)
+    log.add("", clocks.time)
+    clocks.pass_time(0.3)
+    assert log.number_at(received) < log.number
+
+
+@pytest.mark.parametrize("step", [-3600.0, -10.0, 120.0])
+def test_drops_of_long_ago_refuse_no_start_after_the_clock_was_set(step):
+    clocks = Clocks()
+    log = clocks.log()
     log.add("cup")
-    now = 100
-    assert log.number_at(90) == log.number
+    clocks.pass_time(16.0)
+    clocks.ahead += int(step * SECOND)
+    assert log.number_at(clocks.time) == log.number
+    log.add("cup")
+    assert log.number_at(clocks.time) < log.number, "which was first is not known"
+    clocks.pass_time(16.0)
+    assert log.number_at(clocks.time) == log.number
+
+
+def test_a_clock_that_is_slewed_is_not_set():
+    clocks = Clocks()
+    log = clocks.log()
+    for _ in range(1000):
+        clocks.pass_time(0.1)
+        clocks.ahead += SECOND // 1000
+        assert log.number
+    log.add("cup")
+    clocks.pass_time(0.1)
+    assert log.number_at(clocks.time) == log.number

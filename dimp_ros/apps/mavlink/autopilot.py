@@ -65,9 +65,9 @@ class AutopilotControl:
 
     :param system: of the vehicle. :param component: of the sender. :param gimbal: commands turn the gimbal instead.
     :param gimbal_manager: component of the gimbal manager: the autopilot, or a gimbal that is its own.
-    :param any_mode: gimbal rates are sent in all modes, armed or not. :param command_timeout: age of a command from
-        which on it is zero, seconds. :param send: sends a message, and returns whether the link took it; may be called
-        from any thread.
+    :param any_mode: gimbal rates are sent in all modes, armed or not, and nothing to the vehicle.
+    :param command_timeout: age of a command from which on it is zero, seconds.
+    :param send: sends a message, and returns whether the link took it; may be called from any thread.
     """
 
     def __init__(
@@ -159,7 +159,7 @@ class AutopilotControl:
                 if moving and not self._claimed:
                     due.insert(0, self._gimbal_claim())
                 self._claimed = bool(due)
-                due += [self._setpoint(now, ZERO)] if streaming else []
+                due += [self._setpoint(now, ZERO)] if streaming and not self._any_mode else []
             else:
                 ours = stopping and beat is not None and beat.in_mode
                 due = [self._setpoint(now, twist)] if streaming or ours else []

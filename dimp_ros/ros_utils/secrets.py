@@ -16,8 +16,8 @@ def read_secret(name: str, path: Path) -> str:
     """Return the text in a file, without the white space around it.
 
     :param name: of the parameter that holds the path, for error texts.
-    :raises ValueError: if the file is not a regular file, cannot be read, is empty, too large, or may be read by
-        others.
+    :raises ValueError: if the file is not a regular file, cannot be read, is empty, too large, not one line of
+        printable characters, or may be read by others.
     """
     try:
         mode = path.stat().st_mode
@@ -30,4 +30,6 @@ def read_secret(name: str, path: Path) -> str:
         raise ValueError(f"{name} {str(path)!r} may be read by others (mode {mode & 0o777:o}): chmod 600 it")
     if not text:
         raise ValueError(f"{name} {str(path)!r} is empty; fill it with: openssl rand -hex 16")
+    if not text.isprintable():  # a byte order mark and other characters that nobody sees, and nobody types elsewhere
+        raise ValueError(f"{name} {str(path)!r} must hold one line of printable characters: write it anew")
     return text

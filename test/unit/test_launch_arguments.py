@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from helpers.launch_files import launch_file
 
+from dimp_ros.apps.mavlink.settings import MavlinkSettings
 from dimp_ros.model.dimp import ARCHITECTURES
 from dimp_ros.ros_utils import launch_arguments
 from dimp_ros.ros_utils.launch_arguments import Argument, ArgumentError, Program, misspelt, read_arguments
@@ -184,6 +187,29 @@ def test_secret_that_others_may_read_is_refused(name: str, argument: str, progra
         programs(name, **{argument: str(file)})
     file.chmod(0o600)
     assert programs(name, **{argument: str(file)})[program].parameters == {argument: str(file)}
+
+
+@pytest.mark.parametrize(
+    "text", ["\ufeffa-long-passphrase", "a-long\0passphrase", "a-long\npassphrase", "a-l\x1bong-one"]
+)
+def test_secret_of_characters_that_nobody_sees_is_refused(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text(text, encoding="utf-8")
+    file.chmod(0o600)
+    for name, argument in (("console", "token_file"), ("mavlink", "signing_key_file")):
+        with pytest.raises(ArgumentError, match=rf"argument {argument}.*printable characters"):
+            programs(name, **{argument: str(file)})
+
+
+def test_a_short_passphrase_for_signing_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.touch(0o600)
+    for text, good in (("1234567", False), ("12345678\n", True)):
+        file.write_text(text)
+        settings = MavlinkSettings(signing_key_file=str(file))
+        refused = pytest.raises(ValueError, match="8 characters at least")
+        with nullcontext() if good else refused:
+            assert settings.signing_key() == hashlib.sha256(b"12345678").digest()
 
 
 @pytest.mark.parametrize(("text", "value"), [("true", True), ("True", True), ("FALSE", False), ("False", False)])

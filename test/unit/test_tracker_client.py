@@ -89,6 +89,25 @@ def test_a_start_carries_the_number_of_the_last_drop_before_it(given, asked, ref
     assert [one.message[:8] for one in answers if not one.success] == ["dropped "] * refused
 
 
+def test_a_start_that_waits_for_a_drop_knows_no_later_one():
+    async def ask() -> None:
+        tracker: Any = Tracker()
+        services = TrackerServices(tracker, "tracker_node", 5.0)
+        services.drop_number = tracker.number = 5
+        first, drop = services.init_target((0, 0), BOX, "a"), services.drop_target("a")
+        calls = first, drop, services.init_target((0, 0), BOX, "a")
+        tasks = [asyncio.ensure_future(call) for call in calls]
+        await asyncio.sleep(0.0)
+        tracker.answer()
+        tracker.number = services.drop_number = 15  # other clients have dropped meanwhile
+        while not all(task.done() for task in tasks):
+            tracker.answer()
+            await asyncio.sleep(0.001)
+        assert tracker.asked == ["start a 5", "drop a", "start a 6"]
+
+    asyncio.run(ask())
+
+
 @pytest.mark.parametrize("gone", [False, True], ids=["browser waits", "browser is gone"])
 @pytest.mark.parametrize(
     ("name", "number", "asked"),

@@ -29,6 +29,13 @@ class _Start:
         self.unwanted = False  # dropped meanwhile, or not answered in time
 
 
+class _Drop:
+    """A drop that waits for its answer. :param answered: settled then."""
+
+    def __init__(self, answered: asyncio.Future[Answer]) -> None:
+        self.answered, self.number = answered, 0
+
+
 class TrackerServices:
     """Calls init_target, drop_target and set_enabled of a tracker node.
 
@@ -50,7 +57,7 @@ class TrackerServices:
         self._turn = asyncio.Lock()
         self._open: list[_Start] = []  # not answered yet
         self._sent: list[_Start] = []  # those of them that the tracker has
-        self._dropping: set[asyncio.Future[Answer]] = set()  # answers that drops wait for
+        self._dropping: set[_Drop] = set()
         self._drops: set[asyncio.Task[Answer]] = set()  # the loop itself keeps no task alive
         self.drop_number = 0
         """Of the last drop that is known, see TargetStateArray."""
@@ -74,16 +81,14 @@ class TrackerServices:
         """Start a target from ``box``, (x, y, w, h) in pixels, in the image with ``stamp``, seconds and nanoseconds."""
         time = Time(sec=stamp[0], nanosec=stamp[1])
         request = InitTarget.Request(stamp=time, bbox=bounding_box(box), id=target_id)
-        request.drop_number, before = self.drop_number, set(self._dropping)
+        asked, before = self.drop_number, list(self._dropping)
         start = _Start(target_id)
         self._open.append(start)
         try:
             async with self._turn:
-                if (
-                    before
-                ):  # drops that were asked for before this start: their numbers are known when they are answered
-                    await asyncio.wait(before)
-                    request.drop_number = self.drop_number
+                if before:  # asked for before this start, too: their numbers are known when they are answered
+                    await asyncio.wait([drop.answered for drop in before])
+                request.drop_number = max([asked, *(drop.number for drop in before)])
                 if start.unwanted:
                     return Answer(False, "dropped before it was started")
                 self._sent.append(start)
@@ -129,7 +134,7 @@ class TrackerServices:
             if not answered.done():
                 answered.set_result(answer)
 
-        def end(answer: Answer) -> None:
+        def end(answer: Answer, _number: int) -> None:
             timer.cancel()
             self._open.remove(start)
             self._sent.remove(start)
@@ -156,15 +161,17 @@ class TrackerServices:
     async def _call(self, request: Any, kind: type) -> Answer:
         """Send a request and return its answer."""
         answered = asyncio.get_running_loop().create_future()
+        drop = _Drop(answered)
 
-        def settle(answer: Answer) -> None:
+        def settle(answer: Answer, number: int) -> None:
+            drop.number = number
             if not answered.done():
                 answered.set_result(answer)
 
         pending = self._send(request, kind, settle)
         if kind is DropTarget:
-            self._dropping.add(answered)
-            answered.add_done_callback(self._dropping.discard)
+            self._dropping.add(drop)
+            answered.add_done_callback(lambda _: self._dropping.discard(drop))
         try:
             return cast("Answer", await asyncio.wait_for(answered, self._timeout))
         except asyncio.TimeoutError:
@@ -173,20 +180,24 @@ class TrackerServices:
             if pending is not None and not pending.done():
                 self._clients[kind].remove_pending_request(pending)
 
-    def _send(self, request: Any, kind: type, settle: Callable[[Answer], None]) -> Any:
-        """Send a request now; ``settle`` gets its answer in the loop. Return rclpy's future; None if it is not sent."""
+    def _send(self, request: Any, kind: type, settle: Callable[[Answer, int], None]) -> Any:
+        """Send a request now; ``settle`` gets its answer and the number of a drop in the loop.
+
+        :returns: rclpy's future; None if it is not sent.
+        """
         client, loop = self._clients[kind], asyncio.get_running_loop()
         if not client.service_is_ready():
             missing = (
                 f"the tracker is not available: no service /{self.name}/{client.service_name.rpartition('/')[2]}; "
                 "start it, or set the console's parameter tracker to its node"
             )
-            loop.call_soon(settle, Answer(False, missing))
+            loop.call_soon(settle, Answer(False, missing), 0)
             return None
 
         def settle_with(response: Any) -> None:
-            self.drop_number = max(self.drop_number, getattr(response, "drop_number", 0))
-            settle(Answer(bool(response.success), str(response.message)))
+            number = getattr(response, "drop_number", 0)
+            self.drop_number = max(self.drop_number, number)
+            settle(Answer(bool(response.success), str(response.message)), number)
 
         def hand_over(future: Any) -> None:  # in the executor's thread
             if not loop.is_closed():

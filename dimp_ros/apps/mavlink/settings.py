@@ -15,6 +15,9 @@ from dimp_ros.ros_utils.secrets import read_secret
 
 STEER = ("none", "vehicle", "gimbal")
 
+MIN_PASSPHRASE = 8
+"""Least length of the passphrase for signing: whoever guesses it may steer."""
+
 MAX_URI = 159
 """Longest URI of a video stream, characters: VIDEO_STREAM_INFORMATION has no room for more."""
 
@@ -93,11 +96,15 @@ class MavlinkSettings:
     def signing_key(self) -> bytes | None:
         """Return the 32-byte key for signing: SHA-256 of the passphrase, as ground stations make it; None for none.
 
-        :raises ValueError: if the file cannot be read, is empty, or may be read by others.
+        :raises ValueError: if `read_secret` refuses the file, or the passphrase is too short.
         """
         if not self.signing_key_file:
             return None
-        return hashlib.sha256(read_secret("signing_key_file", Path(self.signing_key_file)).encode()).digest()
+        passphrase = read_secret("signing_key_file", Path(self.signing_key_file))
+        if len(passphrase) < MIN_PASSPHRASE:
+            least = f"the passphrase must have {MIN_PASSPHRASE} characters at least"
+            raise ValueError(f"signing_key_file {self.signing_key_file!r}: {least}")
+        return hashlib.sha256(passphrase.encode()).digest()
 
 
 def mavlink_parameters() -> tuple[Parameter, ...]:

@@ -243,6 +243,17 @@ def test_start_rejected_for_lack_of_an_answer_is_taken_back(station: Station) ->
         assert list(w.tracker.boxes) == ["other"]
 
 
+def test_numbers_of_another_tracker_are_not_compared_with_ours(station: Station) -> None:
+    with world(f"udpout:{HOST}:{station.port}") as w:
+        station.wait_for_tracker()
+        assert station.command(common.MAV_CMD_CAMERA_STOP_TRACKING) == common.MAV_RESULT_ACCEPTED
+        own = wait_until(lambda: w.mavlink._own_drop, "the number of the stop")
+        with w.mavlink._lock:
+            w.mavlink._drop_number, w.mavlink._own_drop = own + 10, own + 10
+        wait_until(lambda: w.mavlink._drop_number == own, "a message of the tracker")
+        assert w.mavlink._own_drop == 0
+
+
 def test_node_that_ends_takes_back_a_start_that_waits(station: Station) -> None:
     with world(f"udpout:{HOST}:{station.port}") as w:
         station.wait_for_tracker()

@@ -194,6 +194,8 @@ class MavlinkNode(Node):
         """Note the stamp of an image that the tracker has, and what it says of our target."""
         now, steady = self.get_clock().now().nanoseconds, time.monotonic()
         with self._lock:
+            if message.drop_number < self._drop_number:  # another tracker, with an earlier clock
+                self._own_drop = 0
             self._drop_number = message.drop_number
             self._displayed.on_image(stamp_ns(message.header.stamp), now, steady)
         ours = [one for one in target_estimates(message) if one.target_id == self._settings.target_id]

@@ -7,7 +7,8 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 from builtin_interfaces.msg import Time
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
@@ -39,13 +40,15 @@ WAITED_SECONDS = 0.1
 REPORT_SECONDS = 1.0
 
 
-class _Call(NamedTuple):
-    """A service call in progress."""
+@dataclass(eq=False)
+class _Call:
+    """A service call in progress. :param drop_number: of a drop, once it is answered."""
 
     client: Any
     future: Any
     done: Done
     deadline: float
+    drop_number: int = 0
 
 
 class MavlinkNode(Node):
@@ -130,7 +133,8 @@ class MavlinkNode(Node):
         with self._lock:
             stamp = self._displayed.stamp(self.parameters["video_delay"], arrived)
             newest = self._displayed.newest
-            asked = self._drop_number
+            asked = max(self._drop_number, self._own_drop)
+            before = [call for call in self._calls if call.client is self._drop_client]
 
         def request(done: Done) -> None:
             waited = time.monotonic() - arrived > WAITED_SECONDS  # then the tracker's newest image is another one
@@ -142,15 +146,11 @@ class MavlinkNode(Node):
                 id=self._settings.target_id,
             )
             with self._lock:  # a stop before it, which is not answered yet, has no number: then none is checked
-                request.drop_number = 0 if self._stopping else max(asked, self._own_drop)
+                unknown = any(call in self._calls for call in before)
+                request.drop_number = 0 if unknown else max([asked, *(call.drop_number for call in before)])
             self._call(self._init_client, request, done)
 
         return request
-
-    @property
-    def _stopping(self) -> bool:
-        """Whether a stop is not answered yet; with the lock held."""
-        return any(call.client is self._drop_client for call in self._calls)
 
     def _call(self, client: Any, request: Any, done: Done) -> None:
         if not client.service_is_ready():
@@ -167,6 +167,7 @@ class MavlinkNode(Node):
         response = call.future.result()
         with self._lock:
             if call.client is self._drop_client:
+                call.drop_number = response.drop_number
                 self._own_drop = max(self._own_drop, response.drop_number)
             in_time = call in self._calls
             self._calls.discard(call)

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import cv2
@@ -52,6 +52,7 @@ class CompactDataSet(DataSet):
                 with named_errors(f"{annotations}, line {number}", _REMEDY):
                     record = parse_object(line)
                     record["place"] = f"{annotations}, line {number}"
+                    _image_file(record, folder)
                     if record["kind"] == "clip":
                         frames[record["clip"]].append({**record, "instances": _instances(record)})
                     else:
@@ -103,11 +104,24 @@ def _mask(mask: Record, shape: tuple[int, int], place: str) -> NDArray[np.uint8]
         return (smooth > 127).astype(np.uint8)
 
 
+def _image_file(record: Record, folder: Path) -> Path:
+    """Return the file of a line's image.
+
+    :raises ValueError: if its id leads out of the folder.
+    """
+    parts = PurePosixPath(str(record["id"])).parts
+    if not parts or parts[0] == "/" or ".." in parts:
+        raise ValueError(
+            f"id {str(record['id'])[:100]!r} leads out of images/: it must be a name, or folders and a name"
+        )
+    return folder / f"{record['id']}.webp"
+
+
 def _still(record: Record, folder: Path) -> Still:
     """Convert a line to a `Still`."""
     if record["kind"] not in KINDS:
         raise ValueError(f"kind {record['kind']!r} is not known")
-    file = folder / f"{record['id']}.webp"
+    file = _image_file(record, folder)
     flags = cv2.IMREAD_UNCHANGED if record["kind"] == "cutout" else cv2.IMREAD_COLOR
     return Still(
         name=str(record["id"]),
@@ -139,7 +153,7 @@ def _clip(name: str, track: Any, records: list[Record], folder: Path) -> Clip:
                 boxes[i], visible[i], instances[i] = instance.box, share, instance
     known = [instance for instance in instances if instance is not None]
     first = records[0]
-    files = [folder / f"{record['id']}.webp" for record in records]
+    files = [_image_file(record, folder) for record in records]
     several = len(_tracks(records)) > 1
     return Clip(
         name=f"{name}#{track}" if several else name,

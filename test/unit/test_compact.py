@@ -154,6 +154,18 @@ def test_a_wrong_mask_names_its_line(tmp_path, wrong):
             instance.mask()
 
 
+@pytest.mark.parametrize("kind", ["still", "clip"])
+@pytest.mark.parametrize("name", ["../../evil", "/etc/evil", "a/../../b", "..", "", "/"])
+def test_an_id_that_leads_out_of_the_folder_is_refused(tmp_path, name, kind):
+    file = write_set(tmp_path / "set") / "annotations.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    number = next(i for i, line in enumerate(lines) if (line["kind"] == "clip") == (kind == "clip"))
+    lines[number]["id"] = name
+    file.write_text("\n".join(map(json.dumps, lines)))
+    with pytest.raises(ValueError, match=rf"annotations\.jsonl, line {number + 1}.*leads out of images"):
+        CompactDataSet(tmp_path / "set")
+
+
 @pytest.mark.skipif(not REAL.is_dir(), reason="no ../shared/data with training images")
 def test_real_masks_fill_their_boxes():
     data = CompactDataSet(REAL)

@@ -199,6 +199,10 @@ def test_got10ks_test_split_withholds_the_truth(tmp_path: Path) -> None:
 
     assert sequence.withheld and len(sequence) == 5 and sequence.init_box == (9, 19, 30, 40)
 
+    sorted((tmp_path / "test" / "GOT-10k_Test_000001").glob("*.jpg"))[2].unlink()
+    with pytest.raises(ValueError, match="no image 3 between 2 and 4"):
+        load_sequences(tmp_path / "test")
+
 
 def vatic(frame: int, lost: int = 0) -> str:
     return f'0 {100 + frame} 20 {160 + frame} 100 {frame} {int(lost)} 1 0 "gymnast"'

@@ -7,7 +7,8 @@ Boxes of 1-based data sets are moved by -1, so that pixel 1 of their files is ou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
 
@@ -184,6 +185,7 @@ class Got10kLayout:
         boxes = np.where(visible[:, None] > 0, boxes - (1, 1, 0, 0), np.nan)
         withheld = len(boxes) == 1 and len(images) > 1
         if withheld:
+            _check_numbers(images)  # no number of boxes tells that one is missing
             boxes = np.concatenate([boxes, np.full((len(images) - 1, 4), np.nan)])
         return VideoSequence(
             name=folder.resolve().name,
@@ -193,6 +195,19 @@ class Got10kLayout:
             origin=1,
             withheld=withheld,
         )
+
+
+def _check_numbers(images: Sequence[Path]) -> None:
+    """Refuse numbered images of which one is missing.
+
+    :raises ValueError: naming it.
+    """
+    numbers = [int(image.stem) for image in images if image.stem.isdecimal()]
+    for before, after in pairwise(numbers):
+        if after != before + 1:
+            raise ValueError(
+                f"{images[0].parent}: there is no image {before + 1} between {before} and {after}; fetch it again"
+            )
 
 
 class NfsLayout:

@@ -158,6 +158,10 @@ class Pipeline:
         self._results.suppress(target_id)
         self._worker.submit(lambda: self._let_go([target_id]))
 
+    def repeat(self) -> None:
+        """Publish again what is known of the last image: the number of the last drop has changed."""
+        self._worker.submit(lambda: self._results.forget((), ()))
+
     def set_enabled(self, enabled: bool) -> None:
         """Switch inference on or off; targets are kept, but LOST while it is off."""
         self.enabled = enabled

@@ -86,6 +86,7 @@ class Requests:
         self._logger = logger
         self._explain_silence = explain_silence
         self._numbers = itertools.count(1)
+        self._latest: dict[str, object] = {}  # what stands for the last start of each name
 
     def init_target(
         self,
@@ -131,8 +132,13 @@ class Requests:
             raise RequestRefused(f"{_shown(name)} has been started by another request")
         if self.drops.dropped_since(target_id, asked):
             raise RequestRefused(f"{_dropped(name)} after this start was asked for; ask again")
-        start, late = self._await(pipeline.begin(image, picture, box, name), name)
-        self._require(name, asked)
+        begun = self._latest[name] = object()
+        try:
+            start, late = self._await(pipeline.begin(image, picture, box, name), name)
+            self._require(name, asked, begun)
+        finally:
+            if self._latest.get(name) is begun:
+                del self._latest[name]
         answer = f"tracking {name!r}{', started over' if name in known else ''}"
         if box.is_point:
             answer += f"; found a box of {start.w:.0f} x {start.h:.0f} px at the point"
@@ -144,13 +150,15 @@ class Requests:
         self._require(name, asked)
         return Started(answer, start, image.header.stamp, _time(late), late.images)
 
-    def _require(self, name: str, asked: int) -> None:
+    def _require(self, name: str, asked: int, begun: object = None) -> None:
         """Check that a target was not dropped while it was started, and drop it if it was.
 
+        :param begun: what stands for this start while it may be ended: a later one of the name is left alone.
         :raises RequestRefused: if it was.
         """
         if self.drops.dropped_since(name, asked):
-            self._pipeline.drop(name)
+            if begun is not None and self._latest.get(name) is begun:
+                self._pipeline.drop(name)
             raise RequestRefused(f"{_dropped(name)} by another request while it was started")
 
     def drop_target(self, target_id: str, received: int = 0) -> str:
@@ -169,6 +177,7 @@ class Requests:
         starting = self._pipeline.starting  # read first: a target that has started meanwhile is among the followed
         known = self._pipeline.targets
         droppable = tuple(dict.fromkeys((*known, *starting)))
+        self._pipeline.repeat()
         if target_id and target_id not in droppable:
             names = f"followed are {', '.join(map(repr, known))}" if known else "no target is followed"
             held = "; no detection starts it until ~/set_enabled with data: true" if target_id == for_detections else ""

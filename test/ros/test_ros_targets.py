@@ -70,35 +70,48 @@ def test_a_start_that_was_asked_for_before_a_drop_is_refused_after_it(dropped):
         assert client.init(target_id="plate").success, "without a number none is checked"
 
 
+class HeldTracker(ScriptedTracker):
+    """Begins no target before it is released."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.released = threading.Event(), threading.Event()
+
+    def init(self, image, box, *, target_id="0"):
+        """Start the target once that is allowed."""
+        self.begun.set()
+        self.released.wait(20.0)
+        return super().init(image, box, target_id=target_id)
+
+
 @pytest.mark.parametrize("second", ["cup", "ball"])
 @pytest.mark.parametrize("dropped", ["", "the second"])
 def test_a_drop_ends_a_start_that_waits_for_another_one(second, dropped):
-    tracker = ScriptedTracker()
+    tracker = HeldTracker()
     with running(tracker) as client:
         client.show(numbered_image(1))
-        tracker.init_seconds = 0.4
-        first, other = client.init_later("cup"), client.init_later(second)
-        time.sleep(0.2)
+        first = client.init_later("cup")
+        assert tracker.begun.wait(20.0)
+        other = client.init_later(second)
+        time.sleep(0.3)  # it is received, and nothing tells when
         assert client.drop(second if dropped else "").drop_number
+        tracker.released.set()
         wait_until(lambda: first.done() and other.done(), "both answers")
         assert not other.result().success and "dropped" in other.result().message
         assert first.result().success == (bool(dropped) and second != "cup")
-        tracker.init_seconds = 0.0
         assert client.init(target_id=second).success, "what is asked for afterwards is started"
 
 
 def test_a_start_that_is_dropped_meanwhile_is_answered_so():
-    tracker = ScriptedTracker()
+    tracker = HeldTracker()
     with running(tracker) as client:
         client.show(numbered_image(1))
-        tracker.init_seconds = 0.3
-        answers = []
-        asking = threading.Thread(target=lambda: answers.append(client.init(target_id="cup")))
-        asking.start()
-        wait_until(lambda: tracker.inits or not time.sleep(0.1), "its begin")
+        start = client.init_later("cup")
+        assert tracker.begun.wait(20.0)
         other = client.drop("")
-        asking.join()
-        assert other.success and not answers[0].success and "dropped by another request" in answers[0].message
+        tracker.released.set()
+        answer = wait_until(lambda: start.done() and start.result(), "the answer")
+        assert other.success and not answer.success and "dropped by another request" in answer.message
         assert "cup" not in client.targets_of(numbered_image(1))
 
 

@@ -58,7 +58,7 @@ def test_detection_replaces_no_target_that_a_person_is_starting(starting, meanwh
 
 
 def test_detections_are_held_from_a_drop_until_tracking_is_enabled_or_a_person_starts_their_target():
-    pipeline: Any = SimpleNamespace(targets=("who", "cup"), starting=(), drop=print, set_enabled=print)
+    pipeline: Any = SimpleNamespace(targets=("who", "cup"), starting=(), drop=print, set_enabled=print, repeat=print)
     requests = Requests(pipeline, {"detector.target_id": "who"}, None, str, DropLog())  # type: ignore[arg-type]
     for drop, held in (("cup", False), ("who", True)):
         requests.drop_target(drop)

@@ -352,6 +352,16 @@ def test_noise_straight_below_turns_nothing(wobble):
         assert abs(below(side, set_point_y=y, horizontal="lateral").twist.vy) < 0.1
 
 
+@pytest.mark.parametrize("size", [0.005, 0.5], ids=["too large", "too small"])
+def test_over_a_target_straight_below_nothing_goes_forward(size):
+    control = FollowControl(FollowConfig(camera_pitch=60.0, forward="size", desired_size=size), WIDE)
+    control.set_enabled(True)
+    y = 240.0 + math.tan(math.radians(29.9)) * WIDE.fy
+    for tick in range(50):
+        command = control.update(seen(Box.from_center(320.0, y, 12.0, 12.0), tick * 0.02), tick * 0.02)
+    assert command.reason == "" and abs(command.twist.vx) < 0.02
+
+
 def test_with_a_set_point_behind_the_distance_and_the_way_sideways_are_not_kept():
     for side in (-30.0, 30.0):
         twist = below(side, set_point_y=0.98, horizontal="lateral", desired_size=0.5).twist

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import socket
 import time
@@ -324,6 +325,30 @@ def heard_by_autopilot(
             with contextlib.suppress(TimeoutError):
                 heard += codec.parse_buffer(stream.recv(4096)) or []
     return [one for one in heard if one.get_type() == "SET_POSITION_TARGET_LOCAL_NED"]
+
+
+@pytest.mark.parametrize("gimbal", [True, False])
+@pytest.mark.parametrize("every", [2, 20])
+def test_zeros_end_over_a_link_that_drops_some(every: int, gimbal: bool) -> None:
+    bench = Bench(gimbal=gimbal)
+    bench.twist = (1.0, 0.0, 0.0, 0.0, 0.2, 0.3)
+    assert moving(bench.run(1.0))
+    count, taken = itertools.count(), bench._send
+    bench.control._send = lambda message: next(count) % every != 0 and taken(message)
+    bench.twist = (0.0,) * 6
+    assert bench.run(4.0) and not bench.run(2.0)
+
+
+def test_a_zero_that_no_link_took_is_sent_when_one_does() -> None:
+    bench = Bench(gimbal=True)
+    bench.twist = (0.0, 0.0, 0.0, 0.0, 0.2, 0.3)
+    bench.run(1.0)
+    bench.twist, taken = (0.0,) * 6, bench._send
+    bench.control._send = lambda message: False
+    bench.run(5.0)
+    bench.control._send = taken
+    after = bench.run(1.0)
+    assert after and not moving(after) and not bench.run(4.0)[60:]
 
 
 def test_zero_ends_without_an_autopilot() -> None:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from dimp_ros.apps.mavlink.link import Budget, MavlinkLink, make_codec, messages
 from dimp_ros.apps.mavlink.transport import (
     MAX_PEERS,
     MOST_WAITING,
+    Backlog,
     TcpTransport,
     UdpTransport,
     open_transport,
@@ -241,6 +243,7 @@ def jam(transport: TcpTransport) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell how many bytes wait")
 def test_a_slow_stream_holds_few_bytes_back_and_drops_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dimp_ros.apps.mavlink.transport.JAM_SECONDS", 0.0)
     with socket.socket() as server:
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         server.bind((HOST, 0))
@@ -264,6 +267,21 @@ def test_a_slow_stream_holds_few_bytes_back_and_drops_the_others(monkeypatch: py
                     time.sleep(0.02)
                     transport.write(b"x" * 70)
         transport.close()
+
+
+def test_a_device_that_counts_a_buffer_for_each_message_is_not_jammed(monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting, backlog = [1280], Backlog(-1)
+    monkeypatch.setattr(backlog, "_waiting", lambda: waiting[0])
+    now = [100.0]
+    monkeypatch.setattr("dimp_ros.apps.mavlink.transport.time", SimpleNamespace(monotonic=lambda: now[0]))
+    for _ in range(3):
+        assert backlog.has_room()
+        now[0] += 0.02
+    assert not backlog.has_room(), "it lasts"
+    waiting[0] = 0
+    assert backlog.has_room()
+    waiting[0] = 1280
+    assert backlog.has_room()
 
 
 def test_tcp_client_that_reads_nothing_is_dropped() -> None:

@@ -29,8 +29,12 @@ class Flight:
         self.world = World(WorldConfig(width=64, height=64, lag=0.1))
         self.told: list[Any] = []
         self.autopilot = SimulatedAutopilot(firmware, self._tell, self.world.command, clock=lambda: self.now)
-        self.control = AutopilotControl(1, 100, self.autopilot.on_message, clock=lambda: self.now)
+        self.control = AutopilotControl(1, 100, self._send, clock=lambda: self.now)
         self.firmware, self.twist = firmware, (0.0,) * 6
+
+    def _send(self, message: Any) -> bool:
+        self.autopilot.on_message(message)
+        return True
 
     def _tell(self, message: Any) -> None:
         message._header.srcSystem, message._header.srcComponent = 1, 1

@@ -106,7 +106,7 @@ class TrackerServices:
     def close(self) -> None:
         """Take back the starts that the tracker has, but those without a name; from any thread."""
         for start in list(self._sent):
-            if start.target_id and self._clients[DropTarget].service_is_ready():
+            if start.target_id and not start.unwanted and self._clients[DropTarget].service_is_ready():
                 self._clients[DropTarget].call_async(DropTarget.Request(id=start.target_id))
 
     async def set_enabled(self, enabled: bool) -> Answer:

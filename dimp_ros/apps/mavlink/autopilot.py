@@ -98,6 +98,7 @@ class AutopilotControl:
         self._age = 0.0
         self._moved = -math.inf  # when motion was last sent, as long as zero may have to follow it
         self._still_since = math.inf  # first tick without motion
+        self._stopped = False  # whether the link took a zero since the last motion
         self._claimed = False  # the gimbal, for the present motion
         self._closed = False
 
@@ -117,7 +118,7 @@ class AutopilotControl:
                     self._unwatched = "the vehicle was armed and in the mode before this node heard it"
                 elif now - before.heard > HEARTBEAT_TIMEOUT:
                     self._unwatched = "the autopilot's heartbeat was lost"
-                    self._still_since = math.inf  # the zeros until now have gone nowhere
+                    self._still_since, self._stopped = math.inf, False  # the zeros until now have gone nowhere
                 if not (beat.in_mode and beat.armed):
                     self._unwatched = ""
 
@@ -166,7 +167,11 @@ class AutopilotControl:
         delivered = all([self._send(message) for message in due])
         with self._lock:
             self._delivered = delivered
-            if due and not (moving or delivered):
+            if moving:
+                self._stopped = False
+            elif due and delivered:
+                self._stopped = True
+            elif due and not self._stopped:
                 self._still_since = math.inf  # this zero has gone nowhere
             if moving:  # this process may have been stopped before it was sent
                 self._moved = self._clock()

@@ -20,7 +20,7 @@ HEARTBEAT_SECONDS = 1.0
 STALE_SECONDS = 1.0
 """Without news of the tracker for so long, the status is an error: never an old rectangle."""
 
-PAUSE_SECONDS, WAITED_SECONDS = 1.0, 0.25
+PAUSE_SECONDS, WAITED_SECONDS = 1.5, 0.25
 """After a pause of that many seconds between two calls, starts of targets within the second count as from before it."""
 
 MAX_STATUS_RATE = 50.0

@@ -31,6 +31,10 @@ MOST_WAITING = 512
 """Bytes that may wait in a stream, about eight messages: more are not sent but dropped, as in UDP."""
 
 
+JAM_SECONDS = 0.05
+"""More may wait for so long: some USB devices count a whole buffer for each message under way."""
+
+
 class Transport(Protocol):
     """A connection that can be waited for."""
 
@@ -232,7 +236,8 @@ class Backlog:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._least, self._since = 0, -math.inf  # fewest bytes of the present jam, and since when there were so few
+        self._least, self._since = 0, math.inf  # fewest bytes of the present jam, and since when there were so few
+        self._begun = math.inf  # when it began
 
     def has_room(self) -> bool:
         """Return whether `MOST_WAITING` bytes at most wait.
@@ -241,9 +246,13 @@ class Backlog:
         """
         waiting, now = self._waiting(), time.monotonic()
         if waiting <= MOST_WAITING:
-            self._since = -math.inf
+            self._begun = math.inf
             return True
-        if self._since == -math.inf or waiting < self._least:
+        if self._begun == math.inf:
+            self._begun, self._least, self._since = now, waiting, now
+        if now - self._begun < JAM_SECONDS:
+            return True
+        if waiting < self._least:
             self._least, self._since = waiting, now
         if now - self._since > SILENT_SECONDS:
             raise TimeoutError(f"the other side has taken no byte for {SILENT_SECONDS:g} s")

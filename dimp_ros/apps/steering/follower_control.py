@@ -272,23 +272,24 @@ class FollowControl(BaseController[FollowConfig]):
         flat = min(math.cos(set_elevation), abs(math.cos(self._elevation.predict(at)))) / _NEAR_VERTICAL
         if flat < 1.0:
             notes = (*notes, "target or set point near the vertical: left, right and distance fade out")
-        u_horizontal *= min(flat, 1.0)
+        flat = min(flat, 1.0)
         # Where target or set point is behind, ways in the image are not those in space: only turning helps.
         ahead = min(max(math.cos(set_elevation) * math.cos(set_azimuth) / _NEAR_VERTICAL, 0.0), 1.0)
         if abs(azimuth_error) > math.pi / 2:
             ahead = 0.0
-        forward = u_along * distance * ahead
+        forward = _faded(u_along * distance, config.max_forward_speed, ahead * flat)
         if forward > 0.0:
             # First turn, then go: what is far off the middle is not where one is heading.
             forward *= max(0.0, 1.0 - abs(azimuth_error) / (math.pi / 4))
             if not self._by_pose and _cut_off(box, camera):
                 forward, notes = 0.0, (*notes, "the box is at the image's border: not going nearer by its size")
+        lateral = config.horizontal == "lateral"
         wanted = Twist(
             vx=forward,
-            vy=u_horizontal * distance * ahead if config.horizontal == "lateral" else 0.0,
+            vy=_faded(u_horizontal * distance, config.max_lateral_speed, ahead * flat) if lateral else 0.0,
             vz=u_vertical * distance if config.vertical == "climb" else 0.0,
             wy=-u_vertical * ahead if config.vertical == "pitch" else 0.0,
-            wz=u_horizontal if config.horizontal == "yaw" else 0.0,
+            wz=_faded(u_horizontal, config.max_yaw_rate, flat) if config.horizontal == "yaw" else 0.0,
         )
         return self._limited(wanted, now, (azimuth_error, elevation_error, distance_error), notes)
 
@@ -321,6 +322,11 @@ def direction(camera: Camera, x: float, y: float, pitch: float) -> tuple[float, 
     cosine, sine = math.cos(math.radians(pitch)), math.sin(math.radians(pitch))
     forward, left, up = ahead * cosine - down * sine, -right, -down * cosine - ahead * sine
     return math.atan2(left, forward), math.atan2(up, math.hypot(forward, left))
+
+
+def _faded(value: float, most: float, share: float) -> float:
+    """Return a share of a speed, and of no more than its limit; the whole of it is limited later."""
+    return value if share >= 1.0 else min(max(value, -most), most) * share
 
 
 def _cut_off(box: Box, camera: Camera) -> bool:

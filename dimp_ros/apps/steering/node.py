@@ -109,8 +109,8 @@ class SteeringNode(Node, Generic[Config]):
             self.get_logger().error(f"disabled: a change of parameters cannot be followed:\n{traceback.format_exc()}")
 
     def _configure(self) -> None:
-        config, given = self._settings(self.parameters)
-        with self._lock:
+        with self._lock:  # the values, too: of two changes at once the later one is to hold
+            config, given = self._settings(self.parameters)
             self._inputs.configure(config.target_id, config.rectified, given)
             self._control.configure(config)
             self._control.camera = self._inputs.camera

@@ -104,8 +104,6 @@ class DetectorInput:
             return
         try:
             if started := self._start(message):
-                if self._requests.drops.detections_held:  # dropped at that very moment
-                    self._pipeline.drop(self._settings["detector.target_id"])
                 self._logger.info(f"from a detection: {started.message}")
         except RequestRefused as error:
             self._warn(f"a detection is not taken: {error}")

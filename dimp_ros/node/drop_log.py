@@ -9,11 +9,13 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 
 MOST_NAMES, MOST_TIMES = 1000, 1000
+"""Names that were dropped, and times of drops, that are kept."""
+
 LONGEST_WAIT = 15_000_000_000
 """So long after the clock was set, nanoseconds, requests may come that were timed before."""
+
 STEP = 50_000_000
 """By so much, nanoseconds, the clock is set and not slewed."""
-
 
 READING = 5_000_000
 """Reading both clocks takes less, nanoseconds."""
@@ -37,8 +39,8 @@ class DropLog:
         self._names: OrderedDict[str, int] = OrderedDict()
         self.detections_held = False
         """Whether an operator has dropped the target that is taken from detections: then no other one is taken."""
+        # Of drops: when they were received, when they were counted by the steady clock, and their numbers.
         self._times: deque[tuple[int, int, int]] = deque(maxlen=MOST_TIMES)
-        # of drops: when they were received, when they were counted by the steady clock, and their numbers
 
     @property
     def number(self) -> int:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -186,6 +186,15 @@ def detection(
     return found
 
 
+def detector(client: Client, found: list[Any]) -> Callable[[], None]:
+    """Show an image; return what publishes the detections in it."""
+    detections = client.node.create_publisher(Detection2DArray, "init_detections", RELIABLE)
+    wait_until(detections.get_subscription_count, "the subscription")
+    image = numbered_image(1)
+    client.show(image)
+    return lambda: detections.publish(Detection2DArray(header=image.header, detections=found))
+
+
 USABLE = detection(0.6, box=(8.0, 8.0, 12.0, 12.0))
 
 
@@ -193,19 +202,15 @@ USABLE = detection(0.6, box=(8.0, 8.0, 12.0, 12.0))
 def test_a_target_of_detections_that_was_dropped_does_not_come_back_by_itself(name):
     tracker = ScriptedTracker()
     with running(tracker) as client:
-        detections = client.node.create_publisher(Detection2DArray, "init_detections", RELIABLE)
-        wait_until(detections.get_subscription_count, "the subscription")
-        image = numbered_image(1)
-        client.show(image)
-        message = Detection2DArray(header=image.header, detections=[USABLE])
-        wait_until(lambda: detections.publish(message) or tracker.inits, "the target", 5.0)
+        detect = detector(client, [USABLE])
+        wait_until(lambda: detect() or tracker.inits, "the target", 5.0)
         wait_until(lambda: client.drop(name).success, "the drop")
         for _ in range(10):
-            detections.publish(message)
+            detect()
             time.sleep(0.02)
         assert len(tracker.inits) == 1
         assert client.set_enabled(True).success
-        wait_until(lambda: detections.publish(message) or tracker.inits[1:], "the target", 5.0)
+        wait_until(lambda: detect() or tracker.inits[1:], "the target", 5.0)
 
 
 @pytest.mark.parametrize(
@@ -224,12 +229,8 @@ def test_a_target_of_detections_that_was_dropped_does_not_come_back_by_itself(na
 def test_a_detection_that_cannot_be_used_does_not_block_the_next(best):
     tracker = ScriptedTracker()
     with running(tracker) as client:
-        detections = client.node.create_publisher(Detection2DArray, "init_detections", RELIABLE)
-        wait_until(detections.get_subscription_count, "the subscription")
-        image = numbered_image(1)
-        client.show(image)
-        message = Detection2DArray(header=image.header, detections=[best, USABLE])
-        wait_until(lambda: detections.publish(message) or tracker.inits, "the target", 5.0)
+        detect = detector(client, [best, USABLE])
+        wait_until(lambda: detect() or tracker.inits, "the target", 5.0)
         assert tracker.inits[0][1] == pytest.approx((8.0, 8.0, 12.0, 12.0))
 
 

@@ -217,19 +217,26 @@ def test_command_without_a_tracker_is_rejected_for_now(station: Station) -> None
         )
 
 
+def hold_starts(tracker: Any) -> tuple[threading.Event, threading.Event]:
+    """Let a tracker begin a target only once the second event is set; the first tells that it would."""
+    begun, release, init = threading.Event(), threading.Event(), tracker.init
+
+    def held(*args: Any, **named: Any) -> TrackResult:
+        begun.set()
+        release.wait(10)
+        result: TrackResult = init(*args, **named)
+        return result
+
+    tracker.init = held
+    return begun, release
+
+
 def test_start_rejected_for_lack_of_an_answer_is_taken_back(station: Station) -> None:
     """The tracker has not even taken it when it is rejected, since it still does another client's."""
     with world(f"udpout:{HOST}:{station.port}", request_timeout=0.2) as w:
         station.wait_for_tracker()
         wait_until(lambda: w.camera.stamps, "an image")
-        begun, release, init = threading.Event(), threading.Event(), w.tracker.init
-
-        def slow(*args: Any, **named: Any) -> TrackResult:
-            begun.set()
-            release.wait(10)
-            return init(*args, **named)
-
-        w.tracker.init = slow
+        begun, release = hold_starts(w.tracker)
         client = w.camera.node.create_client(InitTarget, "tracker_node/init_target")
         box = bounding_box(Box(200.0, 120.0, SIDE, SIDE))
         wait_until(client.service_is_ready, "the service")
@@ -258,14 +265,7 @@ def test_node_that_ends_takes_back_a_start_that_waits(station: Station) -> None:
     with world(f"udpout:{HOST}:{station.port}") as w:
         station.wait_for_tracker()
         wait_until(lambda: w.camera.stamps, "an image")
-        begun, release, init = threading.Event(), threading.Event(), w.tracker.init
-
-        def slow(*args: Any, **named: Any) -> TrackResult:
-            begun.set()
-            release.wait(10)
-            return init(*args, **named)
-
-        w.tracker.init = slow
+        begun, release = hold_starts(w.tracker)
         station.send_command(common.MAV_CMD_CAMERA_TRACK_RECTANGLE, *edges(200.0, 120.0))
         assert begun.wait(10)
         w.mavlink.close()

@@ -20,8 +20,11 @@ HEARTBEAT_SECONDS = 1.0
 STALE_SECONDS = 1.0
 """Without news of the tracker for so long, the status is an error: never an old rectangle."""
 
-PAUSE_SECONDS, WAITED_SECONDS = 1.5, 0.25
-"""After a pause of that many seconds between two calls, starts of targets within the second count as from before it."""
+PAUSE_SECONDS = 1.5
+"""The process was paused if it did nothing for so long."""
+
+QUEUE_SECONDS = 0.25
+"""For so long after a pause, commands may come that have waited in the queue meanwhile."""
 
 MAX_STATUS_RATE = 50.0
 TEXT_BYTES = 50
@@ -146,7 +149,7 @@ class TrackingCamera:
             self._set_interval(command)
         elif command.number in self._old_requests:
             self._answer_message(command, self._old_requests[command.number])
-        elif command.number in self._tracking.starts and self._clock() - self._awake < WAITED_SECONDS:
+        elif command.number in self._tracking.starts and self._clock() - self._awake < QUEUE_SECONDS:
             self._tracking.refuse(command, "it waited while this node was paused: draw again")
         elif command.number in self._tracking.numbers:
             self._tracking.on_command(command)

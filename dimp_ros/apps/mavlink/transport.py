@@ -26,10 +26,8 @@ for so long."""
 SEND_SECONDS = 0.2
 """A stream that takes no bytes for so long is closed."""
 
-
 MOST_WAITING = 512
 """Bytes that may wait in a stream, about eight messages: more are not sent but dropped, as in UDP."""
-
 
 JAM_SECONDS = 0.05
 """More may wait for so long: some USB devices count a whole buffer for each message under way."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading videos, folders of images and cameras; writing MP4."""
+"""Reading videos, folders of images and cameras; writing videos."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from dimp_ros.files.inputs import opencv_path, video_path
 from dimp_ros.files.outputs import OutputFile, WriteFailed
 from dimp_ros.images.contrast import Contrast
-from dimp_ros.images.files import IMAGE_SUFFIXES, list_images, read_image
+from dimp_ros.images.files import list_images, read_image
 from dimp_ros.images.film_capture import FilmCapture
 from dimp_ros.images.video_structure import find_damage, mp4_length
 
@@ -32,7 +32,8 @@ DEFAULT_FPS = 25.0
 CHECKED_EVERY = 64
 """Number of images between two checks of the free disk space."""
 SPARE_BYTES = 64 * 1024
-_CODEC = cv2.VideoWriter.fourcc(*"mp4v")
+_WRITTEN = (".mp4", ".m4v", ".mov", ".mkv", ".avi")
+"""Of containers in which a file that was cut off can be told from a whole one."""
 
 
 Place: TypeAlias = int | float
@@ -185,17 +186,24 @@ def _reached(index: int, seconds: float, place: Place) -> bool:
 
 
 class VideoWriter:
-    """Writes an MP4 in the size of its first image; the file appears under its name when it is closed.
+    """Writes MPEG-4 in the size of its first image; the file appears under its name when it is closed.
 
-    :raises ValueError: for a path that is not UTF-8, or whose suffix is that of no video.
+    The suffix of its name chooses the container: MP4, QuickTime, Matroska or AVI.
+
+    :raises ValueError: for a path that is not UTF-8, or has another suffix.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
         opencv_path(path.absolute())
+        if path.suffix.lower() not in _WRITTEN:
+            raise ValueError(f"{path} cannot be a video: its name should end in .mp4, or {', '.join(_WRITTEN[1:])}")
         with tempfile.TemporaryDirectory() as folder:
-            trial = cv2.VideoWriter(str(Path(folder, f"x{path.suffix}")), _CODEC, 25.0, (64, 64))
-            if not trial.isOpened() or path.suffix.lower() in IMAGE_SUFFIXES:
-                raise ValueError(f"{path} cannot be a video: its name should end in .mp4, and OpenCV have FFmpeg")
+            trial = _ffmpeg_writer(Path(folder, f"x{path.suffix}"), 25.0, 64, 64)
+            if not trial.isOpened():
+                raise ValueError(
+                    f"{path} cannot be a video: OpenCV {cv2.__version__} cannot write one to {tempfile.gettempdir()}; "
+                    "it needs FFmpeg, and space there"
+                )
             trial.release()
         self._path, self._fps = path, _frame_rate(fps)
         self._output: OutputFile | None = None
@@ -228,13 +236,10 @@ class VideoWriter:
 
     def _open(self, width: int, height: int) -> None:
         self._output = OutputFile(self._path)
-        writer = cv2.VideoWriter(str(self._output.partial), _CODEC, self._fps, (width, height))
+        writer = _ffmpeg_writer(self._output.partial, self._fps, width, height)
         if not writer.isOpened():
             self.discard()
-            raise WriteFailed(
-                f"cannot write the video {self._path}; its name should end in .mp4, its folder be writable, and "
-                "OpenCV built with FFmpeg"
-            )
+            raise WriteFailed(f"cannot write the video {self._path}; its folder should be writable and have space left")
         self._writer = writer
 
     def close(self) -> None:
@@ -246,15 +251,13 @@ class VideoWriter:
             return
         self._writer.release()
         self._writer = None
-        # OpenCV reports no write errors; a file that a full disk truncated has no index, and so no frames
-        kept = _count_frames(self._output.partial)
-        if kept != self._count:
+        # OpenCV reports no write errors
+        kept, damage = _count_images(self._output.partial), find_damage(self._output.partial, closed=True)
+        if damage or kept != self._count:
             self._output.discard()
+            why = damage if kept == self._count else f"of {self._count} images {kept} can be read back"
             remedy = "see that its disk has space and ulimit -f allows it, or write to another"
-            raise WriteFailed(
-                f"{self._path} could not be finished: of {self._count} images {kept} can be read back, and it was "
-                f"removed; {remedy}"
-            )
+            raise WriteFailed(f"{self._path} could not be finished: {why}, and it was removed; {remedy}")
         self._output.commit()
 
     def discard(self) -> None:
@@ -272,10 +275,15 @@ def _frame_rate(fps: float) -> float:
     return round(fps, 3 if fps < 60 else 2 if fps < 600 else 1)
 
 
-def _count_frames(path: Path) -> int:
-    capture = cv2.VideoCapture(opencv_path(path))
+def _ffmpeg_writer(path: Path, fps: float, width: int, height: int) -> cv2.VideoWriter:
+    return cv2.VideoWriter(str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"mp4v"), fps, (width, height))
+
+
+def _count_images(path: Path) -> int:
+    """Return the number of images in a file, which are not decoded."""
+    capture = cv2.VideoCapture(opencv_path(path), cv2.CAP_FFMPEG, (cv2.CAP_PROP_FORMAT, -1))
     try:
-        return max(0, int(capture.get(cv2.CAP_PROP_FRAME_COUNT))) if capture.isOpened() else 0
+        return sum(1 for _ in iter(capture.grab, False))
     finally:
         capture.release()
 

@@ -19,16 +19,22 @@ _AVI_PARTS, _UNCLOSED = {b"RIFF", b"LIST"}, {0, 2**32 - 1}
 _EBML, _SEGMENT, _CLUSTER = 0x1A45DFA3, 0x18538067, 0x1F43B675
 
 
-def find_damage(path: Path) -> str:
-    """Return what is wrong with a video's file; empty if nothing is, or for other containers and unfinished files."""
+def find_damage(path: Path, *, closed: bool = False) -> str:
+    """Return what is wrong with a video's file; empty if nothing is, or for other containers and unfinished files.
+
+    :param closed: it is FFmpeg's and finished: its lengths must be filled in, and be exact.
+    """
     size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(12)
         if head[4:8] == b"ftyp":
             return _mp4(file, size)
         if head[:4] == b"RIFF" and head[8:] == b"AVI ":
-            return _avi(file, size)
-        return _matroska(file, size) if head[:4] == _EBML.to_bytes(4, "big") else ""
+            return _avi(file, size, closed)
+        return _matroska(file, size, closed) if head[:4] == _EBML.to_bytes(4, "big") else ""
+
+
+_OPEN = "it was not closed"
 
 
 def _cut_off(size: int, end: int) -> str:
@@ -121,16 +127,16 @@ def _edited(data: bytes) -> int:
     return sum(duration for duration, media_time, _ in entries if media_time >= 0)
 
 
-def _avi(file: BinaryIO, size: int) -> str:
+def _avi(file: BinaryIO, size: int, closed: bool) -> str:
     at, limit = 0, 0
     while at + 12 <= size:
         file.seek(at)
         kind, length, _ = struct.unpack("<4sI4s", file.read(12))
         if at >= limit:  # between the RIFFs of a large file
             if kind != b"RIFF" or length in _UNCLOSED:
-                return ""
+                return _OPEN if closed and kind == b"RIFF" else ""
             limit = at + 8 + length
-            if limit > size + 64:  # some writers count their own head, too
+            if limit > size + (0 if closed else 64):  # some recorders count their own head, too
                 return _cut_off(size, limit)
         if not all(32 <= byte < 127 for byte in kind):
             return f"it is damaged at byte {at}"
@@ -138,7 +144,7 @@ def _avi(file: BinaryIO, size: int) -> str:
     return ""
 
 
-def _matroska(file: BinaryIO, size: int) -> str:
+def _matroska(file: BinaryIO, size: int, closed: bool) -> str:
     """Walk through the elements; one of unknown length is of a stream or of a recorder that may have been killed."""
     at, limits, unfinished = 0, [size], False
     while at < size:
@@ -152,6 +158,8 @@ def _matroska(file: BinaryIO, size: int) -> str:
         name, begin, length = found
         end = limits[-1] if length is None else at + begin + length
         unfinished = unfinished or (name == _SEGMENT and length is None)
+        if closed and unfinished:
+            return _OPEN
         if name == _SEGMENT and end > size:
             return _cut_off(size, end)
         if (len(limits) == 1 and name not in (_EBML, _SEGMENT)) or (unfinished and end > size):

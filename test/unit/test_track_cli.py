@@ -136,6 +136,7 @@ def test_the_video_written_shows_the_box_on_every_frame(run: Callable[..., int],
         (["VIDEO", INIT, "--copy-images"], "--copy-images writes into the bag of --out-bag"),
         (["VIDEO", INIT, "--out", "name"], "its name should end in .mp4"),
         (["VIDEO", INIT, "--out", "name.png"], "its name should end in .mp4"),
+        (["VIDEO", INIT, "--out", "name.ts"], "its name should end in .mp4, or .m4v, .mov, .mkv, .avi"),
     ],
 )
 def test_a_request_it_cannot_serve_ends_with_2_and_one_line(

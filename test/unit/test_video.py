@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Videos: the same frames from a file and a folder, unreadable sources, and the written MP4."""
+"""Videos: the same frames from a file and a folder, unreadable sources, and what is written."""
 
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from helpers.video_fixtures import set_frame_durations, write_mpeg2
 
 from dimp_ros.datasets.film import Film
+from dimp_ros.files.outputs import WriteFailed
 from dimp_ros.images import film_capture
 from dimp_ros.images.files import list_images, read_image
 from dimp_ros.images.frame_source import Span, VideoFileSource
@@ -213,6 +215,33 @@ def test_all_images_of_a_video_must_have_one_size(tmp_path):
     writer.write(picture(3))
     writer.close()
     assert numbers(Video(str(path))) == [(0, 1), (1, 3)]
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".m4v", ".MOV", ".mkv", ".avi"])
+def test_video_that_lacks_its_last_bytes_is_not_kept(tmp_path: Path, suffix: str) -> None:
+    """OpenCV reports no error when the disk is full, and most such files can be read up to somewhere."""
+    path = tmp_path / f"film{suffix}"
+    noise = np.random.default_rng(0).integers(0, 255, (30, 48, 64, 3), np.uint8)
+
+    def write(limit: int) -> None:
+        writer, before = VideoWriter(path, 20.0), resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            for image in noise:
+                writer.write(image)
+            writer.close()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    write(10**7)
+    size = path.stat().st_size
+    path.unlink()
+    for missing in (1, 3, 9, 63, 64, 65, 200, 900, size // 4, size // 2, size - 100):
+        with pytest.raises(WriteFailed, match=r"film.* could not be finished: (of 30 images|it was cut off at byte)"):
+            write(size - missing)
+        assert os.listdir(tmp_path) == []
+    write(size)
+    assert len(images(Video(str(path)))) == 30
 
 
 def test_a_video_that_cannot_be_written_is_refused_each_time(tmp_path):

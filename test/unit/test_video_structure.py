@@ -51,7 +51,7 @@ def read(path: Path) -> tuple[int, str, list[str]]:
 
 @pytest.mark.parametrize("film", KINDS, indirect=True)
 def test_whole_film_is_not_called_damaged(film):
-    assert read(film) == (FRAMES, "", [])
+    assert read(film) == (FRAMES, "", []) and find_damage(film, closed=True) == ""
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
@@ -129,7 +129,7 @@ def test_avi_whose_recorder_was_killed_is_read_as_far_as_it_goes(film, size):
     content = bytearray(film.read_bytes()[:-5000])
     struct.pack_into("<I", content, 4, size)
     film.write_bytes(content)
-    assert find_damage(film) == ""
+    assert find_damage(film) == "" and find_damage(film, closed=True) == "it was not closed"
 
 
 @pytest.mark.parametrize("film", ["mkv", "webm"], indirect=True)
@@ -140,7 +140,7 @@ def test_matroska_of_unknown_length_may_end_anywhere(film):
     content = content[:segment] + b"\x01" + b"\xff" * 7 + content[segment + 8 :]
     for size in (len(content), len(content) * 2 // 3, len(content) // 2):
         film.write_bytes(content[:size])
-        assert find_damage(film) == ""
+        assert find_damage(film) == "" and find_damage(film, closed=True) == "it was not closed"
     film.write_bytes(content[:size] + bytes(size // 3) + content[size * 4 // 3 :])
     assert "it is damaged at byte" in find_damage(film)
 

@@ -119,16 +119,19 @@ def _train(options: argparse.Namespace) -> int:
             print(f"this run is complete; to extend it, give more than its {config.steps} --steps")
         finished = trainer.run(options.minutes * 60, interrupted)
         if context.is_main:
-            print(f"step {trainer.step} of {config.steps}; weights in {options.folder / 'weights.safetensors'}")
+            print(f"step {trainer.step} of {config.steps}; weights in {options.folder / WEIGHTS}")
+        kept = context.is_main and trainer.exported.changed
         if interrupted() and context.is_main:
             print("interrupted; repeat the command to go on from there", file=sys.stderr)
-    return 0 if finished else 3
+    if not finished:
+        return 3
+    return 1 if kept and not trainer.exported.written else 0
 
 
 @command("dimp-train")
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; return its exit status (0: finished, 2: a bad request, 3: stopped by ``--minutes`` or a
-    signal).
+    """Run the command; return its exit status (0: finished, 1: finished, but for weights that others changed and that
+    were kept, 2: a bad request, 3: stopped by ``--minutes`` or a signal).
     """
     options = build_parser().parse_args(arguments)
     try:

@@ -21,25 +21,32 @@ from tqdm import tqdm
 from dimp_ros.datasets.base import held_out
 from dimp_ros.datasets.registry import open_data_sets
 from dimp_ros.files.json_file import named_errors
-from dimp_ros.files.outputs import write_text
+from dimp_ros.files.outputs import write_bytes, write_text
 from dimp_ros.files.shared_folder import SharedFolder
 from dimp_ros.model.box_refiner import BoxRefiner
-from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_weights
+from dimp_ros.model.checkpoints.checkpoint import (
+    load_model,
+    read_weights,
+    save_torch,
+    stored_tensors,
+    weights_content,
+)
 from dimp_ros.model.checkpoints.network_source import tensors_digest
-from dimp_ros.model.checkpoints.weights_file import WeightsInfo
-from dimp_ros.model.dimp import build_empty_model, build_model
+from dimp_ros.model.checkpoints.weights_file import WeightsError, WeightsInfo
+from dimp_ros.model.dimp import DimpNet, build_empty_model, build_model
 from dimp_ros.model.point_box import PointBoxHead
 from dimp_ros.synthetic.image_store import Pixels, open_tables
 from dimp_ros.synthetic.image_store_writer import build_store
 from dimp_ros.training.batches import BatchStream, CachedBatches, FreshBatches, validation_frames
 from dimp_ros.training.config import TrainingConfig
 from dimp_ros.training.distributed import DistributedContext, broadcast, distribute
+from dimp_ros.training.exported_file import HASH_SUFFIX, ExportedFile
 from dimp_ros.training.network import Frames, TrainingNetwork, parameter_groups
 from dimp_ros.training.run_log import REMEDY, RunLog, read_state
 
 RECORD_EVERY, SAVE_EVERY = 50, 250
 CHECKPOINT, WEIGHTS, CONFIG = "checkpoint.pt", "weights.safetensors", "config.yaml"
-OUTPUTS = (CHECKPOINT, WEIGHTS, CONFIG, "log.jsonl")
+OUTPUTS = (CHECKPOINT, WEIGHTS, Path(WEIGHTS).with_suffix(HASH_SUFFIX).name, CONFIG, "log.jsonl")
 """Files in a run's folder that are replaced or appended to."""
 
 
@@ -75,6 +82,7 @@ class Trainer:
         data_sets = open_data_sets(config.data) if context.is_main else []
         folder.mkdir(parents=True, exist_ok=True)
         self.store = store or folder / "store"
+        self.exported = ExportedFile(folder / WEIGHTS)
         resumed = self.checkpoint.exists()
         self._build(start, resumed)  # before the images are decoded: a wrong configuration fails at once
         if resumed:
@@ -144,7 +152,7 @@ class Trainer:
     def run(self, seconds: float = math.inf, interrupted: Callable[[], bool] = lambda: False) -> bool:
         """Train until the end, for ``seconds`` or until ``interrupted()``; return whether the run is complete."""
         deadline = time.monotonic() + seconds
-        stopped = False
+        stopped, idle = False, self.step >= self.config.steps
         bar = tqdm(
             total=self.config.steps, initial=self.step, desc="steps", mininterval=10, disable=not self.context.is_main
         )
@@ -163,7 +171,10 @@ class Trainer:
         bar.close()
         if self.context.is_main and self.log is not None:
             self.log.write(self.step, self.seconds)
-            self.save()
+            if idle and self.exported.changed:
+                self._tell_kept()
+            else:
+                self.save()
         return self.step >= self.config.steps
 
     def _after_step(self, frames: Frames, bar: Any) -> None:
@@ -219,7 +230,12 @@ class Trainer:
         return {name: float(torch.stack([each[name] for each in losses]).mean()) for name in losses[0]}
 
     def save(self) -> None:
-        """Write the checkpoint, the averaged weights and the configuration, each whole or not at all."""
+        """Write the checkpoint, the averaged weights and the configuration, each whole or not at all.
+
+        Weights that were changed by others are kept.
+        """
+        weights, kept = self._weights(), self.exported.changed
+        self.exported.announce(weights)
         state = {
             "config": self.config.plain(),
             "origin": self.origin,
@@ -228,14 +244,21 @@ class Trainer:
             "tracker": self._settings,
             "step": self.step,
             "seconds": self.seconds,
+            "export": self.exported.announced,
             "model": self.model.state_dict(),
             "average": self.average.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
         save_torch(self.checkpoint, state)
-        self.export(self.folder / WEIGHTS)
+        if kept:
+            self._tell_kept()
+        else:
+            self.exported.write(weights)
         text = yaml.safe_dump(self.config.plain(), sort_keys=False)
         write_text(self.folder / CONFIG, text)
+
+    def _tell_kept(self) -> None:
+        print(f"dimp-train: {self.exported.remark}", file=sys.stderr)
 
     def export(self, path: Path) -> None:
         """Write the averaged weights in half precision with their metadata.
@@ -243,6 +266,9 @@ class Trainer:
         The box refiner and the settings of the starting weights are kept, and their head for points where the backbone
         that it reads is frozen.
         """
+        write_bytes(path, self._weights())
+
+    def _weights(self) -> bytes:
         backbone = self.model.feature_extractor
         info = WeightsInfo(
             architecture=self.config.model,
@@ -259,14 +285,30 @@ class Trainer:
             },
             tracker=self._settings,
         )
+        return weights_content(self._whole(), info, torch.float16)
+
+    def _whole(self) -> DimpNet:
+        """Return the averaged network with the heads that are trained apart."""
         whole = copy.deepcopy(self.average)
         whole.box_refiner, whole.point_box = self._heads
-        save_weights(path, whole, info, torch.float16)
+        return whole
+
+    def _find_export(self) -> str:
+        """Return the hash of the weights file if it has this network and no fitted confidence, else nothing."""
+        try:
+            found = read_weights(self.exported.path)
+        except (OSError, WeightsError):
+            return ""
+        own = stored_tensors(self._whole(), torch.float16)
+        same = tensors_digest(dict(sorted(found.tensors.items()))) == tensors_digest(dict(sorted(own.items())))
+        fitted = found.info.confidence_knots or found.info.tracker != self._settings
+        return self.exported.digest() if same and not fitted else ""
 
     def _restore(self, start: Path | None) -> None:
         """Resume from the checkpoint.
 
-        :raises ValueError: if it is damaged, or of a run with another configuration or other weights to begin with.
+        :raises ValueError: if it is damaged, or of a run with another configuration or other weights to begin with, or
+            if steps are left and others have changed the weights that they would replace.
         """
         state = read_state(self.checkpoint, self.context.device)
         with named_errors(self.checkpoint, REMEDY):
@@ -288,6 +330,9 @@ class Trainer:
             self.average.load_state_dict(state["average"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.origin, self.step, self.seconds = origin, state["step"], state["seconds"]
+        self.exported.announced = str(state.get("export") or self._find_export())  # earlier checkpoints have no hash
+        if self.step < self.config.steps and self.exported.changed:
+            raise ValueError(self.exported.remark)
 
     def _check_start(self, begun: str | None, origin: str, start: Path | None) -> None:
         """Refuse other weights than those that the run began with.

@@ -67,8 +67,12 @@ def stored_tensors(model: DimpNet, dtype: torch.dtype = torch.float32) -> dict[s
 
 def save_weights(path: str | Path, model: DimpNet, info: WeightsInfo, dtype: torch.dtype = torch.float32) -> None:
     """Write the model's weights and ``info`` as safetensors; floating-point values are stored as ``dtype``."""
-    content = save(stored_tensors(model, dtype), metadata={"dimp_ros": json.dumps(asdict(info))})
-    write_bytes(Path(path), content)
+    write_bytes(Path(path), weights_content(model, info, dtype))
+
+
+def weights_content(model: DimpNet, info: WeightsInfo, dtype: torch.dtype = torch.float32) -> bytes:
+    """Return the content of the file that `save_weights` writes."""
+    return save(stored_tensors(model, dtype), metadata={"dimp_ros": json.dumps(asdict(info))})
 
 
 def save_reference(

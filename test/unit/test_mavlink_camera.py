@@ -73,6 +73,21 @@ class Ground:
         values = [*parameters, *[0.0] * (7 - len(parameters))]
         self.say(common.MAVLink_command_long_message(*to, number, confirmation, *values))
 
+    def give(self, what: tuple[Any, ...], confirmation: int = 0, *, sender: tuple[int, int] = GROUND) -> None:
+        """Send a command as it is noted in `asked`, or its repeat."""
+        values = [*what[1:], *[0.0] * (8 - len(what))]
+        message = common.MAVLink_command_long_message(*CAMERA, NUMBERS[what[0]], confirmation, *values)
+        message.pack(common.MAVLink(None, *sender))
+        self.camera.on_message(common.MAVLink(None).parse_buffer(message.get_msgbuf())[0])
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass, in which the camera runs."""
+        end = self.now + seconds
+        while self.now < end:
+            self.now = min(self.now + 1.0, end)
+            self.camera.tick()
+        self.received.clear()
+
     def take(self, kind: str) -> list[Any]:
         """Return what was received of a kind, and forget everything received."""
         found = [message for message in self.received if message.get_type() == kind]
@@ -292,6 +307,116 @@ def test_repeated_command_in_progress_is_not_carried_out_twice() -> None:
     assert ground.result() == common.MAV_RESULT_ACCEPTED
     ground.command(common.MAV_CMD_CAMERA_TRACK_RECTANGLE, 0.1, 0.1, 0.2, 0.2)
     assert len(ground.asked) == 2, "the next command is a new one"
+
+
+@pytest.mark.parametrize("seconds", [0.3, 30.0])
+@pytest.mark.parametrize("later", [[STOP], [RIGHT], [MIDDLE], [RIGHT, STOP], [STOP, RIGHT]])
+@pytest.mark.parametrize("first", [LEFT, ("point", 0.25, 0.25)])
+@pytest.mark.parametrize("sender", [GROUND, (254, 190)])
+def test_late_repeat_of_a_start_does_not_undo_what_came_after_it(
+    first: Any, later: list[Any], seconds: float, sender: tuple[int, int]
+) -> None:
+    ground = Ground()
+    ground.give(first)
+    for one in later:
+        ground.give(one, sender=sender)
+    ground.wait(seconds)
+    ground.received.clear()
+    for confirmation in (1, 255):
+        ground.give(first, confirmation)
+        assert ground.result() == REJECTED and ground.asked == [first, *later]
+    ground.give(first)
+    assert ground.result() == ACCEPTED, "a new command"
+
+
+@pytest.mark.parametrize(
+    "answer", [CommandAnswer(True), CommandAnswer(False, "nothing there"), CommandAnswer(False, "no tracker", True)]
+)
+def test_repeat_after_the_answer_gets_the_answer_again(answer: CommandAnswer) -> None:
+    ground = Ground()
+    for start in (LEFT, MIDDLE):
+        ground.answer = answer
+        ground.give(start)
+        texts = [one.text for one in ground.received if one.get_type() == "STATUSTEXT"]
+        result = ground.result()
+        ground.answer = CommandAnswer(True)
+        for confirmation in (1, 2, 1):
+            ground.wait(50.0)
+            ground.give(start, confirmation)
+            assert [one.text for one in ground.received if one.get_type() == "STATUSTEXT"] == texts
+            assert ground.result() == result and ground.asked[-1] == start
+    assert ground.asked == [LEFT, MIDDLE]
+
+
+@pytest.mark.parametrize(("given", "asked"), [([LEFT, RIGHT], [LEFT, RIGHT]), ([LEFT, STOP], [LEFT, STOP, STOP])])
+def test_repeat_of_a_start_that_is_open_starts_nothing_after_what_has_come_since(given: list[Any], asked: Any) -> None:
+    ground = Ground()
+    ground.answer = None
+    for one in given:
+        ground.give(one)
+    ground.received.clear()
+    ground.give(LEFT, 1)
+    assert ground.result() == common.MAV_RESULT_IN_PROGRESS
+    ground.waiting.pop(0)(CommandAnswer(True))
+    ground.received.clear()
+    ground.give(LEFT, 2)
+    assert ground.result() == (REJECTED if STOP in given else common.MAV_RESULT_IN_PROGRESS), "the other one's is open"
+    while ground.waiting:
+        ground.waiting.pop(0)(CommandAnswer(True))
+    assert ground.asked == asked
+
+
+@pytest.mark.parametrize(("since_stop", "taken"), [(None, True), (0.3, False), (9.9, False), (10.1, True)])
+def test_repeat_of_a_start_that_was_lost_is_a_start_but_after_a_stop(since_stop: float | None, taken: bool) -> None:
+    ground = Ground()
+    if since_stop is not None:
+        ground.give(STOP, sender=(254, 190))
+        ground.wait(since_stop)
+    for start in (LEFT, MIDDLE):
+        ground.received.clear()
+        ground.give(start, 1)
+        assert ground.result() == (ACCEPTED if taken else REJECTED)
+    assert (MIDDLE in ground.asked) == taken
+    if not taken:
+        ground.wait(11.0)
+        ground.give(MIDDLE, 2)
+        assert ground.result() == REJECTED, "it is no other one"
+
+
+def test_repeat_of_a_start_that_waited_during_a_pause_is_rejected_like_it() -> None:
+    ground = Ground()
+    ground.camera.tick()
+    ground.now += 5.0
+    for confirmation, seconds in ((0, 0.1), (1, 0.3), (2, 20.0)):
+        ground.give(LEFT, confirmation)
+        assert ground.result() == REJECTED and ground.asked == []
+        ground.wait(seconds)
+
+
+def test_every_stop_is_passed_on() -> None:
+    ground = Ground()
+    for start in (LEFT, None, MIDDLE):
+        if start:
+            ground.give(start)
+        for confirmation in (0, 1, 2, 1):
+            ground.received.clear()
+            ground.give(STOP, confirmation)
+            assert ground.result() == ACCEPTED and ground.asked[-1] == STOP
+    assert ground.asked.count(STOP) == 12
+
+
+def test_what_is_remembered_of_starts_is_of_a_minute_and_a_thousand() -> None:
+    ground = Ground()
+    ground.give(LEFT)
+    ground.give(LEFT, 1, sender=(254, 190))
+    assert ground.asked == [LEFT, LEFT], "another station's is another one"
+    ground.wait(61.0)
+    ground.give(LEFT, 1)
+    assert ground.asked == [LEFT] * 3
+    for number in range(1000):
+        ground.give(("point", number / 1000, 0.5))
+    ground.give(LEFT, 1)
+    assert ground.asked[-1] == LEFT and len(ground.camera._tracking._heard) == 1000
 
 
 @pytest.mark.parametrize("to", [(2, 100), (1, 101), (1, 0), (0, 100), (0, 0), (1, 1)])

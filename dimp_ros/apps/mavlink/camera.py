@@ -74,7 +74,7 @@ class TrackingCamera:
         self._next_heartbeat = self._next_status = self._start
         self._default_interval = self._status_interval = 1.0 / status_rate
         self._news = News(None, (0, 0), -math.inf)  # replaced as a whole: it is set and read by different threads
-        self._tracking = TrackingCommands(tracker, self._acknowledge, self._say)
+        self._tracking = TrackingCommands(tracker, self._acknowledge, self._say, clock)
         self._texts = 0
         m = self._m
         self._messages: dict[int, Callable[[], Any]] = {
@@ -108,7 +108,8 @@ class TrackingCamera:
         last = (message.param5, message.param6) if message.get_type() == "COMMAND_LONG" else (message.x, message.y)
         third = message.param7 if message.get_type() == "COMMAND_LONG" else message.z
         parameters = (message.param1, message.param2, message.param3, message.param4, *last, third)
-        command = CameraCommand(message.command, parameters, message.get_srcSystem(), message.get_srcComponent())
+        sender = message.get_srcSystem(), message.get_srcComponent()
+        command = CameraCommand(message.command, parameters, *sender, getattr(message, "confirmation", 0))
         if message.target_component == self._component:
             self._on_command(command)
         elif message.target_component == 0 and command.number == self._m.MAV_CMD_REQUEST_MESSAGE:
@@ -149,10 +150,9 @@ class TrackingCamera:
             self._set_interval(command)
         elif command.number in self._old_requests:
             self._answer_message(command, self._old_requests[command.number])
-        elif command.number in self._tracking.starts and self._clock() - self._awake < QUEUE_SECONDS:
-            self._tracking.refuse(command, "it waited while this node was paused: draw again")
         elif command.number in self._tracking.numbers:
-            self._tracking.on_command(command)
+            waited = self._clock() - self._awake < QUEUE_SECONDS
+            self._tracking.on_command(command, "it waited while this node was paused: draw again" if waited else "")
         else:
             self._acknowledge(command, m.MAV_RESULT_UNSUPPORTED)
 

@@ -282,6 +282,27 @@ def test_gimbal_gets_its_zero_in_every_mode_and_however_late() -> None:
     assert zeros and not moving(zeros) and bench.run(2.0) == []
 
 
+@pytest.mark.parametrize("options", [{}, {"gimbal": True}], ids=["vehicle", "gimbal"])
+def test_what_waits_in_the_link_at_the_end_is_sent_only_if_a_zero_is_last_in_it(options: dict[str, bool]) -> None:
+    def taken(connected: bool) -> bool:
+        bench = Bench(**options)
+        assert bench.control.at_rest, "nothing has moved"
+        bench.twist = TURNING
+        assert moving(bench.run(1.3)) and not bench.control.at_rest
+        bench.connected = connected
+        assert bool(bench.control.close(lambda seconds: bench.run(seconds) and None)) != connected
+        return bench.control.at_rest
+
+    assert taken(True) and not taken(False)
+    bench = Bench(**options)
+    bench.twist = TURNING
+    bench.run(1.3)
+    bench.connected = False
+    bench.twist = (0.0,) * 6
+    bench.run(9.0)
+    assert not bench.control.at_rest, "however long ago it moved"
+
+
 def test_zero_reaches_the_autopilot_after_a_reconnection() -> None:
     control: AutopilotControl
     with socket.create_server(("127.0.0.1", 0)) as server:

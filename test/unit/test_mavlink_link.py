@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pty
 import socket
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -267,6 +269,82 @@ def test_a_slow_stream_holds_few_bytes_back_and_drops_the_others(monkeypatch: py
                     time.sleep(0.02)
                     transport.write(b"x" * 70)
         transport.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system does not tell how many bytes wait")
+@pytest.mark.parametrize(
+    ("kind", "end"),
+    [("tcpin", "displaced")]
+    + [(kind, end) for kind in ("tcp", "tcpin") for end in ("discarded", "stalled", "killed", "delivered")],
+)
+def test_bytes_that_wait_when_a_stream_ends_are_old_and_discarded_but_at_an_orderly_end(
+    kind: str, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dimp_ros.apps.mavlink.transport.JAM_SECONDS", 0.0)
+    with small_peer(kind) as (one, stream):
+        sent = 12_000  # the peer's system takes a part
+        one.write(b"x" * sent)
+        if end == "stalled":
+            monkeypatch.setattr("dimp_ros.apps.mavlink.transport.SILENT_SECONDS", 0.0)
+            with contextlib.suppress(TimeoutError):
+                while one._stream is not None:
+                    one.write(b"")
+        elif end == "displaced":
+            assert one._server is not None
+            monkeypatch.setattr("dimp_ros.apps.mavlink.transport.SILENT_SECONDS", 0.0)
+            with socket.create_connection(one._server.getsockname()):
+                one.read(10.0)
+        elif end == "killed":
+            assert one._stream is not None
+            os.close(one._stream.detach())  # as the system does for a process that is killed
+        else:
+            one.close(deliver=end == "delivered")
+        read, broken = 0, False
+        try:
+            while data := stream.recv(65536):
+                read += len(data)
+        except ConnectionResetError:
+            broken = True
+        assert (read == sent, broken) == ((True, False) if end == "delivered" else (False, True)), (read, sent)
+
+
+@contextmanager
+def small_peer(kind: str) -> Iterator[tuple[TcpTransport, socket.socket]]:
+    """Connect a transport and a peer of a small buffer, which reads nothing by itself."""
+    with socket.socket() as peer:
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        if kind == "tcp":
+            peer.bind((HOST, 0))
+            peer.listen(1)
+            one = TcpTransport(HOST, peer.getsockname()[1], listen=False)
+            stream = peer.accept()[0]
+        else:
+            port = free_port(socket.SOCK_STREAM)
+            one = TcpTransport(HOST, port, listen=True)
+            peer.connect((HOST, port))
+            one.read(10.0)
+            stream = peer
+        with stream:
+            stream.settimeout(10.0)
+            yield one, stream
+        one.close()
+
+
+def test_a_serial_device_that_is_closed_as_broken_sends_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("serial", reason="pyserial is not installed: pip install pyserial")
+    master, slave = pty.openpty()
+    try:
+        for deliver, expected in ((True, ["close"]), (False, ["reset_output_buffer", "close"])):
+            device, calls = transport.SerialTransport(os.ttyname(slave), 57600), []
+            port = device._port
+            port.close()
+            for name in ("reset_output_buffer", "close"):
+                monkeypatch.setattr(port, name, partial(calls.append, name))
+            device.close(deliver=deliver)
+            assert calls == expected
+    finally:
+        os.close(master)
+        os.close(slave)
 
 
 def test_a_device_that_counts_a_buffer_for_each_message_is_not_jammed(monkeypatch: pytest.MonkeyPatch) -> None:

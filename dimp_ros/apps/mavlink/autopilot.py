@@ -202,6 +202,12 @@ class AutopilotControl:
             self._moved = -math.inf
         return ""
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether the link has taken no motion, or a zero after it."""
+        with self._lock:
+            return self._moved == -math.inf or self._stopped
+
     def _stopping(self, now: float) -> bool:
         """Return whether motion was sent that zero may have to follow."""
         return now - self._moved < (math.inf if self._gimbal else SETPOINT_SECONDS)

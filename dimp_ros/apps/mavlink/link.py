@@ -146,7 +146,7 @@ class MavlinkLink:
         self._codec: Any = None
         self._heard: dict[Any, int] = {}
         self._lock = threading.Lock()
-        self._closing = threading.Event()
+        self._closing, self._deliver = threading.Event(), True
         self._budgets = {kind: Budget(MAX_MESSAGES_PER_SECOND, BURST_MESSAGES) for kind in MessageKind}
         self._thread = threading.Thread(target=self._run, name="mavlink", daemon=True)
         self.dropped = 0
@@ -158,8 +158,12 @@ class MavlinkLink:
         """Begin to connect and to receive."""
         self._thread.start()
 
-    def close(self, timeout: float = 3.0) -> bool:
-        """End the thread and close the connection; return whether it has ended within ``timeout`` seconds."""
+    def close(self, timeout: float = 3.0, *, deliver: bool = True) -> bool:
+        """End the thread and close the connection; return whether it has ended within ``timeout`` seconds.
+
+        :param deliver: what waits in the system is still sent; that of a broken connection never is.
+        """
+        self._deliver = deliver
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join(timeout)
@@ -235,7 +239,7 @@ class MavlinkLink:
         """Close the connection, with the lock held."""
         if self._transport is not None:
             with contextlib.suppress(OSError):
-                self._transport.close()
+                self._transport.close(deliver=error is None and self._deliver)
             self._transport = self._codec = None
         if error is not None:
             self._note(f"{type(error).__name__}: {error}")

@@ -260,7 +260,7 @@ class MavlinkNode(Node):
         if self._commands:
             if trouble := self._autopilot.close():
                 self.get_logger().error(trouble)
-        return self.link.close()
+        return self.link.close(deliver=self._autopilot.at_rest)
 
     def destroy_node(self) -> None:
         """Close the link, then destroy the node."""

@@ -7,6 +7,7 @@ import contextlib
 import math
 import select
 import socket
+import struct
 import sys
 import time
 from typing import Any, Protocol
@@ -21,10 +22,13 @@ DATAGRAM_BYTES = 2048
 CONNECT_SECONDS = 2.0
 SILENT_SECONDS = 5.0
 """A TCP client without a valid message for so long makes room for one that waits; a stream is closed that takes no byte
-for so long."""
+for so long, and the system sends none again that were not acknowledged for so long."""
 
 SEND_SECONDS = 0.2
 """A stream that takes no bytes for so long is closed."""
+
+DISCARD, DELIVER = struct.pack("ii", 1, 0), struct.pack("ii", 0, 0)
+"""Values of SO_LINGER: what becomes of bytes that wait when a socket is closed."""
 
 MOST_WAITING = 512
 """Bytes that may wait in a stream, about eight messages: more are not sent but dropped, as in UDP."""
@@ -58,8 +62,11 @@ class Transport(Protocol):
         :raises OSError: when the connection is broken.
         """
 
-    def close(self) -> None:
-        """Close the connection."""
+    def close(self, deliver: bool = True) -> None:
+        """Close the connection.
+
+        :param deliver: what waits in the system is still sent; otherwise it is discarded, since it is old.
+        """
 
 
 def open_transport(where: str, baud: int) -> Transport:
@@ -146,13 +153,16 @@ class UdpTransport:
                 self._socket.sendto(data, address)
                 self.taken = True
 
-    def close(self) -> None:
-        """Close the socket."""
+    def close(self, deliver: bool = True) -> None:
+        """Close the socket: datagrams do not wait."""
         self._socket.close()
 
 
 class TcpTransport:
     """A byte stream to a server, or, listening, to one client at a time: see `SILENT_SECONDS`.
+
+    What waits in the system when the stream ends, as over a cable that is out, is discarded, also if the process is
+    killed: otherwise the system would send it long after it was due.
 
     :raises OSError: if nobody answers, or the address cannot be bound.
     """
@@ -175,6 +185,9 @@ class TcpTransport:
     def _prepared(stream: socket.socket) -> socket.socket:
         stream.settimeout(SEND_SECONDS)
         stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if hasattr(socket, "TCP_USER_TIMEOUT"):
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(SILENT_SECONDS * 1e3))
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, DISCARD)
         return stream
 
     def read(self, timeout: float) -> bytes:
@@ -219,8 +232,11 @@ class TcpTransport:
             raise error
         self._stream = None
 
-    def close(self) -> None:
+    def close(self, deliver: bool = True) -> None:
         """Close all sockets."""
+        if self._stream is not None and deliver:
+            with contextlib.suppress(OSError):  # it may be closed already
+                self._stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, DELIVER)
         for one in (self._stream, self._server):
             if one is not None:
                 one.close()
@@ -301,6 +317,9 @@ class SerialTransport:
         if self.taken:
             self._port.write(data)
 
-    def close(self) -> None:
+    def close(self, deliver: bool = True) -> None:
         """Close the device."""
+        if not deliver:
+            with contextlib.suppress(Exception):  # it may be gone, for which pyserial has several errors
+                self._port.reset_output_buffer()
         self._port.close()

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -88,6 +89,23 @@ def test_first_and_last_frame_are_played_and_a_loop_repeats(folder):
             viewer.look()
             wait_until(lambda: len(viewer.images) >= 7, "the third round")
             assert viewer.shown[:7] == [2, 3, 4, 2, 3, 4, 2] and not viewer.codes
+
+
+@pytest.mark.parametrize("fault", ["gone", "cut", "fifo"])
+def test_a_video_that_goes_away_in_a_loop_ends_it_in_one_line(film, fault, capfd):
+    with context():
+        viewer = Viewer(video=str(film), rate=100.0, loop=True, wait_for_subscribers=1)
+        with spinning(viewer.source, viewer.node):
+            if fault == "cut":
+                os.truncate(film, 200)
+            else:
+                film.unlink()
+            if fault == "fifo":
+                os.mkfifo(film)
+            viewer.look()
+            wait_until(lambda: viewer.codes, "the end")
+    output = "".join(capfd.readouterr())
+    assert viewer.codes == [1] and "the video cannot be played any more: " in output and "Traceback" not in output
 
 
 def test_while_paused_the_image_is_repeated_with_new_stamps(folder):

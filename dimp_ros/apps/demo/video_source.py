@@ -87,7 +87,12 @@ class VideoSource(Node):
                 self._end(0)
                 return
             self._frame = frame.image
-            self._next = self._frame_after(frame)
+            try:
+                self._next = self._frame_after(frame)
+            except (OSError, ValueError) as error:  # its file has gone since
+                self.get_logger().error(f"the video cannot be played any more: {error}")
+                self._end(1)
+                return
         assert self._frame is not None
         header = Header(stamp=self.get_clock().now().to_msg(), frame_id=self._settings["frame_id"])
         self._images.publish(from_bgr(header, self._frame))

@@ -46,6 +46,8 @@ ALIKE = 4.0
 LARGEST_NATIVE = 0.16
 """Largest share of its image that a native target covers."""
 
+MOST_DISTRACTORS = 100
+
 
 @dataclass(frozen=True)
 class SceneConfig:
@@ -74,6 +76,25 @@ class SceneConfig:
     coarse: float = 0.5
     crowd: float = 0.0
     inside: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Check what would be drawn from for ever, or not at all.
+
+        :raises ValueError: naming the entry, its value and what it must be.
+        """
+        if len(self.mix) != 3 or not all(_is_number(share, 1e6) for share in self.mix) or not any(self.mix):
+            raise ValueError(f"mix is {list(self.mix)}; it must be three shares from 0 on, and not all of them 0")
+        for name in ("same_category", "near", "occluder", "vanish", "bend", "part", "coarse", "crowd", "inside"):
+            if not _is_number(getattr(self, name), 1):
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be a probability, 0 to 1")
+        if not 0 <= self.distractors <= MOST_DISTRACTORS:
+            raise ValueError(f"distractors is {self.distractors}; it must be 0 to {MOST_DISTRACTORS}")
+        if self.clip_span < 0:
+            raise ValueError(f"clip_span is {self.clip_span}; it must be at least 0")
+
+
+def _is_number(value: object, most: float) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value <= most
 
 
 class ScenePlanner:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import multiprocessing
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -26,7 +25,6 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from dimp_ros.files.outputs import sync_file, write_error, write_text
-from dimp_ros.files.program import end_with_parent
 from dimp_ros.model.checkpoints.network_source import tensors_digest
 from dimp_ros.model.dimp import DimpNet
 from dimp_ros.synthetic.image_store import Pixels, open_tables, read_tables
@@ -35,6 +33,7 @@ from dimp_ros.synthetic.scene_planner import ScenePlanner
 from dimp_ros.training.config import TrainingConfig
 from dimp_ros.training.network import Frames, early_maps
 from dimp_ros.training.sampling import CROP_SIZE, Group, draw_group, render_groups
+from dimp_ros.training.workers import DIED, ignore_interrupts, share_work
 
 FRESH, CACHED, VALIDATION = 11, 12, 13
 """Purpose of random numbers, part of every seed."""
@@ -66,15 +65,29 @@ class _Plans(Dataset[list[Group]]):
 
 
 class FreshBatches:
-    """New sequences for every step: workers plan them, this process renders them on the device of ``pixels``."""
+    """New sequences for every step: workers plan them, this process renders them on the device of ``pixels``.
 
-    def __init__(self, store: Path, pixels: Pixels, config: TrainingConfig, rank: int, workers: int) -> None:
+    :param interrupted: asked when a worker has died; where it is true, the batches end.
+    """
+
+    def __init__(
+        self,
+        store: Path,
+        pixels: Pixels,
+        config: TrainingConfig,
+        rank: int,
+        workers: int,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
         self.plans = _Plans(store, config, rank)
         self.renderer = SceneRenderer(pixels)
-        self.config, self.rank, self.workers = config, rank, workers
+        self.config, self.rank, self.workers, self.interrupted = config, rank, workers, interrupted
 
     def batches(self, first: int) -> Iterator[Frames]:
-        """Iterate over the batches from step ``first`` on."""
+        """Iterate over the batches from step ``first`` on.
+
+        :raises ChildProcessError: if a worker died.
+        """
         loader = DataLoader(
             self.plans,
             batch_size=None,
@@ -83,9 +96,19 @@ class FreshBatches:
             multiprocessing_context="spawn" if self.workers else None,
             prefetch_factor=4 if self.workers else None,
             collate_fn=_same,
+            worker_init_fn=ignore_interrupts,
         )
-        for step, groups in enumerate(loader, start=first):
+        for step, groups in enumerate(self._planned(loader), start=first):
             yield make_frames(self.renderer, groups, (self.config.seed * 1_000_003 + step) * 64 + self.rank)
+
+    def _planned(self, loader: DataLoader[list[Group]]) -> Iterator[list[Group]]:
+        try:
+            yield from loader
+        except RuntimeError as error:
+            if not str(error).startswith("DataLoader worker"):
+                raise
+            if not self.interrupted():  # the signal may have been for all processes
+                raise ChildProcessError(DIED) from error
 
 
 def _same(groups: list[Group]) -> list[Group]:
@@ -137,7 +160,8 @@ class CachedBatches:
     """Batches from caches of synthetic sequences in memory-mapped files, which single-threaded processes render.
 
     :param folder: holds the caches; the files of older ones are removed.
-    :param interrupted: asked after every sequence that is rendered; where it is true, the batches end.
+    :param interrupted: asked twice a second or more while sequences are rendered, and after each; where it is true, the
+        batches end.
     """
 
     def __init__(
@@ -189,6 +213,7 @@ class CachedBatches:
         """Render a cache, or open the complete one that exists of the same images, backbone and configuration.
 
         :return: its arrays; None where rendering was interrupted.
+        :raises ChildProcessError: if a process that renders died.
         """
         shapes = _shapes(self.model, self.config)
         target = self.folder / f"cache_{self.rank}_{number:04d}"
@@ -202,8 +227,8 @@ class CachedBatches:
             setup = partial(_start, self.store, self.model, self.config, target, shapes)
             work = [(self.config.seed, CACHED, number, self.rank, group) for group in range(self.config.groups)]
             with tqdm(total=len(work), desc=f"cache {number}", mininterval=10, disable=self.rank > 0) as bar:
-                for _ in self._rendered(work, setup):
-                    bar.update()
+                for done in self._rendered(work, setup):
+                    bar.update(done)
                     if self.interrupted():
                         return None
             for path, _, _ in _files(target, shapes):
@@ -214,16 +239,15 @@ class CachedBatches:
             write_text(complete, origin)
         return _open(target, shapes, "r")
 
-    def _rendered(self, work: Sequence[tuple[int, ...]], setup: Callable[..., None]) -> Iterator[None]:
-        """Render the groups of a cache, in several processes where there are; yield after each."""
+    def _rendered(self, work: Sequence[tuple[int, ...]], setup: Callable[..., None]) -> Iterator[int]:
+        """Render the groups of a cache, in several processes where there are; yield how many more are done."""
         if self.processes > 1:
-            # "spawn": a fork of a process whose libraries have started threads can hang.
-            context = multiprocessing.get_context("spawn")
-            with context.Pool(self.processes, initializer=partial(setup, threads=1)) as pool:
-                yield from pool.imap_unordered(_make, work, chunksize=4)
-        else:
-            setup()
-            yield from map(_make, work)
+            yield from share_work(_make, work, self.processes, partial(setup, threads=1))
+            return
+        setup()
+        for seed in work:
+            _make(seed)
+            yield 1
 
     def _origin(self) -> str:
         """Return what the content of a cache follows from, but for its number and rank."""
@@ -298,7 +322,6 @@ def _start(
     """Prepare a process for rendering groups."""
     global _maker
     if threads is not None:  # in a process of its own
-        end_with_parent()
         torch.set_num_threads(threads)
         cv2.setNumThreads(threads)
     tables = open_tables(store)

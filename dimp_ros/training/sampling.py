@@ -30,6 +30,9 @@ TRAIN_JITTER, TEST_JITTER = (1.5, 0.25), (2.25, 0.5)
 
 SMALLEST, LONGEST_ASPECT, SEEN = 6.0, 6.0, 0.7
 
+MOST_DRAWS = 5000
+"""Of a sequence; far more than images take of which sequences can be made."""
+
 MOSTLY = 0.6
 """Windows with a smaller share inside their frames show mostly repeated borders."""
 
@@ -64,11 +67,14 @@ def jittered_windows(
 
 
 def draw_group(planner: ScenePlanner, rng: np.random.Generator, train: int, test: int) -> Group:
-    """Plan ``train`` + ``test`` search windows of one sequence; draws until the scene is usable."""
+    """Plan ``train`` + ``test`` search windows of one sequence; draws until the scene is usable.
+
+    :raises ValueError: if none of `MOST_DRAWS` is.
+    """
     count = train + test
     role = np.arange(count) < train
     shift, log_scale = (np.where(role, *pair) for pair in zip(TRAIN_JITTER, TEST_JITTER, strict=True))
-    while True:
+    for _ in range(MOST_DRAWS):
         times = rng.uniform(0, 1, count)
         scene = planner.plan(rng, times, clean=train)
         if scene is None or not _usable(scene, train):
@@ -78,6 +84,11 @@ def draw_group(planner: ScenePlanner, rng: np.random.Generator, train: int, test
         inside = planner.config.inside
         if not inside or clip or inside_share(windows, scene) >= MOSTLY or rng.random() >= inside:
             break
+    else:
+        raise ValueError(
+            f"none of {MOST_DRAWS} sequences of these images is usable: a target needs sides of {SMALLEST:g} pixels or "
+            f"more, at most 1 : {LONGEST_ASPECT:g}, and must be seen; take other images, or another mix of scenes"
+        )
     boxes = np.concatenate((scene.boxes[:, :2] - windows[:, :2], scene.boxes[:, 2:]), 1) / windows[:, 2:]
     flip = bool(rng.random() < 0.5)
     if flip:

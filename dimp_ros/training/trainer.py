@@ -37,6 +37,7 @@ from dimp_ros.model.dimp import DimpNet, build_empty_model, build_model
 from dimp_ros.model.point_box import PointBoxHead
 from dimp_ros.synthetic.image_store import Pixels, open_tables
 from dimp_ros.synthetic.image_store_writer import build_store
+from dimp_ros.synthetic.scene_planner import ScenePlanner
 from dimp_ros.training.batches import BatchStream, CachedBatches, FreshBatches, validation_frames
 from dimp_ros.training.config import TrainingConfig
 from dimp_ros.training.distributed import DistributedContext, broadcast, distribute
@@ -141,13 +142,16 @@ class Trainer:
         """Open the source of batches.
 
         :param interrupted: ends the rendering of a cache; not with several processes, which have to stop together.
+        :raises ValueError: if the images allow no sequence.
         """
         config, context, store = self.config, self.context, self.store / "train"
+        alone = (interrupted,) if context.world == 1 else ()
+        tables = open_tables(store)
+        ScenePlanner(tables, config.scenes)  # here rather than in each worker
         if config.reuse:
-            alone = (interrupted,) if context.world == 1 else ()
             return CachedBatches(self.folder, store, self.model, config, context.rank, self.workers, *alone)
-        pixels = Pixels(store, open_tables(store), context.device)
-        return FreshBatches(store, pixels, config, context.rank, self.workers)
+        pixels = Pixels(store, tables, context.device)
+        return FreshBatches(store, pixels, config, context.rank, self.workers, *alone)
 
     def run(self, seconds: float = math.inf, interrupted: Callable[[], bool] = lambda: False) -> bool:
         """Train until the end, for ``seconds`` or until ``interrupted()``; return whether the run is complete."""

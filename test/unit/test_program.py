@@ -169,9 +169,9 @@ def test_workers_end_with_their_parent(tmp_path, number):
 
 
 def test_workers_of_every_pool_end_with_their_parent():
-    pool = re.compile(r"Pool(?:Executor)?\((?:jobs|self\.processes), ")
+    pool = re.compile(r"Pool(?:Executor)?\(jobs, ")
     found = [path for path in (ROOT / "dimp_ros").rglob("*.py") if pool.search(path.read_text(encoding="utf-8"))]
-    assert sorted(path.name for path in found) == ["batches.py", "runner.py"]
+    assert sorted(path.name for path in found) == ["runner.py", "workers.py"]
     for path in found:
         assert "    end_with_parent()\n" in path.read_text(encoding="utf-8"), path
 

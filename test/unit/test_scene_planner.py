@@ -376,3 +376,21 @@ def test_crowd_has_the_same_category_and_similar_size(tables, growth, category, 
     if crowd:
         drawn = {int(planner.plan(np.random.default_rng(s), np.linspace(0, 1, 3), 1).images[0]) for s in range(10)}
         assert drawn == {target.image}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("mix", value) for value in [(0, 0, 0), (1, 1), (1, -1, 1), (float("nan"), 1, 1), ("1", 1, 1), (True, 1, 1)]]
+    + [("distractors", -1), ("distractors", 1_000_000), ("clip_span", -1)]
+    + [(name, value) for name in ("near", "inside", "vanish") for value in (-0.1, 1.5, float("nan"))],
+)
+def test_scenes_that_cannot_be_drawn_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"^{name} is .*; it must be"):
+        SceneConfig(**{name: value})
+
+
+def test_images_without_a_usable_sequence_are_an_error(tables, monkeypatch):
+    monkeypatch.setattr("dimp_ros.training.sampling.MOST_DRAWS", 30)
+    monkeypatch.setattr("dimp_ros.training.sampling.SMALLEST", 1e6)
+    with pytest.raises(ValueError, match="none of 30 sequences of these images is usable"):
+        draw_group(ScenePlanner(tables, SceneConfig()), np.random.default_rng(0), 2, 2)

@@ -274,6 +274,7 @@ def test_evaluation_of_a_training_network_changes_nothing():
         ("classifier_every: 2\nlosses: {iou: 0.0}\n", "with losses.iou 0 it must be 1"),
         ("reuse: 2\nper_role: 1\n", "per_role 1 is less than"),
         ("decay: steps\n", "needs decay_every"),
+        ("scenes: {mix: [0, 0, 0]}\n", "mix is [0, 0, 0]; it must be three shares"),
         ("batch: 1\n", "batch must be at least 2"),
         ("model: dimp_lite\n", "no training data"),
         ("groups: four\n", "groups is 'four'; expected int"),

@@ -29,7 +29,8 @@ class Got10kDataSet(VideoDataSet):
 
     :param root: the folder that holds ``train/``, or ``train/`` itself.
     :param exclude: text file with names to leave out, one a line, such as the known mislabelled ones.
-    :raises OSError: if ``list.txt`` is missing; :raises ValueError: if ``exclude`` names nothing that is there.
+    :raises OSError: if ``list.txt`` is missing; :raises ValueError: if ``exclude`` names nothing that is there, or a
+        list has something else than names.
     """
 
     def __init__(self, root: Path | str, exclude: Path | str | None = None, name: str = "GOT-10k") -> None:
@@ -37,7 +38,8 @@ class Got10kDataSet(VideoDataSet):
         folder = root / "train" if (root / "train").is_dir() else root
         names = read_names(folder / "list.txt", "unpack the training part of GOT-10k there, its list.txt included")
         if exclude is not None:
-            bad = set(read_names(Path(exclude).expanduser(), "give a text file with names of sequences, one a line"))
+            remedy = "give a text file with names of sequences, one a line"
+            bad = set(read_names(Path(exclude).expanduser(), remedy, known=names))
             if not bad & set(names):
                 raise ValueError(
                     f"{exclude} names no sequence of {folder / 'list.txt'}; it needs names like {names[:1]}, one a line"

@@ -28,6 +28,9 @@ SPLIT_REMEDY = (
     "folder of the data set, or name the sequences to train on in a text file: split=FILE"
 )
 
+NAME = r"[^,;/\\#]+-\d+"
+"""Of a sequence, ``<category>-<n>``."""
+
 FLAGS = ("full_occlusion.txt", "out_of_view.txt")
 
 
@@ -46,7 +49,7 @@ class LasotDataSet(VideoDataSet):
     :param root: the folder of the categories.
     :param split: text file with the names to take, one a line; by default all but those in ``root/testing_set.txt``.
     :raises OSError: if neither is there, or no sequence is found.
-    :raises ValueError: if a name of ``split`` is not there.
+    :raises ValueError: if a name of ``split`` is not there, or a list names nothing, or something else than sequences.
     """
 
     def __init__(self, root: Path | str, split: Path | str | None = None, name: str = "LaSOT") -> None:
@@ -61,7 +64,8 @@ class LasotDataSet(VideoDataSet):
                 f"no <category>/<category>-<n>/groundtruth.txt in {str(root)!r}; unpack LaSOT there"
             )
         if split is not None:
-            wanted = read_names(Path(split).expanduser(), "give a text file with the names of sequences, one a line")
+            remedy = "give a text file with the names of sequences, one a line"
+            wanted = read_names(Path(split).expanduser(), remedy, NAME, found)
             if missing := sorted(set(wanted) - found.keys()):
                 raise ValueError(
                     f"{split} names {len(missing)} sequences that are not in {str(root)!r}, first {missing[0]!r}; "
@@ -69,7 +73,7 @@ class LasotDataSet(VideoDataSet):
                 )
             names = sorted(set(wanted))
         else:
-            names = sorted(found.keys() - set(read_names(root / "testing_set.txt", SPLIT_REMEDY)))
+            names = sorted(found.keys() - set(read_names(root / "testing_set.txt", SPLIT_REMEDY, NAME, found)))
         super().__init__(name, [found[item] for item in names])
 
     def clip(self, item: Path) -> Clip:

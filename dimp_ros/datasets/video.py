@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from dimp_ros.datasets.base import Clip, DataSet, Image, Still
 from dimp_ros.datasets.film import Film
 from dimp_ros.datasets.lazy import Lazy
-from dimp_ros.files.inputs import require_regular_file
+from dimp_ros.files.inputs import read_utf8
 from dimp_ros.images.files import read_image
 
 LARGEST_COORDINATE = 1e6
@@ -64,7 +65,7 @@ class NumberedFrames:
 
 def _read(path: Path) -> str:
     try:
-        return require_regular_file(path).read_text(encoding="utf-8-sig")  # editors may add a byte order mark
+        return read_utf8(path)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing; fetch this sequence of the data set again") from error
 
@@ -113,15 +114,29 @@ def read_flags(path: Path, frames: int) -> NDArray[np.int64]:
     return flags[:frames]
 
 
-def read_names(path: Path | str, remedy: str) -> list[str]:
+def read_names(path: Path, remedy: str, form: str = r"[^,;/\\#]+", known: Iterable[str] = ()) -> list[str]:
     """Return the names in a text file, one a line.
 
+    :param form: of a name. :param known: names of sequences, which the list may name, in their own case only.
     :raises FileNotFoundError: if it is missing, with the ``remedy``.
+    :raises ValueError: if it names nothing, or naming the line with something else than a name.
     """
     try:
-        return require_regular_file(Path(path)).read_text(encoding="utf-8-sig").split()
+        lines = read_utf8(path).splitlines()
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing; {remedy}") from error
+    names, own = [], set(known)
+    cases = {name.casefold(): name for name in own}
+    for number, line in enumerate(lines, 1):
+        for name in line.split():
+            meant = cases.get(name.casefold(), name)
+            if not re.fullmatch(form, name) or (name not in own and meant != name):
+                hint = f"; {meant!r} is there" if meant != name else ""
+                raise ValueError(f"{path}, line {number}: expected the name of a sequence, got {line!r:.200}{hint}")
+            names.append(name)
+    if not names:
+        raise ValueError(f"{path} names nothing; {remedy}")
+    return names
 
 
 def need_folder(root: Path | str, layout: str) -> Path:

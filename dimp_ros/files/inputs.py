@@ -49,6 +49,21 @@ def _of_kernel(path: Path, device: int) -> bool:
     return os.path.realpath(path).startswith(tuple(f"{folder}/" for folder in KERNEL_FOLDERS))
 
 
+def read_utf8(path: Path) -> str:
+    """Return the text of a regular file in UTF-8, without the byte order mark that editors may add.
+
+    :raises ValueError: for another encoding, naming the file. :raises OSError: if it cannot be read.
+    """
+    content = require_regular_file(path).read_bytes()
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no text in UTF-8 (byte {error.start}); save it in this encoding") from error
+    if "\0" in text:  # of UTF-16, say
+        raise ValueError(f"{path} is no text in UTF-8 (it has zeros); save it in this encoding")
+    return text
+
+
 def require_inside(path: Path, folder: Path) -> Path:
     """Return a regular file that another file of ``folder`` names, if it really lies in that folder.
 

@@ -70,6 +70,47 @@ def test_lasot_never_trains_on_an_unknown_split(tmp_path):
         LasotDataSet(tmp_path / "LaSOT" / "coin" / "coin-1")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "names nothing.*evaluation toolkit"),
+        (b"\xef\xbb\xbf \n\n", "names nothing"),
+        (b"coin-10\ncoin/coin-1\n", "line 2: expected the name"),
+        (b"kite-9\n\ncoin-10,kite-2", "line 3: expected the name of a sequence, got 'coin-10,kite-2'"),
+        (b"Coin-10\nkite-9\n", "line 1: .*'coin-10' is there"),
+        (b"<html>\n", "line 1"),
+        (b"# of the toolkit\ncoin-10\n", "line 1"),
+        ("coin-10\nkite-9\n".encode("utf-16"), "is no text in UTF-8"),
+        ("coin-10\nkite-9\n".encode("utf-16-le"), "is no text in UTF-8"),
+        ("dr\xe4chen-1\n".encode("latin-1"), "is no text in UTF-8"),
+    ],
+)
+def test_lists_that_name_something_else_are_refused(tmp_path, content, message):
+    """Else LaSOT's sequences for testing would be trained on, and GOT-10k's mislabelled ones."""
+    root, mine = write_lasot(tmp_path / "LaSOT"), tmp_path / "mine.txt"
+    (root / "testing_set.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=rf"testing_set\.txt,? .*{message}"):
+        LasotDataSet(root)
+    mine.write_bytes(content)
+    with pytest.raises(ValueError, match=r"mine\.txt"):
+        LasotDataSet(root, split=mine)
+    other = write_got10k(tmp_path / "GOT-10k")
+    mine.write_bytes(content.replace(b"coin-10", b"GOT-10k_Train_000002"))
+    with pytest.raises(ValueError, match=r"mine\.txt"):
+        Got10kDataSet(other, exclude=mine)
+
+
+@pytest.mark.parametrize(
+    "content", [b"\xef\xbb\xbfcoin-10\n", b"coin-10\r\nzebra-1\r\n", b"zebra-1\rcoin-10", b" coin-10 "]
+)
+def test_lists_of_other_editors_are_read(tmp_path, content):
+    root, mine = write_lasot(tmp_path / "LaSOT"), tmp_path / "mine.txt"
+    (root / "testing_set.txt").write_bytes(content)
+    assert [clip.name for clip in LasotDataSet(root).clips()] == ["coin-1", "kite-2"]
+    mine.write_bytes(content.replace(b"coin-10", b"GOT-10k_Train_000002"))
+    assert len(Got10kDataSet(write_got10k(tmp_path / "GOT-10k"), exclude=mine).clips()) == 2
+
+
 def write_got10k(root):
     names = [f"GOT-10k_Train_{i:06d}" for i in (1, 2, 3)]
     for i, name in enumerate(names):

@@ -22,7 +22,7 @@ from dimp_ros.evaluation.layouts.clips import ClipsLayout
 from dimp_ros.evaluation.layouts.uav import UavLayout
 from dimp_ros.evaluation.metrics import annotated
 from dimp_ros.evaluation.sequences import VideoSequence
-from dimp_ros.files.inputs import require_regular_file
+from dimp_ros.files.inputs import read_utf8
 from dimp_ros.files.json_file import read_object
 from dimp_ros.images.files import list_images
 
@@ -101,8 +101,7 @@ class OtbLayout:
         if not (folder / "img").is_dir():
             return
         name = folder.resolve().name
-        files = [require_regular_file(file) for file in sorted(folder.glob("groundtruth_rect*.txt"))]
-        files = [file for file in files if file.read_text().strip()]
+        files = [file for file in sorted(folder.glob("groundtruth_rect*.txt")) if read_utf8(file).strip()]
         for file in files:  # empty ones are skipped: Human4 has one
             number = file.name.removeprefix("groundtruth_rect").removesuffix(".txt").strip(".")
             boxes = read_boxes(file) - (1, 1, 0, 0)
@@ -168,7 +167,7 @@ class Got10kLayout:
         split = root / "val" if (root / "val").is_dir() else root
         listing = split / "list.txt"
         if listing.is_file():
-            folders = [split / name for name in listing.read_text(encoding="utf-8-sig").split()]
+            folders = [split / name for name in read_utf8(listing).split()]
             folders = [folder for folder in folders if folder.is_dir()]  # part of the data set is enough
         else:
             folders = sorted(path for path in split.iterdir() if path.is_dir())
@@ -247,7 +246,7 @@ class NfsLayout:
 def read_vatic(path: Path) -> NDArray[np.float64]:
     """Read VATIC's text of one target as (N, 4) boxes x, y, w, h in order of frames, `nan` where it is lost."""
     rows = []
-    for number, line in enumerate(require_regular_file(path).read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(read_utf8(path).splitlines(), start=1):
         if not line.strip():
             continue
         try:

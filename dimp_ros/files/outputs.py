@@ -13,6 +13,7 @@ import secrets
 import shutil
 import stat
 import tempfile
+import time
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from typing import IO
 _LONGEST_PART = 100
 """Of the output's name in a temporary name, in bytes: file systems take 255 bytes for a name."""
 _LOOKED_AT = 20_000
+READER_SECONDS = 10.0
+"""How long the reader of a FIFO is waited for."""
 _REMEDIES = {
     errno.ENOSPC: "free some space there, or write to another disk",
     errno.EDQUOT: "the quota is used up: free some space, or write to another disk",
@@ -296,7 +299,7 @@ def in_place(path: Path, mode: str) -> Iterator[IO[bytes]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text as UTF-8; a device or FIFO such as /dev/stdout is written to as it is.
+    """Write a text as UTF-8; a device or FIFO such as /dev/stdout is written to as it is, but one that nobody reads.
 
     :raises WriteFailed: if it cannot be written; a regular file is then as it was before.
     """
@@ -307,12 +310,34 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file; see `write_text`."""
     if is_stream(path):
         try:
-            path.write_bytes(content)
+            with open(path, "wb", opener=_open_stream) as file:
+                file.write(content)
         except OSError as error:
             raise WriteFailed(f"cannot write to {path}: {error.strerror}") from error
         return
     with OutputFile(path) as partial:
         partial.write_bytes(content)
+
+
+def _open_stream(name: str, flags: int) -> int:
+    """Open a device or FIFO; the system would wait for the reader of a FIFO for ever, whatever signals come.
+
+    :raises OSError: if nobody reads a FIFO for `READER_SECONDS`.
+    """
+    end = time.monotonic() + READER_SECONDS
+    while stat.S_ISFIFO(os.stat(name).st_mode):
+        try:
+            number = os.open(name, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            if time.monotonic() > end:
+                raise OSError(errno.ENXIO, "nobody reads from it; start its reader first") from error
+            time.sleep(0.05)
+        else:
+            os.set_blocking(number, True)
+            return number
+    return os.open(name, flags)
 
 
 def write_error(path: Path, error: Exception | str) -> WriteFailed:

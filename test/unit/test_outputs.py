@@ -205,6 +205,17 @@ def test_devices_and_fifos_are_written_to_and_never_replaced(tmp_path: Path) -> 
     assert fifo.is_fifo()
 
 
+@pytest.mark.parametrize("name", ["fifo", "link"])
+def test_fifo_that_nobody_reads_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Opened as other files are, no signal but SIGKILL would end the wait of a program that keeps its results."""
+    monkeypatch.setattr("dimp_ros.files.outputs.READER_SECONDS", 0.1)
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "link").symlink_to("fifo")
+    with pytest.raises(WriteFailed, match=f"cannot write to .*{name}: nobody reads from it"):
+        write_text(tmp_path / name, "text")
+    assert (tmp_path / "fifo").is_fifo()
+
+
 def test_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
     output = OutputFolder(tmp_path / "bag")
     output.partial.mkdir()

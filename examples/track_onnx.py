@@ -29,12 +29,16 @@ def window(image, box, context, size, aspect=0):
     return crop[None], inside[None].astype(np.float32), corner, scale
 
 
+if len(sys.argv) != 4:
+    sys.exit(__doc__)
 graphs = {path.stem: onnxruntime.InferenceSession(path) for path in Path(sys.argv[1]).glob("*.onnx")}
+video, box = cv2.VideoCapture(sys.argv[2]), np.array(sys.argv[3].split(","), float)
+found, image = video.read()
+if not found or "search" not in graphs or box.shape != (4,) or not (box[2:] > 0).all():
+    sys.exit(f"need a folder of graphs, a video and a box X,Y,W,H, got {sys.argv[1:]}")
 settings = json.loads(graphs["search"].get_modelmeta().custom_metadata_map["settings"])
 size, closer_size = settings["crop_size"], graphs["tokens"].get_inputs()[0].shape[1]
-video, box = cv2.VideoCapture(sys.argv[2]), np.array(sys.argv[3].split(","), float)
 
-_, image = video.read()
 crop, inside, *_ = window(image, box, 2 * settings["search_scale"], 2 * size)
 filters, samples, boxes, *_ = graphs["first_frame"].run(None, {"image": crop, "box": inside})
 learning = {"features": samples, "boxes": boxes, "weights": np.full(len(boxes), 1 / len(boxes), np.float32)}

@@ -82,7 +82,7 @@ class SequenceResult:
         """
         with named_errors(f"{path} is not a result of dimp-eval", "delete it and run again"):
             values = parse_object(path.read_bytes())
-            values["boxes"] = [Box(*box) for box in values["boxes"]]
+            values["boxes"] = [_finite_box(Box(*box)) for box in values["boxes"]]
             values["image_size"] = tuple(values.get("image_size") or ()) or None
             return SequenceResult(**values)
 
@@ -102,7 +102,9 @@ def run_sequence(tracker: BenchmarkTracker, sequence: VideoSequence, name: str =
             if index == 0:
                 tracker.init(image, sequence.init_box)
             else:
-                predictions.append(tracker.update(image))
+                prediction = tracker.update(image)
+                _finite_box(prediction.box)
+                predictions.append(prediction)
         except Exception as exception:  # the other trackers and sequences still run
             error = f"frame {index}: {type(exception).__name__}: {exception}"
             _log.warning("%s stopped on %s, %s", name, sequence.name, error)
@@ -126,6 +128,13 @@ def run_sequence(tracker: BenchmarkTracker, sequence: VideoSequence, name: str =
 
 def _plain(value: float | None) -> float | None:
     return None if value is None or not math.isfinite(value) else float(value)
+
+
+def _finite_box(box: Box) -> Box:
+    """Return the box; raise ValueError unless it is four finite numbers: one NaN would spoil every mean."""
+    if not all(math.isfinite(value) for value in box):
+        raise ValueError(f"the box {tuple(box)} is not finite")
+    return box
 
 
 def _plain_box(box: Box) -> Box:

@@ -8,7 +8,12 @@
 from __future__ import annotations
 
 import argparse
+import math
+import os
+import select
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +24,9 @@ from dimp_ros.evaluation.trackers import TrackerSpec
 from dimp_ros.files.arguments import whole
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.files import read_image
+
+GONE_SECONDS = 1.0
+"""How long the program waits for a request after its client has closed the connection."""
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -72,6 +80,39 @@ def serve(server: Any, make: Callable[[], BenchmarkTracker], rectangle: Callable
         server.status([(rectangle(*prediction.box), properties)])
 
 
+class _Watched:
+    """A `trax.Server` that ends the program once the client has gone without ``quit``.
+
+    The library would wait on for ever, at full load, whatever has ended the client. A socket, which the library takes
+    where ``TRAX_SOCKET`` is set, is not watched.
+    """
+
+    def __init__(self, server: Any) -> None:
+        self._server = server
+        self.status = server.status
+        self._since = math.inf  # when the wait in progress began, by the monotonic clock
+        if "TRAX_SOCKET" not in os.environ:
+            threading.Thread(target=self._watch, daemon=True).start()
+
+    def wait(self) -> Any:
+        """Return the next request."""
+        self._since = time.monotonic()
+        try:
+            return self._server.wait()
+        finally:
+            self._since = math.inf
+
+    def _watch(self) -> None:
+        poll = select.poll()
+        poll.register(0, 0)  # a hang-up is reported whatever is asked for
+        poll.poll()
+        gone = time.monotonic()
+        while time.monotonic() - max(gone, self._since) < GONE_SECONDS:  # what was sent before is served
+            time.sleep(GONE_SECONDS / 5)
+        print("dimp_ros.evaluation.vot: the client has gone without a quit", file=sys.stderr, flush=True)
+        os._exit(2)  # the library does not return
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return 0 when the client quits, 2 for a bad request, or if the client is no toolkit."""
     arguments = build_parser().parse_args(argv)
@@ -85,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         with trax.Server([trax.Region.RECTANGLE], [trax.Image.PATH], tracker_name=arguments.tracker) as server:
-            serve(server, lambda: spec.make(arguments.threads), trax.Rectangle.create)
+            serve(_Watched(server), lambda: spec.make(arguments.threads), trax.Rectangle.create)
     except (ValueError, OSError, trax.TraxException) as error:
         print(f"dimp_ros.evaluation.vot: {error}", file=sys.stderr)
         return 2

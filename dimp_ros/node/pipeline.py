@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -42,6 +43,7 @@ class Pipeline:
     number of steps for each, and more while no image waits.
 
     :param open_image: decodes a message, or raises `BadImage`.
+    :param enabled: whether inference is on; shared, so that a pause holds that comes while the node is deactivated.
     :param recover: called in the worker's thread with what the tracker raised; may repair the tracker, must not raise.
     """
 
@@ -54,6 +56,7 @@ class Pipeline:
         settings: Settings,
         statistics: Statistics,
         open_image: Callable[[StampedImage], Picture],
+        enabled: threading.Event,
         recover: Callable[[Exception], None] = lambda error: None,
     ) -> None:
         self.tracker = tracker
@@ -74,11 +77,16 @@ class Pipeline:
         self._stamp = 0
         self._received = self._processed = 0
         self._stride = 1  # of how many images received one is processed
-        self.enabled = True
+        self._enabled = enabled
         self.last_image = time.monotonic()
         """When the last image was received, or the pipeline was made; by the monotonic clock."""
 
     # Called from any thread
+
+    @property
+    def enabled(self) -> bool:
+        """Whether inference is on."""
+        return self._enabled.is_set()
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -164,8 +172,10 @@ class Pipeline:
 
     def set_enabled(self, enabled: bool) -> None:
         """Switch inference on or off; targets are kept, but LOST while it is off."""
-        self.enabled = enabled
-        if not enabled:
+        if enabled:
+            self._enabled.set()
+        else:
+            self._enabled.clear()
             self._results.invalidate_in_flight()
             self._worker.submit(self._pause)
 

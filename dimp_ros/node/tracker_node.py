@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial, wraps
@@ -115,7 +116,8 @@ class TrackerNode(LifecycleNode):
         self.loading = False
         """Whether the model is being loaded, or will be at once."""
         self._drops = DropLog()
-        self._enabled = True  # a pause outlasts a deactivation
+        self._enabled = threading.Event()  # a pause outlasts a deactivation
+        self._enabled.set()
         self._tracker: Tracker | None = None
         self._outputs: Publishers | None = None
         self._positioner = PositionEstimator()
@@ -193,9 +195,9 @@ class TrackerNode(LifecycleNode):
             settings,
             self._statistics,
             ImageDecoder(settings),
+            self._enabled,
             logged(self._recover, logger),
         )
-        pipeline.enabled = self._enabled
         requests = Requests(pipeline, settings, logger, self._silence, self._drops)
         inputs = Inputs(
             self,
@@ -260,7 +262,6 @@ class TrackerNode(LifecycleNode):
         work, self._work = self._work, None
         if work is None:
             return
-        self._enabled = work.pipeline.enabled
         self._drops.add("")
         work.inputs.destroy()
         ended = work.pipeline.stop(timeout)

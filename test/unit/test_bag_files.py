@@ -404,6 +404,28 @@ def test_damaged_write_ahead_log_is_refused_with_what_applies_the_rest(tmp_path:
         ImageBag(str(killed))
 
 
+def test_half_written_database_is_refused_until_sqlite_has_rolled_it_back(tmp_path: Path) -> None:
+    (made,) = write_ros2(tmp_path / "made", shots(), "sqlite3").glob("*.db3")
+    for mode in ("DELETE", "TRUNCATE", "PERSIST"):
+        killed = tmp_path / mode
+        killed.mkdir()
+        with closing(sqlite3.connect(made, isolation_level=None)) as recorder:
+            recorder.execute(f"PRAGMA journal_mode={mode}")
+            recorder.execute("PRAGMA cache_size=1")  # pages of the transaction reach the file before its end
+            recorder.execute("BEGIN")
+            recorder.execute("DELETE FROM messages")
+            for name in (made, made.with_name(made.name + "-journal")):
+                shutil.copy(name, killed)
+            recorder.execute("ROLLBACK")
+        file = killed / made.name
+        with pytest.raises(ValueError, match=r"was killed while it did, see .*-journal.* `sqlite3 "):
+            ImageBag(str(killed))
+        with closing(sqlite3.connect(file)) as repair:  # what the remedy does
+            repair.execute("SELECT count(*) FROM sqlite_master").fetchall()
+        with ImageBag(str(killed)) as bag, ImageBag(str(made)) as whole:  # PERSIST leaves a journal of zeros
+            assert bag.length == whole.length == COUNT
+
+
 def test_write_ahead_log_without_space_for_a_copy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(databases.shutil, "disk_usage", lambda _: usage._replace(free=1000))

@@ -132,7 +132,22 @@ def test_thousands_of_scans_are_refused() -> None:
     flat = file_of(np.full((1500, 1500), 90, np.uint8), ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
     last = flat[flat.rindex(b"\xff\xc4") : -2]
     assert check_file(np.frombuffer(flat[:-2] + 50 * last + flat[-2:], np.uint8)).seconds < MAX_SECONDS
-    assert "fewer scans" in refused(flat[:-2] + 3000 * last + flat[-2:])
+    assert "fewer scans" in refused(flat[:-2] + 900 * last + flat[-2:])
+    assert "more than 1000 scans" in refused(flat[:-2] + 3000 * last + flat[-2:])
+
+
+def test_scans_that_refine_others_count_more() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (500, 500), np.uint8)
+    file = file_of(noise, ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1)
+    scan = file[file.rindex(b"\xff\xda") : -2]  # refines all coefficients but the first
+    approximation = 7 + 2 * scan[4]
+    assert scan[approximation] == 0x10
+    first = scan[:approximation] + b"\x00" + scan[approximation + 1 :]
+
+    def seconds(added: bytes) -> float:
+        return check_file(np.frombuffer(file[:-2] + 20 * added + file[-2:], np.uint8)).seconds
+
+    assert seconds(scan) - seconds(first) == pytest.approx(20 * (40e-9 * len(scan) + 0.8e-9 * noise.size), rel=0.01)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 """One-pass evaluation: the runner, OpenCV's trackers as baselines, the report and the command `dimp-eval`."""
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from dimp_ros.evaluation.layouts.registry import load_sequences
 from dimp_ros.evaluation.merging import check_complete
 from dimp_ros.evaluation.metrics import overlap, success_auc
 from dimp_ros.evaluation.report import sequence_table, summarize, summary_table, write_json
-from dimp_ros.evaluation.runner import pair_file, run_pairs, run_sequence
+from dimp_ros.evaluation.runner import SequenceResult, pair_file, run_pairs, run_sequence
 from dimp_ros.evaluation.sequences import VideoSequence
 from dimp_ros.evaluation.tracker_api import BaselineUnavailable, Prediction
 from dimp_ros.evaluation.trackers import TrackerSpec
@@ -126,6 +127,22 @@ def test_failed_tracker_keeps_its_last_box_and_the_error(tmp_path: Path) -> None
     assert result.boxes[2:] == [(46, 54, 40, 40)] * 4
     assert result.found == [True, True, True, False, False, False]
     assert len(result.milliseconds) == 3
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_box_that_is_not_finite_is_an_error_and_no_result(tmp_path: Path, value: float) -> None:
+    sequence = make_sequence(tmp_path, frames=4)
+    tracker = _Drifting()
+    tracker.update = lambda image: Prediction(Box(1.0, 2.0, value, 4.0))  # type: ignore[method-assign]
+
+    result = run_sequence(tracker, sequence)
+
+    assert result.error is not None and "frame 1: ValueError: the box (1.0, 2.0" in result.error
+    assert result.boxes == [sequence.init_box] * 4 and not any(result.found[1:])
+    stored = tmp_path / "stored.json"
+    replace(result, boxes=[*result.boxes[:3], Box(1.0, value, 3.0, 4.0)]).save(stored)
+    with pytest.raises(ValueError, match=r"stored\.json is not a result of dimp-eval.* is not finite"):
+        SequenceResult.load(stored)
 
 
 def test_unreadable_image_ends_only_its_own_sequence(tmp_path: Path) -> None:

@@ -141,3 +141,18 @@ def test_real_trax_client_gets_the_same_answers(image: Path) -> None:
         ((region, _),), _ = connection.frame(image, {}, [])
         assert region.bounds() == pytest.approx((40, 30, 32, 24), abs=1)
         connection.quit()
+
+
+@pytest.mark.parametrize("said", [b"@@TRAX:hello\n", b"@@TRAX:hello\n@@TRAX:ini", b""], ids=["hello", "half", "none"])
+def test_client_that_goes_without_a_quit_ends_the_program(said: bytes) -> None:
+    pytest.importorskip("trax", reason="vot-trax is not installed")
+    import subprocess
+
+    command = [sys.executable, "-m", "dimp_ros.evaluation.vot", "kcf"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin and process.stdout and process.stderr
+        process.stdout.readline()  # the server's hello
+        process.stdin.write(said)
+        process.stdin.close()
+        assert process.wait(60) == 2
+        assert b"dimp_ros.evaluation.vot: " in process.stderr.read()

@@ -120,7 +120,8 @@ class PipelineFixture:
         self.history = ImageBuffer(self.settings["history_seconds"], 2**20)
         self.statistics = Statistics()
         node: Any = self.node
-        drops = DropLog()
+        drops, enabled = DropLog(), threading.Event()
+        enabled.set()
         self.pipeline = Pipeline(
             self.tracker,
             Publishers(node, self.positioner, self.settings, drops),
@@ -129,6 +130,7 @@ class PipelineFixture:
             self.settings,
             self.statistics,
             ImageDecoder(self.settings),
+            enabled,
         )
         self.requests = Requests(self.pipeline, self.settings, node, lambda: "nobody publishes", drops)
         self.detector = DetectorInput(self.pipeline, self.requests, self.settings, node)

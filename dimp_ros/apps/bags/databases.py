@@ -26,6 +26,8 @@ COPY_ATTEMPTS = 5
 _STEPS = 100_000
 _LOG_BEGINS = (b"\x37\x7f\x06\x82", b"\x37\x7f\x06\x83")
 _LOG_HEADER = 32
+_JOURNAL_BEGINS = b"\xd9\xd5\x05\xf9\x20\xa1\x63\xd7"
+"""SQLite writes zeros over it, empties the file or removes it when all is written."""
 
 
 class PlainDatabases:
@@ -41,10 +43,11 @@ class PlainDatabases:
         """Return a connection to the database with its write-ahead log.
 
         :param name: as rosbags gives it: the path between ``file:`` and ``?``, not quoted.
-        :raises ValueError: for a database with views, virtual tables, triggers or computed columns, and for one with a
-            log that cannot be applied, with the remedy.
+        :raises ValueError: for a database with views, virtual tables, triggers or computed columns, for one that a
+            recorder was writing when it ended, and for one with a log that cannot be applied; with the remedy.
         """
         path = Path(name.removeprefix("file:").rpartition("?")[0])
+        _check_whole(path)
         if not _has_log(path):
             return _open(path, options)
         with tempfile.TemporaryDirectory() as folder:
@@ -66,6 +69,19 @@ def _open(path: Path, options: dict[str, Any]) -> Any:
         connection.close()
         raise
     return connection
+
+
+def _check_whole(path: Path) -> None:
+    """Raise ValueError for a database that is half written: a rollback journal holds the pages as they were before."""
+    journal = path.with_name(path.name + "-journal")
+    if not journal.exists():
+        return
+    with require_regular_file(journal).open("rb") as file:
+        if file.read(len(_JOURNAL_BEGINS)) == _JOURNAL_BEGINS:
+            raise ValueError(
+                f"a recorder is writing it or was killed while it did, see {journal.name}: end the recorder, and let "
+                f'SQLite take the half-written part back: `sqlite3 {path} "SELECT count(*) FROM sqlite_master"`'
+            )
 
 
 def _log(path: Path) -> Path:

@@ -160,8 +160,8 @@ def _jpeg(data: memoryview) -> FileHeader:
     scans, refining, refining_bytes = _jpeg_scans(data, at)
     pixels, channels = width * height, 1 if components == 1 else 3
     kept = 2 * components if progressive or scans > 1 else 0  # coefficients of all blocks, until the last scan
-    scanned = 0.4 * components * scans + 0.8 * refining
-    seconds = pixels * (2.3 * channels + scanned) * 1e-9 + len(data) * (21e-9 if kept else 7e-9) + refining_bytes * 40e-9
+    scanned = (0.4 * components * scans + 0.8 * refining) * pixels * 1e-9 + refining_bytes * 40e-9
+    seconds = 2.3e-9 * pixels * channels + scanned + len(data) * (21e-9 if kept else 7e-9)
     return FileHeader("JPEG", width, height, pixels * (channels + kept), seconds)
 
 

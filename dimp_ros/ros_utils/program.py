@@ -7,10 +7,15 @@ import atexit
 import importlib
 import os
 import signal
-import sys
 from typing import NoReturn
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+from dimp_ros.ros_utils.output_relay import flush
+
+
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that end a program in order; also that of a closed terminal, unless it is ignored (nohup)."""
+    ignored = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return (signal.SIGINT, signal.SIGTERM) if ignored else (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def start(module: str) -> NoReturn:
@@ -19,12 +24,13 @@ def start(module: str) -> NoReturn:
     Imports take a second or two, in which Ctrl-C would end in a traceback; so would a second Ctrl-C, which comes when
     ``ros2 launch`` passes on what the terminal has already sent to each program, while the interpreter ends.
     """
-    for number in SIGNALS:
+    signals = ending_signals()
+    for number in signals:
         signal.signal(number, lambda *_: os._exit(0))
     ended: list[int] = []
     atexit.register(_leave, ended)  # the first one runs last
     code = importlib.import_module(module).main()
-    for number in SIGNALS:
+    for number in signals:
         signal.signal(number, signal.SIG_IGN)
     ended.append(code or 0)
     raise SystemExit(code)
@@ -33,6 +39,5 @@ def start(module: str) -> NoReturn:
 def _leave(ended: list[int]) -> None:
     """End without tearing the interpreter down, which takes seconds with torch on a busy computer."""
     if ended:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        flush()
         os._exit(ended[0])

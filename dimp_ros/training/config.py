@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -94,6 +95,17 @@ class TrainingConfig:
         for name in ("steps", "train", "test", "proposals", "optimizer_steps", "groups", "classifier_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("warm_up", "schedule_steps", "clip_frames", "validate_every", "validate_groups", "reuse", "seed"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        if not 0 <= self.ema < 1:
+            raise ValueError(f"ema is {self.ema}; it must be at least 0 and less than 1")
+        if not 0 < self.clip_norm < math.inf or not 0 < self.decay_factor <= 1:
+            factors = f"clip_norm {self.clip_norm}, decay_factor {self.decay_factor}"
+            raise ValueError(f"{factors}: clip_norm must be above 0, and decay_factor at most 1")
+        numbers = {**self.learning_rates, **asdict(self.losses)}
+        if wrong := {name: value for name, value in numbers.items() if not 0 <= value < math.inf}:
+            raise ValueError(f"learning rates and losses must be at least 0, got {wrong}")
         if self.batch < 2:
             raise ValueError(f"batch must be at least 2, got {self.batch}: batch normalisation needs several sequences")
         if not self.losses.iou and self.classifier_every > 1:

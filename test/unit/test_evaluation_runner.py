@@ -129,6 +129,23 @@ def test_failed_tracker_keeps_its_last_box_and_the_error(tmp_path: Path) -> None
     assert len(result.milliseconds) == 3
 
 
+@dataclass(frozen=True)
+class _DyingSpec:
+    name: str = "dying"
+
+    def fingerprint(self) -> dict[str, Any]:
+        return {}
+
+    def make(self, threads: int = 1) -> Any:
+        os.kill(os.getpid(), 9)
+
+
+def test_worker_that_is_killed_ends_the_run_with_a_reason(tmp_path: Path) -> None:
+    sequences = [make_sequence(tmp_path, name, 3) for name in "ab"]
+    with pytest.raises(ChildProcessError, match=r"has died.*fewer --jobs.*--resume"):
+        list(run_pairs([_DyingSpec()], sequences, jobs=2))
+
+
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_box_that_is_not_finite_is_an_error_and_no_result(tmp_path: Path, value: float) -> None:
     sequence = make_sequence(tmp_path, frames=4)

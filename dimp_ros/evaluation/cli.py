@@ -44,6 +44,7 @@ from dimp_ros.evaluation.trackers import ABLATIONS, TrackerSpec, split_names
 from dimp_ros.files.arguments import whole
 from dimp_ros.files.outputs import check_outputs
 from dimp_ros.files.program import command, interrupted_by_signals
+from dimp_ros.files.shared_folder import alone_in
 
 DEFAULT_TRACKERS = "dimp_lite,kcf,csrt,nanotrack_v1,nanotrack_v2"
 
@@ -230,8 +231,10 @@ def _report(
         try:
             if out is not None:
                 run = {"sequences": str(arguments.sequences), **run}
-                write_json(out / RESULTS, figures, run)
-                written += [out / RESULTS, *_plots(out, figures)]
+                with alone_in(out):  # another run may have written there meanwhile
+                    check_kept(out, [figure.tracker for figure in figures], resume=arguments.resume)
+                    write_json(out / RESULTS, figures, run)
+                    written += [out / RESULTS, *_plots(out, figures)]
         finally:  # also where they cannot be written
             print("\n\n".join(filter(None, tables)))
     if written:

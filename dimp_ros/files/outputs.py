@@ -198,6 +198,7 @@ class OutputFile:
             raise ValueError(f"{path} is no regular file; give the name of a file to write")
         _check_writable(path)
         self._mode = stat.S_IMODE(self._real.stat().st_mode) if self._real.exists() else None
+        self._complete = False
         stem, suffix = _shortened(self._real.stem), _shortened(self._real.suffix)
         self.partial = self._real.with_name(f".{stem}.{secrets.token_hex(4)}.partial{suffix}")
         try:
@@ -221,20 +222,28 @@ class OutputFile:
     def commit(self) -> None:
         """Put the file under its name, once its content is on the disk.
 
-        :raises WriteFailed: if that fails; nothing of it is left then.
+        :raises WriteFailed: if that fails; nothing of it is left then, or its whole content under a name that it says.
         """
         try:
             sync_file(self.partial)
-            if self._mode is not None:
-                self.partial.chmod(self._mode)
-            self.partial.replace(self._real)
         except OSError as error:
             self.discard()
             raise write_error(self.path, error) from error
+        try:
+            if self._mode is not None:
+                self.partial.chmod(self._mode)
+            self.partial.replace(self._real)
+        except OSError as error:  # such as a file of another user in /tmp, or a mounted one
+            self._complete = True
+            raise WriteFailed(
+                f"{self.path} cannot be replaced ({error.strerror}); the whole output is kept as {self.partial}"
+            ) from error
         _sync_folder(self._real.parent)
 
     def discard(self) -> None:
-        """Remove what was written; what was there before stays."""
+        """Remove what was written, unless it is whole; what was there before stays."""
+        if self._complete:
+            return
         self.partial.unlink(missing_ok=True)
 
 

@@ -8,7 +8,8 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 PATIENCE = 5.0
@@ -18,6 +19,22 @@ SILENT_SECONDS = 1.0
 """Waiting for longer is logged."""
 
 _log = logging.getLogger(__name__)
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Hold a folder, which is made if it is missing, and wait for another process that does.
+
+    A file system without locks is used without one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 class SharedFolder:

@@ -22,7 +22,7 @@ from dimp_ros.images.file_headers import FREE_BYTES, FileHeader, has_header
 from dimp_ros.images.plain_headers import read_plain_header
 from dimp_ros.images.raw_image import picture_of
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset({".bmp", ".jfif", ".jpe", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 LARGEST_FILE = 2**29
 """In bytes."""
 
@@ -30,13 +30,13 @@ LARGEST_FILE = 2**29
 def list_images(folder: Path) -> list[Path]:
     """Return the images directly in `folder` in the order of their numbers, without hidden files.
 
-    Names of equal length are sorted as strings (0001.png, 0002.png, hexadecimal numbers); decimal fractions by their
+    Names of equal length are sorted as strings (0001.png, 0002.png, hexadecimal numbers); decimal numbers by their
     value; all others by the numbers in them, so that 2.png comes before 10.png.
     """
     found = [path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != "."]
     if len({len(path.stem) for path in found}) <= 1:
         return sorted(found)
-    if all(re.fullmatch(r"[0-9]+\.[0-9]+", path.stem) for path in found):
+    if all(re.fullmatch(r"[0-9]+(\.[0-9]+)?", path.stem) for path in found):
         return sorted(found, key=lambda path: (Decimal(path.stem), path.name))
     return sorted(found, key=_natural)
 

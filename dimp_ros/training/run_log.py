@@ -22,7 +22,7 @@ from dimp_ros.training.network import Frames
 GREEN, YELLOW, RED = (0, 220, 0), (0, 220, 255), (0, 0, 255)
 
 
-REMEDY = "delete it to start over, or give another --folder"
+REMEDY = "give another --folder, or move the files of the run away to start over"
 """For a checkpoint that cannot be used."""
 
 

@@ -129,6 +129,27 @@ def test_failed_tracker_keeps_its_last_box_and_the_error(tmp_path: Path) -> None
     assert len(result.milliseconds) == 3
 
 
+def test_figures_that_another_run_wrote_meanwhile_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_sequence(tmp_path / "in", "a", 3)
+    out = tmp_path / "out"
+    command = ["--sequences", str(tmp_path / "in"), "--out", str(out), "--jobs", "1", "--trackers"]
+    collect = cli.collect
+
+    def collect_while_another_ends(*arguments: Any, **options: Any) -> Any:
+        results = collect(*arguments, **options)
+        monkeypatch.setattr(cli, "collect", collect)
+        assert cli.main([*command, "mil"]) == 0
+        return results
+
+    monkeypatch.setattr(cli, "collect", collect_while_another_ends)
+    assert cli.main([*command, "kcf"]) == 2
+    assert "has the figures of mil, which this run does not measure" in capsys.readouterr().err
+    assert list(json.loads((out / "results.json").read_text())["trackers"]) == ["mil"]
+    assert pair_file(out, "kcf", "a").is_file()
+
+
 @dataclass(frozen=True)
 class _DyingSpec:
     name: str = "dying"

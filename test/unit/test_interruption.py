@@ -150,7 +150,7 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path, capsys, name, content):
     assert ended.value.code == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert str(folder / file) in last
-    assert "delete it to start over" in last
+    assert "move the files of the run away to start over" in last
     assert not out.exists()
 
 

@@ -216,6 +216,23 @@ def test_fifo_that_nobody_reads_is_an_error(tmp_path: Path, monkeypatch: pytest.
     assert (tmp_path / "fifo").is_fifo()
 
 
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EBUSY])
+def test_whole_output_that_cannot_take_its_name_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A file of another user in a sticky folder, and one that is mounted, can be written but not replaced."""
+
+    def refuse(self: Path, target: Path) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    (tmp_path / "out.json").write_text("before")
+    with pytest.raises(WriteFailed, match=r"cannot be replaced \(.*the whole output is kept as .*\.partial\.json"):
+        write_text(tmp_path / "out.json", "after")
+    contents = {path.suffixes[-1]: path.read_text() for path in tmp_path.iterdir() if "partial" in path.name}
+    assert contents == {".json": "after"} and (tmp_path / "out.json").read_text() == "before"
+
+
 def test_folder_appears_when_it_is_complete(tmp_path: Path) -> None:
     output = OutputFolder(tmp_path / "bag")
     output.partial.mkdir()

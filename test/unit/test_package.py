@@ -8,6 +8,8 @@ import importlib
 import itertools
 import os
 import re
+import runpy
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -224,6 +226,14 @@ def test_every_executable_starts_a_main_that_exists() -> None:
         assert re.search(decorated + r"def main\(", source, re.MULTILINE), f"{found[1]} has no main of a command"
 
 
+@pytest.mark.parametrize("path", sorted(ROOT.glob("scripts/*")), ids=lambda path: path.name)
+def test_worker_processes_do_not_run_an_executable_again(path: Path) -> None:
+    """A process that is spawned imports the main file of its parent under this name."""
+    before = signal.getsignal(signal.SIGTERM)
+    runpy.run_path(str(path), run_name="__mp_main__")
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_every_console_script_is_a_command_that_exists() -> None:
     for name in re.findall(r'"dimp-\w+ = ([\w.:]+)"', (ROOT / "setup.py").read_text()):
         module, _, function = name.partition(":")
@@ -234,4 +244,4 @@ def test_signals_end_every_node_from_its_first_import_to_its_last_exit() -> None
     nodes = [path for path in ROOT.glob("scripts/*") if path.name.endswith("_node")]
     assert len(nodes) > 5
     for path in [*nodes, ROOT / "scripts" / "demo", ROOT / "scripts" / "video_source"]:
-        assert re.search(r'^start\("', path.read_text(), re.MULTILINE), f"{path} does not start by program.start()"
+        assert re.search(r'^    start\("', path.read_text(), re.MULTILINE), f"{path} does not start by program.start()"

@@ -93,5 +93,5 @@ def test_a_checkpoint_without_an_entry_is_named(images, store, tmp_path):
     begun = Trainer(configured(images), tmp_path, HERE, store=store)
     begun.save()
     rewrite(begun, config=None)
-    with pytest.raises(ValueError, match=r"checkpoint\.pt.*delete it to start over"):
+    with pytest.raises(ValueError, match=r"checkpoint\.pt.*move the files of the run away to start over"):
         Trainer(configured(images), tmp_path, HERE, store=store)

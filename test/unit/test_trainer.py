@@ -397,5 +397,5 @@ def test_damaged_state_of_a_run_is_named(tmp_path, damage):
         "no dict": b"\x80\x02K\x01.",
     }
     path.write_bytes(content[damage])
-    with pytest.raises(ValueError, match=rf"{path}: .*delete it to start over"):
+    with pytest.raises(ValueError, match=rf"{path}: .*move the files of the run away to start over"):
         read_state(path)

@@ -139,6 +139,7 @@ def test_fifo_among_images_and_as_a_video_is_refused(tmp_path: Path) -> None:
         ["0a1f", "10a0", "1b00", "a000"],  # hexadecimal, of one width: as they were
         ["0.25", "0.5", "1.0625"],
         ["999.5", "1000.25"],
+        ["0", "0.125", "0.5", "1", "1.0625", "10"],
         ["cam1-2", "cam1-10", "cam2-1"],
     ],
 )

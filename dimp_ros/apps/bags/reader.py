@@ -149,6 +149,7 @@ class ImageBag:
         known = f"; its topics with images are:\n  {_listed(images, chr(10) + '  ')}"
         if not images:
             known = f"; it has no topic with images, only {_listed(topics, ', ') or 'nothing at all'}"
+            known += "" if topics else ": where its metadata.yaml is of a recorder that was killed, move that away"
         if name is None:
             if len(images) == 1:
                 return images[0]

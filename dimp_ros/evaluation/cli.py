@@ -11,6 +11,7 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from dimp_ros.evaluation.trackers import ABLATIONS, TrackerSpec, split_names
 from dimp_ros.files.arguments import whole
 from dimp_ros.files.outputs import check_outputs
 from dimp_ros.files.program import command, interrupted_by_signals
-from dimp_ros.files.shared_folder import alone_in
+from dimp_ros.files.shared_folder import sole_run
 
 DEFAULT_TRACKERS = "dimp_lite,kcf,csrt,nanotrack_v1,nanotrack_v2"
 
@@ -153,6 +154,12 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.out is None and (arguments.resume or not rank.alone):
         raise ValueError(f"{'--resume' if arguments.resume else 'torchrun'} needs --out, the folder of the results")
     check_outputs([], _inputs(arguments), folders=[("--out", arguments.out)])
+    with sole_run(arguments.out, "--out", shared=not rank.alone) if arguments.out is not None else nullcontext():
+        return _run_in(arguments, rank)
+
+
+def _run_in(arguments: argparse.Namespace, rank: Rank) -> int:
+    """Run in the folder of the results, which is this run's."""
     if arguments.out is not None and not arguments.merge:
         check_kept(arguments.out, tracker_names(arguments), resume=arguments.resume)
     sequences = load_sequences(arguments.sequences, arguments.only, arguments.layout)
@@ -231,10 +238,8 @@ def _report(
         try:
             if out is not None:
                 run = {"sequences": str(arguments.sequences), **run}
-                with alone_in(out):  # another run may have written there meanwhile
-                    check_kept(out, [figure.tracker for figure in figures], resume=arguments.resume)
-                    write_json(out / RESULTS, figures, run)
-                    written += [out / RESULTS, *_plots(out, figures)]
+                write_json(out / RESULTS, figures, run)
+                written += [out / RESULTS, *_plots(out, figures)]
         finally:  # also where they cannot be written
             print("\n\n".join(filter(None, tables)))
     if written:

@@ -22,18 +22,28 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def alone_in(folder: Path) -> Iterator[None]:
-    """Hold a folder, which is made if it is missing, and wait for another process that does.
+def sole_run(folder: Path, option: str = "--folder", *, shared: bool = False) -> Iterator[None]:
+    """Hold the folder of a run, which is made if it is missing; the system releases it when the process dies.
 
-    A file system without locks is used without one.
+    Two runs in one folder would overwrite each other's files. A file system without locks is used without one.
+
+    :param option: names the folder on the command line. :param shared: with others that share it, too.
+    :raises ValueError: if another run holds it.
     """
+    made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        with suppress(OSError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        with suppress(OSError):  # this file system has no locks
+            try:
+                fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise ValueError(f"another run writes into {folder}: end it, or give another {option}") from None
         yield
     finally:
+        if made:
+            with suppress(OSError):  # a run that was refused leaves nothing; a folder with files stays
+                folder.rmdir()
         os.close(descriptor)
 
 

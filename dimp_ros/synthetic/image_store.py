@@ -131,12 +131,19 @@ def open_tables(folder: Path) -> Tables:
 
 
 class Pixels:
-    """The pixels of a store on a device: memory-mapped on a CPU, copied once to a GPU."""
+    """The pixels of a store on a device: memory-mapped on a CPU, copied once to a GPU.
+
+    :raises ValueError: if they were cut off.
+    """
 
     def __init__(self, folder: Path, tables: Tables, device: torch.device | str = "cpu") -> None:
         self.tables = tables
         self.device = torch.device(device)
         self._flat = _mapped(folder / "pixels.bin").to(self.device)
+        needed = max((entry.offset + 3 * entry.height * entry.width for entry in tables.images), default=0)
+        if len(self._flat) < needed:
+            found = f"{len(self._flat)} bytes of {needed}"
+            raise ValueError(f"{folder / 'pixels.bin'} has {found}: delete the store, and it is made again")
         self.canvases = _mapped(folder / "canvases.bin").view(-1, 4, CANVAS, CANVAS).to(self.device)
 
     def image(self, number: int) -> Tensor:

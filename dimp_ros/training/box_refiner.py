@@ -23,13 +23,14 @@ import torch
 from dimp_ros.datasets.clips import read_films
 from dimp_ros.files.arguments import number, whole
 from dimp_ros.files.program import command
+from dimp_ros.files.shared_folder import sole_run
 from dimp_ros.model.checkpoints.weights_file import find_weights
 from dimp_ros.training.box_pairs import PairBatch, PairSampler
 from dimp_ros.training.frame_store import FrameStore, add_store_arguments, store_of
 from dimp_ros.training.interruption import deferred_signals
 from dimp_ros.training.refiner_trainer import CHECKPOINT, LOG, BoxRefinerSettings, BoxRefinerTrainer, Example, export
 from dimp_ros.training.refiner_validation import Validation
-from dimp_ros.training.run_lock import check_run, sole_run
+from dimp_ros.training.run_lock import check_run
 from dimp_ros.training.scene_pairs import SceneViews, scene_store
 
 PROGRAM = "python -m dimp_ros.training.box_refiner"

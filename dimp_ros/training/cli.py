@@ -94,9 +94,10 @@ def inputs_of(options: argparse.Namespace, config: TrainingConfig) -> list[tuple
 def _train(options: argparse.Namespace) -> int:
     """Train, alone or as one of several processes."""
     from dimp_ros.files.outputs import check_outputs
+    from dimp_ros.files.shared_folder import sole_run
     from dimp_ros.training.distributed import init_distributed
     from dimp_ros.training.interruption import deferred_signals
-    from dimp_ros.training.run_lock import check_resumable, sole_run
+    from dimp_ros.training.run_lock import check_resumable
     from dimp_ros.training.trainer import CHECKPOINT, CONFIG, OUTPUTS, WEIGHTS, Trainer
 
     config = resolved_config(options.config, options.stage, options.data, options.images)

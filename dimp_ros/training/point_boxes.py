@@ -26,6 +26,7 @@ from dimp_ros.datasets.base import data_digest
 from dimp_ros.files.arguments import number, whole
 from dimp_ros.files.json_file import named_errors
 from dimp_ros.files.program import command
+from dimp_ros.files.shared_folder import sole_run
 from dimp_ros.model.backbone import Features
 from dimp_ros.model.box_refiner import giou
 from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_weights
@@ -37,7 +38,7 @@ from dimp_ros.model.sizes import POINT_WINDOWS
 from dimp_ros.training.frame_store import add_store_arguments, data_sets_of, store_of
 from dimp_ros.training.interruption import deferred_signals
 from dimp_ros.training.point_examples import FeatureFile, PointBatch, PointSampler
-from dimp_ros.training.run_lock import check_run, sole_run
+from dimp_ros.training.run_lock import check_run
 from dimp_ros.training.run_log import REMEDY, read_state
 
 PROGRAM = "python -m dimp_ros.training.point_boxes"

@@ -1,40 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The folder of a run: two runs in one would overwrite each other's checkpoints; files that replace no input."""
+"""The files of a run, which replace no input and no result without a checkpoint."""
 
 from __future__ import annotations
 
-import fcntl
 import os
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
 from pathlib import Path
 
 from dimp_ros.files.outputs import Named, check_outputs
-
-
-@contextmanager
-def sole_run(folder: Path) -> Iterator[None]:
-    """Hold the folder of a run, which is made if it is missing; the system releases it when the process dies.
-
-    A file system without locks is used without one.
-
-    :raises ValueError: if another run holds it.
-    """
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # this file system has no locks
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ValueError(f"another run writes into {folder}: end it, or give another --folder") from None
-        yield
-    finally:
-        if made:
-            with suppress(OSError):  # a run that was refused leaves nothing; a folder with files stays
-                folder.rmdir()
-        os.close(descriptor)
 
 
 def check_run(

@@ -129,25 +129,26 @@ def test_failed_tracker_keeps_its_last_box_and_the_error(tmp_path: Path) -> None
     assert len(result.milliseconds) == 3
 
 
-def test_figures_that_another_run_wrote_meanwhile_are_kept(
+def test_second_run_into_a_folder_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_sequence(tmp_path / "in", "a", 3)
     out = tmp_path / "out"
     command = ["--sequences", str(tmp_path / "in"), "--out", str(out), "--jobs", "1", "--trackers"]
-    collect = cli.collect
+    others = [[*command, "mil"], [*command, "kcf", "--resume"], [*command[:2], "--merge", str(out), "--out", str(out)]]
+    collect, statuses = cli.collect, []
 
-    def collect_while_another_ends(*arguments: Any, **options: Any) -> Any:
-        results = collect(*arguments, **options)
+    def collect_and_begin_others(*arguments: Any, **options: Any) -> Any:
         monkeypatch.setattr(cli, "collect", collect)
-        assert cli.main([*command, "mil"]) == 0
+        results = collect(*arguments, **options)
+        statuses.extend(cli.main(other) for other in others)
         return results
 
-    monkeypatch.setattr(cli, "collect", collect_while_another_ends)
-    assert cli.main([*command, "kcf"]) == 2
-    assert "has the figures of mil, which this run does not measure" in capsys.readouterr().err
-    assert list(json.loads((out / "results.json").read_text())["trackers"]) == ["mil"]
-    assert pair_file(out, "kcf", "a").is_file()
+    monkeypatch.setattr(cli, "collect", collect_and_begin_others)
+    assert cli.main([*command, "kcf"]) == 0
+    assert statuses == [2, 2, 2]
+    assert capsys.readouterr().err.count(f"another run writes into {out}: end it, or give another --out") == 3
+    assert list(json.loads((out / "results.json").read_text())["trackers"]) == ["kcf"]
 
 
 @dataclass(frozen=True)

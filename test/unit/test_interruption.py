@@ -156,7 +156,7 @@ def test_a_damaged_checkpoint_is_one_line(tmp_path, capsys, name, content):
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_second_run_of_a_head_is_refused(tmp_path, capsys, name):
-    from dimp_ros.training.run_lock import sole_run
+    from dimp_ros.files.shared_folder import sole_run
 
     with sole_run(tmp_path / "run"), pytest.raises(SystemExit):
         COMMANDS[name](["--folder", str(tmp_path / "run"), "--clips", str(tmp_path / "clips")])

@@ -5,8 +5,9 @@ import os
 
 import pytest
 
+from dimp_ros.files.shared_folder import sole_run
 from dimp_ros.training.cli import main
-from dimp_ros.training.run_lock import check_export, check_resumable, sole_run
+from dimp_ros.training.run_lock import check_export, check_resumable
 
 
 def test_a_second_run_in_one_folder_is_refused(tmp_path, capsys):

@@ -81,6 +81,10 @@ def test_the_pixels_of_an_image_of_two_tracks_are_stored_once(tmp_path):
         for index, number in enumerate(clip.images):
             expected = torch.from_numpy((image + np.uint8(index))[..., ::-1].transpose(2, 0, 1).copy())
             assert torch.equal(pixels.image(number), expected)
+    copy = shutil.copytree(folder, tmp_path / "copy")  # under a map the file must not shrink
+    os.truncate(copy / "pixels.bin", 2 * image.size - 1)
+    with pytest.raises(ValueError, match=r"copy/pixels\.bin has 14399 bytes of 14400: delete the store"):
+        Pixels(copy, stored)
 
 
 def test_a_complete_store_is_kept_and_another_choice_is_not(store, tmp_path):

@@ -198,10 +198,10 @@ def test_a_head_goes_on_with_its_own_backbone_only(run, tmp_path):
     loaded, points = load_head(tmp_path / "head.pt", channels, "b1")
     assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in head.state_dict().items())
     assert points == 4
-    with pytest.raises(ValueError, match=r"another backbone.* delete it"):
+    with pytest.raises(ValueError, match=r"another backbone.* give another --folder"):
         load_head(tmp_path / "head.pt", channels, "b2")
     save_torch(tmp_path / "head.pt", head.state_dict())
-    with pytest.raises(ValueError, match=r"another backbone.* delete it"):
+    with pytest.raises(ValueError, match=r"another backbone.* give another --folder"):
         load_head(tmp_path / "head.pt", channels, "b1")
 
 

@@ -218,12 +218,13 @@ class CachedBatches:
         shapes = _shapes(self.model, self.config)
         target = self.folder / f"cache_{self.rank}_{number:04d}"
         complete, origin = target / "complete", self._origin()
-        if not (complete.is_file() and complete.read_text(encoding="utf-8") == origin):
+        whole = complete.is_file() and complete.read_text(encoding="utf-8") == origin and _has_its_size(target, shapes)
+        if not whole:
             for old in self.folder.glob(f"cache_{self.rank}_[0-9][0-9][0-9][0-9]*"):
                 _remove(old)
             target.mkdir(parents=True, exist_ok=True)
             for path, dtype, shape in _files(target, shapes):
-                _allocate(path, np.dtype(dtype).itemsize * math.prod(shape))
+                _allocate(path, _size(dtype, shape))
             setup = partial(_start, self.store, self.model, self.config, target, shapes)
             work = [(self.config.seed, CACHED, number, self.rank, group) for group in range(self.config.groups)]
             with tqdm(total=len(work), desc=f"cache {number}", mininterval=10, disable=self.rank > 0) as bar:
@@ -293,6 +294,18 @@ def _files(folder: Path, shapes: _Shapes) -> Iterator[tuple[Path, type, tuple[in
     lead = (shapes.groups, shapes.frames)
     for number, (dtype, shape) in enumerate([*shapes.maps, (np.float32, (*lead, 4)), (np.float32, lead)]):
         yield folder / f"{number}.dat", dtype, shape
+
+
+def _size(dtype: type, shape: tuple[int, ...]) -> int:
+    """Return the bytes of a file of a cache."""
+    return np.dtype(dtype).itemsize * math.prod(shape)
+
+
+def _has_its_size(folder: Path, shapes: _Shapes) -> bool:
+    """Tell whether no file of a cache is missing or cut off."""
+    return all(
+        path.is_file() and path.stat().st_size == _size(dtype, shape) for path, dtype, shape in _files(folder, shapes)
+    )
 
 
 def _open(folder: Path, shapes: _Shapes, mode: str) -> list[NDArray[np.generic]]:

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import cv2
 import numpy as np
@@ -104,7 +106,12 @@ def contact_sheet(frames: Frames, rows: int = 8, side: int = 144) -> NDArray[np.
 def read_state(path: Path, device: torch.device | str = "cpu") -> dict[str, Any]:
     """Return the state of a run that ``torch.save`` wrote.
 
+    torch does not check the CRC of what it reads, so a flipped byte would change the weights or the optimizer unseen.
+
     :raises ValueError: if the file is damaged or of another kind, naming it.
     """
-    with named_errors(path, REMEDY, RuntimeError, UnpicklingError, EOFError):
+    with named_errors(path, REMEDY, RuntimeError, UnpicklingError, EOFError, BadZipFile, zlib.error):
+        with ZipFile(path) as archive:
+            if (entry := archive.testzip()) is not None:
+                raise BadZipFile(f"the CRC of its entry {entry} is wrong")
         return dict(torch.load(path, map_location=device, weights_only=True))

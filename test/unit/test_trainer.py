@@ -7,6 +7,7 @@ import math
 import os
 import re
 import resource
+import struct
 import subprocess
 import sys
 
@@ -133,6 +134,18 @@ def test_a_cache_of_another_backbone_or_other_images_is_rendered_anew(images, st
     inode = features.stat().st_ino, features.stat().st_mtime_ns
     next(stream.batches(0))
     assert (features.stat().st_ino, features.stat().st_mtime_ns) != inode
+
+
+@pytest.mark.parametrize("damage", ["cut off", "missing"])
+def test_a_cache_whose_files_are_not_whole_is_rendered_anew(images, store, tmp_path, damage):
+    config = configured(images, reuse=1, backbone="frozen", steps=1, validate_every=0)
+    stream = Trainer(config, tmp_path, HERE, store=store)._batches(bool)
+    next(stream.batches(0))
+    features = tmp_path / "cache_0_0000" / "1.dat"
+    before = features.read_bytes()
+    features.unlink() if damage == "missing" else os.truncate(features, 1000)
+    next(stream.batches(0))
+    assert features.read_bytes() == before
 
 
 def test_a_cache_without_space_is_named_and_removes_only_caches(images, store, tmp_path):
@@ -384,14 +397,15 @@ def test_an_interrupted_save_keeps_the_last_checkpoint(images, store, tmp_path, 
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-@pytest.mark.parametrize("damage", ["empty", "cut off", "weights", "a call", "no dict"])
+@pytest.mark.parametrize("damage", ["empty", "cut off", "a flipped bit", "weights", "a call", "no dict"])
 def test_damaged_state_of_a_run_is_named(tmp_path, damage):
     path = tmp_path / "checkpoint.pt"
-    torch.save({"step": 1}, path)
-    assert read_state(path) == {"step": 1}
+    torch.save({"step": 1, "weights": torch.full((64,), 1.0)}, path)
+    assert read_state(path)["step"] == 1
     content = {
         "empty": b"",
         "cut off": path.read_bytes()[:200],
+        "a flipped bit": path.read_bytes().replace(struct.pack("<f", 1.0), struct.pack("<f", -1.0), 1),
         "weights": b"\x02\x00\x00\x00\x00\x00\x00\x00{}",
         "a call": b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.",
         "no dict": b"\x80\x02K\x01.",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -37,6 +37,7 @@ from dimp_ros.ros_utils.qos import reliable_qos
 from dimp_ros.ros_utils.spin import Finish
 
 PANEL = (440, 330)
+STILLS = tuple(f"film_{number}.png" for number in range(9))
 MOST_IMAGES = 1200
 HELD_NANOSECONDS = 150_000_000
 """An image that the tracker skipped has the box of an earlier one, if that is not older."""
@@ -81,6 +82,7 @@ class FilmRecorder(LoopRecorder):
     """Keeps the images and the poses of a loop, and makes the film once it has ended: `write_film`."""
 
     scene = ROVER
+    results = (*LoopRecorder.results, *STILLS)
 
     def __init__(self, plan: LoopPlan, finish: Finish, **node_options: Any) -> None:
         self._pictures: dict[int, NDArray[np.uint8]] = {}
@@ -124,8 +126,13 @@ class FilmRecorder(LoopRecorder):
         return code
 
     def write_film(self, taken: list[Taken], recording: LoopRecording) -> None:
-        """Write the film to a file."""
+        """Write the film to a file, and some of its images."""
         raise NotImplementedError
+
+    def write_stills(self, frames: Sequence[NDArray[np.uint8]]) -> None:
+        """Write some images of the film."""
+        for name, index in zip(STILLS, np.linspace(0, len(frames) - 1, len(STILLS)).astype(int), strict=True):
+            cv2.imwrite(str(self._files.path(name)), frames[index])
 
 
 def film_frames(

@@ -5,8 +5,6 @@ from __future__ import annotations
 
 import sys
 
-import cv2
-import numpy as np
 from loop_film import FilmRecorder, Taken, film_frames
 from PIL import Image as PillowImage
 from run_loop_demo import ROOT, run_demo
@@ -28,8 +26,7 @@ class FollowFilm(FilmRecorder):
         OUT.parent.mkdir(parents=True, exist_ok=True)
         duration = round(1e3 / RATE)
         first.save(OUT, save_all=True, append_images=rest, duration=duration, loop=0, quality=QUALITY, method=4)
-        for index in np.linspace(0, len(frames) - 1, 9).astype(int):
-            cv2.imwrite(str(ROOT / "build" / "demo-follow" / f"film_{index:03d}.png"), frames[index])
+        self.write_stills(frames)
         print(f"[film] {len(frames)} images, {OUT.stat().st_size / 1e6:.2f} MB: {OUT}", flush=True)
 
 

@@ -12,8 +12,6 @@ import sys
 import time
 from typing import Any
 
-import cv2
-import numpy as np
 from ground_station import AUTOPILOT, CAMERA, GUIDED, GroundStation
 from loop_film import DRONE, FilmRecorder, Taken, film_frames
 from run_loop_demo import run_demo
@@ -23,7 +21,6 @@ from dimp_ros.apps.simulator.recorder import RETRY_SECONDS, LoopFailed, LoopPlan
 from dimp_ros.images.video import VideoWriter
 from dimp_ros.ros_utils.spin import Finish
 
-SHOWN = 9
 RATE = 8.0
 
 
@@ -31,6 +28,7 @@ class DroneRecorder(FilmRecorder):
     """Plays the operator, and films the flight."""
 
     scene = DRONE
+    results = (*FilmRecorder.results, "film.mp4")
 
     def __init__(self, plan: LoopPlan, finish: Finish, station: GroundStation, **node_options: Any) -> None:
         self._station = station
@@ -63,12 +61,11 @@ class DroneRecorder(FilmRecorder):
     def write_film(self, taken: list[Taken], recording: LoopRecording) -> None:
         """Write the film, and some of its images."""
         frames = list(film_frames(self.scene, taken, recording, RATE, self._plan.seconds + self._plan.after))
-        writer = VideoWriter(self._plan.out / "film.mp4", RATE)
+        writer = VideoWriter(self._files.path("film.mp4"), RATE)
         for frame in frames:
             writer.write(frame)
         writer.close()
-        for index in np.linspace(0, len(frames) - 1, SHOWN).astype(int):
-            cv2.imwrite(str(self._plan.out / f"film_{index:03d}.png"), frames[index])
+        self.write_stills(frames)
 
 
 def main() -> int:

@@ -82,7 +82,8 @@ def run_demo(
     :param ground: port of a ground station: the vehicle has an autopilot, and the controller's velocities go to it
         through a MAVLink camera. The recorder's commands are those that the vehicle obeys then.
     """
-    from dimp_ros.apps.simulator.recorder import LoopPlan
+    from dimp_ros.apps.recording.run_files import check_free
+    from dimp_ros.apps.simulator.recorder import LoopPlan, LoopRecorder
     from dimp_ros.ros_utils.spin import run
 
     demo = DEMOS[name]
@@ -105,11 +106,17 @@ def run_demo(
         connection = ["-p", f"connection:=udpout:127.0.0.1:{port}"]
         commands["camera"] = command("mavlink_node", ["mavlink.yaml", demo.parameters], *connection)
         remapping += ["-r", "cmd_vel:=obeyed"]
+    out = ROOT / "build" / f"demo-{name}"
+    try:
+        check_free(out, LoopRecorder.results)
+    except ValueError as error:
+        print(f"[loop] error: {error}", file=sys.stderr)
+        return 2
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for who, line in commands.items():
             processes[who] = start(line, ROOT)
-        plan = LoopPlan(demo.mode, demo.controller, ROOT / "build" / f"demo-{name}", final_px=demo.final_px)
+        plan = LoopPlan(demo.mode, demo.controller, out, final_px=demo.final_px)
         if circle:
             plan = replace(plan, forward_acceleration=SMOOTH)
         if not truth:

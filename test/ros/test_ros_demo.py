@@ -85,8 +85,8 @@ def test_demo_that_is_interrupted_keeps_its_video_and_fails(tmp_path):
         with spinning(*nodes):
             wait_until(lambda: len(tracker.updates) > 20, "images")
             assert nodes[-1].close() and codes == [2]
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["annotated.mp4"]
-    assert cv2.VideoCapture(str(tmp_path / "out" / "annotated.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) > 10
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["annotated.partial.mp4"]
+    assert cv2.VideoCapture(str(tmp_path / "out" / "annotated.partial.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) > 10
 
 
 @pytest.mark.parametrize("video", ["annotated.mp4", "", "link"], ids=["the film", "its folder", "a link to it"])
@@ -99,6 +99,7 @@ def test_demo_does_not_replace_what_is_played(tmp_path, monkeypatch, capsys, vid
     writer.close()
     cv2.imwrite("000.png", np.zeros((48, 64, 3), np.uint8))
     (tmp_path / "link").symlink_to("annotated.mp4")
+    (tmp_path / "result.json").write_text('{"rmw": "of an earlier run"}')
     before = (tmp_path / "annotated.mp4").read_bytes()
     source = {"video": video or str(tmp_path), "loop": True}
     demo = {"box": list(BOX), "out": str(tmp_path)}
@@ -112,7 +113,7 @@ def test_demo_does_not_replace_what_is_played(tmp_path, monkeypatch, capsys, vid
             wait_until(lambda: codes, "the end of the demo", 20.0)
             nodes[-1].close()
     assert codes == [2] and (tmp_path / "annotated.mp4").read_bytes() == before
-    assert "[demo] out" in capsys.readouterr().err and not (tmp_path / "result.json").exists()
+    assert "[demo] out" in capsys.readouterr().err and "earlier" in (tmp_path / "result.json").read_text()
 
 
 def test_the_demo_fails_if_the_target_was_lost(tmp_path, capsys):
@@ -181,7 +182,7 @@ def test_full_disk_costs_the_video_and_no_figures(tmp_path, monkeypatch, capfd):
     code, out = run_demo(ScriptedTracker(), tmp_path, silence=0.3)
     said = capfd.readouterr().err
     assert code == 2 and "[demo] annotated.mp4: its disk is full; free some space there" in said
-    assert "Traceback" not in said and json.loads((out / "result.json").read_text())["published"] >= 10
+    assert "Traceback" not in said and json.loads((out / "result.partial.json").read_text())["published"] >= 10
     assert not (out / "annotated.mp4").exists()
 
 

@@ -214,8 +214,8 @@ def test_loop_that_is_interrupted_keeps_its_video_and_fails(tmp_path):
         with spinning(simulator, Follower(cli_args=remapping), recorder):
             wait_until(lambda: any((tmp_path / "new").glob(".*")), "the beginning of the video", 60.0)
             assert recorder.close() and codes == [2]
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["annotated.mp4"]
-    assert (tmp_path / "new" / "annotated.mp4").stat().st_size > 1000
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["annotated.partial.mp4"]
+    assert (tmp_path / "new" / "annotated.partial.mp4").stat().st_size > 1000
 
 
 def test_slow_tracker_is_asked_for_an_image_that_it_has_seen(tmp_path, capfd):

@@ -12,6 +12,7 @@ import pytest
 from helpers.launch_files import launch_file
 
 from dimp_ros.apps.mavlink.settings import MavlinkSettings
+from dimp_ros.files.shared_folder import sole_run
 from dimp_ros.model.dimp import ARCHITECTURES
 from dimp_ros.ros_utils import launch_arguments
 from dimp_ros.ros_utils.launch_arguments import Argument, ArgumentError, Program, misspelt, read_arguments
@@ -328,4 +329,9 @@ def test_demo_does_not_write_onto_its_video(footage: Path) -> None:
     for video in ("build/demo/annotated.mp4", "build/demo/link", "build/demo", "build"):
         with pytest.raises(ArgumentError, match="argument out:=build/demo: out "):
             programs("demo", video=video, target="1,2,3,4", out="build/demo")
+    with pytest.raises(ArgumentError, match=r"annotated\.mp4 would be replaced, but no result\.json"):
+        programs("demo", out="build/demo")
+    (results / "result.json").write_text('{"rmw": "of an earlier run"}')
     programs("demo", out="build/demo")
+    with sole_run(results), pytest.raises(ArgumentError, match="another run writes into build/demo: end it, or give"):
+        programs("demo", out="build/demo")

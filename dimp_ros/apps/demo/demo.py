@@ -23,9 +23,10 @@ from rclpy.node import Node
 from sensor_msgs.msg import Image
 from std_srvs.srv import SetBool
 
-from dimp_ros.apps.demo.launch import DEMO_PARAMETERS, check_results
+from dimp_ros.apps.demo.launch import DEMO_PARAMETERS, RESULTS, check_results
 from dimp_ros.apps.recording.annotated_video import AnnotatedVideo, Observation, Summary
 from dimp_ros.apps.recording.recording_thread import RecordingFailed, run_recording
+from dimp_ros.apps.recording.run_files import FIGURES, RunFiles
 from dimp_ros.files.outputs import write_text
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.conversion import to_bgr
@@ -78,7 +79,8 @@ class Demo(Node):
         self._observations: dict[int, Observation] = {}
         self._published: set[int] = set()
         self._last_image = time.monotonic()
-        self._video = AnnotatedVideo(Path(self._settings["out"]) / "annotated.mp4")
+        self._files = RunFiles(Path(self._settings["out"]), RESULTS)
+        self._video = AnnotatedVideo(self._files.path("annotated.mp4"))
         self._failed: Exception | None = None  # why the video could not be written
         tracker, source = self._settings["tracker"], self._settings["source"]
         group = MutuallyExclusiveCallbackGroup()
@@ -94,7 +96,7 @@ class Demo(Node):
         self._thread.start()
 
     def _main(self) -> None:
-        self._finish(run_recording("demo", self._run, self._keep_video, self._closing))
+        self._finish(run_recording("demo", self._run, self._keep_video, self._files, self._closing))
 
     def _keep_video(self) -> int:
         with self._lock:
@@ -108,6 +110,7 @@ class Demo(Node):
         self._await_first_image()
         self._check_results()
         self._set_target(paused)
+        self._files.begin()
         with self._lock:  # while the source waits, it repeats its first image, which does not count
             self._recording_since = self.get_clock().now().nanoseconds if paused else 0
         if paused:
@@ -153,7 +156,7 @@ class Demo(Node):
         answer = self._call(self._parameters_of_source, GetParameters.Request(names=["video_path"]), 10.0)
         if path := "".join(value.string_value for value in answer.values):
             try:
-                check_results(self._video.path.parent, Path(path))
+                check_results(self._files.folder, Path(path))
             except (ValueError, OSError) as error:
                 raise DemoFailed(str(error)) from error
 
@@ -250,9 +253,8 @@ class Demo(Node):
         summary = Summary.of(recorded, len(self._published))
         answer = self._call(self._parameters_of_tracker, GetParameters.Request(names=["model"]), 10.0)
         more = {"model": answer.values[0].string_value, "rmw": rclpy.get_rmw_implementation_identifier()}
-        path = self._video.path.with_name("result.json")
-        write_text(path, json.dumps({**dataclasses.asdict(summary), **more}, indent=2) + "\n")
-        print(f"[demo]\n{summary.text(**more)}\n  video       {self._video.path}\n  figures     {path}", flush=True)
+        write_text(self._files.path(FIGURES), json.dumps({**dataclasses.asdict(summary), **more}, indent=2) + "\n")
+        print(f"[demo]\n{summary.text(**more)}", flush=True)
         if not summary.frames:
             raise DemoFailed("the tracker has processed no image")
         if summary.lost > self._settings["max_lost"]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from dimp_ros.apps.recording.run_files import check_free
 from dimp_ros.files.outputs import check_outputs
 from dimp_ros.files.yaml_file import read_yaml
 from dimp_ros.ros_utils.launch_arguments import (
@@ -120,11 +121,13 @@ def check_results(out: Path, video: Path) -> None:
 
 
 def _check_output(out: Any, video: Any) -> None:
-    """Check the results of values that may be of any type, see `check_results`."""
+    """Check the results of values that may be of any type, see `check_results`, and that no other run writes there."""
     if not isinstance(out, str) or not isinstance(video, str):
         return
     try:
-        check_results(Path(out).expanduser(), Path(video).expanduser())
+        folder = Path(out).expanduser()
+        check_results(folder, Path(video).expanduser())
+        check_free(folder, RESULTS, "out:=")
     except (ValueError, OSError) as error:
         raise ArgumentError(f"argument out:={one_line(out)}: {one_line(str(error), 600)}") from error
 

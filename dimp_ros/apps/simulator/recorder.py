@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import rclpy
 from builtin_interfaces.msg import Time
@@ -24,6 +24,7 @@ from std_srvs.srv import SetBool
 
 from dimp_ros.apps.recording.annotated_video import BackgroundVideo, Observation
 from dimp_ros.apps.recording.recording_thread import RecordingFailed, run_recording
+from dimp_ros.apps.recording.run_files import FIGURES, RunFiles
 from dimp_ros.apps.simulator.metrics import (
     BAND,
     STALE_SECONDS,
@@ -90,6 +91,9 @@ class LoopRecorder(Node):
     :param finish: called with the exit code: 0 if the figures are good, 1 if they are not, 2 if there are none.
     """
 
+    results: ClassVar[tuple[str, ...]] = ("annotated.mp4", "plot.png", FIGURES)
+    """Names of the files that a whole run has."""
+
     def __init__(self, plan: LoopPlan, finish: Finish, **node_options: Any) -> None:
         super().__init__("loop_recorder", **node_options)
         self._plan, self._finish = plan, finish
@@ -102,7 +106,8 @@ class LoopRecorder(Node):
         self._late: list[float] = []  # seconds from the publication of a command to its arrival
         self._heard_until = 0.0  # when the latest command that arrived was published
         self._size = (0, 0)
-        self._video = BackgroundVideo(plan.out / "annotated.mp4")
+        self._files = RunFiles(plan.out, self.results)
+        self._video = BackgroundVideo(self._files.path("annotated.mp4"))
         group = MutuallyExclusiveCallbackGroup()
         self._init = self.create_client(InitTarget, "tracker_node/init_target", callback_group=group)
         self._enable = self.create_client(SetBool, f"{plan.controller}/set_enabled", callback_group=group)
@@ -121,7 +126,7 @@ class LoopRecorder(Node):
         self._thread.start()
 
     def _main(self) -> None:
-        self._finish(run_recording("loop", self._run, self._keep_video, self._closing))
+        self._finish(run_recording("loop", self._run, self._keep_video, self._files, self._closing))
 
     def _keep_video(self) -> int:
         with self._lock:
@@ -135,6 +140,7 @@ class LoopRecorder(Node):
             self._wait(lambda: self._looked_at is not None, "the tracker says nothing of any image")
             self._set_target()
             self._wait(lambda: self._tracking, "the tracker does not see the target")
+        self._files.begin()
         with self._lock:
             self._recording = LoopRecording(self._size, enabled=self._now())
         self._call(self._enable, SetBool.Request(data=True))
@@ -241,7 +247,7 @@ class LoopRecorder(Node):
 
     def _report(self, recording: LoopRecording) -> int:
         """Write and print the figures, and return the exit code."""
-        figures, out = LoopFigures.of(recording), self._plan.out
+        figures = LoopFigures.of(recording)
         more: dict[str, Any] = {
             "images": len(recording.errors),
             "states": len(recording.states),
@@ -251,12 +257,11 @@ class LoopRecorder(Node):
         }
         values = {**dataclasses.asdict(figures), **more}
         shown = {name: str(value) if value == math.inf else value for name, value in values.items()}  # JSON has no inf
-        out.mkdir(parents=True, exist_ok=True)
-        write_text(out / "result.json", json.dumps(shown, indent=2) + "\n")
+        write_text(self._files.path(FIGURES), json.dumps(shown, indent=2) + "\n")
         title = f"{self._plan.controller} in the simulator, set point at the middle of the image"
-        plot_loop(recording, figures, out / "plot.png", mode=self._plan.mode, title=title)
+        plot_loop(recording, figures, self._files.path("plot.png"), mode=self._plan.mode, title=title)
         lines = "\n".join(f"  {name:<26} {value}" for name, value in shown.items() if value is not None)
-        print(f"[loop]\n{lines}\n  plot, video and figures in {out}", flush=True)
+        print(f"[loop]\n{lines}", flush=True)
         complaints = unmet(figures, self._plan.final_px, self._plan.forward_acceleration)
         for complaint in complaints:
             print(f"[loop] {complaint}", file=sys.stderr)

@@ -278,7 +278,8 @@ def main() -> None:
         build_interfaces()
         write_environment()
         if arguments.footage:
-            subprocess.run([PYTHON, ROOT / "tools" / "fetch_footage.py"], env=clean_environment(), check=True)
+            fetching = [PYTHON, ROOT / "tools" / "fetch_footage.py"]
+            sys.exit(subprocess.run(fetching, env=clean_environment()).returncode)
 
 
 if __name__ == "__main__":

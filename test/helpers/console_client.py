@@ -46,19 +46,23 @@ class FakeRobot:
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
+        self.known: list[Any] = []
         self.failure: Exception | None = None
         self.hanging = False
 
-    async def init_target(self, stamp: Any, box: Any, target_id: str) -> Answer:
+    async def init_target(self, stamp: Any, box: Any, target_id: str, known: Any = None) -> Answer:
         """Take a target."""
+        self.known.append(known)
         return await self._answer("init", stamp, box, target_id)
 
-    async def drop_target(self, target_id: str) -> Answer:
+    async def drop_target(self, target_id: str, known: Any = None) -> Answer:
         """Drop it."""
+        self.known.append(known)
         return await self._answer("drop", target_id)
 
-    async def set_enabled(self, enabled: bool) -> Answer:
+    async def set_enabled(self, enabled: bool, known: Any = None) -> Answer:
         """Switch."""
+        self.known.append(known)
         return await self._answer("enable", enabled)
 
     async def _answer(self, *asked: Any) -> Answer:

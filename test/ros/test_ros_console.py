@@ -66,6 +66,40 @@ def test_target_is_set_tracked_and_dropped_in_the_console():
         assert not running.node._work.pipeline.enabled
 
 
+def test_what_waited_in_the_link_undoes_no_later_stop():
+    async def act(browser: Browser) -> None:
+        count = 0
+
+        async def ask(kind: str, **fields: Any) -> dict[str, Any]:
+            nonlocal count
+            count += 1
+            await browser.say(type=kind, request=count, **fields)
+            return dict(await browser.until(lambda: browser.answers.get(count)))
+
+        def shown(name: str) -> int:
+            return int(browser.statuses[-1]["tracker"][name])
+
+        await browser.until(lambda: browser.images and browser.statuses and shown("drop_number"))
+        box = {"stamp": browser.images[-1]["stamp"], "box": [190, 110, 80, 80], "id": "cup"}
+        drops, pauses = shown("drop_number"), shown("pause_number")
+        assert (await ask("init", **box, drop_number=drops))["success"]
+        assert (await ask("drop", id=""))["success"], "as by others: it is not told what was known"
+        refused = await ask("init", **box, drop_number=drops)
+        assert not refused["success"] and "dropped" in refused["message"]
+        await browser.until(lambda: shown("drop_number") > drops)
+        assert (await ask("init", **box, drop_number=shown("drop_number")))["success"]
+        assert (await ask("enable", enabled=False))["success"]
+        refused = await ask("enable", enabled=True, pause_number=pauses)
+        assert not refused["success"] and "paused after" in refused["message"]
+        assert not running.node._work.pipeline.enabled
+        await browser.until(lambda: shown("pause_number") > pauses)
+        assert (await ask("enable", enabled=True, pause_number=shown("pause_number")))["success"]
+        assert running.node._work.pipeline.enabled
+
+    with world() as running:
+        visit(running.console, act)
+
+
 def test_images_are_subscribed_only_with_browsers_connected(monkeypatch):
     monkeypatch.setattr("dimp_ros.apps.console.node.LINGER_WATCHES", 3)
 

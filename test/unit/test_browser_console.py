@@ -362,6 +362,20 @@ def test_tracking_is_paused_and_resumed(scene, console):
     console.page.click("#enable")
     console.shows("#targets", "tracking")
     console.shows("#enable", "Pause")
+    console.page.click("#drop-all")
+    console.until(lambda: console.requests("drop"), "the request")
+    known = [request["pause_number"] for request in console.requests("enable")]
+    assert 0 < known[0] < known[1] == scene.console._tracker.pause_number
+    assert 0 < console.requests("init")[0]["drop_number"] <= console.requests("drop")[0]["drop_number"]
+
+
+def test_a_tracker_that_reports_nothing_is_silent(scene, console):
+    console.follow("cup")
+    console.shows("#chip-tracker", "working")
+    scene.tracker.seconds = 6.0
+    console.shows("#chip-tracker", "silent for")
+    scene.tracker.seconds = 0.0
+    console.shows("#chip-tracker", "working")
 
 
 def test_stopped_camera_makes_image_stale_and_targets_unknown(scene, console):

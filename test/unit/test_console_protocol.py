@@ -30,6 +30,9 @@ def test_every_message_of_the_page_is_understood():
     assert parse(json.dumps(INIT)) == Init(3, (5, 7), (1.0, 2.5, 30.0, 40.0), "cup")
     assert parse('{"type": "drop", "request": 1, "id": ""}') == Drop(1, "")
     assert parse('{"type": "enable", "request": 1, "enabled": false}') == Enable(1, False)
+    assert parse(json.dumps({**INIT, "drop_number": 8})) == Init(3, (5, 7), (1.0, 2.5, 30.0, 40.0), "cup", 8)
+    assert parse('{"type": "drop", "request": 1, "id": "", "drop_number": 8}') == Drop(1, "", 8)
+    assert parse('{"type": "enable", "request": 1, "enabled": true, "pause_number": 8}') == Enable(1, True, 8)
     assert parse('{"type": "ack", "number": 12}') == Ack(12)
     assert parse('{"type": "login", "token": "x"}') == Login("x")
 
@@ -61,6 +64,9 @@ def test_every_message_of_the_page_is_understood():
         {"id": 5},
         {"id": "x" * 256},
         {"id": "\ud800"},
+        {"drop_number": -1},
+        {"drop_number": None},
+        {"drop_number": "8"},
     ],
 )
 def test_what_the_page_would_not_say_is_refused(change):

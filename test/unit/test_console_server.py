@@ -91,7 +91,7 @@ def test_states_are_sent_without_video_too():
         assert browser.images == []
         last = browser.statuses[-1]
         assert last["video"] == {"state": "none", "age": None, "reason": "nobody publishes on /image"}
-        assert last["tracker"] == {"present": True, "enabled": None, "trouble": ""}
+        assert last["tracker"] == TrackerStatus(True)._asdict()
 
     with serving() as served:
         served.playing = False
@@ -114,6 +114,25 @@ def test_requests_reach_the_robot_and_their_answers_the_browser():
         browse(served, ask)
         asked = sorted(served.robot.asked, key=lambda one: one[0])
         assert asked == [("drop", "cup"), ("enable", False), ("init", (5, 6), (1.0, 2.0, 30.5, 40.0), "cup")]
+
+
+def test_what_the_operator_knew_goes_with_each_request():
+    async def ask(browser: Browser) -> None:
+        await browser.until(lambda: browser.statuses)
+        assert (
+            browser.statuses[0]["tracker"]["drop_number"] == 8 and browser.statuses[0]["tracker"]["pause_number"] == 9
+        )
+        await browser.say(type="init", request=1, stamp=[5, 6], box=[1, 2, 30.5, 40], id="cup", drop_number=8)
+        await browser.say(type="drop", request=2, id="cup", drop_number=7)
+        await browser.say(type="enable", request=3, enabled=True, pause_number=9)
+        await browser.until(lambda: len(browser.answers) == 3)
+
+    with serving() as served:
+        served.state.set_tracker(TrackerStatus(True, drop_number=8, pause_number=9))
+        browse(served, ask)
+        browse(served, ask)
+        assert sorted(known[1:] for known in served.robot.known) == sorted(2 * [(8, 0), (7, 0), (0, 9)])
+        assert len({id(known.operator) for known in served.robot.known}) == 2, "one for each browser"
 
 
 def test_a_request_that_fails_is_answered_with_the_reason():

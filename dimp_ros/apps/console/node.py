@@ -139,7 +139,7 @@ class ConsoleNode(Node):
             self._trouble[part] = status.message if level and not lost else ""
             for pair in status.values:
                 if part == "node" and pair.key == "enabled":
-                    self._enabled = self._tracker.enabled = pair.value == "true"
+                    self._tracker.report(pair.value == "true")
 
     def _on_watch(self) -> None:
         """Subscribe images while a browser is connected; check the publisher of images and the tracker."""
@@ -159,10 +159,13 @@ class ConsoleNode(Node):
         self.state.set_silence(explain(self, topic, self._image_qos, kind))
         available = self._tracker.are_there
         if not available:
-            self._tracker.enabled = None
+            self._tracker.report(None)
             self._trouble.clear()
         trouble = next((text for text in map(self._trouble.get, ("node", "tracking", "input")) if text), "")
-        self.state.set_tracker(TrackerStatus(available, self._tracker.enabled, trouble))
+        tracker = self._tracker
+        self.state.set_tracker(
+            TrackerStatus(available, tracker.enabled, trouble, tracker.drop_number, tracker.pause_number)
+        )
 
     # End
 

@@ -34,26 +34,35 @@ class Ack(NamedTuple):
 
 
 class Init(NamedTuple):
-    """Start a target from a box: (x, y, w, h) in pixels of the image with this stamp."""
+    """Start a target from a box: (x, y, w, h) in pixels of the image with this stamp.
+
+    :param drop_number: of the last status that was shown when this was asked for; 0 if it is not told.
+    """
 
     request: int
     stamp: tuple[int, int]
     box: tuple[float, float, float, float]
     target_id: str
+    drop_number: int = 0
 
 
 class Drop(NamedTuple):
-    """Drop a target; an empty name means all."""
+    """Drop a target; an empty name means all. :param drop_number: as in `Init`."""
 
     request: int
     target_id: str
+    drop_number: int = 0
 
 
 class Enable(NamedTuple):
-    """Enable or pause the tracker."""
+    """Enable or pause the tracker.
+
+    :param pause_number: of the last status that was shown when this was asked for; 0 if it is not told.
+    """
 
     request: int
     enabled: bool
+    pause_number: int = 0
 
 
 Message = Login | Ack | Init | Drop | Enable
@@ -76,14 +85,15 @@ def parse(text: str) -> Message:
     if kind == "login":
         return Login(_text(fields, "token"))
     if kind == "init":
-        return Init(_whole(fields, "request"), _stamp(fields), _box(fields), _text(fields, "id"))
+        shown = _whole(fields, "drop_number", 0)
+        return Init(_whole(fields, "request"), _stamp(fields), _box(fields), _text(fields, "id"), shown)
     if kind == "drop":
-        return Drop(_whole(fields, "request"), _text(fields, "id"))
+        return Drop(_whole(fields, "request"), _text(fields, "id"), _whole(fields, "drop_number", 0))
     if kind == "enable":
         enabled = fields.get("enabled")
         if not isinstance(enabled, bool):
             raise BadMessage("enabled must be true or false")
-        return Enable(_whole(fields, "request"), enabled)
+        return Enable(_whole(fields, "request"), enabled, _whole(fields, "pause_number", 0))
     raise BadMessage("type must be one of ack, login, init, drop, enable")
 
 
@@ -99,8 +109,8 @@ def unpack_image(message: bytes) -> tuple[dict[str, Any], bytes]:
     return json.loads(message[4 : 4 + length]), message[4 + length :]
 
 
-def _whole(fields: Mapping[str, Any], name: str) -> int:
-    value = fields.get(name)
+def _whole(fields: Mapping[str, Any], name: str, default: int | None = None) -> int:
+    value = fields.get(name, default)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 2**53:
         raise BadMessage(f"{name} must be a whole number, 0 or more")
     return value

@@ -47,21 +47,39 @@ class Answer(NamedTuple):
     message: str
 
 
+class Operator:
+    """Who sits at one browser. :param own_drop: number of his last drop, if he knew of all those before it."""
+
+    def __init__(self) -> None:
+        self.own_drop = 0
+
+
+class Known(NamedTuple):
+    """What an operator knew when he asked: a request may have waited in his link while others dropped or paused.
+
+    :param drop_number: that was shown to him, see TargetStateArray; 0 if not told. :param pause_number: likewise.
+    """
+
+    operator: Operator
+    drop_number: int = 0
+    pause_number: int = 0
+
+
 class TrackerClient(Protocol):
     """The requests that a browser can make."""
 
     async def init_target(
-        self, stamp: tuple[int, int], box: tuple[float, float, float, float], target_id: str
+        self, stamp: tuple[int, int], box: tuple[float, float, float, float], target_id: str, known: Known | None = None
     ) -> Answer:
-        """Start a target from a box in the image with a stamp."""
+        """Start a target from a box in the image with a stamp, unless it was dropped since what is known."""
         ...
 
-    async def drop_target(self, target_id: str) -> Answer:
+    async def drop_target(self, target_id: str, known: Known | None = None) -> Answer:
         """Drop a target; an empty name means all."""
         ...
 
-    async def set_enabled(self, enabled: bool) -> Answer:
-        """Enable or pause the tracker."""
+    async def set_enabled(self, enabled: bool, known: Known | None = None) -> Answer:
+        """Pause the tracker, or enable it unless it was paused since what is known."""
         ...
 
 
@@ -99,6 +117,7 @@ class Session:
         self._requests = Allowance(REQUESTS_A_SECOND, REQUESTS_IN_RESERVE)
         self._starting: set[asyncio.Task[None]] = set()
         self._stopping: set[asyncio.Task[None]] = set()  # drops and pauses, which starts that wait must not hold up
+        self._operator = Operator()
         self._admit = admit
         self._admitted = False
 
@@ -157,11 +176,14 @@ class Session:
             await self._answer(request.request, Answer(False, "too many requests at once: wait for the answers first"))
             return
         if isinstance(request, Init):
-            answer = self._tracker.init_target(request.stamp, request.box, request.target_id)
+            known = Known(self._operator, drop_number=request.drop_number)
+            answer = self._tracker.init_target(request.stamp, request.box, request.target_id, known)
         elif isinstance(request, Drop):
-            answer = self._tracker.drop_target(request.target_id)
+            known = Known(self._operator, drop_number=request.drop_number)
+            answer = self._tracker.drop_target(request.target_id, known)
         else:
-            answer = self._tracker.set_enabled(request.enabled)
+            known = Known(self._operator, pause_number=request.pause_number)
+            answer = self._tracker.set_enabled(request.enabled, known)
         task = asyncio.ensure_future(self._answer_later(request.request, answer))
         waiting.add(task)
         task.add_done_callback(waiting.discard)

@@ -46,11 +46,16 @@ class VideoImage(NamedTuple):
 
 
 class TrackerStatus(NamedTuple):
-    """Whether the tracker's services are available, whether it is enabled (None if unknown), and its problem."""
+    """Whether the tracker's services are available, whether it is enabled (None if unknown), and its problem.
+
+    :param drop_number: of the last drop that is known. :param pause_number: grows with each pause that is known.
+    """
 
     present: bool = False
     enabled: bool | None = None
     trouble: str = ""
+    drop_number: int = 0
+    pause_number: int = 0
 
 
 class ShownImage(NamedTuple):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -12,7 +13,7 @@ from builtin_interfaces.msg import Time
 from rclpy.callback_groups import ReentrantCallbackGroup
 from std_srvs.srv import SetBool
 
-from dimp_ros.apps.console.session import Answer
+from dimp_ros.apps.console.session import Answer, Known
 from dimp_ros.ros_utils.messages import bounding_box
 from dimp_ros.srv import DropTarget, InitTarget
 
@@ -30,10 +31,17 @@ class _Start:
 
 
 class _Drop:
-    """A drop that waits for its answer. :param answered: settled then."""
+    """A drop that waits for its answer. :param answered: settled then. :param known: by whom, and what he knew."""
 
-    def __init__(self, answered: asyncio.Future[Answer]) -> None:
-        self.answered, self.number = answered, 0
+    def __init__(self, answered: asyncio.Future[Answer], known: Known | None) -> None:
+        self.answered, self.known, self.number = answered, known, 0
+
+    def settle(self, number: int) -> None:
+        """Take its number, unless it followed a drop that its operator did not know."""
+        if self.known is None or not self.known.drop_number:
+            self.number = number
+        elif number - 1 <= max(self.known.drop_number, self.known.operator.own_drop):
+            self.number = self.known.operator.own_drop = number
 
 
 class TrackerServices:
@@ -42,7 +50,7 @@ class TrackerServices:
     Targets are started one after another, so that the last one counts. A drop is passed on at once; it also drops the
     starts that wait here. With each start goes the number of the last drop that was known when it was asked for, so
     that the tracker refuses it after a later drop, whoever has sent that. A start that is not answered in time is taken
-    back by a drop, also when its browser is gone.
+    back by a drop, also when its browser is gone. The tracker is not enabled by a request from before its last pause.
 
     :param tracker: name of its node, relative to ``node``'s namespace or absolute. :param timeout: seconds.
     """
@@ -61,6 +69,8 @@ class TrackerServices:
         self._drops: set[asyncio.Task[Answer]] = set()  # the loop itself keeps no task alive
         self.drop_number = 0
         """Of the last drop that is known, see TargetStateArray."""
+        self.pause_number = time.time_ns() // 1_000_000  # grows over restarts: a page may show the former status
+        """Of the last pause that is known."""
         self.enabled: bool | None = None
         """Whether the tracker is enabled, as last set or reported; None if unknown."""
 
@@ -75,13 +85,25 @@ class TrackerServices:
         """Whether all services of the tracker are available."""
         return all(client.service_is_ready() for client in self._clients.values())
 
+    def report(self, enabled: bool | None) -> None:
+        """Take what the tracker reports: whether it is enabled, None if it is not there."""
+        if enabled is False and self.enabled is not False:
+            self.pause_number += 1
+        self.enabled = enabled
+
     async def init_target(
-        self, stamp: tuple[int, int], box: tuple[float, float, float, float], target_id: str
+        self, stamp: tuple[int, int], box: tuple[float, float, float, float], target_id: str, known: Known | None = None
     ) -> Answer:
-        """Start a target from ``box``, (x, y, w, h) in pixels, in the image with ``stamp``, seconds and nanoseconds."""
-        time = Time(sec=stamp[0], nanosec=stamp[1])
-        request = InitTarget.Request(stamp=time, bbox=bounding_box(box), id=target_id)
+        """Start a target from ``box``, (x, y, w, h) in pixels, in the image with ``stamp``, seconds and nanoseconds.
+
+        :param known: by whom, and what he knew; None, or a number of 0: all drops until now.
+        """
+        at = Time(sec=stamp[0], nanosec=stamp[1])
+        request = InitTarget.Request(stamp=at, bbox=bounding_box(box), id=target_id)
         asked, before = self.drop_number, list(self._dropping)
+        if known is not None and known.drop_number:
+            asked = max(known.drop_number, known.operator.own_drop)
+            before = [drop for drop in before if drop.known is not None and drop.known.operator is known.operator]
         start = _Start(target_id)
         self._open.append(start)
         try:
@@ -97,11 +119,11 @@ class TrackerServices:
             if start in self._open and start not in self._sent:
                 self._open.remove(start)
 
-    async def drop_target(self, target_id: str) -> Answer:
-        """Drop a target; an empty name means all."""
+    async def drop_target(self, target_id: str, known: Known | None = None) -> Answer:
+        """Drop a target; an empty name means all. :param known: by whom, and what he knew."""
         for start in self._open:
             start.unwanted = start.unwanted or target_id in ("", start.target_id)
-        return await self._call(DropTarget.Request(id=target_id), DropTarget)
+        return await self._call(DropTarget.Request(id=target_id), DropTarget, known)
 
     def close(self) -> None:
         """Take back the starts that the tracker has, but those without a name; from any thread."""
@@ -109,8 +131,12 @@ class TrackerServices:
             if start.target_id and not start.unwanted and self._clients[DropTarget].service_is_ready():
                 self._clients[DropTarget].call_async(DropTarget.Request(id=start.target_id))
 
-    async def set_enabled(self, enabled: bool) -> Answer:
-        """Enable or pause the tracker."""
+    async def set_enabled(self, enabled: bool, known: Known | None = None) -> Answer:
+        """Pause the tracker, or enable it. :param known: what was known; a later pause refuses to enable it."""
+        if not enabled:
+            self.pause_number += 1
+        elif known is not None and 0 < known.pause_number < self.pause_number:
+            return Answer(False, "the tracker was paused after this was asked for: ask again if it is still wanted")
         answer = await self._call(SetBool.Request(data=enabled), SetBool)
         if answer.success:
             self.enabled = enabled
@@ -158,13 +184,14 @@ class TrackerServices:
         task.add_done_callback(self._drops.discard)
         return task
 
-    async def _call(self, request: Any, kind: type) -> Answer:
+    async def _call(self, request: Any, kind: type, known: Known | None = None) -> Answer:
         """Send a request and return its answer."""
         answered = asyncio.get_running_loop().create_future()
-        drop = _Drop(answered)
+        drop = _Drop(answered, known)
 
         def settle(answer: Answer, number: int) -> None:
-            drop.number = number
+            if kind is DropTarget:
+                drop.settle(number)
             if not answered.done():
                 answered.set_result(answer)
 

@@ -97,12 +97,18 @@ async function follow(box) {
   const name = byId("name").value.trim();
   const stamp = view.header.stamp;
   byId("name").value = "";
-  const done = await request(`follow ${name || "a target"}`, "init", { stamp, box: box.map(round), id: name });
+  const done = await request(`follow ${name || "a target"}`, "init", { stamp, box: box.map(round), id: name, ...shown() });
   if (!done && !byId("name").value) byId("name").value = name;
 }
 
 function drop(id) {
-  request(`drop ${id}`, "drop", { id });
+  request(`drop ${id}`, "drop", { id, ...shown() });
+}
+
+/** What the operator knows: a request that waits in the link must not undo what others stop meanwhile. */
+function shown() {
+  const { drop_number = 0, pause_number = 0 } = situation.tracker ?? {};
+  return { drop_number, pause_number };
 }
 
 function redraw(id) {
@@ -116,10 +122,10 @@ function round(value) {
 
 byId("follow").onclick = () => drawing.send();
 byId("cancel").onclick = () => drawing.cancel();
-byId("drop-all").onclick = () => request("drop all", "drop", { id: "" });
+byId("drop-all").onclick = () => request("drop all", "drop", { id: "", ...shown() });
 byId("enable").onclick = () => {
   const enabled = situation.tracker?.enabled === false;
-  request(enabled ? "resume tracking" : "pause tracking", "enable", { enabled });
+  request(enabled ? "resume tracking" : "pause tracking", "enable", { enabled, ...shown() });
 };
 byId("login").onclose = () => {
   const token = byId("token").value;

@@ -111,7 +111,8 @@ export class Situation {
     const { rate, round_trip: trip } = status.link;
     const link = ["good", `${rate.toFixed(0)} images/s, ${Math.round(trip * 1000)} ms`];
     const [video, notice, stale] = this.#video(now, status.video);
-    const tracker = trackerText(status.tracker);
+    const unheard = status.video.state === "live" ? this.targetsAge(now) : 0; // it reports once per image
+    const tracker = trackerText(status.tracker, unheard > this.staleAfter ? unheard : 0);
     const trouble = status.tracker.present ? "" : `Tracker not available: no node ${this.#trackerName}.`;
     return [link, video, tracker, notice, stale || trouble];
   }
@@ -132,8 +133,9 @@ export class Situation {
   }
 }
 
-function trackerText({ present, enabled, trouble }) {
+function trackerText({ present, enabled, trouble }, unheard) {
   if (!present) return ["bad", "not available"];
+  if (unheard) return ["bad", `silent for ${unheard.toFixed(0)} s`];
   if (enabled === false) return ["fair", "paused"];
   if (trouble) return ["fair", trouble];
   return ["good", enabled ? "working" : "available"];

@@ -12,6 +12,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
@@ -109,9 +110,12 @@ def run_demo(
     out = ROOT / "build" / f"demo-{name}"
     try:
         check_free(out, LoopRecorder.results)
+        require_alone()
     except ValueError as error:
         print(f"[loop] error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     processes: dict[str, subprocess.Popen[bytes]] = {}
     try:
         for who, line in commands.items():
@@ -134,6 +138,31 @@ def run_demo(
             return run(create, ["--ros-args", *remapping], threads=8)
     finally:
         stop(processes, STOP_SECONDS, "loop")
+
+
+def require_alone() -> None:
+    """Refuse to start beside another simulator or loop, before anything moves.
+
+    :raises ValueError: if there is one.
+    """
+    import rclpy
+    from rclpy.signals import SignalHandlerOptions
+
+    from dimp_ros.ros_utils.namesakes import DISCOVERY_SECONDS, company
+
+    context = rclpy.Context()
+    rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        node = rclpy.create_node("loop_demo", context=context)
+        end, other = time.monotonic() + DISCOVERY_SECONDS, ""
+        while not other and time.monotonic() < end:
+            time.sleep(0.1)
+            other = company(node, ("simulator_node", "loop_recorder"))
+        node.destroy_node()
+    finally:
+        rclpy.try_shutdown(context=context)
+    if other:
+        raise ValueError(other)
 
 
 def free_port() -> int:

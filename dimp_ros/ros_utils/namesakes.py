@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Detects another node of the same name."""
+"""Detects another node of the same name, and another program that would be mixed with this one."""
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,6 +13,32 @@ if TYPE_CHECKING:
 
 GHOST_SECONDS = 25.0
 """A killed process stays in the graph for up to 20 s: a node that is restarted is not its own namesake."""
+DISCOVERY_SECONDS = 3.5
+"""From the creation of a node until it knows those that were there before: 0.1 s as a rule, 3 s where it was not given
+time to hear their first answers.
+"""
+
+
+def company(node: Node, names: Iterable[str], topic: str = "") -> str:
+    """Return which other program mixes with one that is to begin, and what to do; empty if there is none.
+
+    :param names: of nodes of which there must be one at most, if that is ``node``, or none; in its namespace.
+    :param topic: of which there must be one publisher at most.
+    """
+    found = node.get_node_names_and_namespaces()
+    space = node.get_namespace()
+    others = [name for name in names if found.count((name, space)) > (name == node.get_name())]
+    if others:
+        what = f"another {others[0]} runs"
+    elif topic and node.count_publishers(topic) > 1:
+        what = f"{node.count_publishers(topic)} programs publish on {node.resolve_topic_name(topic)}"
+    else:
+        return ""
+    domain = os.environ.get("ROS_DOMAIN_ID") or "0"
+    return (
+        f"{what} in ROS domain {domain}, and their images and results would mix: end the other one, or start with "
+        f"another ROS_DOMAIN_ID (one that was killed is seen for {GHOST_SECONDS:g} s more)"
+    )
 
 
 class NamesakeWatch:

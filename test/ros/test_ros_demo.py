@@ -11,9 +11,11 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import rclpy
 from harness.ros_harness import BOX, Parameter, ScriptedTracker, State, context, spinning, tracker_node, wait_until
+from sensor_msgs.msg import Image
 
-from dimp_ros.apps.demo.demo import Demo, lost_text
+from dimp_ros.apps.demo.demo import Demo, is_lasting, lost_text
 from dimp_ros.apps.demo.video_source import VideoSource
 from dimp_ros.files.outputs import WriteFailed
 from dimp_ros.images.video import VideoWriter
@@ -22,14 +24,27 @@ from dimp_ros.node.tracker_loader import TrackerUnavailable
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run_demo(tracker: object, folder: Path, **parameters: object) -> tuple[int, Path]:
-    """Run the demo on 20 images, numbered by their pixels; return its exit code and the folder of its results."""
+@pytest.fixture(autouse=True)
+def _no_discovery(monkeypatch):
+    """Do not wait: nothing was there before, but in two tests."""
+    for module in ("demo", "video_source"):
+        monkeypatch.setattr(f"dimp_ros.apps.demo.{module}.DISCOVERY_SECONDS", 0.1)
+
+
+def run_demo(tracker: object, folder: Path, *, waits: bool = True, **parameters: object) -> tuple[int, Path]:
+    """Run the demo on 20 images, numbered by their pixels; return its exit code and the folder of its results.
+
+    :param waits: whether the source waits for the target, and ends; otherwise it plays over and over, as a camera.
+    """
     out = folder / "out"
     (folder / "images").mkdir()
     for number in range(20):
         cv2.imwrite(str(folder / "images" / f"{number:03d}.png"), np.full((48, 64, 3), 10 * number, np.uint8))
     source = {"video": str(folder / "images"), "rate": 20.0, "wait_for_subscribers": 2}
     demo = {"box": list(BOX), "out": str(out), "silence": 1.0, **parameters}
+    if not waits:
+        source |= {"loop": True}
+        demo |= {"source": "another"}
     codes: list[int] = []
     with context():
         nodes = [
@@ -136,8 +151,93 @@ def test_the_demo_says_why_the_tracker_does_not_come_up(tmp_path, capsys):
 def test_the_demo_says_why_the_tracker_refuses_the_target(tmp_path, capsys):
     tracker = ScriptedTracker()
     tracker.failure = ValueError("the box is on nothing")
-    code, _ = run_demo(tracker, tmp_path, patience=2.0)
+    code, _ = run_demo(tracker, tmp_path, patience=600.0)  # it does not go on asking
     assert code == 2 and "the box is on nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("box", "text"),
+    [
+        ((500.0, 400.0, 30.0, 30.0), "0% of its area inside the 64 x 48"),
+        ((-1.0, 5.0, 0.0, 0.0), "point (-1, 5) is out"),
+    ],
+)
+@pytest.mark.parametrize("waits", [True, False], ids=["source that waits", "camera"])
+def test_a_target_outside_of_the_image_ends_the_demo_at_once(tmp_path, capsys, monkeypatch, box, text, waits):
+    monkeypatch.setattr("dimp_ros.apps.demo.demo.SOURCE_SECONDS", 10.0 if waits else 0.2)
+    code, out = run_demo(ScriptedTracker(), tmp_path, waits=waits, box=list(box), patience=600.0)
+    said = capsys.readouterr().err
+    assert code == 2 and "[demo] the tracker refuses the target: " in said and text in said and not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("refusals", "lasting"),
+    [
+        (["a", "box is outside", "box is outside", "box is outside"], True),
+        (["box is outside", "box is outside"], False),
+        (["box is outside", "", "box is outside", "box is outside"], False),
+        (["", "", ""], False),
+        (["no image has been received yet: look at the topic"] * 5, False),
+        (["stamp 1.0 is 0.1 s ahead", "stamp 2.0 is 0.1 s ahead", "stamp 3.0 is 0.1 s ahead"], False),
+    ],
+)
+def test_only_refusals_that_no_other_image_changes_are_lasting(refusals, lasting):
+    assert is_lasting(refusals) == lasting
+
+
+def test_a_second_demo_is_refused_and_does_not_disturb_the_first(tmp_path, capsys, monkeypatch):
+    """It has a source and a folder of its own."""
+    monkeypatch.undo()
+    (tmp_path / "images").mkdir()
+    cv2.imwrite(str(tmp_path / "images" / "000.png"), np.zeros((48, 64, 3), np.uint8))
+    source = {"video": str(tmp_path / "images"), "rate": 20.0, "loop": True, "wait_for_subscribers": 2}
+    codes: dict[str, list[int]] = {"first": [], "second": []}
+
+    def made(name: str) -> tuple[VideoSource, Demo]:
+        demo = {"box": list(BOX), "out": str(tmp_path / name)}
+        played = [Parameter(k, value=v) for k, v in source.items()]
+        recorded = [Parameter(k, value=v) for k, v in demo.items()]
+        return (
+            VideoSource(lambda _code: None, parameter_overrides=played),
+            Demo(codes[name].append, parameter_overrides=recorded),
+        )
+
+    with context():
+        tracker = ScriptedTracker()
+        first = made("first")
+        with spinning(tracker_node(tracker), *first):
+            wait_until(lambda: len(tracker.updates) > 5, "images")
+            second = made("second")
+            with spinning(*second):
+                wait_until(lambda: codes["second"], "the end of the second demo")
+                second[1].close()
+            assert second[0].published == 0 and codes == {"first": [], "second": [2]}
+            before = len(tracker.updates)
+            wait_until(lambda: len(tracker.updates) > before + 5, "further images for the first demo")
+            first[1].close()
+    said = capsys.readouterr().err
+    assert "[demo] another demo runs in ROS domain" in said and "ROS_DOMAIN_ID" in said
+    assert not (tmp_path / "second").exists()
+
+
+def test_a_demo_beside_another_source_is_refused(tmp_path, capsys, monkeypatch):
+    monkeypatch.undo()
+    codes: list[int] = []
+    with context():
+        other = rclpy.create_node("camera_driver")
+        publisher = other.create_publisher(Image, "image", 10)
+        (tmp_path / "a.png").write_bytes(cv2.imencode(".png", np.zeros((48, 64, 3), np.uint8))[1].tobytes())
+        played = [Parameter("video", value=str(tmp_path)), Parameter("wait_for_subscribers", value=1)]
+        recorded = [Parameter("box", value=list(BOX)), Parameter("out", value=str(tmp_path / "out"))]
+        nodes = [
+            VideoSource(lambda _code: None, parameter_overrides=played),
+            Demo(codes.append, parameter_overrides=recorded),
+        ]
+        with spinning(other, *nodes):
+            wait_until(lambda: codes, "the end of the demo")
+            nodes[1].close()
+        assert publisher is not None and nodes[0].published == 0
+    assert codes == [2] and "[demo] 2 programs publish on /image in ROS domain" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

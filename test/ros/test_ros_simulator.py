@@ -6,9 +6,12 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -38,6 +41,8 @@ from dimp_ros.apps.steering.follower import Follower
 from dimp_ros.geometry.camera import Camera
 from dimp_ros.images.conversion import to_bgr
 from dimp_ros.msg import TargetStateArray
+
+ROOT = Path(__file__).resolve().parents[2]
 
 SMALL = {"width": 160, "height": 120, "rate": 20.0}
 
@@ -314,3 +319,14 @@ def test_a_quaternion_turns_as_its_matrix_does(axis, angle):
     vector, u = np.array([0.2, -0.5, 0.9]), np.array([x, y, z])
     turned = vector + 2.0 * np.cross(u, np.cross(u, vector) + w * vector)
     assert turned == pytest.approx(matrix @ vector)
+
+
+def test_a_loop_demo_is_not_started_beside_another_simulator():
+    command = [sys.executable, str(ROOT / "tools" / "run_loop_demo.py"), "follow", "--truth"]
+    with context():
+        simulator = Simulator(lambda code: None, parameter_overrides=[Parameter("width", value=64)])
+        with spinning(simulator):
+            result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+            simulator.close()
+    (line,) = result.stderr.splitlines()
+    assert result.returncode == 2 and line.startswith("[loop] error: another simulator_node runs in ROS domain")

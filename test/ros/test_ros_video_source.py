@@ -17,6 +17,12 @@ from dimp_ros.apps.demo.video_source import VideoSource, main
 from dimp_ros.images.video import VideoWriter
 
 
+@pytest.fixture(autouse=True)
+def _no_discovery(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Do not wait for other sources: there are none."""
+    monkeypatch.setattr("dimp_ros.apps.demo.video_source.DISCOVERY_SECONDS", 0.1)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Return a folder with six images of 32 x 24 pixels, whose pixels are 0, 10, 20 ..."""

@@ -28,11 +28,12 @@ from dimp_ros.apps.recording.annotated_video import AnnotatedVideo, Observation,
 from dimp_ros.apps.recording.recording_thread import RecordingFailed, run_recording
 from dimp_ros.apps.recording.run_files import FIGURES, RunFiles
 from dimp_ros.files.outputs import write_text
-from dimp_ros.geometry.box import Box
+from dimp_ros.geometry.box import Box, check_box, check_point
 from dimp_ros.images.conversion import to_bgr
 from dimp_ros.images.stamps import stamp_ns
 from dimp_ros.msg import TargetState
 from dimp_ros.ros_utils.messages import bounding_box
+from dimp_ros.ros_utils.namesakes import DISCOVERY_SECONDS, company
 from dimp_ros.ros_utils.parameters import ParameterHandler
 from dimp_ros.ros_utils.qos import reliable_qos
 from dimp_ros.ros_utils.spin import Finish, run
@@ -40,6 +41,13 @@ from dimp_ros.srv import InitTarget
 
 STATE_NAMES = {getattr(TargetState, name): name for name in ("UNINITIALIZED", "TRACKING", "UNCERTAIN", "LOST")}
 POLL_SECONDS = 0.02
+SOURCE_SECONDS = 10.0
+"""How long the video source is waited for."""
+PROMPT_SECONDS = 1.0
+"""A refusal that takes longer may be due to the machine."""
+REPEATS = 3
+NO_IMAGE = "no image"
+"""In the refusals of a tracker that lacks the image: the next one may reach it."""
 MANY_SKIPPED = 0.25
 """From this share of skipped images on, a lost target may be due to the machine."""
 
@@ -55,6 +63,15 @@ def lost_text(lost: int, processed: int, published: int) -> str:
         return text
     skipped = f"{published - processed} of {published} were skipped"
     return f"{text}; {skipped}: the machine is too busy or too slow for the video's rate, try rate:=10"
+
+
+def is_lasting(refusals: Sequence[str]) -> bool:
+    """Tell whether an active tracker, which has an image, has said the same of several images that show the same.
+
+    :param refusals: what it said at once; empty texts for other refusals.
+    """
+    last = refusals[-REPEATS:]
+    return len(last) == REPEATS and len(set(last)) == 1 and last[0] != "" and NO_IMAGE not in last[0]
 
 
 class Demo(Node):
@@ -104,6 +121,7 @@ class Demo(Node):
             return self._video.close()
 
     def _run(self) -> int:
+        self._require_alone()
         paused = self._play(False)
         self.create_subscription(Image, "image", self._on_image, reliable_qos(50))
         self.create_subscription(TargetState, "target", self._on_target, reliable_qos(50, latched=True))
@@ -139,15 +157,30 @@ class Demo(Node):
         self._wait(future.done, seconds, f"{client.srv_name} has not answered")
         return future.result()
 
+    def _require_alone(self) -> None:
+        """Refuse to begin beside another demo: its source would obey this one, and both would record all images.
+
+        :raises DemoFailed: if there is one.
+        """
+        begin = time.monotonic()
+        waited = 0.0
+        while waited < DISCOVERY_SECONDS or (waited < SOURCE_SECONDS and not self._set_playing.service_is_ready()):
+            if self._closing.wait(POLL_SECONDS):
+                raise DemoFailed("interrupted")
+            if other := company(self, (self.get_name(),), "image"):
+                raise DemoFailed(other)
+            waited = time.monotonic() - begin
+
     def _play(self, playing: bool) -> bool:
         """Let the source play, or wait; return whether it obeys. A camera does not."""
         try:
-            return bool(self._call(self._set_playing, SetBool.Request(data=playing), 10.0).success)
+            if self._set_playing.service_is_ready():
+                return bool(self._call(self._set_playing, SetBool.Request(data=playing), SOURCE_SECONDS).success)
         except DemoFailed:
             if self._closing.is_set():
                 raise
-            self.get_logger().info("there is no video source that waits: the images are taken as they come")
-            return False
+        self.get_logger().info("there is no video source that waits: the images are taken as they come")
+        return False
 
     def _check_results(self) -> None:
         """Refuse results that would overwrite the video; other sources, as a bag, do not tell their files."""
@@ -185,24 +218,44 @@ class Demo(Node):
         return "" if answer.success else f"; {answer.message}"
 
     def _set_target(self, paused: bool) -> None:
-        """Ask for the target in the first image. While the source waits, all images show the same frame."""
+        """Ask for the target in the first image. While the source waits, all images show the same frame.
+
+        :raises DemoFailed: if it is refused for good: another image would not help, or the time is over.
+        """
         end = time.monotonic() + self._settings["patience"]
         box = bounding_box(self._settings["box"])
+        told: list[str] = []
         while True:
             with self._lock:
                 assert self._first is not None
-                stamp = self._first.header.stamp
+                image = self._first
+            stamp = image.header.stamp
+            state = self._call(self._get_state, GetState.Request(), self._settings["patience"]).current_state
+            active, asked = state.id == State.PRIMARY_STATE_ACTIVE, time.monotonic()
             answer = self._call(self._init, InitTarget.Request(stamp=stamp, bbox=box), self._settings["patience"])
             if answer.success:
                 self.get_logger().info(answer.message)
                 return
-            if time.monotonic() > end:
+            told.append(answer.message if active and time.monotonic() < asked + PROMPT_SECONDS else "")
+            if (paused and is_lasting(told)) or self._box_outside(image) or time.monotonic() > end:
                 raise DemoFailed(f"the tracker refuses the target: {answer.message}")
             self._closing.wait(0.3)
             if paused:
                 with self._lock:
                     self._first = None
                 self._wait(lambda: self._first is not None, self._settings["patience"], "no further image has come")
+
+    def _box_outside(self, image: Image) -> bool:
+        """Tell whether no image of this size has a target in the box."""
+        box = Box(*self._settings["box"])
+        try:
+            if box.is_point:
+                check_point(box.center, image.width, image.height)
+            else:
+                check_box(box, image.width, image.height, min_side=0.0)
+        except (ValueError, ZeroDivisionError):
+            return True
+        return False
 
     def _on_image(self, image: Image) -> None:
         with self._lock:

@@ -22,6 +22,7 @@ from std_srvs.srv import SetBool
 from dimp_ros.apps.demo.launch import SOURCE_PARAMETERS
 from dimp_ros.images.video import BgrImage, Video, VideoFrame
 from dimp_ros.ros_utils.messages import from_bgr
+from dimp_ros.ros_utils.namesakes import DISCOVERY_SECONDS, company
 from dimp_ros.ros_utils.parameters import ParameterHandler
 from dimp_ros.ros_utils.qos import publisher_options, reliable_qos
 from dimp_ros.ros_utils.spin import Finish, run
@@ -68,6 +69,7 @@ class VideoSource(Node):
         self._own_times = not self._settings["rate"] and self._video.fps is not None
         self._step = 1.0 / rate
         self._due = 0.0
+        self._created = time.monotonic()
         clock = Clock(clock_type=ClockType.STEADY_TIME)
         self._timer = self.create_timer(self._step, self._on_timer, clock=clock)
         self.get_logger().info(f"{self._video.source}: {rate:g} images per second on {self._images.topic_name}")
@@ -78,7 +80,7 @@ class VideoSource(Node):
         return response
 
     def _on_timer(self) -> None:
-        if self._ended or not (self._begun or self._subscribers_complete()):
+        if self._ended or not (self._begun or (self._subscribers_complete() and self._alone())):
             return
         self._begun = True
         if self._frame is None or self._playing.is_set():
@@ -104,6 +106,16 @@ class VideoSource(Node):
             text = f"waiting for {wanted} subscribers of {self._images.topic_name}, {there} so far"
             self.get_logger().info(text, throttle_duration_sec=5.0)
         return bool(there >= wanted)
+
+    def _alone(self) -> bool:
+        """Tell whether those that were waited for get no images of another source, whose subscribers they may be."""
+        if not self._settings["wait_for_subscribers"]:
+            return True
+        if time.monotonic() < self._created + DISCOVERY_SECONDS:
+            return False
+        if other := company(self, (), self._images.topic_name):
+            self.get_logger().warning(f"waiting: {other}", throttle_duration_sec=5.0)
+        return not other
 
     def _frames_from_first(self) -> Iterator[VideoFrame]:
         """Yield the frames that can be read, and log the others."""

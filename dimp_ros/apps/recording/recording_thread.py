@@ -28,7 +28,8 @@ def run_recording(
     try:
         recorded = record()
         if recorded != 2:
-            print(f"[{name}] written: {', '.join(map(str, files.commit()))}", flush=True)
+            written = ", ".join(path.name for path in files.commit())
+            print(f"[{name}] written to {files.folder}: {written}", flush=True)
         code = recorded
     except RecordingFailed as error:
         print(f"[{name}] {error}", file=sys.stderr)

@@ -6,12 +6,10 @@ from __future__ import annotations
 import json
 import logging
 import math
-import multiprocessing
 import os
-import signal
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -25,7 +23,7 @@ from dimp_ros.evaluation.tracker_api import BenchmarkTracker, Prediction
 from dimp_ros.files.json_file import named_errors, parse_object
 from dimp_ros.files.names import file_name
 from dimp_ros.files.outputs import write_text
-from dimp_ros.files.program import end_with_parent
+from dimp_ros.files.worker_processes import worker_pool
 from dimp_ros.geometry.box import Box
 
 _log = logging.getLogger(__name__)
@@ -168,8 +166,6 @@ _worker: _Worker | None = None
 
 def _start_worker(threads: int) -> None:
     global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
-    end_with_parent()
     _worker = _Worker(threads)
 
 
@@ -189,24 +185,15 @@ def _run_here(pairs: Sequence[tuple[Spec, VideoSequence]], threads: int) -> Iter
 
 
 def _run_in_processes(pairs: Sequence[tuple[Spec, VideoSequence]], jobs: int, threads: int) -> Iterator[SequenceResult]:
-    # "spawn": a fork of a process in which torch or OpenCV has started threads can hang
-    context = multiprocessing.get_context("spawn")
-    others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(threads,)) as pool:
-        futures = [pool.submit(_work, spec, sequence) for spec, sequence in pairs]
-        try:
-            for future in as_completed(futures):
+    try:
+        with worker_pool(jobs, _start_worker, threads) as pool:
+            for future in as_completed([pool.submit(_work, spec, sequence) for spec, sequence in pairs]):
                 yield future.result()
-        except BrokenProcessPool as error:
-            raise ChildProcessError(
-                "a process that tracks has died: its error is above, or else the system killed it, as where memory is "
-                "short; give fewer --jobs, and repeat the command with --out and --resume"
-            ) from error
-        except BaseException:  # also Ctrl-C and a closed generator: do not wait for the remaining pairs
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in set(multiprocessing.active_children()) - others:
-                child.terminate()
-            raise
+    except BrokenProcessPool as error:
+        raise ChildProcessError(
+            "a process that tracks has died: its error is above, or else the system killed it, as where memory is "
+            "short; give fewer --jobs, and repeat the command with --out and --resume"
+        ) from error
 
 
 def pair_file(out: Path, tracker: str, sequence: str) -> Path:

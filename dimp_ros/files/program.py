@@ -111,20 +111,6 @@ def interrupted_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def end_with_parent() -> None:
-    """End this worker of a pool when its parent has ended, however that came: nobody would give it work, or end it."""
-    import multiprocessing
-
-    parent = multiprocessing.parent_process()
-
-    def wait() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=wait, name="parent", daemon=True).start()
-
-
 class _Stream:
     """Passes text on to a standard stream, which may be missing; once that fails, what is written is dropped."""
 

@@ -10,6 +10,8 @@ import json
 import math
 import os
 import re
+import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
@@ -25,6 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from dimp_ros.files.outputs import sync_file, write_error, write_text
+from dimp_ros.files.worker_processes import worker_context
 from dimp_ros.model.checkpoints.network_source import tensors_digest
 from dimp_ros.model.dimp import DimpNet
 from dimp_ros.synthetic.image_store import Pixels, open_tables, read_tables
@@ -33,7 +36,7 @@ from dimp_ros.synthetic.scene_planner import ScenePlanner
 from dimp_ros.training.config import TrainingConfig
 from dimp_ros.training.network import Frames, early_maps
 from dimp_ros.training.sampling import CROP_SIZE, Group, draw_group, render_groups
-from dimp_ros.training.workers import DIED, ignore_interrupts, share_work
+from dimp_ros.training.workers import DIED, share_work
 
 FRESH, CACHED, VALIDATION = 11, 12, 13
 """Purpose of random numbers, part of every seed."""
@@ -93,21 +96,25 @@ class FreshBatches:
             batch_size=None,
             sampler=range(first, self.config.steps),
             num_workers=self.workers,
-            multiprocessing_context="spawn" if self.workers else None,
+            multiprocessing_context=worker_context() if self.workers else None,
             prefetch_factor=4 if self.workers else None,
             collate_fn=_same,
-            worker_init_fn=ignore_interrupts,
         )
         for step, groups in enumerate(self._planned(loader), start=first):
             yield make_frames(self.renderer, groups, (self.config.seed * 1_000_003 + step) * 64 + self.rank)
 
     def _planned(self, loader: DataLoader[list[Group]]) -> Iterator[list[Group]]:
+        main = threading.current_thread() is threading.main_thread()
+        before = signal.getsignal(signal.SIGCHLD)
         try:
-            yield from loader
+            plans = iter(loader)
+            if main:  # torch's would raise the death of a worker anywhere, such as within a step
+                signal.signal(signal.SIGCHLD, before)
+            yield from plans
         except RuntimeError as error:
             if not str(error).startswith("DataLoader worker"):
                 raise
-            if not self.interrupted():  # the signal may have been for all processes
+            if not self.interrupted():
                 raise ChildProcessError(DIED) from error
 
 

@@ -3,15 +3,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import signal
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from typing import TypeVar
 
-from dimp_ros.files.program import end_with_parent
+from dimp_ros.files.worker_processes import worker_pool
 
 LONGEST_WAIT = 0.5
 """Seconds after which the caller is heard, though nothing is done."""
@@ -30,18 +28,15 @@ def share_work(
 ) -> Iterator[int]:
     """Call a function with each item in ``jobs`` processes; yield how many more are done, or 0 when that takes long.
 
-    Closing the iterator ends the processes. They ignore Ctrl-C, which is for the process that gives them work.
+    Closing the iterator ends the processes.
 
     :param start: is called in each process before.
     :raises ChildProcessError: if a process died; also what the function raises. It yields 0 before: a signal that ended
         the process may have asked the caller to stop, too.
     """
-    # "spawn": a fork of a process whose libraries have started threads can hang.
-    context = multiprocessing.get_context("spawn")
-    others = set(multiprocessing.active_children())
     rest, pending = iter(items), set[Future[object]]()
-    with ProcessPoolExecutor(jobs, context, _begin, (start,)) as pool:
-        try:
+    try:
+        with worker_pool(jobs, start) as pool:
             while True:
                 pending |= {pool.submit(function, item) for item in islice(rest, _QUEUED * jobs - len(pending))}
                 if not pending:
@@ -50,22 +45,6 @@ def share_work(
                 for future in done:
                     future.result()
                 yield len(done)
-        except BrokenProcessPool as error:
-            yield 0
-            raise ChildProcessError(DIED) from error
-        except BaseException:  # also a closed iterator: do not wait for what is worked on
-            pool.shutdown(wait=False, cancel_futures=True)
-            for child in set(multiprocessing.active_children()) - others:
-                child.terminate()
-            raise
-
-
-def ignore_interrupts(number: int = 0) -> None:
-    """Leave Ctrl-C to the parent of this process; the argument is that of a DataLoader."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _begin(start: Callable[[], object]) -> None:
-    ignore_interrupts()
-    end_with_parent()
-    start()
+    except BrokenProcessPool as error:
+        yield 0
+        raise ChildProcessError(DIED) from error

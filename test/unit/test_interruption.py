@@ -92,21 +92,21 @@ def stills(tmp_path_factory):
     return folder
 
 
-def begin_training(stills, folder, output=subprocess.PIPE, **changed):
-    """Start dimp-train in a process, with a configuration whose steps take no time."""
+def begin_training(stills, folder, output=subprocess.PIPE, processes=0, **changed):
+    """Start dimp-train in a process group, with a configuration whose steps take no time."""
     config = {"model": "dimp_lite", "steps": 100_000, "batch": 2, "train": 1, "test": 1, "proposals": 4}
     config |= {"optimizer_steps": 1, "groups": 2, "per_role": 1, "validate_every": 0, "backbone": "frozen", "reuse": 0}
     (folder / "c.yaml").write_text(yaml.safe_dump(config | changed))
-    command = [sys.executable, "-c", DIMP_TRAIN, str(folder / "c.yaml"), "--processes", "0"]
+    command = [sys.executable, "-c", DIMP_TRAIN, str(folder / "c.yaml"), "--processes", str(processes)]
     command += ["--images", str(stills / "images"), "--folder", str(folder / "run"), "--store", str(stills / "store")]
-    return subprocess.Popen(command, stdout=output, stderr=output, text=True)
+    return subprocess.Popen(command, stdout=output, stderr=output, text=True, start_new_session=True)
 
 
 def end_when_exists(process, path, number):
-    """Send a signal once a file exists; return what the process printed to standard error."""
+    """Send a signal to the group once a file exists; return what the process printed to standard error."""
     while not path.exists() and process.poll() is None:
         time.sleep(0.1)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # as a closed terminal, timeout and systemd do
     _, err = process.communicate(timeout=60)
     assert process.returncode == 3, err
     assert "repeat the command to go on" in err
@@ -116,7 +116,7 @@ def end_when_exists(process, path, number):
 
 def test_dimp_train_writes_a_checkpoint_when_it_is_ended(stills, tmp_path):
     run = tmp_path / "run"
-    end_when_exists(begin_training(stills, tmp_path), run / "log.jsonl", signal.SIGINT)
+    end_when_exists(begin_training(stills, tmp_path, processes=1), run / "log.jsonl", signal.SIGTERM)
     assert (run / "checkpoint.pt").is_file()
     assert (run / "weights.safetensors").is_file()
 
@@ -132,8 +132,8 @@ def test_dimp_train_writes_a_checkpoint_though_nobody_reads_its_output(stills, t
 
 def test_a_signal_ends_the_rendering_of_a_cache(stills, tmp_path):
     run = tmp_path / "run"
-    process = begin_training(stills, tmp_path, groups=4000, reuse=1)  # minutes
-    end_when_exists(process, run / "cache_0_0000" / "3.dat", signal.SIGTERM)
+    process = begin_training(stills, tmp_path, processes=2, groups=4000, reuse=1)  # minutes
+    end_when_exists(process, run / "cache_0_0000" / "3.dat", signal.SIGHUP)
     assert (run / "checkpoint.pt").is_file()
     assert not (run / "cache_0_0000" / "complete").exists()
 

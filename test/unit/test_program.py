@@ -140,42 +140,6 @@ def test_the_signal_is_as_usual_in_main_and_without_a_command():
         signal.signal(signal.SIGINT, before)
 
 
-WORKERS = """
-import multiprocessing, os, sys, time
-from concurrent.futures import ProcessPoolExecutor
-from dimp_ros.files.program import end_with_parent
-
-if __name__ == "__main__":
-    with ProcessPoolExecutor(2, multiprocessing.get_context("spawn"), end_with_parent) as pool:
-        print(*{pool.submit(os.getpid).result() for _ in range(9)}, flush=True)
-        time.sleep(600)
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_workers_end_with_their_parent(tmp_path, number):
-    (tmp_path / "workers.py").write_text(WORKERS)
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    parent = subprocess.Popen([sys.executable, str(tmp_path / "workers.py")], env=environment, stdout=subprocess.PIPE)
-    workers = parent.stdout.readline().split()
-    parent.send_signal(number)
-    try:
-        parent.communicate(timeout=60)  # they have its standard output
-    except subprocess.TimeoutExpired:
-        for worker in workers:
-            os.kill(int(worker), signal.SIGKILL)
-        raise
-    assert len(workers) in (1, 2)
-
-
-def test_workers_of_every_pool_end_with_their_parent():
-    pool = re.compile(r"Pool(?:Executor)?\(jobs, ")
-    found = [path for path in (ROOT / "dimp_ros").rglob("*.py") if pool.search(path.read_text(encoding="utf-8"))]
-    assert sorted(path.name for path in found) == ["runner.py", "workers.py"]
-    for path in found:
-        assert "    end_with_parent()\n" in path.read_text(encoding="utf-8"), path
-
-
 def test_every_program_is_a_command():
     assert len(MODULES) > 12
     for path in MODULES:

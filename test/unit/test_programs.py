@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Programs that start others: those end with them, and one of a demo that ends by itself ends the demo."""
 
-import signal
 import subprocess
 import sys
 import threading
@@ -57,27 +56,6 @@ def test_programs_of_a_demo_end_with_it(end):
     folder = Path(programs.__file__).parent
     demo = subprocess.run([sys.executable, "-c", code], cwd=folder, stdout=subprocess.PIPE, timeout=60)
     assert gone(int(demo.stdout))
-
-
-WORKERS = """
-import os, sys
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
-from dimp_ros.evaluation.runner import _start_worker
-if __name__ == "__main__":
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn"), initializer=_start_worker, initargs=(1,)) as pool:
-        print(*{one.result() for one in [pool.submit(os.getpid) for _ in range(20)]}, flush=True)
-        os.kill(os.getpid(), int(sys.argv[1]))
-"""
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
-def test_workers_of_an_evaluation_end_with_it(number, tmp_path):
-    script = tmp_path / "workers.py"
-    script.write_text(WORKERS)
-    parent = subprocess.run([sys.executable, str(script), str(int(number))], stdout=subprocess.PIPE, timeout=60)
-    workers = [int(word) for word in parent.stdout.split()]
-    assert workers and all(gone(worker) for worker in workers)
 
 
 def test_a_program_that_was_killed_is_not_told_of():

@@ -1,11 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Work that processes share ends when one of them dies or cannot start, and whenever its caller ends it."""
+"""Work that processes share ends when one of them dies or cannot start, and whenever its caller ends it.
+
+The processes leave the signals of their group to it, and end with it.
+"""
 
 import multiprocessing
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 from helpers.image_fixtures import write_images
@@ -20,9 +27,75 @@ from dimp_ros.training.distributed import DistributedContext
 from dimp_ros.training.trainer import Trainer
 from dimp_ros.training.workers import share_work
 
+ROOT = Path(__file__).resolve().parents[2]
+GROUP = """
+import os, signal, sys, time
+from dimp_ros.files.worker_processes import worker_pool
 
-def test_all_is_done_and_ctrl_c_left_to_the_parent():
-    assert sum(share_work(signal.raise_signal, [signal.SIGINT] * 20, 2, int)) == 20
+if __name__ == "__main__":
+    number, caught = int(sys.argv[1]), []
+    signal.signal(number, lambda *_: caught.append(1))
+    with worker_pool(2, int) as pool:
+        for _ in range(2):  # while they begin, and when they work
+            work = [pool.submit(time.sleep, 0.2) for _ in range(4)]
+            os.killpg(0, number)
+            for one in work:
+                one.result()
+    assert caught == [1, 1]
+"""
+PARENT = """
+import multiprocessing, os, signal, sys, time
+from dimp_ros.files.worker_processes import worker_context, worker_pool
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    context = worker_context()  # of a DataLoader, too
+    context.Process(target=time.sleep, args=(600,), daemon=True).start()
+    with worker_pool(2, int) as pool:
+        work = [pool.submit(time.sleep, 600) for _ in range(2)]
+        print(*(child.pid for child in multiprocessing.active_children()), flush=True)
+        while not all(one.running() for one in work):
+            time.sleep(0.01)
+        os.kill(os.getpid(), int(sys.argv[1]))
+        time.sleep(60)
+"""
+
+
+def run(tmp_path, program, number):
+    """Run a program as the leader of a process group, until all that hold its output have ended."""
+    (tmp_path / "program.py").write_text(program)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    command = [sys.executable, str(tmp_path / "program.py"), str(int(number))]
+    options = {"capture_output": True, "text": True, "timeout": 120, "start_new_session": True}
+    return subprocess.run(command, env=environment, **options)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_of_the_group_are_left_to_the_parent(tmp_path, number):
+    done = run(tmp_path, GROUP, number)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL])
+def test_workers_end_with_their_parent(tmp_path, number):
+    done = run(tmp_path, PARENT, number)
+    assert done.returncode == -number
+    assert len(done.stdout.split()) == 3
+    for worker in map(int, done.stdout.split()):
+        state = Path(f"/proc/{worker}/stat")  # of a container's first process, which may wait for nobody
+        assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+def test_all_processes_that_work_are_of_this_kind():
+    kinds = re.compile(
+        r"\bPool\(|ProcessPoolExecutor\(|get_context\(|Process\(|multiprocessing_context=(?!worker_context)"
+    )
+    files = [path for path in (ROOT / "dimp_ros").rglob("*.py") if kinds.search(path.read_text(encoding="utf-8"))]
+    assert [path.name for path in files] == ["worker_processes.py"]
+
+
+def test_all_is_done():
+    assert sum(share_work(abs, [-1] * 20, 2, int)) == 20
     assert list(share_work(abs, [], 2, int)) == []
 
 
@@ -31,6 +104,7 @@ def test_all_is_done_and_ctrl_c_left_to_the_parent():
     [
         (os._exit, [1, 0, 3], int),
         (signal.raise_signal, [signal.SIGKILL] * 2, int),  # as where memory is short
+        (exec, ["import time; time.sleep(600)", "import os; os._exit(1)"], int),
         (time.sleep, [60] * 9, partial(int, "x")),
         (time.sleep, [60] * 9, partial(os._exit, 1)),
     ],
@@ -74,6 +148,21 @@ def test_worker_that_plans_and_dies_is_an_error_unless_the_run_is_to_stop(asked,
     else:
         with pytest.raises(ChildProcessError, match="has died"):
             next(plans)
+
+
+def test_death_of_a_worker_that_plans_is_told_between_steps_only():
+    class Loader:
+        def __iter__(self):
+            signal.signal(signal.SIGCHLD, lambda *_: None)  # as torch's, which raises
+            return iter([[], []])
+
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        plans = FreshBatches.__new__(FreshBatches)._planned(Loader())
+        assert next(plans) == []
+        assert signal.getsignal(signal.SIGCHLD) == before
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 @pytest.mark.parametrize("reuse", [0, 1])

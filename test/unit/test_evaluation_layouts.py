@@ -2,6 +2,7 @@
 """Published data sets, each written in a small copy of its layout."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -251,6 +252,69 @@ def test_every_layout_passes_by_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "something" / "img").mkdir(parents=True)
 
     assert all(layout.load(tmp_path) == [] for layout in LAYOUTS.values())
+
+
+def otb(folder: Path) -> list[str]:
+    """Write a sequence; return its parts."""
+    images(folder / "img", 1)
+    write(folder / "groundtruth_rect.txt", "5,6,7,8")
+    return ["img", "groundtruth_rect.txt"]
+
+
+def own(folder: Path) -> list[str]:
+    images(folder / "img", 1)
+    write(folder / "groundtruth.txt", "5,6,7,8")
+    return ["img", "groundtruth.txt"]
+
+
+def lasot(folder: Path) -> list[str]:
+    write(folder / "full_occlusion.txt", "0")
+    return [*own(folder), "full_occlusion.txt"]
+
+
+def got10ks(folder: Path) -> list[str]:
+    images(folder, 1)
+    write(folder / "groundtruth.txt", "5,6,7,8")
+    return ["0001.jpg", "groundtruth.txt"]
+
+
+def nfs(folder: Path) -> list[str]:
+    images(folder / "30" / folder.name, 1)
+    write(folder / f"{folder.name}.txt", vatic(1))
+    return ["30", f"{folder.name}.txt"]
+
+
+@pytest.mark.parametrize("make", [otb, own, lasot, got10ks, nfs])
+def test_folder_that_lacks_images_or_boxes_is_refused_by_name(
+    tmp_path: Path, make: Callable[[Path], list[str]]
+) -> None:
+    place = tmp_path / "ball" if make is lasot else tmp_path
+    for name in ("ball-1", "ball-2"):
+        parts = make(place / name)
+    (place / "notes" / "more").mkdir(parents=True)
+    (place / "notes" / "a.txt").touch()
+    assert [sequence.name for sequence in load_sequences(tmp_path)] == ["ball-1", "ball-2"]
+    for part in parts:
+        (place / "ball-2" / part).rename(tmp_path.parent / f"moved-{tmp_path.name}")
+        with pytest.raises(ValueError, match=r"ball-2 has no [^;]*: fetch it again, or leave it out with --only"):
+            load_sequences(tmp_path)
+        with pytest.raises(ValueError, match=r"ball-2 has no "):
+            load_sequences(tmp_path, ["ball-1", "ball-2"])
+        assert [sequence.name for sequence in load_sequences(tmp_path, ["ball-1"])] == ["ball-1"]
+        (tmp_path.parent / f"moved-{tmp_path.name}").rename(place / "ball-2" / part)
+
+
+def test_folder_of_another_layout_is_not_left_out_unseen(tmp_path: Path) -> None:
+    otb(tmp_path / "a")
+    own(tmp_path / "b")
+    with pytest.raises(ValueError, match=r"b has no boxes in groundtruth_rect\.txt: "):
+        load_sequences(tmp_path)
+
+
+def test_parts_inside_of_a_sequence_are_no_sequences(tmp_path: Path) -> None:
+    own(tmp_path / "img")
+    own(tmp_path / "img" / "img")
+    assert [sequence.name for sequence in load_sequences(tmp_path)] == ["img"]
 
 
 @pytest.mark.parametrize("file", ["groundtruth_rect.txt", "groundtruth_rect.2.txt"])

@@ -35,6 +35,10 @@ class ClipsLayout:
             if np.isfinite(track.boxes).all(1).sum() > 1
         ]
 
+    def incomplete(self, root: Path) -> dict[str, str]:
+        """Return nothing: `load` refuses what lacks its film."""
+        return {}
+
     @staticmethod
     def _sequence(film: FilmRecord, track: Track) -> VideoSequence:
         known = np.flatnonzero(np.isfinite(track.boxes).all(1))

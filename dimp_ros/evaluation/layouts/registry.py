@@ -7,7 +7,7 @@ Boxes of 1-based data sets are moved by -1, so that pixel 1 of their files is ou
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Protocol
@@ -37,6 +37,10 @@ class Layout(Protocol):
         """Return the sequences under `root` in order of name; an empty list for another layout."""
         ...
 
+    def incomplete(self, root: Path) -> dict[str, str]:
+        """Return the folders below `root` that have part of a sequence only: their names, and what they lack."""
+        ...
+
 
 def _folders(root: Path, depth: int) -> Iterator[Path]:
     """Yield `root` and the folders below it, down to `depth` levels, in order of name."""
@@ -44,6 +48,16 @@ def _folders(root: Path, depth: int) -> Iterator[Path]:
     if depth:
         for child in sorted(path for path in root.iterdir() if path.is_dir()):
             yield from _folders(child, depth - 1)
+
+
+def _incomplete(found: Iterable[tuple[Path, Mapping[str, bool]]]) -> dict[str, str]:
+    """Return those of some folders that have some of their parts and lack others; see `Layout.incomplete`."""
+    texts = {}
+    for folder, parts in found:
+        lacking = [part for part, there in parts.items() if not there]
+        if 0 < len(lacking) < len(parts):
+            texts[folder.name] = f"{folder} has no {' and no '.join(lacking)}"
+    return texts
 
 
 class FolderLayout:
@@ -57,11 +71,15 @@ class FolderLayout:
 
     def load(self, root: Path) -> list[VideoSequence]:
         """Load `root` itself if it is a sequence, else the sequences directly in it."""
-        return [self._sequence(folder) for folder in _folders(root, 1) if self._matches(folder)]
+        return [self._sequence(folder) for folder in _folders(root, 1) if all(self._parts(folder).values())]
+
+    def incomplete(self, root: Path) -> dict[str, str]:
+        """Return the folders that have only images, or only boxes."""
+        return _incomplete((folder, self._parts(folder)) for folder in _folders(root, 1) if folder != root)
 
     @staticmethod
-    def _matches(folder: Path) -> bool:
-        return (folder / "img").is_dir() and (folder / "groundtruth.txt").is_file()
+    def _parts(folder: Path) -> dict[str, bool]:
+        return {"img/": (folder / "img").is_dir(), "groundtruth.txt": (folder / "groundtruth.txt").is_file()}
 
     @staticmethod
     def _sequence(folder: Path) -> VideoSequence:
@@ -97,12 +115,25 @@ class OtbLayout:
         """Load `root` itself if it is a sequence, else the sequences directly in it."""
         return [sequence for folder in _folders(root, 1) for sequence in self._sequences(folder)]
 
+    def incomplete(self, root: Path) -> dict[str, str]:
+        """Return the folders that have only images, or only boxes."""
+        folders = (folder for folder in _folders(root, 1) if folder != root)
+        return _incomplete(
+            (folder, {"img/": (folder / "img").is_dir(), "boxes in groundtruth_rect.txt": bool(self._files(folder))})
+            for folder in folders
+        )
+
+    @staticmethod
+    def _files(folder: Path) -> list[Path]:
+        """Return the files of boxes; empty ones are skipped: Human4 has one."""
+        return [file for file in sorted(folder.glob("groundtruth_rect*.txt")) if read_utf8(file).strip()]
+
     def _sequences(self, folder: Path) -> Iterator[VideoSequence]:
         if not (folder / "img").is_dir():
             return
         name = folder.resolve().name
-        files = [file for file in sorted(folder.glob("groundtruth_rect*.txt")) if read_utf8(file).strip()]
-        for file in files:  # empty ones are skipped: Human4 has one
+        files = self._files(folder)
+        for file in files:
             number = file.name.removeprefix("groundtruth_rect").removesuffix(".txt").strip(".")
             boxes = read_boxes(file) - (1, 1, 0, 0)
             images = list_images(folder / "img")
@@ -129,11 +160,15 @@ class LasotLayout:
 
     def load(self, root: Path) -> list[VideoSequence]:
         """Load what is in `root`: one sequence, a category, or all of them."""
-        return [self._sequence(folder) for folder in _folders(root, 2) if self._matches(folder)]
+        return [self._sequence(folder) for folder in _folders(root, 2) if all(self._parts(folder).values())]
 
-    def _matches(self, folder: Path) -> bool:
-        flagged = any((folder / name).is_file() for name in FLAGS)
-        return flagged and (folder / "img").is_dir() and (folder / "groundtruth.txt").is_file()
+    def incomplete(self, root: Path) -> dict[str, str]:
+        """Return the folders that lack images, boxes or flags."""
+        return _incomplete((folder, self._parts(folder)) for folder in _folders(root, 2) if folder != root)
+
+    @staticmethod
+    def _parts(folder: Path) -> dict[str, bool]:
+        return FolderLayout._parts(folder) | {" or ".join(FLAGS): any((folder / name).is_file() for name in FLAGS)}
 
     def _sequence(self, folder: Path) -> VideoSequence:
         boxes = read_lasot_boxes(folder) - (1, 1, 0, 0)
@@ -162,20 +197,27 @@ class Got10kLayout:
 
     def load(self, root: Path) -> list[VideoSequence]:
         """Load a split, or one sequence."""
-        if self._matches(root):
+        if all(self._parts(root).values()):
             return [self._sequence(root)]
+        return [self._sequence(folder) for folder in self._folders(root) if all(self._parts(folder).values())]
+
+    def incomplete(self, root: Path) -> dict[str, str]:
+        """Return the folders that have only images, or only boxes."""
+        alone = all(self._parts(root).values())
+        return {} if alone else _incomplete((folder, self._parts(folder)) for folder in self._folders(root))
+
+    @staticmethod
+    def _folders(root: Path) -> list[Path]:
         split = root / "val" if (root / "val").is_dir() else root
         listing = split / "list.txt"
         if listing.is_file():
             folders = [split / name for name in read_utf8(listing).split()]
-            folders = [folder for folder in folders if folder.is_dir()]  # part of the data set is enough
-        else:
-            folders = sorted(path for path in split.iterdir() if path.is_dir())
-        return [self._sequence(folder) for folder in folders if self._matches(folder)]
+            return [folder for folder in folders if folder.is_dir()]  # part of the data set is enough
+        return sorted(path for path in split.iterdir() if path.is_dir())
 
     @staticmethod
-    def _matches(folder: Path) -> bool:
-        return (folder / "groundtruth.txt").is_file() and bool(list_images(folder))
+    def _parts(folder: Path) -> dict[str, bool]:
+        return {"images": bool(list_images(folder)), "groundtruth.txt": (folder / "groundtruth.txt").is_file()}
 
     @staticmethod
     def _sequence(folder: Path) -> VideoSequence:
@@ -224,6 +266,14 @@ class NfsLayout:
         folders = sorted(path for path in root.iterdir() if (path / "30").is_dir())
         found = ((folder, self._annotation(folder)) for folder in folders)
         return [self._sequence(folder, file) for folder, file in found if file is not None]
+
+    def incomplete(self, root: Path) -> dict[str, str]:
+        """Return the folders that have only images, or only boxes."""
+        folders = sorted(path for path in root.iterdir() if path.is_dir())
+        return _incomplete(
+            (folder, {"30/": (folder / "30").is_dir(), f"{folder.name}.txt": self._annotation(folder) is not None})
+            for folder in folders
+        )
 
     @staticmethod
     def _annotation(folder: Path) -> Path | None:
@@ -284,7 +334,7 @@ def load_sequences(
     """Load the sequences under `root`, all or those called `names`.
 
     `layout`: one of the names in `LAYOUTS`; by default the first one that fits. Raise ValueError if there are no
-    sequences, if a name is unknown, or if images and boxes do not fit each other.
+    sequences, if a name is unknown, if images and boxes do not fit each other, or one of them is missing.
     """
     root = Path(root)
     if not root.is_dir():
@@ -292,13 +342,17 @@ def load_sequences(
     if layout is not None and layout not in LAYOUTS:
         raise ValueError(f"unknown layout {layout!r}; known: {', '.join(LAYOUTS)}")
     tried = [LAYOUTS[layout]] if layout is not None else list(LAYOUTS.values())
-    found = next((sequences for candidate in tried if (sequences := candidate.load(root))), [])
-    if not found:
+    fits = ((candidate, sequences) for candidate in tried if (sequences := candidate.load(root)))
+    fitting, found = next(fits, (None, []))
+    if fitting is None:
         raise ValueError(f"no sequence in {root}; expected {' or '.join(candidate.expects for candidate in tried)}")
-    if names is None:
+    wanted = None if names is None else list(names)
+    incomplete = fitting.incomplete(root)
+    if texts := [text for name, text in incomplete.items() if wanted is None or name in wanted]:
+        raise ValueError(f"{'; '.join(texts)}: fetch it again, or leave it out with --only")
+    if wanted is None:
         return found
     by_name = {sequence.name: sequence for sequence in found}
-    wanted = list(names)
     if unknown := [name for name in wanted if name not in by_name]:
         raise ValueError(f"no sequence {', '.join(unknown)} in {root}; there are: {', '.join(by_name)}")
     return [by_name[name] for name in wanted]

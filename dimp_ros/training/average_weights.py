@@ -21,7 +21,7 @@ from dimp_ros.files.arguments import number
 from dimp_ros.files.outputs import check_outputs
 from dimp_ros.files.program import command
 from dimp_ros.model.checkpoints.checkpoint import fill_model, read_weights, save_weights
-from dimp_ros.model.checkpoints.weights_file import find_weights
+from dimp_ros.model.checkpoints.weights_file import find_weights, require_safetensors
 from dimp_ros.model.dimp import DimpNet
 
 PROGRAM = "python -m dimp_ros.training.average_weights"
@@ -62,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("parts", nargs="+", type=_part, metavar="SHARE=FILE")
     options = parser.parse_args(arguments)
     try:
+        require_safetensors("OUT", options.out)
         parts = [(share, find_weights(name)) for share, name in options.parts]
         check_outputs([("OUT", options.out)], [("the part", path) for _, path in parts])
         read = [(share, path, read_weights(path)) for share, path in parts]

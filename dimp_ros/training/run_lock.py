@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dimp_ros.files.outputs import Named, check_outputs
+from dimp_ros.model.checkpoints.weights_file import require_safetensors
 
 
 def check_run(
@@ -52,8 +53,7 @@ def check_export(export: Path | None, *folders: Path | None) -> None:
     """
     if export is None:
         return
-    if export.suffix != ".safetensors":
-        raise ValueError(f"--export {export}: the name of a weights file must end in .safetensors")
+    require_safetensors("--export", export)
     own = [file for folder in folders if folder is not None and folder.is_dir() for file in folder.iterdir()]
     check_outputs(
         [("--export", export)], [("the run's", file) for file in own if file.suffix != export.suffix and file.is_file()]

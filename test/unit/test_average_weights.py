@@ -53,3 +53,11 @@ def test_the_command_writes_a_file_that_names_its_parts(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([str(out), f"1.0={tmp_path / 'none.safetensors'}"])
     assert "none.safetensors" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["avg.pth", "avg.pth.tar", "dimp_lite", "a.safetensors.old", ".safetensors"])
+def test_a_name_that_is_read_as_something_else_is_refused(tmp_path, capsys, name):
+    with pytest.raises(SystemExit, match=r"^2$"):
+        main([str(tmp_path / name), "1=dimp_lite"])
+    assert f"{name}: the name of a weights file must end in .safetensors" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -125,6 +125,15 @@ def find_weights(model: str) -> Path:
     return path
 
 
+def require_safetensors(name: str, path: Path) -> None:
+    """Refuse another ending for weights that are written as safetensors: it tells how a file is read.
+
+    :param name: the option or argument as the user knows it. :raises ValueError: with the remedy.
+    """
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{name} {path}: the name of a weights file must end in .safetensors")
+
+
 class WeightsHeader(NamedTuple):
     """What a safetensors file says about its weights, and the keys of its tensors."""
 

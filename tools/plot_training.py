@@ -49,7 +49,9 @@ def plot(out: Path, logs: Sequence[str]) -> None:
     for colour, entry in zip(COLOURS, logs, strict=False):
         name, _, path = entry.partition("=")
         with named_errors(path, "give the log.jsonl of a training run"):
-            lines = [dict(json.loads(line)) for line in Path(path).read_text(encoding="utf-8").splitlines()]
+            text = Path(path).read_text(encoding="utf-8").splitlines()
+            cut = [line for line in text if line.startswith('{"step": ') and not line.endswith("}")]  # loss of power
+            lines = [dict(json.loads(line)) for line in text if line not in cut]
         for axis, key in zip(axes, PANELS, strict=True):
             for kind, style in ((None, {"alpha": 0.5, "linewidth": 1}), ("held_out", {"marker": "o", "markersize": 4})):
                 chosen = [line for line in lines if line.get("kind") == kind and key in line]

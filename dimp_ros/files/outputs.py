@@ -307,6 +307,19 @@ def in_place(path: Path, mode: str) -> Iterator[IO[bytes]]:
         raise
 
 
+def append_line(path: Path, line: str) -> None:
+    """Add a line to a file; one that ends within a line, as after a loss of power, gets the end of that before.
+
+    :raises WriteFailed: if the disk is full, or fails.
+    """
+    with in_place(path, "a+b") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                line = "\n" + line
+        file.write(line.encode() + b"\n")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text as UTF-8; a device or FIFO such as /dev/stdout is written to as it is, but one that nobody reads.
 

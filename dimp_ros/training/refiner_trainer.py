@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dimp_ros.files.json_file import named_errors
-from dimp_ros.files.outputs import in_place
+from dimp_ros.files.outputs import append_line
 from dimp_ros.model.box_refiner import RefinedBoxes, box_losses
 from dimp_ros.model.checkpoints.checkpoint import load_model, save_torch, save_weights
 from dimp_ros.model.checkpoints.network_source import tensors_digest
@@ -154,8 +154,7 @@ class BoxRefinerTrainer:
 
     def log(self, **values: object) -> None:
         """Add a line to ``log.jsonl``."""
-        with in_place(self.folder / LOG, "ab") as file:
-            file.write(json.dumps({"step": self.step, **values}).encode() + b"\n")
+        append_line(self.folder / LOG, json.dumps({"step": self.step, **values}))
 
 
 def _beginning(model: str) -> tuple[str, dict[str, Tensor]]:

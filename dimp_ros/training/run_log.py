@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dimp_ros.files.json_file import named_errors
-from dimp_ros.files.outputs import in_place
+from dimp_ros.files.outputs import append_line
 from dimp_ros.images.files import write_image
 from dimp_ros.training.network import Frames
 
@@ -78,8 +78,7 @@ class RunLog:
             self._board.add_image("images", np.ascontiguousarray(sheet[..., ::-1]), step, dataformats="HWC")
 
     def _line(self, values: dict[str, Any]) -> None:
-        with in_place(self.folder / "log.jsonl", "ab") as log:
-            log.write(json.dumps(values).encode() + b"\n")
+        append_line(self.folder / "log.jsonl", json.dumps(values))
 
     def _scalar(self, name: str, value: float, step: int) -> None:
         if self._board is not None:

@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Training of the box refiner: steps, continuation, export."""
 
+import json
 import os
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +18,9 @@ from dimp_ros.training import box_refiner, point_boxes
 from dimp_ros.training.box_pairs import PairBatch
 from dimp_ros.training.box_refiner import prefetched, saved_on_error
 from dimp_ros.training.refiner_trainer import BoxRefinerSettings, BoxRefinerTrainer, export
-from dimp_ros.training.run_log import read_state
+from dimp_ros.training.run_log import RunLog, read_state
 
+ROOT = Path(__file__).resolve().parents[2]
 SETTINGS = BoxRefinerSettings(references=2, searches=1, warm_up=1, uses=2)
 
 
@@ -129,6 +134,21 @@ def test_the_log_of_a_run_leaves_a_hard_link_alone(run, tmp_path):
     trainer.log(loss=2)
     assert len((tmp_path / "backup").read_text().splitlines()) == 1
     assert len((trainer.folder / "log.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("of", ["RunLog", "BoxRefinerTrainer"])
+def test_the_log_of_a_run_goes_on_below_a_line_that_was_cut_off(tmp_path, of):
+    (tmp_path / "log.jsonl").write_text('{"step": 50, "loss": 1}\n{"step": 100, "lo')
+    if of == "RunLog":
+        RunLog(tmp_path, 0).scalars(60, {"loss": 2}, "held_out")
+    else:
+        trainer = BoxRefinerTrainer.__new__(BoxRefinerTrainer)
+        trainer.folder, trainer.step = tmp_path, 60
+        trainer.log(loss=2)
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert lines[1] == '{"step": 100, "lo' and json.loads(lines[2])["step"] == 60
+    tool = [sys.executable, str(ROOT / "tools" / "plot_training.py"), str(tmp_path / "o.png")]
+    assert subprocess.run([*tool, f"run={tmp_path / 'log.jsonl'}"], check=False).returncode == 0
 
 
 def test_drawing_ahead_ends_with_its_batches():

@@ -16,7 +16,15 @@ import pytest
 
 from dimp_ros.apps.recording.annotated_video import AnnotatedVideo, BackgroundVideo
 from dimp_ros.files.inputs import require_inside, require_regular_file
-from dimp_ros.files.outputs import OutputFile, OutputFolder, WriteFailed, check_outputs, in_place, write_text
+from dimp_ros.files.outputs import (
+    OutputFile,
+    OutputFolder,
+    WriteFailed,
+    append_line,
+    check_outputs,
+    in_place,
+    write_text,
+)
 from dimp_ros.images.files import write_image
 from dimp_ros.images.video import VideoWriter
 
@@ -388,3 +396,13 @@ def test_killed_run_leaves_what_it_wrote_named_after_the_output(tmp_path: Path, 
 def test_folder_that_takes_no_files_is_refused_in_words(place: str) -> None:
     with pytest.raises(WriteFailed, match=rf"^{place} could not be written .*writable"):
         check_outputs([], [], folders=[("--out", Path(place))])
+
+
+@pytest.mark.parametrize(("before", "after"), [("", ""), ("a\n", "a\n"), ("a\nb", "a\nb\n"), ("ä", "ä\n")])
+def test_a_line_is_added_below_one_that_was_cut_off(tmp_path: Path, before: str, after: str) -> None:
+    path = tmp_path / "log"
+    if before:
+        path.write_text(before)
+    append_line(path, "é")
+    append_line(path, "d")
+    assert path.read_text() == after + "é\nd\n"

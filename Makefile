@@ -31,7 +31,7 @@ demo-servo: setup ## a simulated camera on an arm is kept over a part; build/dem
 	@tools/env python tools/run_loop_demo.py servo $(ARGS)
 
 test: setup ## run the tests; ARGS go to pytest, like ARGS="-k pooling"
-	@tools/env python -m pytest $(ARGS)
+	@tools/env python tools/run_tests.py $(ARGS)
 
 soak: setup ## a node under load for half an hour: memory, ages, answers; ARGS="--minutes 5"
 	@tools/env python tools/run_soak.py $(ARGS)

@@ -41,7 +41,7 @@ WHEELS = (
     "ros-ament-cmake-ros ros-ament-cmake-ros-core ros-ament-package ros-ament-cmake-include-directories "
     "ros-ament-cmake-python ros-ament-cmake-pytest ros-ament-cmake-gtest ros-ament-cmake-gmock "
     "colcon-ros colcon-cmake colcon-recursive-crawl colcon-library-path colcon-metadata colcon-output colcon-bash "
-    "colcon-parallel-executor cmake ninja"
+    "colcon-parallel-executor cmake ninja pytest-xdist"
 ).split()
 # Their metadata ask for another wheel of OpenCV, with the same files.
 WHEELS_WITHOUT_DEPENDENCIES = ["cv-bridge"]

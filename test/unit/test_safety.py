@@ -162,6 +162,40 @@ def test_stamps_that_went_back_are_followed_after_enabling_again():
     assert gate_says(gate, state(1.2, 10.06), 10.06) == ""
 
 
+@pytest.mark.parametrize("before", [0.0, 3.0], ids=["new", "old"])
+@pytest.mark.parametrize("rate", [None, 0.0, 0.04, 1.0], ids=["no clock", "standing", "crawling", "advancing"])
+def test_enabling_makes_no_image_new(rate, before):
+    gate, allowed = MotionGate(), []
+    for index, now in enumerate(ticks(10.0, 4.0)):
+        if now - 10.0 >= before and index % 20 == 0:
+            gate.restart()
+        clock = None if rate is None else 50.0 + rate * (now - 10.0)
+        if gate_says(gate, state(50.0, now), now, clock) == "":
+            allowed.append(now)
+    assert all(now <= 10.0 + CONFIG.timeout for now in allowed)
+    assert rate == 0.04 or allowed, "it is new at first"
+
+
+def test_enabling_makes_no_standing_clock_run():
+    gate, allowed = MotionGate(), []
+    for index, now in enumerate(ticks(10.0, 4.0)):
+        clock = min(now, 11.0)
+        if now > 11.0 and index % 20 == 0:
+            gate.restart()
+        if gate_says(gate, state(11.0 + 1e-3 * index, now), now, clock) == "":
+            allowed.append(now)
+    assert allowed and allowed[-1] <= 11.0 + CONFIG.timeout
+
+
+def test_a_clock_that_was_reset_is_followed_from_the_first_image_after_enabling():
+    gate = MotionGate()
+    for now in ticks(10.0, 1.0):
+        assert gate_says(gate, state(now, now), now, now) == ""
+    gate.tick(11.0, 0.5)
+    gate.restart()
+    assert gate_says(gate, state(0.52, 11.02), 11.02, 0.52) == ""
+
+
 def test_stamp_in_the_future_does_not_shut_out_later_images():
     gate = MotionGate()
     assert "clocks disagree" in gate_says(gate, state(1e9, 10.0), 10.0, 10.0)

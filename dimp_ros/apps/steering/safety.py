@@ -100,6 +100,14 @@ class SafetyConfig:
         check_settings(self)
 
 
+class _Tick(NamedTuple):
+    """ROS time at a time, and its highest value until then."""
+
+    time: float
+    clock: float
+    highest: float
+
+
 class MotionGate:
     """Decides for each command whether the robot may move by the latest observation.
 
@@ -119,17 +127,26 @@ class MotionGate:
     def __init__(self) -> None:
         self._newest = -math.inf  # stamp of the newest image
         self._reported = math.nan  # when the first message on it was sent
+        self._last = -math.inf, math.nan  # stamp of the image of the last observation, and when that was sent first
         self._called: float | None = None
         self._awake_since = -math.inf
         self._clock: float | None = None  # last value of ROS time
-        self._highest: deque[tuple[float, float]] = deque()  # each tick's time, and the highest value until then
+        self._ticks: deque[_Tick] = deque()
         self._camera: Camera | None = None  # the last one that was known
         self._camera_since = -math.inf  # ROS time at which it took the place of another
 
     def restart(self) -> None:
-        """Accept images and ROS time older than the newest again: a person has enabled the motion anew."""
-        self._newest = -math.inf
-        self._highest.clear()
+        """Accept images and ROS time older than the newest again: a person has enabled the motion anew.
+
+        An image that was reported already, and a clock that stands, do not become new by that.
+        """
+        early = self._clock is not None and self._last[0] > self._clock + EARLY_SECONDS  # the clock was reset since
+        self._newest, self._reported = (-math.inf, math.nan) if early else self._last
+        since_back = deque[_Tick]()
+        while self._ticks and not (since_back and self._ticks[-1].clock > since_back[0].clock):
+            tick = self._ticks.pop()
+            since_back.appendleft(tick._replace(highest=tick.clock))
+        self._ticks = since_back
         if self._clock is not None:
             self._camera_since = min(self._camera_since, self._clock)
 
@@ -140,11 +157,11 @@ class MotionGate:
         self._called = now
         self._clock = clock
         if clock is None:
-            self._highest.clear()
+            self._ticks.clear()
             return
-        self._highest.append((now, max(clock, self._highest[-1][1]) if self._highest else clock))
-        while len(self._highest) > 2 and now - self._highest[1][0] > _LONGEST_TIMEOUT:
-            self._highest.popleft()
+        self._ticks.append(_Tick(now, clock, max(clock, self._ticks[-1].highest) if self._ticks else clock))
+        while len(self._ticks) > 2 and now - self._ticks[1].time > _LONGEST_TIMEOUT:
+            self._ticks.popleft()
 
     def refusal(
         self, observation: TargetObservation | None, camera: Camera | None, config: SafetyConfig, now: float
@@ -159,10 +176,12 @@ class MotionGate:
         if observation.sent < self._awake_since:
             return "this process was paused: waiting for a message sent since then"
         stamp = observation.stamp / NANOSECONDS
-        if stamp > self._newest:
-            if clock is None or stamp <= clock + EARLY_SECONDS:  # a wrong stamp must not shut out the right ones
-                self._newest, self._reported = stamp, observation.sent
-        elif stamp == self._newest:
+        if clock is None or stamp <= clock + EARLY_SECONDS:  # a wrong stamp must not shut out the right ones
+            first = min(observation.sent, self._last[1]) if stamp == self._last[0] else observation.sent
+            self._last = stamp, first
+            if stamp > self._newest:
+                self._newest, self._reported = stamp, first
+        if stamp == self._newest:
             observation = replace(observation, sent=min(observation.sent, self._reported))
         reason = refusal(observation, camera, config, now, clock)
         if not reason and stamp < self._newest:
@@ -184,15 +203,15 @@ class MotionGate:
 
     def _clock_trouble(self, timeout: float, now: float) -> str:
         """Return what is wrong with ROS time; empty if it advances, or has not been watched for ``timeout`` yet."""
-        if self._clock is None or not self._highest:
+        if self._clock is None or not self._ticks:
             return ""
-        highest = self._highest[-1][1]
+        highest = self._ticks[-1].highest
         back = (
             f"ROS time went back by {highest - self._clock:.3g} s: disable, and enable again, to follow by the new time"
         )
         if highest - self._clock > EARLY_SECONDS:
             return back
-        before = next((value for time, value in reversed(self._highest) if not now - time <= timeout), None)
+        before = next((tick.highest for tick in reversed(self._ticks) if not now - tick.time <= timeout), None)
         if before is None:
             return ""
         advanced = highest - before

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import wraps
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,13 @@ if TYPE_CHECKING:
     from rclpy.impl.rcutils_logger import RcutilsLogger
     from rclpy.node import Node
     from rclpy.subscription import Subscription
+    from rclpy.task import Future
 
 LOG_PERIOD_SECONDS = 5.0
 """A repeated error is logged once in so many seconds."""
+
+ANSWER_SECONDS = 0.7
+"""How long a node that ends waits for the answers to its last requests."""
 
 
 def logged(callback: Callable[..., None], logger: RcutilsLogger) -> Callable[..., None]:
@@ -39,6 +43,20 @@ def logged(callback: Callable[..., None], logger: RcutilsLogger) -> Callable[...
                 silent_until = time.monotonic() + LOG_PERIOD_SECONDS
 
     return wrapper
+
+
+def are_answered(calls: Collection[Future], since: float) -> bool:
+    """Wait for the answers to a node's last requests until `ANSWER_SECONDS` after ``since``; return whether all came.
+
+    A request is sent only while its process runs. Not to be called in a callback: others must be served meanwhile.
+
+    :param since: by `time.monotonic`.
+    """
+    while not all(call.done() for call in calls):
+        if time.monotonic() > since + ANSWER_SECONDS:
+            return False
+        time.sleep(0.01)
+    return True
 
 
 def listen_to_newest(node: Node, kind: type, topic: str, callback: Callable[..., None]) -> Subscription:

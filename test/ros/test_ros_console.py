@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import array
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -143,6 +144,29 @@ def test_tracker_without_answer_in_time_is_reported():
         answer = service.callback
         service.callback = lambda request, response: time.sleep(1.5) or answer(request, response)
         visit(running.console, act)
+
+
+def test_a_console_that_ends_takes_back_a_start_or_says_that_it_could_not(capfd):
+    begun, release = threading.Event(), threading.Event()
+
+    async def act(browser: Browser) -> None:
+        image = await browser.until(lambda: browser.images and browser.images[-1])
+        await browser.say(type="init", request=1, stamp=image["stamp"], box=[190, 110, 80, 80], id="cup")
+        await browser.until(begun.is_set)
+
+    with world() as running:
+        init = running.tracker.init
+        running.tracker.init = lambda *args, **named: begun.set() or (release.wait(10) and init(*args, **named))
+        visit(running.console, act)
+        drop = next(one for one in running.node.services if one.srv_name.endswith("drop_target"))
+        answer = drop.callback
+        drop.callback = lambda request, response: time.sleep(1.2) or answer(request, response)
+        capfd.readouterr()
+        running.console.close()
+        assert "it may still start target 'cup'; drop it there" in capfd.readouterr().err
+        release.set()
+        wait_until(lambda: running.tracker.inits, "the start")
+        wait_until(lambda: not running.tracker.boxes, "the target's end")
 
 
 def test_compressed_images_are_shown():

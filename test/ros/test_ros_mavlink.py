@@ -274,6 +274,22 @@ def test_node_that_ends_takes_back_a_start_that_waits(station: Station) -> None:
         wait_until(lambda: not w.tracker.boxes, "the target's end")
 
 
+def test_a_start_that_cannot_be_taken_back_at_the_end_is_told_of(station: Station, capfd: Any) -> None:
+    with world(f"udpout:{HOST}:{station.port}") as w:
+        station.wait_for_tracker()
+        wait_until(lambda: w.camera.stamps, "an image")
+        begun, release = hold_starts(w.tracker)
+        station.send_command(common.MAV_CMD_CAMERA_TRACK_RECTANGLE, *edges(200.0, 120.0))
+        assert begun.wait(10)
+        drop = next(one for one in w.node.services if one.srv_name.endswith("drop_target"))
+        answer = drop.callback
+        drop.callback = lambda request, response: time.sleep(1.5) or answer(request, response)
+        capfd.readouterr()
+        w.mavlink.close()
+        assert "it may still start target 'mavlink'; drop it there" in capfd.readouterr().err
+        release.set()
+
+
 @pytest.mark.parametrize(("delay", "point"), [(0.5, False), (0.5, True), (0.0, False)])
 def test_video_delay_selects_the_image_that_was_shown(station: Station, delay: float, point: bool) -> None:
     """The target moves a width a second; the operator sees it half a second late."""

@@ -440,6 +440,9 @@ def test_command_that_is_not_finite_is_zero(value: float) -> None:
     bench.run(1.0)
     bench.twist = (value, *FORWARD[1:])
     assert not moving(bench.run(0.5))
+    assert "above 100 m/s" in bench.control.refusal()
+    bench.twist = FORWARD
+    assert moving(bench.run(0.5)) and bench.control.refusal() == ""
 
 
 def test_second_publisher_of_commands_stops_the_vehicle() -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -25,7 +26,7 @@ from dimp_ros.images.contrast import Contrast
 from dimp_ros.images.conversion import to_bgr
 from dimp_ros.images.stamps import stamp_ns
 from dimp_ros.msg import TargetStateArray
-from dimp_ros.ros_utils.callbacks import guard_services, logged
+from dimp_ros.ros_utils.callbacks import are_answered, guard_services, logged
 from dimp_ros.ros_utils.image_topic_monitor import explain_silence, publisher_trouble
 from dimp_ros.ros_utils.messages import target_estimates
 from dimp_ros.ros_utils.override_checks import forget_override
@@ -173,8 +174,12 @@ class ConsoleNode(Node):
         """Take back starts that wait, close all connections; return whether the server's thread has ended."""
         if self._server is None:
             return True
-        self._tracker.close()
-        return self._server.stop(CLOSE_SECONDS)
+        begin, drops = time.monotonic(), self._tracker.close()
+        ended = self._server.stop(CLOSE_SECONDS)
+        if not are_answered(drops.values(), begin):
+            names = ", ".join(map(repr, drops))[:500]
+            self.get_logger().error(f"the tracker does not answer: it may still start target {names}; drop it there")
+        return ended
 
     def destroy_node(self) -> None:
         """Stop the server, then destroy the node."""

@@ -125,11 +125,17 @@ class TrackerServices:
             start.unwanted = start.unwanted or target_id in ("", start.target_id)
         return await self._call(DropTarget.Request(id=target_id), DropTarget, known)
 
-    def close(self) -> None:
-        """Take back the starts that the tracker has, but those without a name; from any thread."""
+    def close(self) -> dict[str, Any]:
+        """Take back the starts that the tracker has, but those without a name; from any thread.
+
+        :return: rclpy's futures of the drops, by target.
+        """
+        drops = {}
         for start in list(self._sent):
             if start.target_id and not start.unwanted and self._clients[DropTarget].service_is_ready():
-                self._clients[DropTarget].call_async(DropTarget.Request(id=start.target_id))
+                start.unwanted = True
+                drops[start.target_id] = self._clients[DropTarget].call_async(DropTarget.Request(id=start.target_id))
+        return drops
 
     async def set_enabled(self, enabled: bool, known: Known | None = None) -> Answer:
         """Pause the tracker, or enable it. :param known: what was known; a later pause refuses to enable it."""

@@ -93,6 +93,7 @@ class AutopilotControl:
         self._delivered = False  # whether the link took all that the last tick sent
         self._landed_state = 0
         self._twist: tuple[float, ...] = ZERO
+        self._fits = True  # that command was one
         self._frame = ""
         self._sent = -math.inf
         self._age = 0.0
@@ -131,7 +132,7 @@ class AutopilotControl:
         """
         with self._lock:
             fits = len(twist) == 6 and all(abs(value) <= LARGEST_COMMAND for value in twist)
-            self._twist = tuple(twist) if fits else ZERO
+            self._twist, self._fits = tuple(twist) if fits else ZERO, fits
             self._sent = sent
             self._frame = frame
             self._age = age
@@ -239,6 +240,8 @@ class AutopilotControl:
             return trouble
         if trouble := frame_trouble(self._frame):
             return trouble
+        if not self._fits:
+            return f"a velocity is not a number, or above {LARGEST_COMMAND:g} m/s or rad/s"
         beat, m = self._heartbeat, self._m
         assert beat is not None
         if self._any_mode:

@@ -25,7 +25,7 @@ from dimp_ros.apps.mavlink.tracking_commands import CommandAnswer, Done, Request
 from dimp_ros.geometry.box import Box
 from dimp_ros.images.stamps import NANOSECONDS, stamp_ns
 from dimp_ros.msg import TargetStateArray
-from dimp_ros.ros_utils.callbacks import call_every, listen_to_newest, with_info
+from dimp_ros.ros_utils.callbacks import are_answered, call_every, listen_to_newest, with_info
 from dimp_ros.ros_utils.messages import bounding_box, target_estimates
 from dimp_ros.ros_utils.parameters import ParameterHandler
 from dimp_ros.ros_utils.qos import reliable_qos
@@ -255,12 +255,17 @@ class MavlinkNode(Node):
         with self._lock:
             starting = any(call.client is self._init_client for call in self._calls)
             self._calls.clear()
+        begin, drops = time.monotonic(), []
         if starting and self._drop_client.service_is_ready():  # nobody would hear how it ends
-            self._drop_client.call_async(DropTarget.Request(id=self._settings.target_id))
+            drops = [self._drop_client.call_async(DropTarget.Request(id=self._settings.target_id))]
         if self._commands:
             if trouble := self._autopilot.close():
                 self.get_logger().error(trouble)
-        return self.link.close(deliver=self._autopilot.at_rest)
+        ended = self.link.close(deliver=self._autopilot.at_rest)
+        if not are_answered(drops, begin):
+            name = self._settings.target_id
+            self.get_logger().error(f"the tracker does not answer: it may still start target {name!r}; drop it there")
+        return ended
 
     def destroy_node(self) -> None:
         """Close the link, then destroy the node."""

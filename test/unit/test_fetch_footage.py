@@ -77,7 +77,7 @@ def test_several_at_once_fetch_one_film(tmp_path: Path) -> None:
         (archive(), "exit 1", "could not fetch film@1"),
         (archive(), "echo other.tgz", "cannot be read"),
     ],
-    ids=["cut early", "cut late", "empty", "a page", "no archive", "no film", "cut film", "no name", "failed", "no file"],
+    ids=["cut early", "cut late", "empty", "a page", "no archive", "no film", "cut film", "no name", "failed", "other"],
 )
 def test_film_that_cannot_be_had_is_told_in_one_line(tmp_path: Path, package: bytes, npm: str, text: str) -> None:
     command = checkout(tmp_path, package, npm)

@@ -13,7 +13,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -63,6 +63,20 @@ def _kill_what_is_left() -> None:
             child.kill()
 
 
+class _Pool(ProcessPoolExecutor):
+    """Watches each process from its start: Python's tells its watching thread of a call before it starts another one,
+    whose death is then seen only after the next result.
+    """
+
+    def submit(self, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Give a call to a process, see `ProcessPoolExecutor`."""
+        future = super().submit(*args, **kwargs)
+        with self._shutdown_lock:
+            if self._executor_manager_thread_wakeup is not None:
+                self._executor_manager_thread_wakeup.wakeup()
+        return future
+
+
 @contextmanager
 def worker_pool(jobs: int, start: Callable[..., object], *args: Any) -> Iterator[ProcessPoolExecutor]:
     """Give a pool of worker processes; an exception in the block, also a closed generator's, ends them at once.
@@ -70,7 +84,7 @@ def worker_pool(jobs: int, start: Callable[..., object], *args: Any) -> Iterator
     :param start: is called with ``args`` in each process before.
     """
     others = set(multiprocessing.active_children())
-    with ProcessPoolExecutor(jobs, worker_context(), start, args) as pool:
+    with _Pool(jobs, worker_context(), start, args) as pool:
         try:
             yield pool
         except BrokenProcessPool:  # it has ended them

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -114,6 +115,15 @@ def test_process_that_dies_is_an_error(function, items, start):
     with pytest.raises(ChildProcessError, match=r"has died: .* give fewer --processes"):
         done.extend(share_work(function, items, 2, start))
     assert not sum(done) and not set(multiprocessing.active_children()) - set(others)
+
+
+def test_death_of_a_process_that_was_started_late_is_seen_at_once(monkeypatch, tmp_path):
+    start = ProcessPoolExecutor._adjust_process_count
+    monkeypatch.setattr(ProcessPoolExecutor, "_adjust_process_count", lambda pool: time.sleep(0.2) or start(pool))
+    items = [f"import time; time.sleep(30); open({str(tmp_path / 'done')!r}, 'w')", "import os; os._exit(1)"]
+    with pytest.raises(ChildProcessError, match="has died"):
+        list(share_work(exec, items, 2, int))
+    assert not (tmp_path / "done").exists()
 
 
 def test_error_of_the_function_is_the_caller_s():

@@ -148,7 +148,7 @@ def require_alone() -> None:
     import rclpy
     from rclpy.signals import SignalHandlerOptions
 
-    from dimp_ros.ros_utils.namesakes import DISCOVERY_SECONDS, company
+    from dimp_ros.ros_utils.namesakes import DISCOVERY_SECONDS, conflicting_program
 
     context = rclpy.Context()
     rclpy.init(context=context, signal_handler_options=SignalHandlerOptions.NO)
@@ -157,7 +157,7 @@ def require_alone() -> None:
         end, other = time.monotonic() + DISCOVERY_SECONDS, ""
         while not other and time.monotonic() < end:
             time.sleep(0.1)
-            other = company(node, ("simulator_node", "loop_recorder"))
+            other = conflicting_program(node, ("simulator_node", "loop_recorder"))
         node.destroy_node()
     finally:
         rclpy.try_shutdown(context=context)

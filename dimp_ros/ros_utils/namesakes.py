@@ -19,8 +19,8 @@ time to hear their first answers.
 """
 
 
-def company(node: Node, names: Iterable[str], topic: str = "") -> str:
-    """Return which other program mixes with one that is to begin, and what to do; empty if there is none.
+def conflicting_program(node: Node, names: Iterable[str], topic: str = "") -> str:
+    """Return which other program uses the same names or topic, and what to do; empty if there is none.
 
     :param names: of nodes of which there must be one at most, if that is ``node``, or none; in its namespace.
     :param topic: of which there must be one publisher at most.

@@ -19,7 +19,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 REPEAT_SECONDS = 0.5
 """A signal so soon after the first is the same: ``timeout`` sends two, one to the process and one to its group."""
 
-SAID = b"stopping after this step, with a checkpoint; a second signal ends it at once, without\n"
+NOTICE = b"stopping after this step, with a checkpoint; a second signal ends it at once, without\n"
 
 
 @contextmanager
@@ -60,7 +60,7 @@ def deferred_signals() -> Iterator[Callable[[], bool]]:
         if not stepping.is_set() and os.getpid() == process:  # a worker that was forked stops with its parent
             print("interrupted before the first step; repeat the command", file=sys.stderr)
             raise SystemExit(3)
-        _say(SAID)
+        _say(NOTICE)
 
     for number in usual:
         signal.signal(number, ask)

@@ -129,6 +129,13 @@ def _pixels(image: Picture) -> NDArray[np.uint8]:
     return to_color(image.region(0, 0, image.width, image.height))
 
 
+def answer_drops_late(node: Any, seconds: float) -> None:
+    """Let a tracker node wait before it serves each request to drop a target."""
+    drop = next(service for service in node.services if service.srv_name.endswith("drop_target"))
+    answer = drop.callback
+    drop.callback = lambda request, response: time.sleep(seconds) or answer(request, response)
+
+
 class ConsoleWorld(SimpleNamespace):
     """``camera``, ``tracker``, the tracker's ``node``, and the ``console``."""
 

@@ -17,7 +17,7 @@ from harness.ros_harness import RELIABLE, Node, Parameter, context, spinning, wa
 pytest.importorskip("aiohttp", reason="aiohttp is not installed: apt install python3-aiohttp, or pip")
 
 from helpers.console_client import Browser, browse
-from helpers.console_fixture import world
+from helpers.console_fixture import answer_drops_late, world
 from rcl_interfaces.srv import GetParameters, ListParameters
 from sensor_msgs.msg import CompressedImage
 
@@ -158,9 +158,7 @@ def test_a_console_that_ends_takes_back_a_start_or_says_that_it_could_not(capfd)
         init = running.tracker.init
         running.tracker.init = lambda *args, **named: begun.set() or (release.wait(10) and init(*args, **named))
         visit(running.console, act)
-        drop = next(one for one in running.node.services if one.srv_name.endswith("drop_target"))
-        answer = drop.callback
-        drop.callback = lambda request, response: time.sleep(1.2) or answer(request, response)
+        answer_drops_late(running.node, 1.2)
         capfd.readouterr()
         running.console.close()
         assert "it may still start target 'cup'; drop it there" in capfd.readouterr().err

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from harness.ros_harness import Parameter, context, spinning, tracker_node, wait_until
-from helpers.console_fixture import SIDE, SIZE, FakeCamera, SquareTracker
+from helpers.console_fixture import SIDE, SIZE, FakeCamera, SquareTracker, answer_drops_late
 
 pytest.importorskip("pymavlink", reason="pymavlink is not installed: pip install pymavlink")
 mavsdk = pytest.importorskip("mavsdk", reason="mavsdk is not installed: pip install mavsdk")
@@ -231,6 +231,16 @@ def hold_starts(tracker: Any) -> tuple[threading.Event, threading.Event]:
     return begun, release
 
 
+def begin_held_start(w: SimpleNamespace, station: Station) -> threading.Event:
+    """Send a rectangle, whose start the tracker does not answer before the event that is returned is set."""
+    station.wait_for_tracker()
+    wait_until(lambda: w.camera.stamps, "an image")
+    begun, release = hold_starts(w.tracker)
+    station.send_command(common.MAV_CMD_CAMERA_TRACK_RECTANGLE, *edges(200.0, 120.0))
+    assert begun.wait(10)
+    return release
+
+
 def test_start_rejected_for_lack_of_an_answer_is_taken_back(station: Station) -> None:
     """The tracker has not even taken it when it is rejected, since it still does another client's."""
     with world(f"udpout:{HOST}:{station.port}", request_timeout=0.2) as w:
@@ -263,11 +273,7 @@ def test_numbers_of_another_tracker_are_not_compared_with_ours(station: Station)
 
 def test_node_that_ends_takes_back_a_start_that_waits(station: Station) -> None:
     with world(f"udpout:{HOST}:{station.port}") as w:
-        station.wait_for_tracker()
-        wait_until(lambda: w.camera.stamps, "an image")
-        begun, release = hold_starts(w.tracker)
-        station.send_command(common.MAV_CMD_CAMERA_TRACK_RECTANGLE, *edges(200.0, 120.0))
-        assert begun.wait(10)
+        release = begin_held_start(w, station)
         w.mavlink.close()
         release.set()
         wait_until(lambda: w.tracker.inits, "the start")
@@ -276,14 +282,8 @@ def test_node_that_ends_takes_back_a_start_that_waits(station: Station) -> None:
 
 def test_a_start_that_cannot_be_taken_back_at_the_end_is_told_of(station: Station, capfd: Any) -> None:
     with world(f"udpout:{HOST}:{station.port}") as w:
-        station.wait_for_tracker()
-        wait_until(lambda: w.camera.stamps, "an image")
-        begun, release = hold_starts(w.tracker)
-        station.send_command(common.MAV_CMD_CAMERA_TRACK_RECTANGLE, *edges(200.0, 120.0))
-        assert begun.wait(10)
-        drop = next(one for one in w.node.services if one.srv_name.endswith("drop_target"))
-        answer = drop.callback
-        drop.callback = lambda request, response: time.sleep(1.5) or answer(request, response)
+        release = begin_held_start(w, station)
+        answer_drops_late(w.node, 1.5)
         capfd.readouterr()
         w.mavlink.close()
         assert "it may still start target 'mavlink'; drop it there" in capfd.readouterr().err

@@ -59,7 +59,6 @@ class ConsoleNode(Node):
         self._image_qos = image_qos()
         self._images: Any = None
         self._watchers = self._linger = 0
-        self._enabled: bool | None = None  # from the tracker's diagnostics
         self._trouble: dict[str, str] = {}
         self.state = ConsoleState(settings.pair_seconds, settings.stale_after)
         self._tracker = TrackerServices(self, settings.tracker, settings.request_timeout)

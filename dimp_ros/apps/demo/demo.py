@@ -33,7 +33,7 @@ from dimp_ros.images.conversion import to_bgr
 from dimp_ros.images.stamps import stamp_ns
 from dimp_ros.msg import TargetState
 from dimp_ros.ros_utils.messages import bounding_box
-from dimp_ros.ros_utils.namesakes import DISCOVERY_SECONDS, company
+from dimp_ros.ros_utils.namesakes import DISCOVERY_SECONDS, conflicting_program
 from dimp_ros.ros_utils.parameters import ParameterHandler
 from dimp_ros.ros_utils.qos import reliable_qos
 from dimp_ros.ros_utils.spin import Finish, run
@@ -167,7 +167,7 @@ class Demo(Node):
         while waited < DISCOVERY_SECONDS or (waited < SOURCE_SECONDS and not self._set_playing.service_is_ready()):
             if self._closing.wait(POLL_SECONDS):
                 raise DemoFailed("interrupted")
-            if other := company(self, (self.get_name(),), "image"):
+            if other := conflicting_program(self, (self.get_name(),), "image"):
                 raise DemoFailed(other)
             waited = time.monotonic() - begin
 

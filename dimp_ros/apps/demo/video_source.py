@@ -22,7 +22,7 @@ from std_srvs.srv import SetBool
 from dimp_ros.apps.demo.launch import SOURCE_PARAMETERS
 from dimp_ros.images.video import BgrImage, Video, VideoFrame
 from dimp_ros.ros_utils.messages import from_bgr
-from dimp_ros.ros_utils.namesakes import DISCOVERY_SECONDS, company
+from dimp_ros.ros_utils.namesakes import DISCOVERY_SECONDS, conflicting_program
 from dimp_ros.ros_utils.parameters import ParameterHandler
 from dimp_ros.ros_utils.qos import publisher_options, reliable_qos
 from dimp_ros.ros_utils.spin import Finish, run
@@ -113,7 +113,7 @@ class VideoSource(Node):
             return True
         if time.monotonic() < self._created + DISCOVERY_SECONDS:
             return False
-        if other := company(self, (), self._images.topic_name):
+        if other := conflicting_program(self, (), self._images.topic_name):
             self.get_logger().warning(f"waiting: {other}", throttle_duration_sec=5.0)
         return not other
 

@@ -48,7 +48,7 @@ class BaseController(ABC, Generic[Config]):
         return self._enabled
 
     def set_enabled(self, enabled: bool) -> None:
-        """Allow motion, or end it; where that changes, forget what was measured, and how new the newest image was."""
+        """Allow motion, or end it; where that changes, forget what was measured; see `MotionGate.restart`."""
         if enabled and self._enabled:
             return
         self._enabled = enabled

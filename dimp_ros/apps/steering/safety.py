@@ -118,7 +118,8 @@ class MotionGate:
       turn, move nothing.
     - ROS time must advance beyond its highest value: within the last ``timeout``, by `LEAST_CLOCK_RATE` times that; and
       it must not be behind that value by more than `EARLY_SECONDS`. After `restart`, the highest value is that since
-      ROS time last went back. So a clock that stands, crawls or swings to and fro moves nothing, not even where the highest values of the swing advance.
+      ROS time last went back. So a clock that stands, crawls or swings to and fro moves nothing, not even where the
+      highest values of the swing advance.
     - After a pause of the calls longer than `PAUSE_SECONDS` (a stopped process, a suspended machine), only messages
       that were sent after the pause count: what waited in a queue is ignored.
     - An image must have been taken, by ROS time, after the last change of the camera: older boxes are of another one.
